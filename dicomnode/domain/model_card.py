@@ -1,0 +1,231 @@
+"""What a model is, needs and gives: the `model.yaml` of a model package.
+
+name: torso-ct
+version: 1.0.0
+manufacturer: dicomnode
+family: machine learning
+intended_use: ...
+limits: ...
+input:
+  modality: [CT]
+  orientation: RAS               # axis codes after reorientation; RAS as MONAI's Orientation names it
+  spacing_mm: [3.0, 3.0, 3.0]    # along those axes
+  intensity: {from: [-1000, 1000], to: [0, 1], clip: true}
+  minimum_extent_mm: [0, 0, 0]   # optional; a smaller volume is refused
+network:
+  file: models/model.onnx        # .onnx, or .ts / .pt (TorchScript)
+  engine: auto                   # auto, openvino, torchscript, onnxruntime
+  precision: fp32
+  window: [96, 96, 96]           # along the axes above
+  overlap: 0.25
+  blend: constant                # or gaussian
+output:
+  segments:
+    - number: 1
+      name: Lungs
+      category: {value: "123037004", scheme: SCT, meaning: Anatomical Structure}
+      type: {value: "39607008", scheme: SCT, meaning: Lung}
+      colour: [0, 151, 206]      # RGB, shown by viewers; encoded as CIELab
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from dicomnode.domain.document import Node
+from dicomnode.errors import InvalidModelPackage
+
+ENGINES = ("auto", "openvino", "torchscript", "onnxruntime")
+PRECISIONS = ("fp32", "bf16")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,47}")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,31}")
+_AXES = ("LR", "PA", "IS")
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A coded concept (PS3.3 8.8)."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    number: int
+    name: str
+    category: Code
+    type: Code
+    colour: tuple[int, int, int]  # RGB, 0 to 255
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    modality: tuple[str, ...]
+    orientation: str
+    spacing_mm: tuple[float, float, float]
+    intensity_from: tuple[float, float]
+    intensity_to: tuple[float, float]
+    clip: bool
+    minimum_extent_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    file: str
+    engine: str
+    precision: str
+    window: tuple[int, int, int]
+    overlap: float
+    blend: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    name: str
+    version: str
+    manufacturer: str
+    family: str
+    intended_use: str
+    limits: str
+    input: InputSpec
+    network: NetworkSpec
+    segments: tuple[Segment, ...]
+
+
+def parse_model_card(document: object) -> ModelCard:
+    """A card from what YAML gave; raises InvalidModelPackage with the path of what is wrong."""
+    root = Node(document, "model.yaml", InvalidModelPackage)
+    root.only("name", "version", "manufacturer", "family", "intended_use", "limits", "input", "network", "output")
+    return ModelCard(
+        name=root["name"].matching(_NAME, "lower-case letters, digits, '.', '_', '-', at most 48"),
+        version=root["version"].matching(_VERSION, "letters, digits, '.', '+', '_', '-', at most 32"),
+        manufacturer=root["manufacturer"].text(most=64),
+        family=root.get("family", "machine learning").text(most=64),
+        intended_use=root["intended_use"].text(),
+        limits=root["limits"].text(),
+        input=_input(root["input"]),
+        network=_network(root["network"]),
+        segments=_segments(root["output"]["segments"]),
+    )
+
+
+def _input(node: Node) -> InputSpec:
+    node.only("modality", "orientation", "spacing_mm", "intensity", "minimum_extent_mm")
+    intensity = node["intensity"]
+    intensity.only("from", "to", "clip")
+    low, high = intensity["from"].numbers(2)
+    if low >= high:
+        intensity["from"].fail(f"{low} is not below {high}")
+    orientation = node.get("orientation", "RAS")
+    letters = orientation.text()
+    if sorted(next((i for i, axis in enumerate(_AXES) if c in axis), -1) for c in letters) != [0, 1, 2]:
+        orientation.fail(f"{letters!r} is no orientation: one letter each of L or R, P or A, I or S")
+    spacing = node["spacing_mm"].numbers(3)
+    if min(spacing) <= 0:
+        node["spacing_mm"].fail("spacing is above zero")
+    return InputSpec(
+        modality=tuple(n.text(most=16) for n in node["modality"].items()),
+        orientation=letters,
+        spacing_mm=(spacing[0], spacing[1], spacing[2]),
+        intensity_from=(low, high),
+        intensity_to=tuple(intensity.get("to", [0.0, 1.0]).numbers(2)),  # type: ignore[arg-type]
+        clip=intensity.get("clip", True).boolean(),
+        minimum_extent_mm=tuple(node.get("minimum_extent_mm", [0, 0, 0]).numbers(3)),  # type: ignore[arg-type]
+    )
+
+
+def _network(node: Node) -> NetworkSpec:
+    node.only("file", "engine", "precision", "window", "overlap", "blend")
+    file = node["file"].text()
+    if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
+        node["file"].fail(f"{file!r} leaves the package")
+    window = node["window"].numbers(3)
+    if any(w < 1 or w != int(w) for w in window):
+        node["window"].fail("a window is three whole numbers above zero")
+    overlap = node.get("overlap", 0.25).number()
+    if not 0 <= overlap < 1:
+        node["overlap"].fail(f"{overlap} is not in [0, 1)")
+    return NetworkSpec(
+        file=file,
+        engine=node.get("engine", "auto").one_of(ENGINES),
+        precision=node.get("precision", "fp32").one_of(PRECISIONS),
+        window=(int(window[0]), int(window[1]), int(window[2])),
+        overlap=overlap,
+        blend=node.get("blend", "constant").one_of(("constant", "gaussian")),
+    )
+
+
+def _segments(node: Node) -> tuple[Segment, ...]:
+    segments = tuple(_segment(n) for n in node.items())
+    if [s.number for s in segments] != list(range(1, len(segments) + 1)) or not segments or len(segments) > 255:
+        node.fail("segments are numbered 1, 2, 3, ... without a gap (PS3.3 C.8.20.2), at most 255")
+    return segments
+
+
+def _segment(node: Node) -> Segment:
+    node.only("number", "name", "category", "type", "colour")
+    colour = node["colour"].numbers(3)
+    if any(not 0 <= c <= 255 or c != int(c) for c in colour):
+        node["colour"].fail("a colour is three whole numbers from 0 to 255")
+    return Segment(
+        number=int(node["number"].number()),
+        name=node["name"].text(most=64),
+        category=_code(node["category"]),
+        type=_code(node["type"]),
+        colour=(int(colour[0]), int(colour[1]), int(colour[2])),
+    )
+
+
+def _code(node: Node) -> Code:
+    node.only("value", "scheme", "meaning")
+    return Code(node["value"].text(most=16), node["scheme"].text(most=16), node["meaning"].text(most=64))
+
+
+def card_document(card: ModelCard) -> Mapping[str, Any]:
+    """The card as parse_model_card reads it."""
+    i, n = card.input, card.network
+    return {
+        "name": card.name,
+        "version": card.version,
+        "manufacturer": card.manufacturer,
+        "family": card.family,
+        "intended_use": card.intended_use,
+        "limits": card.limits,
+        "input": {
+            "modality": list(i.modality),
+            "orientation": i.orientation,
+            "spacing_mm": list(i.spacing_mm),
+            "intensity": {"from": list(i.intensity_from), "to": list(i.intensity_to), "clip": i.clip},
+            "minimum_extent_mm": list(i.minimum_extent_mm),
+        },
+        "network": {
+            "file": n.file,
+            "engine": n.engine,
+            "precision": n.precision,
+            "window": list(n.window),
+            "overlap": n.overlap,
+            "blend": n.blend,
+        },
+        "output": {
+            "segments": [
+                {
+                    "number": s.number,
+                    "name": s.name,
+                    "category": _code_document(s.category),
+                    "type": _code_document(s.type),
+                    "colour": list(s.colour),
+                }
+                for s in card.segments
+            ]
+        },
+    }
+
+
+def _code_document(code: Code) -> dict[str, str]:
+    return {"value": code.value, "scheme": code.scheme, "meaning": code.meaning}

@@ -1,0 +1,28 @@
+"""What a job gave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One number about one segment; the unit is a UCUM code (PS3.16 CID 7460 ff.)."""
+
+    segment_number: int
+    name: str  # "volume", "mean", ...
+    value: float
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """A result object that lies, checked, in the instance store."""
+
+    kind: str  # "SEG" or "SR"
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    path: str  # relative to the store's root
+    size_bytes: int
+    sha256: str

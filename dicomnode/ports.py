@@ -1,0 +1,396 @@
+"""What the stages need from the world outside, as protocols; the adapters give it.
+
+Threads throughout: every method may be called from several threads at once unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomnode.domain.destination import Destination
+from dicomnode.domain.job import DeliveryState, JobState, Priority
+from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.result import StoredResult
+from dicomnode.domain.study import ReceivedInstance, Recorded, Series, SeriesState
+from dicomnode.imaging.geometry import VolumeGeometry
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """UTC, aware."""
+
+    def monotonic(self) -> float:
+        """Seconds, for durations."""
+
+
+# ---------------------------------------------------------------------------------------------- instances
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    path: str  # relative to the store's root
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """An instance that survives a power cut but is not yet filed; `name` is unique in the spool."""
+
+    name: str
+    path: Path
+    calling_ae_title: str
+    called_ae_title: str
+    received_at: datetime
+
+
+class InstanceStore(Protocol):
+    """Instances and results on disk. A spooled instance is safe; filing it only gives it its place."""
+
+    def spool(self, chunks: Iterable[bytes | memoryview], *, calling_ae_title: str, called_ae_title: str) -> Spooled:
+        """Writes a Part 10 file so that it survives a power cut; raises OutOfResources."""
+
+    def spooled(self) -> Iterator[Spooled]:
+        """What was spooled and not yet filed, oldest first: the work left behind by a process that died."""
+
+    def file(self, spooled: Spooled, *, study: str, series: str, instance: str, sha256: str) -> StoredFile:
+        """Gives a spooled instance its place (the spool keeps it until `discard`); repeats are harmless.
+
+        When other bytes already lie in that place the new ones go beside them, under a name with their digest.
+        """
+
+    def discard(self, spooled: Spooled) -> None:
+        """Takes it out of the spool; call it once the index has it."""
+
+    def put_result(self, content: bytes, *, study: str, series: str, instance: str) -> StoredFile:
+        """Stores a result object durably; the same content again is harmless."""
+
+    def path(self, relative: str) -> Path:
+        """Absolute path of a stored file."""
+
+    def free_bytes(self) -> int: ...
+
+
+# -------------------------------------------------------------------------------------------------- state
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRevision:
+    """An immutable version of a rule; `document` is what domain.rules.parse_rule reads."""
+
+    id: int
+    name: str
+    revision: int
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    id: int
+    name: str
+    version: str
+    digest: str  # sha256 over the package's files
+    path: Path  # absolute folder of the package
+    card: ModelCard
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A decision to run a model on a series."""
+
+    rule: RuleRevision
+    model: ModelVersion
+    priority: Priority
+    destinations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobWork:
+    """All that running a job needs."""
+
+    job_id: str
+    series: Series
+    model: ModelVersion
+    rule_name: str
+    rule_revision: int
+    destinations: tuple[str, ...]
+    attempt: int  # 1 the first time
+    # Set when an earlier result of the same rule and model on this series exists (late images, a new run)
+    predecessor: StoredResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobFinished:
+    results: tuple[StoredResult, ...]
+    timings_s: Mapping[str, float] = field(default_factory=dict)  # stage name → seconds
+    details: Mapping[str, Any] = field(default_factory=dict)  # JSON-able: measurements, engine, peak memory
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRefused:
+    """The series cannot be processed; never tried again by itself."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    code: str
+    reason: str
+    retryable: bool
+
+
+JobOutcome = JobFinished | JobRefused | JobFailed
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryWork:
+    delivery_id: str
+    destination: Destination
+    result: StoredResult
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    status: str  # what the peer answered, in words
+
+
+@dataclass(frozen=True, slots=True)
+class NotDelivered:
+    reason: str
+    retryable: bool
+
+
+DeliveryOutcome = Delivered | NotDelivered
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a study's story, in plain words. `kind` is a stable word, as in "series.complete"."""
+
+    at: datetime
+    kind: str
+    message: str
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    job_id: str = ""
+    delivery_id: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as people see it."""
+
+    job_id: str
+    state: JobState
+    study_instance_uid: str
+    series_instance_uid: str
+    series_description: str
+    model: str  # "torso-ct 1.0.0"
+    rule: str  # "torso revision 2"
+    priority: Priority
+    attempts: int
+    code: str
+    reason: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    timings_s: Mapping[str, float]
+    details: Mapping[str, Any]
+    results: tuple[StoredResult, ...]
+    deliveries: tuple[DeliveryView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryView:
+    delivery_id: str
+    job_id: str
+    destination: str
+    kind: str
+    sop_instance_uid: str
+    state: DeliveryState
+    attempts: int
+    reason: str
+    next_attempt_at: datetime | None
+    delivered_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesView:
+    series_instance_uid: str
+    state: SeriesState
+    modality: str
+    description: str
+    instances: int
+    last_received_at: datetime
+    calling_ae_title: str
+    why: str  # the last routing decision in words
+
+
+@dataclass(frozen=True, slots=True)
+class StudyView:
+    study_instance_uid: str
+    patient_id: str
+    accession_number: str
+    study_date: str
+    description: str
+    received_at: datetime
+    series: tuple[SeriesView, ...]
+
+
+class State(Protocol):
+    """The node's business state. Each method is one transaction; times are the database's own clock's."""
+
+    # receive
+    def record_instances(self, instances: Sequence[ReceivedInstance]) -> list[Recorded]:
+        """Indexes instances, in order; (re)opens their series. Repeats are harmless."""
+
+    def record_event(self, event: Event) -> None: ...
+
+    # complete
+    def quiet_series(self, quiet_period_s: float, most: int = 100) -> list[str]:
+        """UIDs of RECEIVING series in which nothing arrived for so long."""
+
+    def complete_series(self, series_instance_uid: str, quiet_period_s: float) -> Series | None:
+        """RECEIVING → COMPLETE if it is still quiet; None when another process was first or an image came."""
+
+    def complete_unrouted(self) -> list[Series]:
+        """COMPLETE series whose routing was never recorded: left behind by a process that died."""
+
+    # route
+    def enabled_rules(self) -> list[RuleRevision]: ...
+
+    def active_model(self, name: str) -> ModelVersion | None: ...
+
+    def record_routing(
+        self, series: Series, jobs: Sequence[NewJob], why: str, detail: Mapping[str, Any]
+    ) -> list[str]:
+        """COMPLETE → ROUTED with its jobs enqueued, or → NOT_ROUTED; all in one transaction. Job ids.
+
+        A job that is active already for the same (series, model version, rule revision) is not made twice.
+        """
+
+    # infer, encode
+    def start_job(self, job_id: str) -> JobWork | None:
+        """QUEUED → RUNNING; None when it was cancelled or is over."""
+
+    def finish_job(self, job_id: str, outcome: JobOutcome) -> None:
+        """Ends it, or postpones it with its next run enqueued; results and deliveries with the same commit."""
+
+    # deliver
+    def start_delivery(self, delivery_id: str) -> DeliveryWork | None: ...
+
+    def finish_delivery(self, delivery_id: str, outcome: DeliveryOutcome) -> None:
+        """Ends it, or postpones it by the backoff with the next attempt enqueued."""
+
+    # administration
+    def add_rule(self, name: str, document: Mapping[str, Any]) -> RuleRevision:
+        """A new rule, or the next revision of one; equal documents make no revision."""
+
+    def remove_rule(self, name: str) -> None: ...
+
+    def rules(self) -> list[RuleRevision]: ...
+
+    def add_model(self, card: ModelCard, digest: str, path: Path) -> ModelVersion:
+        """Registers and activates it; the version that was active is not any more."""
+
+    def models(self) -> list[ModelVersion]: ...
+
+    def add_destination(self, destination: Destination) -> None: ...
+
+    def remove_destination(self, name: str) -> None: ...
+
+    def destinations(self) -> list[Destination]: ...
+
+    def jobs(self, *, state: JobState | None = None, most: int = 100) -> list[JobView]: ...
+
+    def job(self, job_id: str) -> JobView:
+        """By id or its unambiguous beginning; raises NotFound."""
+
+    def retry_job(self, job_id: str) -> None: ...
+
+    def cancel_job(self, job_id: str) -> None: ...
+
+    def studies(self, most: int = 100) -> list[StudyView]: ...
+
+    def study(self, key: str) -> StudyView:
+        """By Study Instance UID, Series Instance UID, accession number or patient ID (newest); raises NotFound."""
+
+    def events(self, study_instance_uid: str) -> list[Event]:
+        """The study's story in the order it happened."""
+
+
+class JobHandlers(Protocol):
+    """What the job engine calls; both report by return value and raise nothing but bugs."""
+
+    def perform(self, work: JobWork) -> JobOutcome: ...
+
+    def deliver(self, work: DeliveryWork) -> DeliveryOutcome: ...
+
+
+class JobEngine(AbstractContextManager["JobEngine"], Protocol):
+    """Runs queued jobs and deliveries durably while entered; what a dead process left is taken over."""
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """True once nothing is queued or running, for demos and tests."""
+
+
+# ---------------------------------------------------------------------------------------------- inference
+
+
+@dataclass(frozen=True, slots=True)
+class Rescale:
+    """Modality units = stored × slope + intercept (PS3.3 C.11.1.1.2); HU for CT."""
+
+    slope: float
+    intercept: float
+
+
+class InferenceSession(Protocol):
+    """One decoded volume, open for any number of models."""
+
+    volume: npt.NDArray[np.int16]
+    """(slice, row, column) int16, stored values, in the source's grid: decode straight into it."""
+
+    def run(
+        self, model: ModelVersion, geometry: VolumeGeometry, rescale: Rescale, *, timeout_s: float
+    ) -> AbstractContextManager[npt.NDArray[np.uint8]]:
+        """The label map, (slice, row, column) uint8, 0 for background, in the same grid; valid inside the `with`.
+
+        Raises EngineUnavailable, InferenceTimeout, ModelFailed, OutOfResources (no shared memory left).
+        """
+
+
+class InferenceEngine(Protocol):
+    def open(self, shape: tuple[int, int, int]) -> AbstractContextManager[InferenceSession]:
+        """A session with room for a volume of this shape."""
+
+    def prepare(self, models: Sequence[ModelVersion]) -> None:
+        """Loads and warms these models, and no others, so that the first study does not wait."""
+
+    def describe(self, model: ModelVersion) -> Mapping[str, str]:
+        """Engine, precision and device as they really are, for provenance."""
+
+
+# ----------------------------------------------------------------------------------------------- delivery
+
+
+class ResultSink(Protocol):
+    def send(self, destination: Destination, file: Path, result: StoredResult) -> str:
+        """Sends one object; the peer's answer in words. Raises DestinationUnavailable, DestinationRefused."""
+
+    def echo(self, destination: Destination) -> str:
+        """C-ECHO, or a QIDO-RS request; the answer in words. Raises as `send` does."""
