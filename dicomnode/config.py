@@ -85,6 +85,10 @@ class Settings:
     def run_folder(self) -> Path:
         return self.home / "run"
 
+    @property
+    def log_folder(self) -> Path:
+        return self.home / "logs"
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -183,3 +187,12 @@ def _default_of(name: str) -> Any:
 def _check(fine: bool, name: str, words: str) -> None:
     if not fine:
         raise InvalidSetting(f"must be {words}", name)
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """The settings as variables that read back as the same settings: how a node's processes get them."""
+    return {ENVIRONMENT_PREFIX + s.name.upper(): _as_text(getattr(settings, s.name)) for s in fields(Settings)}
+
+
+def _as_text(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)

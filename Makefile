@@ -1,0 +1,54 @@
+# `make demo` and `make test` need nothing prepared: each sets up what it needs first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.set-up
+
+.PHONY: help demo test unit soak lint types train servers lock clean
+
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(SETUP): requirements.lock pyproject.toml
+	@echo "Setting up the virtual environment (a few minutes the first time) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# torch without a hash: each platform and package index has its own build of the same release
+	@$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet --no-deps torch==2.13.0
+	@$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	@$(BIN)/pip check
+	@touch $@
+
+demo: $(SETUP) ## set up, run a node on a synthetic study, show what came back
+	@$(BIN)/python -m sample_data.demo
+
+servers: ## Orthanc, dcmtk, dicom3tools and PostgreSQL from Debian, for the tests
+	@bash tests/install_servers.sh
+
+test: $(SETUP) servers lint types ## set up and run the tests
+	@$(BIN)/python -m pytest -m "not slow"
+
+unit: $(SETUP) ## the quick tests alone
+	@$(BIN)/python -m pytest tests/unit tests/contract
+
+soak: $(SETUP) servers ## the slow runs: kill -9, power loss, long queues
+	@$(BIN)/python -m pytest -m slow
+
+lint: $(SETUP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: $(SETUP)
+	@$(BIN)/mypy
+
+train: $(SETUP) ## train the sample model again (about an hour on two cores)
+	@$(BIN)/python -m sample_data.train
+
+lock: ## pin what the virtual environment holds now
+	@$(BIN)/pip freeze --all | grep -viE '^(torch==|pip==|uv==|-e |dicomnode)' > $(VENV)/frozen.txt
+	@uv pip compile --quiet --no-deps --generate-hashes --no-header --no-annotate --python-version 3.11 \
+		$(VENV)/frozen.txt -o requirements.lock
+
+clean: ## the demo's node and output
+	@rm -rf .demo demo-output

@@ -1,0 +1,96 @@
+"""What every command gets: the settings, the parts of the node it needs, and one way to print."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import date, datetime
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dicomnode import bootstrap
+from dicomnode.config import Origin, Settings, read_settings
+from dicomnode.ports import ResultSink, State
+
+
+class Context:
+    """Made by the root command; parts are built when a command first asks for them."""
+
+    def __init__(self) -> None:
+        self.given: dict[str, Any] = {}  # settings given on the command line
+        self.json = False
+        self.console = Console()
+        self.errors = Console(stderr=True)
+
+    @cached_property
+    def _read(self) -> tuple[Settings, list[Origin]]:
+        return read_settings(self.given)
+
+    @property
+    def settings(self) -> Settings:
+        return self._read[0]
+
+    @property
+    def origins(self) -> list[Origin]:
+        return self._read[1]
+
+    @cached_property
+    def state(self) -> State:
+        return bootstrap.state(self.settings)
+
+    @cached_property
+    def sink(self) -> ResultSink:
+        return bootstrap.result_sink(self.settings)
+
+    def show(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str) -> None:
+        """A table of these columns, or with --json the whole rows."""
+        if self.json:
+            self.print_json(list(rows))
+            return
+        table = Table(title=title, title_justify="left", title_style="bold", header_style="bold cyan")
+        for column in columns:
+            table.add_column(column.replace("_", " "), overflow="fold")
+        for row in rows:
+            table.add_row(*(_cell(row.get(column)) for column in columns))
+        self.console.print(table if rows else f"[bold]{title}[/bold]: none")
+
+    def done(self, message: str, **fields: Any) -> None:
+        """Says that a change was made, or with --json what it was."""
+        if self.json:
+            self.print_json({"message": message, **fields})
+        else:
+            self.console.print(message, highlight=False, markup=False)
+
+    def print_json(self, value: Any) -> None:
+        typer.echo(json_module.dumps(value, default=_plain, indent=2, ensure_ascii=False))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_cell, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
