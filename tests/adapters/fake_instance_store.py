@@ -1,0 +1,80 @@
+"""An InstanceStore for tests: the port's behaviour without durability, locks or owners."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from dicomnode.errors import OutOfResources
+from dicomnode.ports import Spooled, StoredFile
+
+
+class FakeInstanceStore:
+    """Files lie in `root` (a tmp_path), because later stages read DICOM from paths.
+
+    `full = True` makes it refuse new content, as a full disk does. `calls` lists what was done, in order.
+    """
+
+    def __init__(self, root: Path, free_bytes: int = 1 << 40) -> None:
+        self.root = root
+        self.free = free_bytes
+        self.full = False
+        self.calls: list[str] = []
+        self._spool: dict[str, Spooled] = {}
+        self._digests: dict[str, str] = {}
+        self._numbers = itertools.count()
+
+    def spool(self, chunks: Iterable[bytes | memoryview], *, calling_ae_title: str, called_ae_title: str) -> Spooled:
+        self._room()
+        number = next(self._numbers)
+        name = f"{number:06d}"
+        path = self.root / "spool" / name
+        _write(path, b"".join(chunks))
+        received_at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(milliseconds=number)
+        self._spool[name] = Spooled(name, path, calling_ae_title, called_ae_title, received_at)
+        self.calls.append(f"spool {name}")
+        return self._spool[name]
+
+    def spooled(self) -> Iterator[Spooled]:
+        return iter(list(self._spool.values()))
+
+    def file(self, spooled: Spooled, *, study: str, series: str, instance: str, sha256: str) -> StoredFile:
+        self.calls.append(f"file {spooled.name}")
+        return self._place(spooled.path.read_bytes(), ("instances", study, series, instance), sha256)
+
+    def discard(self, spooled: Spooled) -> None:
+        self.calls.append(f"discard {spooled.name}")
+        if self._spool.pop(spooled.name, None):
+            spooled.path.unlink()
+
+    def put_result(self, content: bytes, *, study: str, series: str, instance: str) -> StoredFile:
+        self._room()
+        self.calls.append(f"put_result {instance}")
+        return self._place(content, ("results", study, series, instance), hashlib.sha256(content).hexdigest())
+
+    def path(self, relative: str) -> Path:
+        return self.root / relative
+
+    def free_bytes(self) -> int:
+        return self.free
+
+    def _room(self) -> None:
+        if self.full:
+            raise OutOfResources("no space left on the device")
+
+    def _place(self, content: bytes, parts: tuple[str, ...], sha256: str) -> StoredFile:
+        relative = "/".join(parts) + ".dcm"
+        if self._digests.setdefault(relative, sha256) != sha256:
+            relative = "/".join(parts) + f".{sha256[:16]}.dcm"
+            self._digests[relative] = sha256
+        if not self.path(relative).exists():
+            _write(self.path(relative), content)
+        return StoredFile(relative, self.path(relative).stat().st_size, sha256)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
