@@ -20,6 +20,7 @@ from dicomnode.domain.job import DeliveryState, JobState, Priority
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.result import StoredResult
 from dicomnode.domain.study import ReceivedInstance, Recorded, Series, SeriesState
+from dicomnode.imaging.geometry import Rescale as Rescale
 from dicomnode.imaging.geometry import VolumeGeometry
 
 
@@ -332,6 +333,15 @@ class State(Protocol):
     def events(self, study_instance_uid: str) -> list[Event]:
         """The study's story in the order it happened."""
 
+    def last_event_number(self) -> int:
+        """Number of the newest event of all; 0 when there is none."""
+
+    def events_after(self, number: int, most: int = 200) -> list[tuple[int, Event]]:
+        """(number, event) of all studies after that one, oldest first: what a running node shows."""
+
+    def counts(self) -> Mapping[str, Mapping[str, int]]:
+        """How many: "series", "jobs", "deliveries" → state → number; "studies", "instances" → {"all": number}."""
+
 
 class JobHandlers(Protocol):
     """What the job engine calls; both report by return value and raise nothing but bugs."""
@@ -349,14 +359,6 @@ class JobEngine(AbstractContextManager["JobEngine"], Protocol):
 
 
 # ---------------------------------------------------------------------------------------------- inference
-
-
-@dataclass(frozen=True, slots=True)
-class Rescale:
-    """Modality units = stored × slope + intercept (PS3.3 C.11.1.1.2); HU for CT."""
-
-    slope: float
-    intercept: float
 
 
 class InferenceSession(Protocol):

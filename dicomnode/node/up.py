@@ -1,0 +1,132 @@
+"""`dicomnode up`: a whole node on this host, and what it has to say while it runs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Literal
+
+from dicomnode import bootstrap
+from dicomnode.config import Settings, as_environment
+from dicomnode.errors import InvalidSetting, StateError
+from dicomnode.node.process import stop_on_signals
+from dicomnode.node.status import roles_of
+from dicomnode.node.supervisor import Supervisor, wait_ready
+from dicomnode.ports import Event, State
+
+READY_TIMEOUT_S = 300.0
+FEED_POLL_S = 0.5
+
+Tone = Literal["good", "bad", "plain", "quiet"]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line for the screen."""
+
+    at: datetime
+    text: str
+    tone: Tone
+
+
+Say = Callable[[Line], None]
+
+
+def run_node(settings: Settings, say: Say) -> None:
+    """Blocks until SIGINT or SIGTERM. Raises when the node cannot start at all."""
+    bootstrap.prepare_home(settings)
+    with _only_one(settings), _reserved_port(settings) as port:
+        settings = replace(settings, dicom_port=port)
+        stop = stop_on_signals()
+        state = bootstrap.state(settings)
+        _say(say, f"starting; everything is kept under {settings.home}", "quiet")
+        feed = threading.Thread(target=_feed, args=(state, say, stop), name="feed", daemon=True)
+        greeting = threading.Thread(target=_greet, args=(settings, state, say, stop), name="greeting", daemon=True)
+        feed.start()
+        greeting.start()
+        roles = roles_of(settings)
+        environment = {**os.environ, **as_environment(settings)}
+        Supervisor(roles, environment, settings.log_folder, lambda text: _say(say, text, "bad")).run(stop)
+        feed.join()
+        _say(say, "stopped", "quiet")
+
+
+def _say(say: Say, text: str, tone: Tone) -> None:
+    say(Line(datetime.now(UTC), text, tone))
+
+
+def _greet(settings: Settings, state: State, say: Say, stop: threading.Event) -> None:
+    names = [role.name for role in roles_of(settings)]
+    if not wait_ready(settings.run_folder, names, READY_TIMEOUT_S, stop):
+        if not stop.is_set():
+            _say(say, f"not ready after {READY_TIMEOUT_S:.0f} s; the logs are in {settings.log_folder}", "bad")
+        return
+    _say(say, f"ready: {settings.ae_title} listens on {settings.dicom_host} port {settings.dicom_port}", "good")
+    for lacking, command in _lacking(state):
+        _say(say, f"no {lacking} yet: {command}", "plain")
+
+
+def _lacking(state: State) -> Iterator[tuple[str, str]]:
+    """What an administrator still has to add before results can come."""
+    if not state.models():
+        yield "model", "dicomnode models add FOLDER"
+    if not state.destinations():
+        yield "destination", "dicomnode destinations add NAME --dimse AET@HOST:PORT"
+    if not state.rules():
+        yield "rule", "dicomnode rules add FILE"
+
+
+def _feed(state: State, say: Say, stop: threading.Event) -> None:
+    """Prints the events of all processes as they come, from the database."""
+    last = state.last_event_number()
+    while not stop.wait(FEED_POLL_S):
+        for number, event in state.events_after(last):
+            last = number
+            say(Line(event.at, _with_place(event), tone_of(event.kind)))
+
+
+def _with_place(event: Event) -> str:
+    return f"{event.message}  [study {event.study_instance_uid}]" if event.study_instance_uid else event.message
+
+
+def tone_of(kind: str) -> Tone:
+    word = kind.rpartition(".")[2]
+    if word in {"failed", "refused", "conflict", "aborted", "rejected"}:
+        return "bad"
+    return "good" if word in {"delivered", "sent", "finished", "succeeded"} else "plain"
+
+
+@contextmanager
+def _only_one(settings: Settings) -> Iterator[None]:
+    """One node a home: two would restart each other's Triton."""
+    file = (settings.run_folder / "node.lock").open("a+")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StateError(
+                f"a node is already running on {settings.home}; stop it, or give another --home"
+            ) from None
+        yield
+
+
+@contextmanager
+def _reserved_port(settings: Settings) -> Iterator[int]:
+    """Holds the port, without listening, so that receivers that restart find it free; resolves port 0."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            holder.bind((settings.dicom_host, settings.dicom_port))
+        except OSError as error:
+            raise InvalidSetting(
+                f"cannot bind {settings.dicom_host} port {settings.dicom_port}: {error.strerror}; "
+                "another program may hold it: give another --dicom-port",
+                "dicom_port",
+            ) from error
+        yield holder.getsockname()[1]

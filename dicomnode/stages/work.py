@@ -1,0 +1,47 @@
+"""Joins the stages that the job engine calls: infer → encode for a job, deliver for a delivery."""
+
+from __future__ import annotations
+
+import logging
+import resource
+
+from dicomnode.errors import DicomNodeError, SeriesRefused
+from dicomnode.ports import DeliveryOutcome, DeliveryWork, JobFailed, JobFinished, JobOutcome, JobRefused, JobWork
+from dicomnode.stages.deliver import DeliverStage
+from dicomnode.stages.encode import EncodeStage
+from dicomnode.stages.infer import InferStage
+
+log = logging.getLogger(__name__)
+
+
+class Work:
+    """ports.JobHandlers over the stages."""
+
+    def __init__(self, infer: InferStage, encode: EncodeStage, deliver: DeliverStage) -> None:
+        self._infer, self._encode, self._deliver = infer, encode, deliver
+
+    def perform(self, work: JobWork) -> JobOutcome:
+        try:
+            return self._perform(work)
+        except SeriesRefused as error:
+            return JobRefused(getattr(error, "reason", error.code), str(error))
+        except DicomNodeError as error:
+            return JobFailed(error.code, str(error), error.retryable)
+        except OSError as error:
+            return JobFailed("system", f"{error.strerror or error} ({error.filename or 'no file'})", True)
+        except MemoryError:
+            return JobFailed("out-of-memory", "the host has too little memory for this series", True)
+
+    def _perform(self, work: JobWork) -> JobFinished:
+        with self._infer.run(work) as inference:
+            encoded = self._encode.run(work, inference)
+        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return JobFinished(
+            results=encoded.results,
+            timings_s={**inference.timings_s, **encoded.timings_s},
+            details={**inference.details, **encoded.details, "worker_peak_bytes": peak_bytes},
+            note=encoded.note,
+        )
+
+    def deliver(self, work: DeliveryWork) -> DeliveryOutcome:
+        return self._deliver.deliver(work)
