@@ -1,0 +1,261 @@
+"""What a condition says of a series, clause by clause and in words.
+
+An attribute that is missing, empty or unreadable makes a comparison false and never an error. Of several
+values, and of several items of a sequence, one that fits is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dicomnode.domain.patterns import bounded_pattern
+from dicomnode.domain.rules import All, AnyOf, Comparison, Condition, Not, Operator, Rule, condition_document
+from dicomnode.domain.study import Element, Header
+from dicomnode.domain.values import (
+    Kind,
+    NotComparable,
+    Operand,
+    at_least,
+    at_most,
+    contains,
+    equal,
+    has_contents,
+    is_ordered,
+    kind_of,
+    text_of,
+)
+
+_SHOWN_CHARACTERS = 60
+_SHOWN_CLAUSES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A value found for a comparison, with the VR it came with."""
+
+    vr: str
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A condition's truth, the values found for it, and those of its parts."""
+
+    condition: Condition
+    holds: bool
+    parts: tuple[Explanation, ...] = ()
+    found: tuple[Found, ...] = ()
+    present: bool = False  # a comparison's attribute is in the header, maybe without a value
+    note: str = ""  # why a value that is there could not be compared
+
+    def deciding(self) -> tuple[Explanation, ...]:
+        """The comparisons that made it true or false: turn the others over and nothing changes."""
+        if isinstance(self.condition, Comparison):
+            return (self,)
+        if isinstance(self.condition, Not):
+            return self.parts[0].deciding()
+        return tuple(clause for part in self.parts if part.holds == self.holds for clause in part.deciding())
+
+    def words(self) -> str:
+        """The clauses that decided, in words."""
+        clauses = list(dict.fromkeys(comparison_words(clause) for clause in self.deciding()))
+        more = len(clauses) - _SHOWN_CLAUSES
+        return "; ".join(clauses[:_SHOWN_CLAUSES]) + (f"; and {more} more" if more > 0 else "")
+
+    def document(self) -> dict[str, Any]:
+        """JSON-able, for the database and for --json."""
+        document: dict[str, Any] = {"holds": self.holds}
+        if not isinstance(self.condition, Comparison):
+            return document | {_group(self.condition): [part.document() for part in self.parts]}
+        document["clause"] = condition_document(self.condition)
+        document["found"] = [shown_value(f) for f in self.found] if self.present else None
+        document["words"] = comparison_words(self)
+        return document
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a rule says of a series."""
+
+    rule: Rule
+    explanation: Explanation
+
+    @property
+    def matches(self) -> bool:
+        return self.explanation.holds
+
+    def why(self) -> str:
+        """One sentence: rule torso-ct did not match: Modality is 'MR', not 'CT'."""
+        verb = "matched" if self.matches else "did not match"
+        return f"rule {self.rule.name} {verb}: {self.explanation.words()}"
+
+    def document(self) -> dict[str, Any]:
+        return {"rule": self.rule.name, "matches": self.matches, "when": self.explanation.document()}
+
+
+def decide(rule: Rule, header: Header, facts: Header) -> Decision:
+    return Decision(rule, explain(rule.when, header, facts))
+
+
+def explain(condition: Condition, header: Header, facts: Header) -> Explanation:
+    """Every clause is evaluated, the ones that no longer matter too: an explanation shows them all."""
+    match condition:
+        case All(conditions):
+            parts = tuple(explain(c, header, facts) for c in conditions)
+            return Explanation(condition, all(p.holds for p in parts), parts)
+        case AnyOf(conditions):
+            parts = tuple(explain(c, header, facts) for c in conditions)
+            return Explanation(condition, any(p.holds for p in parts), parts)
+        case Not(inner):
+            part = explain(inner, header, facts)
+            return Explanation(condition, not part.holds, (part,))
+        case Comparison():
+            return _compared(condition, header, facts)
+
+
+# ---------------------------------------------------------------------------------------------- comparing
+
+
+def _compared(comparison: Comparison, header: Header, facts: Header) -> Explanation:
+    elements = [facts[comparison.subject]] if comparison.subject in facts else list(_at(header, comparison.steps))
+    found = tuple(Found(e.vr, value) for e in elements for value in e.values)
+    if comparison.operator is Operator.EXISTS:
+        return Explanation(comparison, bool(found), (), found, bool(elements))
+    holds, note = False, ""
+    for value in found:
+        try:
+            holds = holds or _holds(comparison, kind_of(value.vr), value.value)
+        except NotComparable as error:
+            note = note or str(error)
+    return Explanation(comparison, holds, (), found, bool(elements), "" if holds else note)
+
+
+def _at(header: Header, steps: tuple[str, ...]) -> Iterator[Element]:
+    """The elements that a path leads to: one for each item of the sequences on the way."""
+    element = header.get(steps[0])
+    if element is None:
+        return
+    if len(steps) == 1:
+        yield element
+        return
+    for item in element.values:
+        if isinstance(item, Mapping):
+            yield from _at(item, steps[1:])
+
+
+def _holds(comparison: Comparison, kind: Kind, value: object) -> bool:
+    if isinstance(value, Mapping) or kind is Kind.NONE:
+        raise NotComparable("it holds items or bulk data; only exists can ask for it")
+    return _TESTS[comparison.operator](kind, value, comparison.operands)
+
+
+def _matches(kind: Kind, value: object, operands: tuple[Operand, ...]) -> bool:
+    pattern, text = bounded_pattern(str(operands[0])), text_of(value)
+    if len(text) > pattern.characters_most:
+        raise NotComparable(
+            f"it is longer than the {pattern.characters_most} characters this pattern may be tried on"
+        )
+    return pattern.found_in(text)
+
+
+def _contains(kind: Kind, value: object, operands: tuple[Operand, ...]) -> bool:
+    if not has_contents(kind):
+        raise NotComparable(f"contains does not apply to a {kind}")
+    return contains(kind, value, operands[0])
+
+
+def _at_least(kind: Kind, value: object, operands: tuple[Operand, ...]) -> bool:
+    return at_least(_ordered(kind), value, operands[0])
+
+
+def _at_most(kind: Kind, value: object, operands: tuple[Operand, ...]) -> bool:
+    return at_most(_ordered(kind), value, operands[-1])
+
+
+def _ordered(kind: Kind) -> Kind:
+    if not is_ordered(kind):
+        raise NotComparable(f"a {kind} has no order")
+    return kind
+
+
+_TESTS: Mapping[Operator, Callable[[Kind, object, tuple[Operand, ...]], bool]] = {
+    Operator.EQUALS: lambda kind, value, operands: equal(kind, value, operands[0]),
+    Operator.ONE_OF: lambda kind, value, operands: any(equal(kind, value, operand) for operand in operands),
+    Operator.CONTAINS: _contains,
+    Operator.MATCHES: _matches,
+    Operator.AT_LEAST: _at_least,
+    Operator.AT_MOST: _at_most,
+    Operator.BETWEEN: lambda kind, value, operands: (
+        _at_least(kind, value, operands) and _at_most(kind, value, operands)
+    ),
+}
+
+
+# --------------------------------------------------------------------------------------------------- words
+
+
+def comparison_words(clause: Explanation) -> str:
+    """A comparison with what was found: SliceThickness is 7, over 5."""
+    comparison = clause.condition
+    assert isinstance(comparison, Comparison)
+    subject, operator = comparison.subject, comparison.operator
+    if not clause.present:
+        return f"{subject} is missing"
+    if not clause.found:
+        return f"{subject} is empty"
+    if operator is Operator.EXISTS:
+        return f"{subject} is there"
+    value = _shown_values(clause.found)
+    if clause.note:
+        return f"{subject} is {value} ({clause.note})"
+    template = (_TRUE_WORDS if clause.holds else _FALSE_WORDS)[operator]
+    first, last = _quoted(comparison.operands[0]), _quoted(comparison.operands[-1])
+    listed = ", ".join(map(_quoted, comparison.operands))
+    return f"{subject} is {value}" + template.format(first=first, last=last, listed=listed)
+
+
+_TRUE_WORDS: Mapping[Operator, str] = {
+    Operator.EQUALS: "",
+    Operator.ONE_OF: "",
+    Operator.CONTAINS: ", with {first}",
+    Operator.MATCHES: ", which matches {first}",
+    Operator.AT_LEAST: ", at least {first}",
+    Operator.AT_MOST: ", at most {first}",
+    Operator.BETWEEN: ", from {first} to {last}",
+}
+_FALSE_WORDS: Mapping[Operator, str] = {
+    Operator.EQUALS: ", not {first}",
+    Operator.ONE_OF: ", none of {listed}",
+    Operator.CONTAINS: ", without {first}",
+    Operator.MATCHES: ", which does not match {first}",
+    Operator.AT_LEAST: ", below {first}",
+    Operator.AT_MOST: ", over {first}",
+    Operator.BETWEEN: ", not from {first} to {last}",
+}
+
+
+def shown_value(found: Found) -> str | int | float:
+    """A value for people and JSON. Names of persons stay out of stored reasons, items are only counted."""
+    if kind_of(found.vr) is Kind.NAME:
+        return "(a name)"
+    if isinstance(found.value, Mapping):
+        return f"(an item of {len(found.value)} attributes)"
+    return found.value if isinstance(found.value, int | float) else text_of(found.value)
+
+
+def _shown_values(found: tuple[Found, ...]) -> str:
+    shown = [shown_value(f) for f in found]
+    text = "\\".join(text_of(v) for v in shown)
+    text = text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+    plain = all(isinstance(v, int | float) for v in shown) or any(kind_of(f.vr) is Kind.NAME for f in found)
+    return text if plain or text.startswith("(an item") else f"'{text}'"
+
+
+def _quoted(operand: Operand) -> str:
+    return f"'{operand}'" if isinstance(operand, str) else text_of(operand)
+
+
+def _group(condition: Condition) -> str:
+    return next(iter(condition_document(condition)))
