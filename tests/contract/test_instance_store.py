@@ -1,0 +1,115 @@
+"""What every InstanceStore does, tried on the real folder and on the fake."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dicomnode.adapters.instance_store import FolderInstanceStore
+from dicomnode.ports import InstanceStore, Spooled
+from tests.adapters.fake_instance_store import FakeInstanceStore
+
+Make = Callable[[Path], InstanceStore]
+STUDY, SERIES, INSTANCE = "1.2.3", "1.2.3.4", "1.2.3.4.5"
+
+
+@pytest.fixture(params=[FolderInstanceStore, FakeInstanceStore], ids=["folder", "fake"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> InstanceStore:
+    make: Make = request.param
+    return make(tmp_path / "store")
+
+
+def part10(data_set: bytes) -> list[bytes]:
+    """Preamble, a file meta information of one element (PS3.10 7.1), data set: in pieces."""
+    meta = b"\x02\x00\x16\x00AE\x06\x00SENDER"
+    return [b"\0" * 128 + b"DICM", b"\x02\x00\x00\x00UL\x04\x00" + len(meta).to_bytes(4, "little") + meta, data_set]
+
+
+def spool(store: InstanceStore, data_set: bytes) -> Spooled:
+    return store.spool(part10(data_set), calling_ae_title="SENDER", called_ae_title="NODE")
+
+
+def file(store: InstanceStore, spooled: Spooled, data_set: bytes, instance: str = INSTANCE) -> str:
+    sha256 = hashlib.sha256(data_set).hexdigest()
+    stored = store.file(spooled, study=STUDY, series=SERIES, instance=instance, sha256=sha256)
+    assert stored.sha256 == sha256
+    assert stored.size_bytes == store.path(stored.path).stat().st_size
+    return stored.path
+
+
+def test_what_is_spooled_is_there_byte_for_byte_and_says_who_sent_it(store: InstanceStore) -> None:
+    spooled = spool(store, b"data set")
+    assert spooled.path.read_bytes() == b"".join(part10(b"data set"))
+    assert (spooled.calling_ae_title, spooled.called_ae_title) == ("SENDER", "NODE")
+    assert spooled.received_at.tzinfo is not None
+
+
+def test_chunks_may_be_views_and_many_and_empty(store: InstanceStore) -> None:
+    whole = bytes(range(256)) * 20
+    chunks = [memoryview(whole)[i : i + 3] for i in range(0, len(whole), 3)]
+    spooled = store.spool([b"", *chunks, b""], calling_ae_title="A", called_ae_title="B")
+    assert spooled.path.read_bytes() == whole
+
+
+def test_the_spool_lists_what_is_not_discarded_oldest_first(store: InstanceStore) -> None:
+    spooled = [spool(store, bytes([n])) for n in range(3)]
+    assert [s.name for s in store.spooled()] == [s.name for s in spooled]
+    store.discard(spooled[1])
+    assert [s.name for s in store.spooled()] == [spooled[0].name, spooled[2].name]
+
+
+def test_discarding_twice_is_harmless(store: InstanceStore) -> None:
+    spooled = spool(store, b"x")
+    store.discard(spooled)
+    store.discard(spooled)
+    assert list(store.spooled()) == []
+
+
+def test_filing_gives_a_place_named_by_the_uids_and_discarding_leaves_it(store: InstanceStore) -> None:
+    spooled = spool(store, b"x")
+    path = file(store, spooled, b"x")
+    assert path == f"instances/{STUDY}/{SERIES}/{INSTANCE}.dcm"
+    assert [s.name for s in store.spooled()] == [spooled.name]
+    store.discard(spooled)
+    assert store.path(path).read_bytes() == b"".join(part10(b"x"))
+
+
+def test_filing_again_is_harmless(store: InstanceStore) -> None:
+    spooled = spool(store, b"x")
+    assert file(store, spooled, b"x") == file(store, spooled, b"x")
+
+
+def test_the_same_bytes_again_have_one_place(store: InstanceStore) -> None:
+    first, second = spool(store, b"x"), spool(store, b"x")
+    assert file(store, first, b"x") == file(store, second, b"x")
+    assert len(list(store.path("instances").rglob("*.dcm"))) == 1
+
+
+def test_other_bytes_under_one_uid_are_both_kept(store: InstanceStore) -> None:
+    first, second, third = spool(store, b"x"), spool(store, b"y"), spool(store, b"y")
+    paths = [file(store, first, b"x"), file(store, second, b"y"), file(store, third, b"y")]
+    assert paths[0] != paths[1] == paths[2]
+    assert hashlib.sha256(b"y").hexdigest()[:16] in paths[1]
+    assert [store.path(p).read_bytes()[-1:] for p in paths[:2]] == [b"x", b"y"]
+
+
+def test_a_result_is_put_once_however_often(store: InstanceStore) -> None:
+    results = [store.put_result(b"SEG", study=STUDY, series=SERIES, instance=INSTANCE) for _ in range(2)]
+    assert results[0] == results[1]
+    assert results[0].path == f"results/{STUDY}/{SERIES}/{INSTANCE}.dcm"
+    assert results[0].sha256 == hashlib.sha256(b"SEG").hexdigest()
+    assert store.path(results[0].path).read_bytes() == b"SEG"
+
+
+def test_another_result_under_one_uid_replaces_nothing(store: InstanceStore) -> None:
+    first = store.put_result(b"one", study=STUDY, series=SERIES, instance=INSTANCE)
+    second = store.put_result(b"two", study=STUDY, series=SERIES, instance=INSTANCE)
+    assert store.path(first.path).read_bytes() == b"one"
+    assert store.path(second.path).read_bytes() == b"two"
+
+
+def test_it_says_how_much_room_there_is(store: InstanceStore) -> None:
+    assert store.free_bytes() > 0
