@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -61,7 +60,7 @@ class ModelStore:
             copy = Path(temporary) / "package"
             shutil.copytree(package, copy)
             try:
-                os.rename(copy, place)
+                copy.rename(place)
             except OSError:  # another process was first with the same content
                 if not place.is_dir():
                     raise

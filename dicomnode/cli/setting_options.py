@@ -14,7 +14,7 @@ from dicomnode.config import ENVIRONMENT_PREFIX, Settings
 
 
 def takes_settings(function: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options to a command whose first parameter is the typer context; what is given goes to `Context.given`."""
+    """Adds the options to a command that takes the typer context; what is given goes to `Context.given`."""
     names = [spec.name for spec in fields(Settings)]
 
     @functools.wraps(function)

@@ -109,8 +109,8 @@ def _models_and_rules(settings: Settings) -> Iterator[Finding]:
         "models", "note", "none; dicomnode models add FOLDER"
     )
     for rule in rules:
-        if rule.document.get("model") not in {m.name for m in models if m.active}:
-            yield Finding("rules", "bad", f"{rule.name} wants the model {rule.document.get('model')!r}, which is not there")
+        if (wanted := rule.document.get("model")) not in {m.name for m in models if m.active}:
+            yield Finding("rules", "bad", f"{rule.name} wants the model {wanted!r}, which is not there")
     yield Finding("rules", "ok", ", ".join(r.name for r in rules)) if rules else Finding(
         "rules", "note", "none, so nothing is routed; dicomnode rules add FILE"
     )

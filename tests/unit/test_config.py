@@ -1,0 +1,58 @@
+"""Settings: precedence, origins, and errors that name the setting and where it came from."""
+
+from pathlib import Path
+
+import pytest
+
+from dicomnode.config import Settings, as_environment, read_settings
+from dicomnode.errors import InvalidSetting
+
+
+def test_command_line_over_environment_over_file_over_default(tmp_path: Path) -> None:
+    (tmp_path / "dicomnode.toml").write_text('ae_title = "FILE"\nquiet_period_s = 7\nworkers = 3\n')
+    environment = {"DICOMNODE_HOME": str(tmp_path), "DICOMNODE_AE_TITLE": "ENV", "DICOMNODE_WORKERS": "2"}
+    settings, origins = read_settings({"ae_title": "CLI", "workers": None}, environment)
+    assert (settings.ae_title, settings.workers, settings.quiet_period_s, settings.receivers) == ("CLI", 2, 7.0, 2)
+    origin = {o.name: o.origin for o in origins}
+    assert origin["ae_title"] == "command line"
+    assert origin["workers"] == "environment"
+    assert origin["quiet_period_s"] == "dicomnode.toml"
+    assert origin["receivers"] == "default"
+
+
+def test_every_setting_has_help_and_a_variable() -> None:
+    _, origins = read_settings({}, {})
+    assert all(o.help and o.variable == f"DICOMNODE_{o.name.upper()}" for o in origins)
+
+
+def test_as_environment_reads_back_as_the_same_settings(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, allowed_calling_ae_titles=("CT 1", "MR"), check_called_ae_title=True)
+    assert read_settings({}, as_environment(settings))[0] == settings
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"DICOMNODE_DICOM_PORT": "99999"}, "dicom_port"),
+        ({"DICOMNODE_DICOM_PORT": "dicom"}, r"dicom_port \(environment\)"),
+        ({"DICOMNODE_AE_TITLE": "A\\B"}, "ae_title"),
+        ({"DICOMNODE_AE_TITLE": "SEVENTEEN LETTERS"}, "ae_title"),
+        ({"DICOMNODE_PORT": "104"}, "DICOMNODE_PORT"),
+        ({"DICOMNODE_CHECK_CALLED_AE_TITLE": "maybe"}, "check_called_ae_title"),
+        ({"DICOMNODE_ENGINE": "tensorrt"}, "engine"),
+        ({"DICOMNODE_QUIET_PERIOD_S": "-1"}, "quiet_period_s"),
+    ],
+)
+def test_wrong_settings_are_named(environment: dict[str, str], words: str) -> None:
+    with pytest.raises(InvalidSetting, match=words):
+        read_settings({}, environment)
+
+
+def test_a_file_that_is_no_toml_or_has_unknown_names_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "dicomnode.toml"
+    file.write_text("ae_title = ")
+    with pytest.raises(InvalidSetting, match=r"dicomnode\.toml"):
+        read_settings({"home": str(tmp_path)}, {})
+    file.write_text('aetitle = "X"')
+    with pytest.raises(InvalidSetting, match="unknown: aetitle"):
+        read_settings({"home": str(tmp_path)}, {})
