@@ -13,6 +13,14 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True, slots=True)
+class Rescale:
+    """Modality units = stored × slope + intercept (PS3.3 C.11.1.1.2); HU for CT."""
+
+    slope: float
+    intercept: float
+
+
 @dataclass(frozen=True, eq=False)
 class VolumeGeometry:
     """The grid of a volume: shape and the map from index to patient.
