@@ -120,6 +120,9 @@ class Priority(StrEnum):
 
 
 JOB_ATTEMPTS_MOST = 5
+# A job whose process dies while it runs is started again, but one that kills its process each time is not started
+# for ever. A host that is switched off often enough must not fail a sound job: hence more than JOB_ATTEMPTS_MOST.
+JOB_CRASHES_MOST = 15
 DELIVERY_BACKOFF_FIRST_S = 2.0
 DELIVERY_BACKOFF_MOST_S = 600.0
 DELIVERY_GIVE_UP_AFTER_S = 72 * 3600.0

@@ -1,0 +1,179 @@
+"""Rules, models, destinations, and what an administrator does to jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from dicomnode.adapters.db import deliveries, jobs
+from dicomnode.adapters.db.session import Unit
+from dicomnode.adapters.db.tables import DeliveryRow, DestinationRow, JobRow, ModelRow, ResultRow, RuleRow
+from dicomnode.domain.destination import Destination
+from dicomnode.domain.job import OPEN_DELIVERY_STATES, JobEvent, JobState, next_job_state
+from dicomnode.domain.model_card import ModelCard, card_document
+from dicomnode.errors import AlreadyExists, NotFound, UsageError
+from dicomnode.ports import ModelVersion, RuleRevision
+
+# ----------------------------------------------------------------------------------------------------- rules
+
+
+def rules(session: Session) -> list[RuleRevision]:
+    return [_rule(row) for row in session.scalars(sa.select(RuleRow).where(RuleRow.in_force).order_by(RuleRow.name))]
+
+
+def add_rule(unit: Unit, name: str, document: Mapping[str, Any]) -> RuleRevision:
+    revisions = unit.session.scalars(
+        sa.select(RuleRow).where(RuleRow.name == name).order_by(RuleRow.revision).with_for_update()
+    ).all()
+    for row in (r for r in revisions if r.in_force):
+        if row.document == document:
+            return _rule(row)
+        row.in_force = False
+    unit.session.flush()  # the old revision goes before the new one comes: at most one is in force
+    revision = revisions[-1].revision + 1 if revisions else 1
+    new = RuleRow(name=name, revision=revision, document=dict(document), in_force=True, created_at=unit.now())
+    unit.session.add(new)
+    unit.session.flush()
+    unit.tell("rule.added", f"Rule {name} revision {revision} is in force")
+    return _rule(new)
+
+
+def remove_rule(unit: Unit, name: str) -> None:
+    row = unit.session.scalar(sa.select(RuleRow).where(RuleRow.name == name, RuleRow.in_force).with_for_update())
+    if row is None:
+        raise NotFound(f"there is no rule {name}")
+    row.in_force = False
+    unit.tell("rule.removed", f"Rule {name} was removed")
+
+
+def _rule(row: RuleRow) -> RuleRevision:
+    return RuleRevision(row.id, row.name, row.revision, row.document)
+
+
+# ---------------------------------------------------------------------------------------------------- models
+
+
+def models(session: Session) -> list[ModelVersion]:
+    return [
+        jobs.model_version(row) for row in session.scalars(sa.select(ModelRow).order_by(ModelRow.name, ModelRow.id))
+    ]
+
+
+def active_model(session: Session, name: str) -> ModelVersion | None:
+    row = session.scalar(sa.select(ModelRow).where(ModelRow.name == name, ModelRow.active))
+    return None if row is None else jobs.model_version(row)
+
+
+def add_model(unit: Unit, card: ModelCard, digest: str, path: Path) -> ModelVersion:
+    versions = unit.session.scalars(sa.select(ModelRow).where(ModelRow.name == card.name).with_for_update()).all()
+    row = next((v for v in versions if v.version == card.version), None)
+    if row is not None and row.digest != digest:
+        raise AlreadyExists(f"{card.name} {card.version} is there with other content; give the new one a new version")
+    for other in versions:
+        other.active = False
+    unit.session.flush()  # at most one is active, in between too
+    if row is None:
+        row = ModelRow(name=card.name, version=card.version, digest=digest, created_at=unit.now())
+        unit.session.add(row)
+    row.path, row.card, row.active = str(path), dict(card_document(card)), True
+    unit.session.flush()
+    unit.tell("model.added", f"Model {card.name} {card.version} is active", detail={"digest": digest})
+    return jobs.model_version(row)
+
+
+# ---------------------------------------------------------------------------------------------- destinations
+
+
+def destinations(session: Session) -> list[Destination]:
+    query = sa.select(DestinationRow).where(DestinationRow.in_force).order_by(DestinationRow.name)
+    return [deliveries.destination_of(row) for row in session.scalars(query)]
+
+
+def add_destination(unit: Unit, destination: Destination) -> None:
+    if deliveries.destination_in_force(unit, destination.name) is not None:
+        raise AlreadyExists(f"there is a destination {destination.name} already; remove it first")
+    row = DestinationRow(
+        name=destination.name,
+        kind=destination.kind,
+        address=str(destination.address),
+        in_force=True,
+        created_at=unit.now(),
+    )
+    unit.session.add(row)
+    unit.tell("destination.added", f"Destination {destination.name} is {destination.address}")
+
+
+def remove_destination(unit: Unit, name: str) -> None:
+    row = deliveries.destination_in_force(unit, name)
+    if row is None:
+        raise NotFound(f"there is no destination {name}")
+    row.in_force = False
+    query = sa.select(DeliveryRow).where(DeliveryRow.destination_id == row.id)
+    for delivery in _locked(unit, query.where(DeliveryRow.state.in_(OPEN_DELIVERY_STATES))):
+        deliveries.cancel_delivery(unit, delivery, "its destination was removed")
+    unit.tell("destination.removed", f"Destination {name} was removed")
+
+
+# ------------------------------------------------------------------------------------------------------ jobs
+
+
+def find_job(session: Session, key: str) -> JobRow:
+    """By id or its unambiguous beginning; raises NotFound, or UsageError when several begin so."""
+    beginning = JobRow.id.startswith(key, autoescape=True)
+    found = session.scalars(sa.select(JobRow).where(beginning).order_by(JobRow.id).limit(2)).all() if key else []
+    if not found:
+        raise NotFound(f"there is no job {key}")
+    if len(found) > 1 and found[0].id != key:
+        raise UsageError(f"more than one job begins with {key}; give more of its id")
+    return found[0]
+
+
+def retry_job(unit: Unit, key: str) -> None:
+    """Queues it again; of a job that succeeded, the deliveries that did not."""
+    job = _locked_job(unit, key)
+    failed = [d for d in _deliveries(unit, job) if d.state in deliveries.RETRYABLE]
+    if job.state is not JobState.SUCCEEDED or not failed:
+        jobs.retry_job(unit, job)
+        return
+    for delivery in failed:
+        _check_in_force(delivery)
+        deliveries.retry_delivery(unit, delivery)
+
+
+def cancel_job(unit: Unit, key: str) -> None:
+    """Ends it; of a job that succeeded, the deliveries still to come."""
+    job = _locked_job(unit, key)
+    still_open = [d for d in _deliveries(unit, job) if d.state in OPEN_DELIVERY_STATES]
+    if job.state is not JobState.SUCCEEDED or not still_open:
+        next_job_state(job.state, JobEvent.CANCEL)
+        jobs.cancel_job(unit, job)
+        return
+    for delivery in still_open:
+        deliveries.cancel_delivery(unit, delivery, "by the administrator")
+
+
+def _check_in_force(delivery: DeliveryRow) -> None:
+    if not delivery.destination.in_force:
+        raise NotFound(f"there is no destination {delivery.destination.name} any more")
+
+
+def _locked_job(unit: Unit, key: str) -> JobRow:
+    job = jobs.locked_job(unit, find_job(unit.session, key).id)
+    if job is None:
+        raise NotFound(f"there is no job {key}")
+    unit.session.refresh(job)
+    return job
+
+
+def _deliveries(unit: Unit, job: JobRow) -> list[DeliveryRow]:
+    query = sa.select(DeliveryRow).join(ResultRow).where(ResultRow.job_id == job.id)
+    return _locked(unit, query)
+
+
+def _locked(unit: Unit, query: sa.Select[DeliveryRow]) -> list[DeliveryRow]:
+    """Rows in the order of their ids, locked: every process locks in the same order."""
+    return list(unit.session.scalars(query.order_by(DeliveryRow.id).with_for_update(of=DeliveryRow)))

@@ -1,0 +1,178 @@
+"""A delivery: one result to one destination, from its making to its end."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from dicomnode.adapters.db.session import Unit
+from dicomnode.adapters.db.tables import DeliveryRow, DestinationRow, JobRow, ResultRow
+from dicomnode.domain.destination import Destination, parse_address
+from dicomnode.domain.job import (
+    OPEN_DELIVERY_STATES,
+    DeliveryEvent,
+    DeliveryState,
+    delivery_backoff_s,
+    next_delivery_state,
+)
+from dicomnode.domain.result import StoredResult
+from dicomnode.ports import Delivered, DeliveryOutcome, DeliveryWork, NotDelivered
+
+RETRYABLE = frozenset({DeliveryState.WAITING, DeliveryState.FAILED, DeliveryState.CANCELLED})
+
+
+def deliver_results(unit: Unit, job: JobRow, results: Sequence[ResultRow]) -> None:
+    """Makes the deliveries of a job's results; what a destination has already, or soon will, is not sent again."""
+    for name in job.destinations:
+        destination = destination_in_force(unit, name)
+        for result in results:
+            if destination is None:
+                _tell(
+                    unit,
+                    result,
+                    "delivery.skipped",
+                    f"{result.kind} not sent: there is no destination {name} any more",
+                )
+            else:
+                _make(unit, job, result, destination)
+
+
+def _make(unit: Unit, job: JobRow, result: ResultRow, destination: DestinationRow) -> None:
+    same = (DeliveryRow.result_id == result.id, DeliveryRow.destination_id == destination.id)
+    existing = unit.session.scalar(sa.select(DeliveryRow).where(*same).with_for_update())
+    if existing is not None:
+        if existing.state in RETRYABLE:
+            retry_delivery(unit, existing)
+        return
+    row = DeliveryRow(
+        id=secrets.token_hex(8),
+        result_id=result.id,
+        destination_id=destination.id,
+        state=DeliveryState.QUEUED,
+        run=0,
+        since=unit.now(),
+    )
+    unit.session.add(row)
+    unit.session.flush()
+    _tell(unit, result, "delivery.made", f"{result.kind} queued for {destination.name}", delivery_id=row.id)
+    _enqueue(unit, row, delay_s=0.0)
+
+
+def start_delivery(unit: Unit, delivery_id: str, run: int | None) -> DeliveryWork | None:
+    row = locked_delivery(unit, delivery_id)
+    if row is None or row.state not in OPEN_DELIVERY_STATES or run not in (None, row.run):
+        return None
+    row.state = next_delivery_state(row.state, DeliveryEvent.START)
+    row.attempts, row.next_attempt_at = row.attempts + 1, None
+    return DeliveryWork(row.id, destination_of(row.destination), stored_result(row.result), row.attempts)
+
+
+def finish_delivery(unit: Unit, delivery_id: str, outcome: DeliveryOutcome, attempt: int | None) -> None:
+    row = locked_delivery(unit, delivery_id)
+    if row is None or row.state not in OPEN_DELIVERY_STATES or attempt not in (None, row.attempts):
+        return  # cancelled meanwhile, or another process has it now
+    match outcome:
+        case Delivered():
+            row.state = next_delivery_state(row.state, DeliveryEvent.DELIVER)
+            row.reason, row.delivered_at = outcome.status, unit.now()
+            tell_delivery(unit, row, "delivery.sent", f"delivered: {outcome.status}")
+        case NotDelivered():
+            _not_delivered(unit, row, outcome)
+
+
+def _not_delivered(unit: Unit, row: DeliveryRow, outcome: NotDelivered) -> None:
+    now = unit.now()
+    row.reason = outcome.reason
+    age_s = (now - row.since).total_seconds()
+    delay_s = delivery_backoff_s(row.attempts, age_s) if outcome.retryable else None
+    if delay_s is None:
+        row.state = next_delivery_state(row.state, DeliveryEvent.FAIL)
+        tell_delivery(unit, row, "delivery.failed", f"failed: {outcome.reason}")
+        return
+    row.state = next_delivery_state(row.state, DeliveryEvent.POSTPONE)
+    row.next_attempt_at = now + timedelta(seconds=delay_s)
+    words = f"waiting: {outcome.reason}; attempt {row.attempts + 1} in {delay_s:.0f} s"
+    tell_delivery(unit, row, "delivery.waiting", words, next_attempt_at=row.next_attempt_at.isoformat())
+    _enqueue(unit, row, delay_s)
+
+
+def retry_delivery(unit: Unit, row: DeliveryRow) -> None:
+    """Back to the queue, as if new; raises IllegalTransition."""
+    row.state = next_delivery_state(row.state, DeliveryEvent.RETRY)
+    row.attempts, row.reason, row.since, row.next_attempt_at = 0, "", unit.now(), None
+    tell_delivery(unit, row, "delivery.retried", "queued again")
+    _enqueue(unit, row, delay_s=0.0)
+
+
+def cancel_delivery(unit: Unit, row: DeliveryRow, reason: str) -> None:
+    """Raises IllegalTransition."""
+    row.state = next_delivery_state(row.state, DeliveryEvent.CANCEL)
+    row.reason, row.next_attempt_at = reason, None
+    tell_delivery(unit, row, "delivery.cancelled", f"cancelled: {reason}")
+
+
+def requeue_delivery(unit: Unit, delivery_id: str, run: int) -> bool:
+    """A new ticket for a delivery whose ticket `run` the engine lost; False if things went on meanwhile."""
+    row = locked_delivery(unit, delivery_id)
+    if row is None or row.state not in OPEN_DELIVERY_STATES or row.run != run:
+        return False
+    tell_delivery(unit, row, "delivery.requeued", "the queue had lost it")
+    _enqueue(unit, row, delay_s=0.0)
+    return True
+
+
+def _enqueue(unit: Unit, row: DeliveryRow, delay_s: float) -> None:
+    row.run += 1
+    destination = unit.session.get_one(DestinationRow, row.destination_id)
+    result = unit.session.get_one(ResultRow, row.result_id)
+    priority = unit.session.get_one(JobRow, result.job_id).priority.rank
+    unit.queue.add_delivery(
+        unit.session, row.id, row.run, destination=destination.name, priority=priority, delay_s=delay_s
+    )
+
+
+def locked_delivery(unit: Unit, delivery_id: str) -> DeliveryRow | None:
+    return unit.session.scalar(sa.select(DeliveryRow).where(DeliveryRow.id == delivery_id).with_for_update())
+
+
+def destination_in_force(unit: Unit, name: str) -> DestinationRow | None:
+    return unit.session.scalar(sa.select(DestinationRow).where(DestinationRow.name == name, DestinationRow.in_force))
+
+
+def destination_of(row: DestinationRow) -> Destination:
+    return Destination(row.name, parse_address(row.kind, row.address))
+
+
+def stored_result(row: ResultRow) -> StoredResult:
+    return StoredResult(
+        kind=row.kind,
+        sop_class_uid=row.sop_class_uid,
+        sop_instance_uid=row.sop_instance_uid,
+        series_instance_uid=row.series_instance_uid,
+        path=row.path,
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+    )
+
+
+def tell_delivery(unit: Unit, row: DeliveryRow, kind: str, words: str, **detail: Any) -> None:
+    """A line about a delivery, as in "SEG to archive: delivered"."""
+    result = unit.session.get_one(ResultRow, row.result_id)
+    destination = unit.session.get_one(DestinationRow, row.destination_id)
+    _tell(unit, result, kind, f"{result.kind} to {destination.name}: {words}", delivery_id=row.id, detail=detail)
+
+
+def _tell(unit: Unit, result: ResultRow, kind: str, message: str, **more: Any) -> None:
+    series = unit.session.get_one(JobRow, result.job_id).series
+    unit.tell(
+        kind,
+        message,
+        study_instance_uid=series.study.study_instance_uid,
+        series_instance_uid=series.series_instance_uid,
+        job_id=result.job_id,
+        **more,
+    )

@@ -1,0 +1,187 @@
+"""A job from its start to its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from dicomnode.adapters.db.deliveries import deliver_results, stored_result
+from dicomnode.adapters.db.receive import load_series
+from dicomnode.adapters.db.routing import active_job, tell_job
+from dicomnode.adapters.db.session import Unit
+from dicomnode.adapters.db.tables import JobRow, ModelRow, ResultRow, RuleRow
+from dicomnode.domain.job import (
+    ACTIVE_JOB_STATES,
+    JOB_CRASHES_MOST,
+    JobEvent,
+    JobState,
+    job_backoff_s,
+    next_job_state,
+)
+from dicomnode.domain.model_card import parse_model_card
+from dicomnode.domain.result import StoredResult
+from dicomnode.errors import AlreadyActive
+from dicomnode.ports import JobFailed, JobFinished, JobOutcome, JobRefused, JobWork, ModelVersion
+
+
+def start_job(unit: Unit, job_id: str, run: int | None) -> JobWork | None:
+    job = locked_job(unit, job_id)
+    if job is None or job.state not in ACTIVE_JOB_STATES or run not in (None, job.run):
+        return None
+    if job.state is JobState.RUNNING:
+        job.crashes += 1
+        if job.crashes > JOB_CRASHES_MOST:
+            _end(unit, job, JobEvent.FAIL, "worker-died", f"its process died {job.crashes} times while it ran")
+            return None
+    job.state = next_job_state(job.state, JobEvent.START)
+    job.attempts, job.started_at, job.code, job.reason = job.attempts + 1, unit.now(), "", ""
+    tell_job(unit, job, "job.started", "started" + (f", attempt {job.attempts}" if job.attempts > 1 else ""))
+    return _work(unit.session, job)
+
+
+def finish_job(unit: Unit, job_id: str, outcome: JobOutcome, attempt: int | None) -> None:
+    job = locked_job(unit, job_id)
+    if job is None or attempt not in (None, job.attempts):
+        return  # a process that was taken for dead came back; the job is another's now
+    if job.state not in ACTIVE_JOB_STATES:
+        if job.state is JobState.CANCELLED:
+            tell_job(unit, job, "job.discarded", "what it gave after it was cancelled is not used")
+        return
+    match outcome:
+        case JobFinished():
+            _finish(unit, job, outcome)
+        case JobRefused():
+            _end(unit, job, JobEvent.REFUSE, outcome.code, outcome.reason)
+        case JobFailed():
+            _fail(unit, job, outcome)
+
+
+def _finish(unit: Unit, job: JobRow, outcome: JobFinished) -> None:
+    job.timings_s, job.details = dict(outcome.timings_s), dict(outcome.details)
+    _end(unit, job, JobEvent.FINISH, "", outcome.note)
+    results = [_keep(unit, job, result) for result in outcome.results]
+    unit.session.flush()
+    deliver_results(unit, job, results)
+
+
+def _fail(unit: Unit, job: JobRow, outcome: JobFailed) -> None:
+    delay_s = job_backoff_s(job.attempts - job.crashes) if outcome.retryable else None
+    if delay_s is None:
+        _end(unit, job, JobEvent.FAIL, outcome.code, outcome.reason)
+        return
+    job.state = next_job_state(job.state, JobEvent.POSTPONE)
+    job.code, job.reason = outcome.code, outcome.reason
+    tell_job(unit, job, "job.postponed", f"{outcome.reason}; again in {delay_s:.0f} s", code=outcome.code)
+    _enqueue(unit, job, delay_s)
+
+
+_ENDED = {
+    JobEvent.FINISH: "finished",
+    JobEvent.REFUSE: "refused",
+    JobEvent.FAIL: "failed",
+    JobEvent.CANCEL: "cancelled",
+}
+
+
+def _end(unit: Unit, job: JobRow, event: JobEvent, code: str, reason: str) -> None:
+    job.state = next_job_state(job.state, event)
+    job.code, job.reason, job.finished_at = code, reason, unit.now()
+    words = _ENDED[event]
+    tell_job(unit, job, f"job.{words}", f"{words}: {reason}" if reason else words, code=code, **_took(job))
+
+
+def _took(job: JobRow) -> dict[str, float]:
+    if job.started_at is None or job.finished_at is None:
+        return {}
+    return {"seconds": round((job.finished_at - job.started_at).total_seconds(), 3)}
+
+
+def _enqueue(unit: Unit, job: JobRow, delay_s: float) -> None:
+    job.run += 1
+    unit.queue.add_job(unit.session, job.id, job.run, priority=job.priority.rank, delay_s=delay_s)
+
+
+def _keep(unit: Unit, job: JobRow, result: StoredResult) -> ResultRow:
+    """The result's row; a job that gives the same object again takes over the row there is."""
+    row = unit.session.scalar(sa.select(ResultRow).where(ResultRow.sop_instance_uid == result.sop_instance_uid))
+    if row is None:
+        row = ResultRow(sop_instance_uid=result.sop_instance_uid, created_at=unit.now())
+        unit.session.add(row)
+    row.job_id = job.id
+    row.kind, row.sop_class_uid = result.kind, result.sop_class_uid
+    row.series_instance_uid = result.series_instance_uid
+    row.path, row.size_bytes, row.sha256 = result.path, result.size_bytes, result.sha256
+    return row
+
+
+def retry_job(unit: Unit, job: JobRow) -> None:
+    """Back to the queue, as if new; raises IllegalTransition or AlreadyActive."""
+    state = next_job_state(job.state, JobEvent.RETRY)
+    if (other := active_job(unit, job.series_id, job.model_id, job.rule_id)) is not None:
+        raise AlreadyActive(f"job {other} does the same on this series already")
+    job.state, job.attempts, job.crashes = state, 0, 0
+    job.code, job.reason, job.started_at, job.finished_at = "", "", None, None
+    tell_job(unit, job, "job.retried", "queued again by the administrator")
+    _enqueue(unit, job, delay_s=0.0)
+
+
+def cancel_job(unit: Unit, job: JobRow) -> None:
+    """Raises IllegalTransition."""
+    _end(unit, job, JobEvent.CANCEL, "cancelled", "by the administrator")
+
+
+def requeue_job(unit: Unit, job_id: str, run: int) -> bool:
+    """A new ticket for a job whose ticket `run` the engine lost; False if things went on meanwhile."""
+    job = locked_job(unit, job_id)
+    if job is None or job.state not in ACTIVE_JOB_STATES or job.run != run:
+        return False
+    tell_job(unit, job, "job.requeued", "the queue had lost it")
+    _enqueue(unit, job, delay_s=0.0)
+    return True
+
+
+def locked_job(unit: Unit, job_id: str) -> JobRow | None:
+    return unit.session.scalar(sa.select(JobRow).where(JobRow.id == job_id).with_for_update())
+
+
+def _work(session: Session, job: JobRow) -> JobWork:
+    return JobWork(
+        job_id=job.id,
+        series=load_series(session, job.series),
+        model=model_version(job.model),
+        rule_name=job.rule.name,
+        rule_revision=job.rule.revision,
+        destinations=tuple(job.destinations),
+        attempt=job.attempts,
+        predecessor=_predecessor(session, job),
+    )
+
+
+def _predecessor(session: Session, job: JobRow) -> StoredResult | None:
+    """The SEG of the newest job of this rule and model, any revision and version, that gave one on this series."""
+    query = (
+        sa.select(ResultRow)
+        .join(JobRow, ResultRow.job_id == JobRow.id)
+        .join(RuleRow, JobRow.rule_id == RuleRow.id)
+        .join(ModelRow, JobRow.model_id == ModelRow.id)
+        .where(JobRow.series_id == job.series_id, JobRow.id != job.id, JobRow.state == JobState.SUCCEEDED)
+        .where(RuleRow.name == job.rule.name, ModelRow.name == job.model.name, ResultRow.kind == "SEG")
+        .order_by(JobRow.finished_at.desc(), ResultRow.id.desc())
+        .limit(1)
+    )
+    row = session.scalar(query)
+    return None if row is None else stored_result(row)
+
+
+def model_version(row: ModelRow) -> ModelVersion:
+    return ModelVersion(
+        id=row.id,
+        name=row.name,
+        version=row.version,
+        digest=row.digest,
+        path=Path(row.path),
+        card=parse_model_card(row.card),
+        active=row.active,
+    )

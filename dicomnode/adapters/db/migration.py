@@ -1,0 +1,23 @@
+"""Brings a database's tables up to date with Alembic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+
+# In a checkout a link to the folder of this name at the top of the repository; in a wheel the folder itself.
+_SCRIPTS = Path(__file__).parent / "migrations"
+
+
+def migrate(url: str, revision: str = "head") -> None:
+    """Makes or upgrades the tables; harmless when they are up to date, and when several processes do it at once."""
+    command.upgrade(alembic_config(url), revision)
+
+
+def alembic_config(url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    config.attributes["url"] = url
+    return config

@@ -1,0 +1,118 @@
+"""Engines and transactions.
+
+SQLite: write-ahead log, every commit synced to disk, foreign keys on; a writer takes the write lock when it
+begins, since a reader that becomes a writer half-way can only fail (SQLITE_BUSY, whatever the timeout).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
+
+from dicomnode.adapters.db.columns import database_now
+from dicomnode.adapters.db.tables import EventRow
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_BUSY_TIMEOUT_MS = 30_000
+_TRIES = 6
+# PostgreSQL: deadlock_detected, serialization_failure (its manual, appendix A)
+_TRY_AGAIN_SQLSTATES = frozenset({"40P01", "40001"})
+
+
+class WorkQueue(Protocol):
+    """Puts tickets into the job engine's queues in the transaction that the session has open."""
+
+    def add_job(self, session: Session, job_id: str, run: int, *, priority: int, delay_s: float) -> None: ...
+
+    def add_delivery(
+        self, session: Session, delivery_id: str, run: int, *, destination: str, priority: int, delay_s: float
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One transaction: its session, the queue, and the story it adds to."""
+
+    session: Session
+    queue: WorkQueue
+
+    def now(self) -> datetime:
+        """The database's clock, UTC."""
+        return cast(datetime, self.session.scalar(sa.select(database_now())))
+
+    def tell(self, kind: str, message: str, **about: Any) -> None:
+        """Adds a line to the story; it stands or falls with this transaction."""
+        self.session.add(EventRow(at=self.now(), kind=kind, message=message, **about))
+
+    def locking(self) -> bool:
+        """Whether rows are locked one by one; SQLite has one lock, and a writer holds it already."""
+        return self.session.get_bind().dialect.name != "sqlite"
+
+
+def open_engine(url: str) -> sa.Engine:
+    """An engine whose every connection is set up as the module says."""
+    if sa.make_url(url).get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True)
+    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000})
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, record: object) -> None:
+    connection.isolation_level = None  # or sqlite3 begins transactions by itself, late and deferred
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+class Transactions:
+    """Runs functions of a Unit, each in a transaction of its own."""
+
+    def __init__(self, engine: sa.Engine, queue: WorkQueue) -> None:
+        self._session = sessionmaker(engine, expire_on_commit=False)
+        self._queue = queue
+
+    def read(self, function: Callable[Concatenate[Session, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._session() as session, session.begin():
+            return function(session, *args, **kwargs)
+
+    def write(self, function: Callable[Concatenate[Unit, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Commits what `function` did, or nothing; runs it again when the database says that may help."""
+        for attempt in range(1, _TRIES + 1):
+            try:
+                with self._writing() as unit:
+                    return function(unit, *args, **kwargs)
+            except DBAPIError as error:
+                if attempt == _TRIES or not may_try_again(error):
+                    raise
+                time.sleep(0.01 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def _writing(self) -> Iterator[Unit]:
+        with self._session() as session, session.begin():
+            session.connection(execution_options={"writes": True})
+            yield Unit(session, self._queue)
+
+
+def may_try_again(error: DBAPIError) -> bool:
+    """Whether the transaction lost against another one and nothing else is wrong."""
+    return getattr(error.orig, "sqlstate", None) in _TRY_AGAIN_SQLSTATES or "database is locked" in str(error.orig)

@@ -1,0 +1,183 @@
+"""What people read: jobs, studies, and a study's story."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload, selectinload
+
+from dicomnode.adapters.db.deliveries import stored_result
+from dicomnode.adapters.db.tables import DeliveryRow, EventRow, InstanceRow, JobRow, ResultRow, SeriesRow, StudyRow
+from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES, JobState
+from dicomnode.errors import NotFound
+from dicomnode.ports import DeliveryView, Event, JobView, SeriesView, StudyView
+
+S = TypeVar("S", bound=StrEnum)
+
+
+def jobs(session: Session, state: JobState | None, most: int) -> list[JobView]:
+    """Newest first."""
+    query = _with_all(sa.select(JobRow)).order_by(JobRow.created_at.desc(), JobRow.id).limit(most)
+    if state is not None:
+        query = query.where(JobRow.state == state)
+    return [job_view(row) for row in session.scalars(query)]
+
+
+def _with_all(query: sa.Select[JobRow]) -> sa.Select[JobRow]:
+    """Loads what a view shows in a few queries, however many jobs."""
+    deliveries = selectinload(JobRow.results).selectinload(ResultRow.deliveries)
+    return query.options(
+        joinedload(JobRow.series).joinedload(SeriesRow.study),
+        joinedload(JobRow.rule),
+        joinedload(JobRow.model),
+        deliveries.joinedload(DeliveryRow.destination),
+    )
+
+
+def job_view(row: JobRow) -> JobView:
+    return JobView(
+        job_id=row.id,
+        state=row.state,
+        study_instance_uid=row.series.study.study_instance_uid,
+        series_instance_uid=row.series.series_instance_uid,
+        series_description=row.series.description,
+        model=f"{row.model.name} {row.model.version}",
+        rule=f"{row.rule.name} revision {row.rule.revision}",
+        priority=row.priority,
+        attempts=row.attempts,
+        code=row.code,
+        reason=row.reason,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        timings_s=row.timings_s,
+        details=row.details,
+        results=tuple(stored_result(result) for result in row.results),
+        deliveries=tuple(_delivery_view(d, row.id) for result in row.results for d in result.deliveries),
+    )
+
+
+def _delivery_view(row: DeliveryRow, job_id: str) -> DeliveryView:
+    return DeliveryView(
+        delivery_id=row.id,
+        job_id=job_id,
+        destination=row.destination.name,
+        kind=row.result.kind,
+        sop_instance_uid=row.result.sop_instance_uid,
+        state=row.state,
+        attempts=row.attempts,
+        reason=row.reason,
+        next_attempt_at=row.next_attempt_at,
+        delivered_at=row.delivered_at,
+    )
+
+
+def studies(session: Session, most: int) -> list[StudyView]:
+    """Newest first."""
+    query = sa.select(StudyRow).order_by(StudyRow.received_at.desc(), StudyRow.id.desc()).limit(most)
+    return _study_views(session, session.scalars(query.options(selectinload(StudyRow.series))).all())
+
+
+def study(session: Session, key: str) -> StudyView:
+    for same in (
+        StudyRow.study_instance_uid == key,
+        StudyRow.series.any(SeriesRow.series_instance_uid == key),
+        StudyRow.accession_number == key,
+        StudyRow.patient_id == key,
+    ):
+        newest = sa.select(StudyRow).where(same).order_by(StudyRow.received_at.desc(), StudyRow.id.desc()).limit(1)
+        if key and (row := session.scalar(newest)) is not None:
+            return _study_views(session, [row])[0]
+    raise NotFound(f"no study has {key!r} as a UID, a series' UID, an accession number or a patient ID")
+
+
+def _study_views(session: Session, rows: Sequence[StudyRow]) -> list[StudyView]:
+    counts = _instance_counts(session, [series.id for row in rows for series in row.series])
+    return [_study_view(row, counts) for row in rows]
+
+
+def _instance_counts(session: Session, series_ids: Sequence[int]) -> dict[int, int]:
+    query = sa.select(InstanceRow.series_id, sa.func.count()).where(InstanceRow.in_use)
+    counted = session.execute(query.where(InstanceRow.series_id.in_(series_ids)).group_by(InstanceRow.series_id))
+    return dict(counted.tuples().all())
+
+
+def _study_view(row: StudyRow, counts: dict[int, int]) -> StudyView:
+    return StudyView(
+        study_instance_uid=row.study_instance_uid,
+        patient_id=row.patient_id,
+        accession_number=row.accession_number,
+        study_date=row.study_date,
+        description=row.description,
+        received_at=row.received_at,
+        series=tuple(_series_view(series, counts.get(series.id, 0)) for series in row.series),
+    )
+
+
+def _series_view(row: SeriesRow, instances: int) -> SeriesView:
+    return SeriesView(
+        series_instance_uid=row.series_instance_uid,
+        state=row.state,
+        modality=row.modality,
+        description=row.description,
+        instances=instances,
+        last_received_at=row.last_received_at,
+        calling_ae_title=row.calling_ae_title,
+        why=row.why,
+    )
+
+
+def events(session: Session, study_instance_uid: str) -> list[Event]:
+    query = sa.select(EventRow).where(EventRow.study_instance_uid == study_instance_uid).order_by(EventRow.id)
+    return [_event(row) for row in session.scalars(query)]
+
+
+def last_event_number(session: Session) -> int:
+    return session.scalar(sa.select(sa.func.max(EventRow.id))) or 0
+
+
+def events_after(session: Session, number: int, most: int) -> list[tuple[int, Event]]:
+    query = sa.select(EventRow).where(EventRow.id > number).order_by(EventRow.id).limit(most)
+    return [(row.id, _event(row)) for row in session.scalars(query)]
+
+
+def counts(session: Session) -> dict[str, dict[str, int]]:
+    return {
+        "studies": {"all": _count(session, StudyRow)},
+        "instances": {"all": _count(session, InstanceRow)},
+        "series": _count_by_state(session, SeriesRow.state),
+        "jobs": _count_by_state(session, JobRow.state),
+        "deliveries": _count_by_state(session, DeliveryRow.state),
+    }
+
+
+def _count(session: Session, table: type[StudyRow] | type[InstanceRow]) -> int:
+    return session.scalar(sa.select(sa.func.count()).select_from(table)) or 0
+
+
+def _count_by_state(session: Session, state: InstrumentedAttribute[S]) -> dict[str, int]:
+    counted = session.execute(sa.select(state, sa.func.count()).group_by(state))
+    return {str(value): count for value, count in counted}
+
+
+def _event(row: EventRow) -> Event:
+    return Event(
+        at=row.at,
+        kind=row.kind,
+        message=row.message,
+        study_instance_uid=row.study_instance_uid,
+        series_instance_uid=row.series_instance_uid,
+        job_id=row.job_id,
+        delivery_id=row.delivery_id,
+        detail=row.detail,
+    )
+
+
+def open_work(session: Session) -> tuple[dict[str, int], dict[str, int]]:
+    """Jobs and deliveries that wait or run, each with the number of its ticket in the queue."""
+    jobs = session.execute(sa.select(JobRow.id, JobRow.run).where(JobRow.state.in_(ACTIVE_JOB_STATES)))
+    deliveries = sa.select(DeliveryRow.id, DeliveryRow.run).where(DeliveryRow.state.in_(OPEN_DELIVERY_STATES))
+    return dict(jobs.tuples().all()), dict(session.execute(deliveries).tuples().all())

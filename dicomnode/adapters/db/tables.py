@@ -1,0 +1,265 @@
+"""The business state's tables. Their constraints guard what must never be, whatever the code does.
+
+One active job per (series, model version, rule revision); one delivery per (result, destination); one active
+version per model; one revision in force per rule; a UID once. The job engine's own tables are not here.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from dicomnode.adapters.db.columns import UtcDateTime, words
+from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES, DeliveryState, JobState, Priority
+from dicomnode.domain.study import SeriesState
+
+_Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_Uid = sa.String(64)
+_Json = sa.JSON()
+
+
+class Base(DeclarativeBase):
+    metadata = sa.MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UtcDateTime(),
+        JobState: words(JobState, "state"),
+        DeliveryState: words(DeliveryState, "state"),
+        SeriesState: words(SeriesState, "state"),
+        Priority: words(Priority, "priority"),
+    }
+
+
+def _only_one(name: str, *columns: str, where: str) -> sa.Index:
+    """A partial unique index: SQLite and PostgreSQL both have them."""
+    condition = sa.text(where)
+    return sa.Index(name, *columns, unique=True, sqlite_where=condition, postgresql_where=condition)
+
+
+def _among(states: frozenset[Any]) -> str:
+    return "state IN (" + ", ".join(f"'{state}'" for state in sorted(states)) + ")"
+
+
+class StudyRow(Base):
+    __tablename__ = "study"
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(_Uid, unique=True)
+    patient_id: Mapped[str] = mapped_column(sa.String(64), index=True)
+    accession_number: Mapped[str] = mapped_column(sa.String(64), index=True)
+    study_date: Mapped[str] = mapped_column(sa.String(32))
+    description: Mapped[str] = mapped_column(sa.String(256))
+    received_at: Mapped[datetime] = mapped_column(index=True)
+
+    series: Mapped[list[SeriesRow]] = relationship(back_populates="study", order_by="SeriesRow.id")
+
+
+class SeriesRow(Base):
+    __tablename__ = "series"
+    __table_args__ = (sa.Index("ix_series_state_last_received_at", "state", "last_received_at"),)
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    study_id: Mapped[int] = mapped_column(_Key, sa.ForeignKey("study.id"), index=True)
+    series_instance_uid: Mapped[str] = mapped_column(_Uid, unique=True)
+    state: Mapped[SeriesState]
+    generation: Mapped[int] = mapped_column(default=0)  # how often it was found complete
+    modality: Mapped[str] = mapped_column(sa.String(16))
+    description: Mapped[str] = mapped_column(sa.String(256))
+    series_number: Mapped[int | None] = mapped_column(sa.BigInteger)
+    calling_ae_title: Mapped[str] = mapped_column(sa.String(16))
+    called_ae_title: Mapped[str] = mapped_column(sa.String(16))
+    first_received_at: Mapped[datetime]
+    last_received_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+    why: Mapped[str] = mapped_column(sa.Text, default="")  # the last routing decision in words
+
+    study: Mapped[StudyRow] = relationship(back_populates="series")
+
+
+class InstanceRow(Base):
+    """A file in the store. Of files with one SOP Instance UID and other bytes the first is the one in use."""
+
+    __tablename__ = "instance"
+    __table_args__ = (
+        sa.UniqueConstraint("sop_instance_uid", "sha256"),
+        _only_one("uq_instance_in_use", "sop_instance_uid", where="in_use"),
+    )
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    series_id: Mapped[int] = mapped_column(_Key, sa.ForeignKey("series.id"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(_Uid)
+    sop_class_uid: Mapped[str] = mapped_column(_Uid)
+    transfer_syntax_uid: Mapped[str] = mapped_column(_Uid)
+    instance_number: Mapped[int | None] = mapped_column(sa.BigInteger)
+    path: Mapped[str] = mapped_column(sa.String(512))
+    size_bytes: Mapped[int] = mapped_column(sa.BigInteger)
+    sha256: Mapped[str] = mapped_column(sa.String(64))
+    in_use: Mapped[bool]
+    received_at: Mapped[datetime]
+
+
+class RuleRow(Base):
+    """An immutable revision of a rule; at most one of a name is in force."""
+
+    __tablename__ = "rule"
+    __table_args__ = (
+        sa.UniqueConstraint("name", "revision"),
+        _only_one("uq_rule_in_force", "name", where="in_force"),
+    )
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(64))
+    revision: Mapped[int]
+    document: Mapped[dict[str, Any]] = mapped_column(_Json)
+    in_force: Mapped[bool]
+    created_at: Mapped[datetime]
+
+
+class ModelRow(Base):
+    __tablename__ = "model"
+    __table_args__ = (
+        sa.UniqueConstraint("name", "version"),
+        _only_one("uq_model_active", "name", where="active"),
+    )
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(48))
+    version: Mapped[str] = mapped_column(sa.String(32))
+    digest: Mapped[str] = mapped_column(sa.String(64))
+    path: Mapped[str] = mapped_column(sa.String(1024))
+    card: Mapped[dict[str, Any]] = mapped_column(_Json)
+    active: Mapped[bool]
+    created_at: Mapped[datetime]
+
+
+class DestinationRow(Base):
+    """A removed destination stays, out of force, for the story of what it was sent."""
+
+    __tablename__ = "destination"
+    __table_args__ = (_only_one("uq_destination_in_force", "name", where="in_force"),)
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(64))
+    kind: Mapped[str] = mapped_column(sa.String(8))
+    address: Mapped[str] = mapped_column(sa.String(1024))
+    in_force: Mapped[bool]
+    created_at: Mapped[datetime]
+
+
+class JobRow(Base):
+    """One model on one series. `run` numbers its tickets in the queue: an old ticket starts nothing."""
+
+    __tablename__ = "job"
+    __table_args__ = (
+        _only_one("uq_job_active", "series_id", "model_id", "rule_id", where=_among(ACTIVE_JOB_STATES)),
+        sa.Index("ix_job_state_created_at", "state", "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
+    series_id: Mapped[int] = mapped_column(_Key, sa.ForeignKey("series.id"), index=True)
+    rule_id: Mapped[int] = mapped_column(_Key, sa.ForeignKey("rule.id"))
+    model_id: Mapped[int] = mapped_column(_Key, sa.ForeignKey("model.id"))
+    generation: Mapped[int]  # of the series when it was routed
+    state: Mapped[JobState]
+    priority: Mapped[Priority]
+    destinations: Mapped[list[str]] = mapped_column(_Json)
+    run: Mapped[int]
+    attempts: Mapped[int] = mapped_column(default=0)
+    crashes: Mapped[int] = mapped_column(default=0)  # of the attempts, those whose process died
+    code: Mapped[str] = mapped_column(sa.String(64), default="")
+    reason: Mapped[str] = mapped_column(sa.Text, default="")
+    timings_s: Mapped[dict[str, float]] = mapped_column(_Json, default=dict)
+    details: Mapped[dict[str, Any]] = mapped_column(_Json, default=dict)
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    series: Mapped[SeriesRow] = relationship()
+    rule: Mapped[RuleRow] = relationship()
+    model: Mapped[ModelRow] = relationship()
+    results: Mapped[list[ResultRow]] = relationship(back_populates="job", order_by="ResultRow.id")
+
+
+class ResultRow(Base):
+    __tablename__ = "result"
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    job_id: Mapped[str] = mapped_column(sa.String(32), sa.ForeignKey("job.id"), index=True)
+    kind: Mapped[str] = mapped_column(sa.String(16))
+    sop_class_uid: Mapped[str] = mapped_column(_Uid)
+    sop_instance_uid: Mapped[str] = mapped_column(_Uid, unique=True)
+    series_instance_uid: Mapped[str] = mapped_column(_Uid, index=True)
+    path: Mapped[str] = mapped_column(sa.String(512))
+    size_bytes: Mapped[int] = mapped_column(sa.BigInteger)
+    sha256: Mapped[str] = mapped_column(sa.String(64))
+    created_at: Mapped[datetime]
+
+    job: Mapped[JobRow] = relationship(back_populates="results")
+    deliveries: Mapped[list[DeliveryRow]] = relationship(back_populates="result", order_by="DeliveryRow.id")
+
+
+class DeliveryRow(Base):
+    """One result to one destination; `run` as in a job."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (
+        sa.UniqueConstraint("result_id", "destination_id"),
+        sa.Index(
+            "ix_delivery_open",
+            "state",
+            sqlite_where=sa.text(_among(OPEN_DELIVERY_STATES)),
+            postgresql_where=sa.text(_among(OPEN_DELIVERY_STATES)),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
+    result_id: Mapped[int] = mapped_column(_Key, sa.ForeignKey("result.id"))
+    destination_id: Mapped[int] = mapped_column(_Key, sa.ForeignKey("destination.id"), index=True)
+    state: Mapped[DeliveryState]
+    run: Mapped[int]
+    attempts: Mapped[int] = mapped_column(default=0)
+    reason: Mapped[str] = mapped_column(sa.Text, default="")  # the last failure, or what the peer answered
+    since: Mapped[datetime]  # when it, or its retry by the administrator, began: the age the backoff sees
+    next_attempt_at: Mapped[datetime | None]
+    delivered_at: Mapped[datetime | None]
+
+    result: Mapped[ResultRow] = relationship(back_populates="deliveries")
+    destination: Mapped[DestinationRow] = relationship()
+
+
+class EventRow(Base):
+    """One line of a study's story; written in the transaction of what it tells, never changed."""
+
+    __tablename__ = "event"
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(sa.String(64))
+    message: Mapped[str] = mapped_column(sa.Text)
+    study_instance_uid: Mapped[str] = mapped_column(_Uid, default="", index=True)
+    series_instance_uid: Mapped[str] = mapped_column(_Uid, default="")
+    job_id: Mapped[str] = mapped_column(sa.String(32), default="")
+    delivery_id: Mapped[str] = mapped_column(sa.String(32), default="")
+    detail: Mapped[dict[str, Any]] = mapped_column(_Json, default=dict)
+
+
+class ExecutorRow(Base):
+    """A process that runs jobs, and its last heartbeat by the database's clock."""
+
+    __tablename__ = "executor"
+
+    id: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    host: Mapped[str] = mapped_column(sa.String(128))  # host and boot: pids mean something only there
+    pid: Mapped[int]
+    pid_started: Mapped[float]
+    beat_at: Mapped[datetime]
