@@ -83,9 +83,16 @@ class AlreadyExists(UsageError):
 
 
 class ReceiveError(DicomNodeError):
-    """An instance was not accepted; the sender keeps the responsibility for it."""
+    """An instance was not accepted; the sender keeps the responsibility for it.
+
+    `offending_elements` are tags, for the answer's (0000,0901) (PS3.7 C.4.2).
+    """
 
     code = "receive"
+
+    def __init__(self, message: str, offending_elements: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.offending_elements = offending_elements
 
 
 class OutOfResources(ReceiveError):

@@ -25,6 +25,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
 from dicomnode.domain.identifiers import is_uid
+from dicomnode.encoding.part10 import data_set_sha256
 from dicomnode.errors import CannotUnderstand, OutOfResources
 from dicomnode.ports import Spooled, StoredFile
 
@@ -46,9 +47,6 @@ Read as you like. Do not write or delete while the node runs; the database knows
 
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
 _ENTRY = re.compile(r"(?P<stamp>[0-9]{8}T[0-9]{6}\.[0-9]{6}Z)-.*\.dcm")
-_PREAMBLE_BYTES = 132  # 128 and "DICM" (PS3.10 7.1)
-_GROUP_LENGTH_BYTES = 12  # the element (0002,0000), explicit VR little endian
-_HASH_PIECE_BYTES = 1 << 20
 _WRITEV_MOST = 512  # IOV_MAX is 1024 on Linux
 
 
@@ -243,22 +241,11 @@ def _link(source: Path, folder: Path, instance: str, sha256: str) -> Path:
     try:
         os.link(source, place)
     except FileExistsError:
-        if not place.samefile(source) and _data_set_sha256(place) != sha256:
+        if not place.samefile(source) and data_set_sha256(place) != sha256:
             place = folder / f"{instance}.{sha256[:16]}.dcm"
             with suppress(FileExistsError):
                 os.link(source, place)
     return place
-
-
-def _data_set_sha256(path: Path) -> str:
-    """Digest of what follows the file meta information (PS3.10 7.1)."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        start = file.read(_PREAMBLE_BYTES + _GROUP_LENGTH_BYTES)
-        file.seek(int.from_bytes(start[-4:], "little"), os.SEEK_CUR)
-        while piece := file.read(_HASH_PIECE_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _write_durably(path: Path, chunks: Iterable[bytes | memoryview]) -> None:

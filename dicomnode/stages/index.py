@@ -1,0 +1,381 @@
+"""Index: what lies in the spool gets its place in the store and its row in the database."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import TypeGuard
+
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.valuerep import TEXT_VR_DELIMS
+
+from dicomnode.domain.study import ReceivedInstance, Recorded
+from dicomnode.encoding.part10 import Chunk, Unreadable, data_set_offset, data_set_sha256, first_elements
+from dicomnode.errors import ReceiveError
+from dicomnode.ports import Clock, Event, InstanceStore, Spooled, State, StoredFile
+
+log = logging.getLogger(__name__)
+
+BATCH_MOST = 64
+LEFTOVERS_EVERY_S = 30.0
+BACKOFF_FIRST_S = 0.25
+BACKOFF_MOST_S = 10.0
+
+_TEXT_MOST = 64  # characters of the longest VR read here, LO (PS3.5 Table 6.2-1)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,10}")
+
+_CHARACTER_SET = 0x00080005
+_TEXTS = {
+    "study_date": 0x00080020,
+    "accession_number": 0x00080050,
+    "modality": 0x00080060,
+    "manufacturer": 0x00080070,
+    "study_description": 0x00081030,
+    "series_description": 0x0008103E,
+    "patient_id": 0x00100020,
+}
+_UIDS = {
+    "sop_class_uid": 0x00080016,
+    "sop_instance_uid": 0x00080018,
+    "study_instance_uid": 0x0020000D,
+    "series_instance_uid": 0x0020000E,
+}
+_INTEGERS = {"series_number": 0x00200011, "instance_number": 0x00200013}
+_TAGS = (_CHARACTER_SET, *_UIDS.values(), *_TEXTS.values(), *_INTEGERS.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the index keeps of an instance, as the instance says it; a UID may be anything until it is checked."""
+
+    transfer_syntax_uid: str
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    modality: str = ""
+    manufacturer: str = ""
+    instance_number: int | None = None
+    series_number: int | None = None
+    series_description: str = ""
+    patient_id: str = ""
+    accession_number: str = ""
+    study_date: str = ""
+    study_description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    spooled: Spooled
+    header: Header | None = None  # None: left behind by a process that died
+    association: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationEnd:
+    association: str
+    calling_ae_title: str
+    called_ae_title: str
+    how: str  # "released" or "aborted"
+    refusals: Mapping[str, int] = field(default_factory=dict)  # reason → how many instances
+
+
+def _is_arrival(item: Arrival | AssociationEnd) -> TypeGuard[Arrival]:
+    return isinstance(item, Arrival)
+
+
+# ------------------------------------------------------------------------------------------------- decisions
+
+
+def read_header(chunks: Sequence[Chunk], transfer_syntax_uid: str) -> Header:
+    """Raises Unreadable. Text that its character set does not explain is kept with replacement characters."""
+    raw = first_elements(chunks, transfer_syntax_uid, _TAGS)
+    encodings = _encodings(raw.get(_CHARACTER_SET, b""))
+    values: dict[str, object] = {name: _ascii(raw.get(tag, b"")) for name, tag in _UIDS.items()}
+    values |= {name: _text(raw.get(tag, b""), encodings) for name, tag in _TEXTS.items()}
+    values |= {name: _integer(raw.get(tag, b"")) for name, tag in _INTEGERS.items()}
+    return Header(transfer_syntax_uid, **values)  # type: ignore[arg-type]
+
+
+def _ascii(value: bytes) -> str:
+    return value.decode("ascii", "replace").rstrip("\0 ")
+
+
+def _integer(value: bytes) -> int | None:
+    text = _ascii(value).strip()
+    number = int(text) if _INTEGER.fullmatch(text) else None
+    return number if number is not None and abs(number) < 1 << 31 else None
+
+
+def _encodings(value: bytes) -> list[str]:
+    """Python's names for the Specific Character Set (PS3.3 C.12.1.1.2); Latin 1 for what nobody knows."""
+    try:
+        return convert_encodings([part.strip() for part in _ascii(value).split("\\")])
+    except (LookupError, ValueError, Warning):
+        return ["iso8859"]
+
+
+def _text(value: bytes, encodings: list[str]) -> str:
+    try:
+        text = decode_bytes(value, encodings, TEXT_VR_DELIMS)
+    except (LookupError, ValueError, Warning):
+        text = value.decode("iso8859")
+    return _CONTROL.sub(" ", text).strip()[:_TEXT_MOST]
+
+
+def received_instance(header: Header, stored: StoredFile, spooled: Spooled) -> ReceivedInstance:
+    return ReceivedInstance(
+        sop_instance_uid=header.sop_instance_uid,
+        sop_class_uid=header.sop_class_uid,
+        transfer_syntax_uid=header.transfer_syntax_uid,
+        study_instance_uid=header.study_instance_uid,
+        series_instance_uid=header.series_instance_uid,
+        path=stored.path,
+        size_bytes=stored.size_bytes,
+        sha256=stored.sha256,
+        received_at=spooled.received_at,
+        calling_ae_title=spooled.calling_ae_title,
+        called_ae_title=spooled.called_ae_title,
+        modality=header.modality,
+        manufacturer=header.manufacturer,
+        instance_number=header.instance_number,
+        series_number=header.series_number,
+        series_description=header.series_description,
+        patient_id=header.patient_id,
+        accession_number=header.accession_number,
+        study_date=header.study_date,
+        study_description=header.study_description,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """An event without its time."""
+
+    kind: str
+    message: str
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    detail: Mapping[str, object] = field(default_factory=dict)
+
+
+_WORTH_TELLING = {
+    Recorded.CONFLICT: (
+        "instance.conflict",
+        "{n} from {ae} came under a UID that was here already, with other content: both are kept, the first is used",
+    ),
+    Recorded.OWN_RESULT: ("instance.own-result", "{n} from {ae} came back: a result of this node; filed, not routed"),
+}
+
+
+def batch_stories(batch: Iterable[tuple[ReceivedInstance, Recorded]]) -> list[Story]:
+    """What of a batch an administrator wants to know, one line a series."""
+    groups: dict[tuple[Recorded, str, str, str], list[str]] = defaultdict(list)
+    for one, recorded in batch:
+        if recorded in _WORTH_TELLING:
+            key = (recorded, one.study_instance_uid, one.series_instance_uid, one.calling_ae_title)
+            groups[key].append(one.sop_instance_uid)
+    stories = []
+    for (recorded, study, series, calling), uids in groups.items():
+        kind, words = _WORTH_TELLING[recorded]
+        message = words.format(n=_counted(len(uids)), ae=calling)
+        stories.append(Story(kind, message, study, series, {"sop_instance_uids": uids}))
+    return stories
+
+
+def association_stories(end: AssociationEnd, studies: Mapping[str, Counter[Recorded]]) -> list[Story]:
+    """One line for each study that the association brought; one without a study when it brought none in vain."""
+    refused = sum(end.refusals.values())
+    tail = f"; {_counted(refused)} of it refused" if refused else ""
+    detail = {"association": end.association, "refused": dict(end.refusals)}
+    kind = f"association.{end.how}"
+    stories = [
+        Story(kind, f"association from {end.calling_ae_title} {end.how}: {_tally(tally)}{tail}", study, "", detail)
+        for study, tally in studies.items()
+    ]
+    if not stories and (refused or end.how != "released"):
+        message = f"association from {end.calling_ae_title} {end.how}: nothing kept{tail}"
+        stories.append(Story(kind, message, detail=detail))
+    return stories
+
+
+def _tally(tally: Counter[Recorded]) -> str:
+    others = [f"{n} {what}" for what, n in tally.items() if what is not Recorded.NEW]
+    return _counted(tally.total()) + (f" ({', '.join(others)})" if others else "")
+
+
+def _counted(number: int) -> str:
+    return "1 instance" if number == 1 else f"{number} instances"
+
+
+def backoff_s(failures: int) -> float:
+    """Seconds to wait after so many failures in a row."""
+    return float(min(BACKOFF_FIRST_S * 2 ** min(failures - 1, 30), BACKOFF_MOST_S))
+
+
+# ---------------------------------------------------------------------------------------------------- the edge
+
+
+class Indexer:
+    """A thread that empties the spool into the database, in the order of arrival, in batches.
+
+    What fails stays where it is and is tried again; one instance that always fails is passed by the others.
+    """
+
+    def __init__(self, store: InstanceStore, state: State, clock: Clock) -> None:
+        self._store, self._state, self._clock = store, state, clock
+        self._todo: deque[Arrival | AssociationEnd] = deque()
+        self._stories: deque[Story] = deque()
+        self._tallies: dict[str, dict[str, Counter[Recorded]]] = defaultdict(lambda: defaultdict(Counter))
+        self._set_aside: set[str] = set()
+        self._most = BATCH_MOST
+        self._failures = 0
+        self._stopping = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
+
+    def start(self) -> None:
+        """First takes what an earlier process left in the spool."""
+        self._leftovers(older_than_s=0.0)
+        self._thread.start()
+
+    def put(self, item: Arrival | AssociationEnd) -> None:
+        with self._changed:
+            self._todo.append(item)
+            self._changed.notify_all()
+
+    def flush(self, timeout_s: float) -> bool:
+        """True once everything that was put is in the database."""
+        with self._changed:
+            return self._changed.wait_for(self._idle, timeout_s)
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Ends after the work at hand. What the database does not take now stays in the spool for the next start."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    def _idle(self) -> bool:
+        return not self._todo and not self._stories
+
+    def _run(self) -> None:
+        while self._wait():
+            try:
+                self._round()
+                self._failures = 0
+            except Exception as error:  # noqa: BLE001 a job loop: whatever the database says, images stay in the spool
+                self._postpone(error)
+            with self._changed:
+                self._changed.notify_all()
+
+    def _wait(self) -> bool:
+        """Until there is something to do; False when it is time to end."""
+        with self._changed:
+            if self._failures and not self._stopping:
+                self._changed.wait_for(lambda: self._stopping, backoff_s(self._failures))
+            self._changed.wait_for(lambda: self._stopping or not self._idle(), LEFTOVERS_EVERY_S)
+            return not self._stopping or (not self._idle() and not self._failures)
+
+    def _round(self) -> None:
+        """One step of the work; raises when it could not be done, with nothing lost."""
+        if self._stories:
+            self._tell(self._stories[0])
+            self._stories.popleft()
+        elif not self._todo:
+            self._leftovers(LEFTOVERS_EVERY_S)
+        elif isinstance(end := self._todo[0], AssociationEnd):
+            self._stories.extend(association_stories(end, self._tallies.pop(end.association, {})))
+            self._todo.popleft()
+        else:
+            self._index(self._next_batch())
+
+    def _next_batch(self) -> list[Arrival]:
+        with self._changed:
+            items = list(islice(self._todo, self._most))
+        return list(takewhile(_is_arrival, items))
+
+    def _index(self, batch: list[Arrival]) -> None:
+        filed = [(arrival, instance) for arrival in batch if (instance := self._filed(arrival))]
+        recorded = self._state.record_instances([instance for _, instance in filed]) if filed else []
+        for (arrival, instance), what in zip(filed, recorded, strict=True):
+            self._store.discard(arrival.spooled)
+            if arrival.association:
+                self._tallies[arrival.association][instance.study_instance_uid][what] += 1
+        self._stories.extend(batch_stories(zip((i for _, i in filed), recorded, strict=True)))
+        for _ in batch:
+            self._todo.popleft()
+        self._most = min(self._most * 2, BATCH_MOST)
+
+    def _filed(self, arrival: Arrival) -> ReceivedInstance | None:
+        """None when there is nothing to index: it is done already, or the disk has spoilt it."""
+        spooled = arrival.spooled
+        try:
+            header = arrival.header or header_of_file(spooled.path)
+            stored = self._store.file(
+                spooled,
+                study=header.study_instance_uid,
+                series=header.series_instance_uid,
+                instance=header.sop_instance_uid,
+                sha256=data_set_sha256(spooled.path),
+            )
+        except FileNotFoundError:
+            log.info("%s left the spool before it was indexed again", spooled.name)
+            return None
+        except (Unreadable, ReceiveError) as error:
+            log.error("%s stays in the spool: %s", spooled.path, error)
+            self._set_aside.add(spooled.name)
+            return None
+        return received_instance(header, stored, spooled)
+
+    def _postpone(self, error: Exception) -> None:
+        """After a failure smaller bites; a single instance that failed goes behind the others."""
+        self._failures += 1
+        log.warning("the index waits %.1f s: %s", backoff_s(self._failures), str(error).partition("\n")[0])
+        if not self._stories and self._most == 1:
+            self._todo.rotate(-1)
+        self._most = 1
+
+    def _tell(self, story: Story) -> None:
+        self._state.record_event(
+            Event(
+                at=self._clock.now(),
+                kind=story.kind,
+                message=story.message,
+                study_instance_uid=story.study_instance_uid,
+                series_instance_uid=story.series_instance_uid,
+                detail=dict(story.detail),
+            )
+        )
+
+    def _leftovers(self, older_than_s: float) -> None:
+        """What processes that died left in the spool; not what an association has just put there."""
+        until = self._clock.now() - timedelta(seconds=older_than_s)
+        found = [
+            Arrival(s) for s in self._store.spooled() if s.received_at <= until and s.name not in self._set_aside
+        ]
+        if found:
+            log.info("%d instances were left in the spool; they are indexed now", len(found))
+            with self._changed:
+                self._todo.extend(found)
+
+
+def header_of_file(path: Path) -> Header:
+    """Of a file with file meta information; raises Unreadable."""
+    try:
+        transfer_syntax_uid = str(read_file_meta_info(path).get("TransferSyntaxUID", ""))
+    except InvalidDicomError as error:
+        raise Unreadable(str(error)) from error
+    content = path.read_bytes()
+    return read_header([memoryview(content)[data_set_offset(content) :]], transfer_syntax_uid)
