@@ -1,0 +1,177 @@
+"""A whole node as an administrator runs it: `dicomnode up` and the other commands, nothing reached into."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+from tests.servers import dcmtk, free_port
+
+READY_TIMEOUT_S = 120.0
+
+
+class NodeFailed(RuntimeError):
+    """The message has the end of the node's screen."""
+
+
+class RunningNode:
+    """`with` starts it and stops it; `kill` ends it as a power cut would."""
+
+    def __init__(self, home: Path, **settings: object) -> None:
+        self.home = home
+        self.port = free_port()
+        self.settings: dict[str, object] = {
+            "home": home,
+            "dicom_host": "127.0.0.1",
+            "dicom_port": self.port,
+            "quiet_period_s": 0.5,
+            **settings,
+        }
+        self.screen = home.parent / f"{home.name}.screen.txt"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("DICOMNODE_")}
+        return {**clean, **{f"DICOMNODE_{name.upper()}": str(value) for name, value in self.settings.items()}}
+
+    def start(self) -> Self:
+        with self.screen.open("ab") as screen:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "dicomnode", "up"],
+                stdin=subprocess.DEVNULL,
+                stdout=screen,
+                stderr=screen,
+                env=self.environment,
+            )
+        return self
+
+    def wait_ready(self) -> Self:
+        def is_ready() -> bool:
+            if self._process is None or self._process.poll() is not None:
+                raise NodeFailed(f"the node ended:\n{self.shown()}")
+            return self._greeted()
+
+        self.wait_until(is_ready, READY_TIMEOUT_S)
+        return self
+
+    def _greeted(self) -> bool:
+        return "ready: " in self.shown().rpartition("starting; ")[2]
+
+    def shown(self) -> str:
+        return self.screen.read_text(errors="replace")[-20000:] if self.screen.exists() else ""
+
+    def processes(self) -> list[psutil.Process]:
+        """The supervisor and everything under it, Triton included."""
+        assert self._process is not None
+        try:
+            parent = psutil.Process(self._process.pid)
+            return [parent, *parent.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def kill(self) -> None:
+        """kill -9 of every process at once."""
+        processes = self.processes()
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes, 20)
+        self._process = None
+
+    def kill_matching(self, words: str) -> list[int]:
+        """kill -9 of the node's processes whose command line has these words."""
+        killed = []
+        for process in self.processes()[1:]:
+            with suppress(psutil.NoSuchProcess):
+                if words in " ".join(process.cmdline()):
+                    process.send_signal(signal.SIGKILL)
+                    killed.append(process.pid)
+        return killed
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise NodeFailed(f"the node did not stop:\n{self.shown()}") from None
+        finally:
+            self._process = None
+
+    def __enter__(self) -> Self:
+        return self.start().wait_ready()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.stop()
+        elif self._process is not None:
+            self.kill()
+
+    # ------------------------------------------------------------------------------------------- commands
+
+    def run(self, *arguments: str, status: int = 0) -> str:
+        """What `dicomnode ARGUMENTS` prints; its exit status is checked."""
+        done = subprocess.run(
+            [sys.executable, "-m", "dicomnode", *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        if done.returncode != status:
+            raise NodeFailed(f"dicomnode {' '.join(arguments)} gave {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.run(*arguments, "--json"))
+
+    def wait_until(self, happened: Callable[[], bool], timeout_s: float = 60.0) -> None:
+        end = time.monotonic() + timeout_s
+        while not happened():
+            if time.monotonic() > end:
+                raise NodeFailed(f"it did not happen in {timeout_s} s; the node's screen:\n{self.shown()}")
+            time.sleep(0.1)
+
+    def wait_idle(self, timeout_s: float = 120.0) -> None:
+        """Until nothing is being received, run or delivered."""
+
+        def is_idle() -> bool:
+            work = self.json("status")["work"]
+            open_states = {
+                "series": ("receiving", "complete"),
+                "jobs": ("queued", "running"),
+                "deliveries": ("queued", "sending", "waiting"),
+            }
+            return not any(work[noun].get(state, 0) for noun, states in open_states.items() for state in states)
+
+        self.wait_until(is_idle, timeout_s)
+
+
+def storescu(port: int, *files: Path, ae_title: str = "DICOMNODE", options: Sequence[str] = ()) -> int:
+    """dcmtk's storescu; its exit status. Folders are sent whole."""
+    program = dcmtk("storescu")
+    assert program is not None
+    command = [str(program), "-R", "-aet", "SENDER", "-aec", ae_title, *options, "127.0.0.1", str(port)]
+    # without TCP_NODELAY each instance waits 50 ms for a delayed acknowledgement
+    environment = {**os.environ, "TCP_NODELAY": "1"}
+    done = subprocess.run(
+        [*command, *map(str, files)], env=environment, capture_output=True, check=False, timeout=300
+    )
+    return done.returncode
