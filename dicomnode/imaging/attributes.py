@@ -6,8 +6,6 @@ wrong in one attribute must not hide the others.
 
 from __future__ import annotations
 
-import struct
-import warnings
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from pydicom.valuerep import PersonName
 from dicomnode.domain.rules import Vocabulary
 from dicomnode.domain.study import Element, Header
 from dicomnode.errors import CannotDecode
+from dicomnode.imaging.headers import UNREADABLE, odd_values_accepted
 
 SEQUENCE_DEPTH_MOST = 6
 SEQUENCE_ITEMS_MOST = 64  # per-frame groups have thousands of items, and the first say what the rest say
@@ -33,23 +32,6 @@ UNKNOWN_BYTES_MOST = 1024
 _BULK = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "OB or OW"})
 _NUMBERS = frozenset({"DS", "IS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"})
 _LONG_TEXT = frozenset({"ST", "LT", "UT", "UR"})  # PS3.5 6.2: these hold one value, backslash included
-# What pydicom is known to raise on values that are not what their VR says
-_BROKEN = (
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    ArithmeticError,
-    NotImplementedError,
-    LookupError,
-    EOFError,
-    OSError,
-    RecursionError,
-    AssertionError,
-    struct.error,
-    InvalidDicomError,
-)
 
 
 @cache
@@ -60,14 +42,14 @@ def keyword_vrs() -> Vocabulary:
 
 def read_header(path: Path) -> Header:
     """Of a Part 10 file, its pixel data left on disk; raises CannotDecode when no header can be read."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is odd in a header is shown by its values, not by our log
+    with odd_values_accepted():
         try:
             dataset = pydicom.dcmread(path, stop_before_pixels=True)
-            header = {**header_of(dataset.file_meta), **header_of(dataset)}
-        except _BROKEN as error:
+            return {**header_of(dataset.file_meta), **header_of(dataset)}
+        except InvalidDicomError as error:
+            raise CannotDecode(f"{path.name} is no DICOM Part 10 file") from error
+        except (OSError, *UNREADABLE) as error:
             raise CannotDecode(f"the header of {path.name} cannot be read: {error}") from error
-    return header
 
 
 def header_of(dataset: Dataset, depth: int = 0) -> Header:
@@ -90,7 +72,7 @@ def _name(dataset: Dataset, tag: BaseTag) -> str:
         return ""
     try:
         creator = str(dataset[tag.group, tag.element >> 8].value).strip(" \0")
-    except _BROKEN:
+    except UNREADABLE:
         return ""
     return f"({tag.group:04x},{tag.element & 0xFF:02x},{creator})" if creator else ""
 
@@ -99,7 +81,7 @@ def _element(dataset: Dataset, tag: BaseTag, encodings: list[str], depth: int) -
     raw = dataset.get_item(tag)
     try:
         return _converted(dataset[tag], depth)
-    except _BROKEN:
+    except UNREADABLE:
         return _as_it_lies(raw, encodings) if isinstance(raw, RawDataElement) else None
 
 
@@ -154,7 +136,7 @@ def _as_it_lies(raw: RawDataElement, encodings: list[str]) -> Element | None:
         return None
     try:
         text = decode_bytes(raw.value, encodings, set())
-    except _BROKEN:
+    except UNREADABLE:
         text = raw.value.decode("latin-1")
     parts = (text.strip(" \0"),) if vr in _LONG_TEXT else _split(text)
     return Element(vr, tuple(_number(p) if vr in _NUMBERS else p for p in parts if p))
@@ -182,5 +164,5 @@ def _encodings(dataset: Dataset) -> list[str]:
     """Of Specific Character Set (PS3.3 C.12.1.1.2), the default repertoire when it makes no sense."""
     try:
         return convert_encodings(dataset.get("SpecificCharacterSet", "ISO_IR 6"))
-    except _BROKEN:
+    except UNREADABLE:
         return ["iso8859"]
