@@ -1,0 +1,60 @@
+"""Every command says what it does with an example, every setting is an option, and a wrong call exits with 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from dicomnode.cli.context import Context
+from dicomnode.cli.root import app
+from dicomnode.config import Settings
+
+
+def commands(command: object = None, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    command = command or get_command(app)
+    children = getattr(command, "commands", {})
+    if not children:
+        yield words, command
+    for name, child in children.items():
+        yield from commands(child, (*words, name))
+
+
+ALL = dict(commands())
+
+
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_every_command_has_help_with_an_example(words: tuple[str, ...]) -> None:
+    text = " ".join((getattr(ALL[words], "help", "") or "").split())
+    assert f"dicomnode {' '.join(words)}" in text, "the help has no example"
+    assert text.index(".") < 120, "the first sentence says what it does"
+
+
+def test_commands_that_the_documentation_names_are_there() -> None:
+    named = ["up", "status", "doctor", "settings", "run receiver", "run worker", "run triton"]
+    named += ["models add", "models list", "rules add", "rules list", "rules show", "rules remove"]
+    named += ["destinations add", "destinations list", "destinations remove", "destinations echo"]
+    named += ["studies list", "studies why", "jobs list", "jobs show", "jobs retry", "jobs cancel"]
+    assert {tuple(name.split()) for name in named} <= set(ALL)
+
+
+def test_every_setting_is_an_option_of_up() -> None:
+    options = {option for parameter in ALL["up",].params for option in parameter.opts}  # type: ignore[attr-defined]
+    assert {f"--{spec.name.replace('_', '-')}" for spec in fields(Settings)} <= options
+
+
+def test_changes_can_be_tried_and_tables_be_json() -> None:
+    for words, command in ALL.items():
+        options = {option for parameter in command.params for option in parameter.opts}  # type: ignore[attr-defined]
+        if words[-1] in {"add", "remove"}:
+            assert "--dry-run" in options, words
+        if words[-1] in {"add", "remove", "list", "show", "why", "status", "doctor", "settings"}:
+            assert "--json" in options, words
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["up", "--no-such-setting", "1"], ["jobs", "show"]])
+def test_a_wrong_call_exits_with_2(arguments: list[str]) -> None:
+    assert CliRunner().invoke(app, arguments, obj=Context()).exit_code == 2
