@@ -1,0 +1,193 @@
+"""One connection to Triton over its Unix socket, with errors in the node's own words."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from dicomnode.adapters.triton.shared_memory import Region, owner_is_gone, region
+from dicomnode.errors import EngineUnavailable, InferenceError, InferenceTimeout, ModelFailed, OutOfResources
+
+# Short: the server is on this machine, and comes back within a second or two when it was killed.
+_CHANNEL = [
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+]
+_CALL_S = 10.0  # for calls that only change the server's tables
+_POLL_S = 0.1
+
+
+class LostStub(EngineUnavailable):
+    """The process that runs one model is dead; loading it anew revives it."""
+
+
+class LostRegion(EngineUnavailable):
+    """The server does not know a region: it was started anew since."""
+
+
+class LostModel(EngineUnavailable):
+    """The model is not loaded: the server was started anew since, or another worker unloaded it."""
+
+
+def error_of(error: InferenceServerException) -> InferenceError | OutOfResources:
+    """What a server's answer means to the node."""
+    status, message = str(error.status() or ""), str(error.message() or error)
+    lower = message.lower()
+    if "DEADLINE_EXCEEDED" in status:
+        return InferenceTimeout("the model did not answer in time")
+    if "UNAVAILABLE" in status and "model" not in lower:
+        return EngineUnavailable(f"Triton does not answer: {message}")
+    if "CANCELLED" in status:
+        return EngineUnavailable(f"the call was cancelled: {message}")
+    if "shared memory region" in lower and ("unable to find" in lower or "not registered" in lower):
+        return LostRegion(message)
+    if "stub process" in lower or "not healthy" in lower:
+        return LostStub(message)
+    if "unknown model" in lower or "is not ready" in lower or "no longer available" in lower or "unloaded" in lower:
+        return LostModel(message)
+    if "shared memory pool" in lower or "no space left" in lower:
+        return OutOfResources(f"Triton has no shared memory left: {message}")
+    return ModelFailed(message)
+
+
+@contextlib.contextmanager
+def own_errors() -> Iterator[None]:
+    try:
+        yield
+    except InferenceServerException as error:
+        raise error_of(error) from error
+
+
+class Client:
+    """Calls of one client; safe to use from several threads at once."""
+
+    def __init__(self, url: str) -> None:
+        self._triton = triton.InferenceServerClient(url=url, channel_args=_CHANNEL)
+
+    def close(self) -> None:
+        self._triton.close()
+
+    def is_ready(self) -> bool:
+        try:
+            return bool(self._triton.is_server_ready(client_timeout=2.0))
+        except InferenceServerException:
+            return False
+
+    def wait_ready(self, grace_s: float) -> None:
+        """Raises EngineUnavailable when the server is not there after so long."""
+        deadline = time.monotonic() + grace_s
+        while not self.is_ready():
+            if time.monotonic() > deadline:
+                raise EngineUnavailable(f"Triton was not ready within {grace_s:g} s")
+            time.sleep(_POLL_S)
+
+    def server(self) -> str:
+        with own_errors():
+            metadata = self._triton.get_server_metadata(client_timeout=_CALL_S)
+        return f"{metadata.name} {metadata.version}"
+
+    def is_model_ready(self, name: str) -> bool:
+        with own_errors():
+            return bool(self._triton.is_model_ready(name, client_timeout=_CALL_S))
+
+    def load(self, name: str, timeout_s: float) -> None:
+        with own_errors():
+            self._triton.load_model(name, client_timeout=timeout_s)
+
+    def unload(self, name: str) -> None:
+        with own_errors():
+            self._triton.unload_model(name, client_timeout=_CALL_S)
+
+    def loaded(self) -> list[str]:
+        with own_errors():
+            index = self._triton.get_model_repository_index(client_timeout=_CALL_S)
+        return [model.name for model in index.models if model.state == "READY"]
+
+    def is_registered(self, name: str) -> bool:
+        with own_errors():
+            return name in self._regions()
+
+    def _regions(self) -> Any:
+        return self._triton.get_system_shared_memory_status(client_timeout=_CALL_S).regions
+
+    def forget_dead_clients(self, prefix: str) -> list[str]:
+        """Unregisters the regions of clients that were killed: the server would hold their memory for ever."""
+        with own_errors():
+            gone = [name for name in self._regions() if owner_is_gone(name, prefix)]
+            for name in gone:
+                self._triton.unregister_system_shared_memory(name, client_timeout=_CALL_S)
+        return gone
+
+    @contextlib.contextmanager
+    def shared(self, prefix: str, nbytes: int) -> Iterator[Region]:
+        """A new region that the server knows by its name, until the block ends."""
+        with region(prefix, nbytes) as made:
+            with own_errors():
+                self._triton.register_system_shared_memory(made.name, made.key, made.nbytes, client_timeout=_CALL_S)
+            made.unlink()
+            try:
+                yield made
+            finally:
+                # a server that was killed knows no region any more
+                with contextlib.suppress(InferenceServerException):
+                    self._triton.unregister_system_shared_memory(made.name, client_timeout=_CALL_S)
+
+    def infer(
+        self,
+        model: str,
+        inputs: list[triton.InferInput],
+        outputs: list[triton.InferRequestedOutput],
+        timeout_s: float,
+    ) -> triton.InferResult:
+        with own_errors():
+            return self._triton.infer(model, inputs, outputs=outputs, client_timeout=timeout_s)
+
+
+def input_of(name: str, array: npt.NDArray[Any]) -> triton.InferInput:
+    """A small tensor, sent with the request itself."""
+    tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+    tensor.set_data_from_numpy(np.ascontiguousarray(array))
+    return tensor
+
+
+def shared_input(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike, shared: Region) -> triton.InferInput:
+    tensor = triton.InferInput(name, list(shape), np_to_triton_dtype(np.dtype(dtype)))
+    tensor.set_shared_memory(shared.name, int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
+    return tensor
+
+
+def plain_output(name: str) -> triton.InferRequestedOutput:
+    """A small tensor, sent with the answer itself."""
+    return triton.InferRequestedOutput(name)
+
+
+def shared_output(name: str, shared: Region) -> triton.InferRequestedOutput:
+    output = triton.InferRequestedOutput(name)
+    output.set_shared_memory(shared.name, shared.nbytes)
+    return output
+
+
+def self_test(client: Client, prefix: str, model: str, *, values: int = 1 << 16, timeout_s: float = 10.0) -> None:
+    """Sends every int16 there is through shared memory and compares what comes back, byte for byte.
+
+    Raises ModelFailed when it differs, EngineUnavailable and its kin when nothing comes.
+    """
+    pattern = np.arange(values, dtype=np.int64).astype(np.uint16).view(np.int16)
+    with client.shared(prefix, pattern.nbytes) as given, client.shared(prefix, pattern.nbytes) as got:
+        given.array(pattern.shape, np.int16)[...] = pattern
+        client.infer(
+            model, [shared_input("INPUT", pattern.shape, np.int16, given)], [shared_output("OUTPUT", got)], timeout_s
+        )
+        if not np.array_equal(got.array(pattern.shape, np.int16), pattern):
+            raise ModelFailed("Triton's self-test failed: a tensor came back from shared memory changed")

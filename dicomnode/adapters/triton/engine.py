@@ -1,0 +1,219 @@
+"""The inference engine port on Triton: volumes and label maps through shared memory, nothing else copied.
+
+The server belongs to another process and may be killed at any moment. What it forgets then (regions, models) a
+client finds out from its answers and does again; a call that was in flight is tried once more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomnode.adapters.triton.client import (
+    Client,
+    LostStub,
+    input_of,
+    plain_output,
+    self_test,
+    shared_input,
+    shared_output,
+)
+from dicomnode.adapters.triton.place import Place
+from dicomnode.adapters.triton.repository import SELF_TEST, touch, triton_name, write_model
+from dicomnode.adapters.triton.shared_memory import Region, sweep
+from dicomnode.adapters.triton.hosts import cores
+from dicomnode.errors import EngineUnavailable, InferenceTimeout
+from dicomnode.imaging.geometry import VolumeGeometry
+from dicomnode.ports import ModelVersion, Rescale
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 60.0  # a server that was killed is back in two seconds; one that starts on a cold disk takes longer
+LOAD_S = 300.0
+_WARM_SHAPE = (4, 8, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds that the host measured."""
+
+    before_s: float
+    network_s: float
+    after_s: float
+
+    def as_mapping(self) -> Mapping[str, float]:
+        return {"before": self.before_s, "network": self.network_s, "after": self.after_s}
+
+
+class TritonEngine:
+    """`folder`: the one that TritonServer serves. `threads`: CPU threads a model may use, 0 for all cores.
+
+    Any number of processes may share one server; several threads may share one engine.
+    """
+
+    def __init__(self, folder: Path, threads: int = 0, *, grace_s: float = GRACE_S) -> None:
+        self._place = Place(Path(folder))
+        self._threads = threads or cores()
+        self._grace_s = grace_s
+        self._client = Client(self._place.url)
+        self._info: dict[str, Mapping[str, str]] = {}
+        self._loading = threading.Lock()
+        sweep(self._place.client_prefix)
+
+    def __enter__(self) -> TritonEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+    # ----------------------------------------------------------------------------------------------- the port
+
+    @contextlib.contextmanager
+    def open(self, shape: tuple[int, int, int]) -> Iterator[TritonSession]:
+        """A session whose volume lies in shared memory that Triton has mapped."""
+        self._client.wait_ready(self._grace_s)
+        with contextlib.ExitStack() as regions:
+            yield TritonSession(self, regions, shape)
+
+    def prepare(self, models: Sequence[ModelVersion]) -> None:
+        """Loads and warms these models and unloads others; a model that cannot be loaded raises ModelFailed."""
+        self._client.wait_ready(self._grace_s)
+        wanted = {triton_name(model) for model in models} | {SELF_TEST}
+        for name in self._client.loaded():
+            if name not in wanted:
+                self._client.unload(name)
+        for model in models:
+            self.describe(model)
+
+    def describe(self, model: ModelVersion) -> Mapping[str, str]:
+        """Engine, precision and device, as the process that runs the network says; and the server's version."""
+        name = triton_name(model)
+        if name not in self._info:
+            self._warm(model)
+        return self._info[name]
+
+    def self_test(self) -> None:
+        """Every int16 there is through shared memory and back, compared byte for byte; raises when it differs."""
+        self._client.wait_ready(self._grace_s)
+        self_test(self._client, self._place.client_prefix, SELF_TEST)
+
+    # --------------------------------------------------------------------------------------- for the sessions
+
+    def _warm(self, model: ModelVersion) -> None:
+        """One window of air through the whole chain: memory is mapped, kernels are chosen."""
+        geometry = VolumeGeometry(_WARM_SHAPE, np.diag([1.0, 1.0, 1.0, 1.0]))
+        with self.open(_WARM_SHAPE) as session:
+            session.volume[...] = 0
+            with session.run(model, geometry, Rescale(1.0, 0.0), timeout_s=LOAD_S):
+                pass
+
+    def _remember(self, name: str, info: Mapping[str, str]) -> None:
+        self._info[name] = {**info, "server": self._client.server()}
+
+    def _ensure_loaded(self, model: ModelVersion, timeout_s: float) -> str:
+        """The model's name in Triton, loaded; a thread at a time, since loading takes seconds."""
+        name = triton_name(model)
+        with self._loading:
+            if not self._client.is_model_ready(name):
+                self._place.repository.mkdir(parents=True, exist_ok=True)
+                write_model(self._place.repository, model, cache=self._place.cache, threads=self._threads)
+                self._client.load(name, timeout_s)
+        return name
+
+    def _revive(self, name: str) -> None:
+        with self._loading:
+            touch(self._place.repository, name)
+            self._client.load(name, LOAD_S)
+
+
+class TritonSession:
+    """One volume, mapped into Triton, for any number of models."""
+
+    last_timings: Timings | None = None
+
+    def __init__(self, engine: TritonEngine, regions: contextlib.ExitStack, shape: tuple[int, int, int]) -> None:
+        self._engine, self._regions, self._shape = engine, regions, shape
+        self._region = self._new_region()
+        self.volume: npt.NDArray[np.int16] = self._region.array(shape, np.int16)
+        """(slice, row, column) int16, stored values."""
+
+    def _new_region(self) -> Region:
+        shared = self._engine._client.shared(self._engine._place.client_prefix, 2 * math.prod(self._shape))
+        return self._regions.enter_context(shared)
+
+    @contextlib.contextmanager
+    def run(
+        self, model: ModelVersion, geometry: VolumeGeometry, rescale: Rescale, *, timeout_s: float
+    ) -> Iterator[npt.NDArray[np.uint8]]:
+        """The label map, (slice, row, column) uint8, in shared memory; `timeout_s` counts the wait for others."""
+        deadline = time.monotonic() + timeout_s
+        tensors = {
+            "RESCALE": np.array([rescale.slope, rescale.intercept], dtype=np.float32),
+            "AFFINE": np.asarray(geometry.affine, dtype=np.float64),
+        }
+        with contextlib.ExitStack() as outputs:
+            try:
+                labels = self._attempt(model, tensors, deadline, outputs)
+            except EngineUnavailable as error:
+                log.warning("inference is tried once more: %s", error)
+                self._recover(model, error, deadline)
+                labels = self._attempt(model, tensors, deadline, outputs)
+            yield labels
+
+    def _recover(self, model: ModelVersion, error: EngineUnavailable, deadline: float) -> None:
+        """Waits for the server, revives what it lost; the volume moves to a region that the new server knows."""
+        client = self._engine._client
+        client.wait_ready(min(self._engine._grace_s, _left(deadline)))
+        if isinstance(error, LostStub):
+            self._engine._revive(triton_name(model))
+        if not client.is_registered(self._region.name):
+            self._region = self._new_region()
+            moved = self._region.array(self._shape, np.int16)
+            moved[...] = self.volume
+            self.volume = moved
+
+    def _attempt(
+        self,
+        model: ModelVersion,
+        tensors: Mapping[str, npt.NDArray[Any]],
+        deadline: float,
+        outputs: contextlib.ExitStack,
+    ) -> npt.NDArray[np.uint8]:
+        engine, client = self._engine, self._engine._client
+        name = engine._ensure_loaded(model, _left(deadline))
+        output = outputs.enter_context(client.shared(engine._place.client_prefix, math.prod(self._shape)))
+        inputs = [
+            shared_input("VOLUME", self._shape, np.int16, self._region),
+            *(input_of(key, value) for key, value in tensors.items()),
+        ]
+        wanted = [shared_output("LABELMAP", output), plain_output("TIMINGS"), plain_output("INFO")]
+        answer = client.infer(name, inputs, wanted, _left(deadline))
+        timings, info = answer.as_numpy("TIMINGS"), answer.as_numpy("INFO")
+        self.last_timings = Timings(*map(float, timings))
+        engine._remember(name, json.loads(info.tobytes()))
+        return output.array(self._shape, np.uint8)
+
+
+def _left(deadline: float) -> float:
+    """Seconds; raises InferenceTimeout when there are none."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise InferenceTimeout("the model did not answer in time")
+    return left

@@ -1,0 +1,196 @@
+"""A network from its file, on the engine that runs it fastest here with the same answers.
+
+`auto`: TorchScript on a GPU when torch sees one; else OpenVINO on the CPU; else what the file was made for.
+An OpenVINO network is compared with the TorchScript it came from once, when it is converted; the conversion is
+kept, so that a restart takes none of that time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dicomnode.domain.model_card import NetworkSpec
+from dicomnode.errors import InvalidModelPackage
+
+log = logging.getLogger(__name__)
+
+# Share of the labels of one random window that the converted network must give like the original.
+_AGREEMENT_LEAST = 0.999
+_CPU, _CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@dataclass
+class LoadedNetwork:
+    """A network ready to run: call it with (n, 1, window) float32 on `device`; n is `batch` at most."""
+
+    run: Any
+    device: torch.device
+    batch: int
+    info: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.run(windows)
+        return scores
+
+
+def load_network(package: Path, spec: NetworkSpec, cache: Path, threads: int) -> LoadedNetwork:
+    """Loads by the card's engine; raises InvalidModelPackage when file and engine do not go together."""
+    file = package / spec.file
+    if not file.is_file():
+        raise InvalidModelPackage(f"{spec.file} is not in the package", "model.yaml.network.file")
+    onnx = file.suffix.lower() == ".onnx"
+    if spec.engine == "auto":
+        return _fastest(file, spec, cache, threads, onnx)
+    if spec.engine == "openvino":
+        return _openvino(file, spec, cache, threads)
+    if onnx != (spec.engine == "onnxruntime"):
+        raise InvalidModelPackage(f"{spec.engine} does not read {file.name}", "model.yaml.network.engine")
+    return _onnxruntime(file, spec, threads) if onnx else _torchscript(file, spec)
+
+
+def _fastest(file: Path, spec: NetworkSpec, cache: Path, threads: int, onnx: bool) -> LoadedNetwork:
+    if torch.cuda.is_available() and not onnx:
+        return _torchscript(file, spec)
+    try:
+        return _openvino(file, spec, cache, threads)
+    except (RuntimeError, ImportError) as error:
+        log.warning("OpenVINO does not run %s, the slower engine does: %s", file.name, error)
+        return _onnxruntime(file, spec, threads) if onnx else _torchscript(file, spec)
+
+
+# ------------------------------------------------------------------------------------------------- openvino
+
+
+def _openvino(file: Path, spec: NetworkSpec, cache: Path, threads: int) -> LoadedNetwork:
+    import openvino
+
+    converted = cache / "openvino" / _key(file, spec, openvino.__version__)
+    fresh = not converted.is_dir()
+    if fresh:
+        _convert(file, spec, converted)
+    core = openvino.Core()
+    wanted = {
+        # named, since the default is bf16 on some CPUs, without a word
+        "INFERENCE_PRECISION_HINT": "bf16" if spec.precision == "bf16" else "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = core.compile_model(core.read_model(converted / "model.xml"), "CPU", wanted)
+    request = compiled.create_infer_request()
+
+    def run(windows: torch.Tensor) -> torch.Tensor:
+        answer = request.infer([windows.contiguous().numpy()], share_inputs=True, share_outputs=True)
+        return torch.from_numpy(answer[0])
+
+    info = {
+        "engine": f"OpenVINO {openvino.get_version().split('-')[0]}",
+        "precision": compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(),
+        "device": str(core.get_property("CPU", "FULL_DEVICE_NAME")),
+    }
+    network = LoadedNetwork(run, _CPU, 1, info)
+    if fresh and file.suffix.lower() != ".onnx":
+        _check_conversion(network, file, spec, converted)
+    return network
+
+
+def _key(file: Path, spec: NetworkSpec, version: str) -> str:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256")
+    digest.update(f"{spec.window} {version} 1".encode())
+    return digest.hexdigest()[:32]
+
+
+def _convert(file: Path, spec: NetworkSpec, folder: Path) -> None:
+    """Writes the network as OpenVINO's IR, with one window as its fixed input; whole or not at all."""
+    import openvino
+
+    shape = [1, 1, *spec.window]
+    if file.suffix.lower() == ".onnx":
+        model = openvino.Core().read_model(file)
+        model.reshape(shape)
+    else:
+        # a scripted module converts only once it is frozen
+        frozen = torch.jit.freeze(_module(file, _CPU))
+        model = openvino.convert_model(frozen, example_input=torch.zeros(shape), input=shape)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
+    try:
+        openvino.save_model(model, scratch / "model.xml", compress_to_fp16=False)
+        if not folder.is_dir():
+            scratch.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was first
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check_conversion(network: LoadedNetwork, file: Path, spec: NetworkSpec, converted: Path) -> None:
+    window = torch.rand((1, 1, *spec.window), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        original = _module(file, _CPU)(window)
+    agreement = float((network(window).argmax(1) == original.argmax(1)).float().mean())
+    if agreement < _AGREEMENT_LEAST:
+        shutil.rmtree(converted, ignore_errors=True)
+        raise RuntimeError(f"only {agreement:.4f} of its labels are those of the original network")
+
+
+# ------------------------------------------------------------------------------------- torch and onnxruntime
+
+
+def _module(file: Path, device: torch.device) -> torch.jit.ScriptModule:
+    module: torch.jit.ScriptModule = torch.jit.load(file, map_location=device)  # type: ignore[no-untyped-call]
+    return module.eval()
+
+
+def _torchscript(file: Path, spec: NetworkSpec) -> LoadedNetwork:
+    device = _CUDA if torch.cuda.is_available() else _CPU
+    module = torch.jit.freeze(_module(file, device))
+    half = spec.precision == "bf16"
+
+    def run(windows: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+            scores: torch.Tensor = module(windows)
+            return scores.float()
+
+    info = {
+        "engine": f"TorchScript {torch.__version__}",
+        "precision": "bf16" if half else "f32",
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+    }
+    return LoadedNetwork(run, device, 4 if device.type == "cuda" else 1, info)
+
+
+def _onnxruntime(file: Path, spec: NetworkSpec, threads: int) -> LoadedNetwork:
+    import onnxruntime
+
+    if spec.precision != "fp32":
+        raise InvalidModelPackage("onnxruntime runs fp32 only here", "model.yaml.network.precision")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    known = onnxruntime.get_available_providers()
+    providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in known]
+    session = onnxruntime.InferenceSession(str(file), options, providers=providers)
+    name = session.get_inputs()[0].name
+
+    def run(windows: torch.Tensor) -> torch.Tensor:
+        answer: npt.NDArray[np.float32] = session.run(None, {name: windows.contiguous().numpy()})[0]
+        return torch.from_numpy(answer)
+
+    info = {
+        "engine": f"onnxruntime {onnxruntime.__version__}",
+        "precision": "f32",
+        "device": session.get_providers()[0].removesuffix("ExecutionProvider"),
+    }
+    return LoadedNetwork(run, _CPU, 1, info)

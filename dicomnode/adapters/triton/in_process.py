@@ -1,0 +1,164 @@
+"""The inference engine port without Triton: the same host code, called in the worker's own process.
+
+For platforms that have no tritonserver (macOS, aarch64), and for tests. Label maps are the same, bit for bit; what
+is lost is the isolation: a network that crashes takes the worker with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.dlpack import from_dlpack
+
+from dicomnode.adapters.triton.engine import Timings
+from dicomnode.adapters.triton.hosts import cores
+from dicomnode.adapters.triton.hosts.model import Host, HostSettings
+from dicomnode.adapters.triton.repository import triton_name
+from dicomnode.errors import InferenceTimeout, InvalidModelPackage, ModelFailed
+from dicomnode.imaging.geometry import VolumeGeometry
+from dicomnode.ports import ModelVersion, Rescale
+
+# What torch, OpenVINO, onnxruntime and numpy raise when a network or its input is at fault.
+_FAULTS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, OSError)
+
+
+class InProcessEngine:
+    """`folder` keeps converted networks; `threads`: CPU threads a model may use, 0 for all cores."""
+
+    def __init__(self, folder: Path, threads: int = 0) -> None:
+        self._cache = Path(folder) / "cache"
+        self._threads = threads or cores()
+        self._hosts: dict[str, Host] = {}
+        self._one = threading.Lock()  # the CPU has room for one network at a time
+
+    def __enter__(self) -> InProcessEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._hosts.clear()
+
+    @contextlib.contextmanager
+    def open(self, shape: tuple[int, int, int]) -> Iterator[InProcessSession]:
+        yield InProcessSession(self, shape)
+
+    def prepare(self, models: Sequence[ModelVersion]) -> None:
+        with self._one:
+            wanted = {triton_name(model) for model in models}
+            self._hosts = {name: host for name, host in self._hosts.items() if name in wanted}
+        for model in models:
+            self.describe(model)
+
+    def describe(self, model: ModelVersion) -> Mapping[str, str]:
+        with self._one:
+            return {**self._host(model).info, "server": "in-process"}
+
+    def _host(self, model: ModelVersion) -> Host:
+        name = triton_name(model)
+        if name not in self._hosts:
+            settings = HostSettings(Path(model.path), self._cache, self._threads)
+            try:
+                self._hosts[name] = Host(_BACKEND, settings)
+            except (*_FAULTS, InvalidModelPackage) as error:
+                raise ModelFailed(f"{name} cannot be loaded: {error}") from error
+        return self._hosts[name]
+
+    def _execute(self, model: ModelVersion, request: _Request) -> Mapping[str, torch.Tensor]:
+        left = request.deadline - time.monotonic()
+        if left <= 0 or not self._one.acquire(timeout=left):
+            raise InferenceTimeout("other inferences took all the time")
+        try:
+            (response,) = self._host(model).execute([request])
+        except _FAULTS as error:
+            raise ModelFailed(f"{triton_name(model)}: {error}") from error
+        finally:
+            self._one.release()
+        if response.error is not None:
+            raise InferenceTimeout("the model did not answer in time")
+        return {tensor.name: from_dlpack(tensor.to_dlpack()) for tensor in response.outputs}
+
+
+class InProcessSession:
+    """One volume in ordinary memory."""
+
+    last_timings: Timings | None = None
+
+    def __init__(self, engine: InProcessEngine, shape: tuple[int, int, int]) -> None:
+        self._engine = engine
+        self.volume: npt.NDArray[np.int16] = np.zeros(shape, dtype=np.int16)
+        """(slice, row, column) int16, stored values."""
+
+    @contextlib.contextmanager
+    def run(
+        self, model: ModelVersion, geometry: VolumeGeometry, rescale: Rescale, *, timeout_s: float
+    ) -> Iterator[npt.NDArray[np.uint8]]:
+        tensors = {
+            "VOLUME": torch.from_numpy(self.volume),
+            "RESCALE": torch.tensor([rescale.slope, rescale.intercept], dtype=torch.float32),
+            "AFFINE": torch.from_numpy(np.array(geometry.affine, dtype=np.float64)),
+        }
+        request = _Request(
+            {name: _Tensor.from_dlpack(name, tensor) for name, tensor in tensors.items()},
+            time.monotonic() + timeout_s,
+        )
+        outputs = self._engine._execute(model, request)
+        self.last_timings = Timings(*outputs["TIMINGS"].tolist())
+        yield outputs["LABELMAP"].numpy()
+
+
+# ------------------------------------------------------------------ a stand-in for triton_python_backend_utils
+
+
+@dataclass(frozen=True, eq=False)
+class _Tensor:
+    name: str
+    value: torch.Tensor
+
+    @classmethod
+    def from_dlpack(cls, name: str, value: torch.Tensor) -> _Tensor:
+        return cls(name, value)
+
+    def to_dlpack(self) -> torch.Tensor:
+        return self.value  # torch.from_dlpack takes whatever has __dlpack__
+
+
+@dataclass(frozen=True, eq=False)
+class _Request:
+    inputs: Mapping[str, _Tensor]
+    deadline: float  # time.monotonic()
+
+    def is_cancelled(self) -> bool:
+        return time.monotonic() > self.deadline
+
+
+@dataclass(frozen=True, eq=False)
+class _Response:
+    outputs: Sequence[_Tensor] = field(default_factory=tuple)
+    error: str | None = None
+
+
+class _Backend:
+    Tensor = _Tensor
+    InferenceResponse = _Response
+    TritonError = str
+
+    @staticmethod
+    def get_input_tensor_by_name(request: _Request, name: str) -> _Tensor:
+        return request.inputs[name]
+
+
+_BACKEND: Any = _Backend()

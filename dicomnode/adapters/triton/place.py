@@ -1,0 +1,97 @@
+"""Where the server of a home and its clients meet: derived from the folder alone, so that both find it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicomnode.errors import EngineUnavailable
+
+_PORT = 1  # gRPC writes it behind the socket's name; it is no port
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Paths and names under one Triton folder.
+
+    The socket lies in a short folder of its own, only for this user: a Unix socket's path ends at 107 bytes
+    (unix(7)), a home may be longer.
+    """
+
+    folder: Path
+
+    @property
+    def repository(self) -> Path:
+        return self.folder / "repository"
+
+    @property
+    def backends(self) -> Path:
+        return self.folder / "backends"
+
+    @property
+    def cache(self) -> Path:
+        return self.folder / "cache"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "triton.log"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "lock"
+
+    @property
+    def group(self) -> Path:
+        """Holds the process group of the server that runs or ran last."""
+        return self.folder / "process-group"
+
+    @property
+    def _digest(self) -> str:
+        return hashlib.sha256(os.fsencode(self.folder.resolve())).hexdigest()[:12]
+
+    @property
+    def socket_folder(self) -> Path:
+        return Path(tempfile.gettempdir()) / f"dicomnode-{os.getuid()}-{self._digest}"
+
+    @property
+    def socket(self) -> Path:
+        """The name that the server gives its socket."""
+        return self.socket_folder / f"t.sock:{_PORT}"
+
+    @property
+    def address(self) -> str:
+        """As --grpc-address takes it."""
+        return f"unix:{self.socket_folder}/t.sock"
+
+    @property
+    def port(self) -> int:
+        """As --grpc-port takes it."""
+        return _PORT
+
+    @property
+    def url(self) -> str:
+        """As a client takes it."""
+        return f"{self.address}:{_PORT}"
+
+    @property
+    def client_prefix(self) -> str:
+        """Of the shared memory regions that clients make."""
+        return f"dicomnode-{self._digest}-client"
+
+    @property
+    def server_prefix(self) -> str:
+        """Of the shared memory that the server makes between itself and its stubs."""
+        return f"dicomnode-{self._digest}-server"
+
+    def make(self) -> None:
+        """Makes the folders; refuses a socket folder that another user could reach."""
+        for folder in (self.repository, self.backends, self.cache):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.socket_folder.mkdir(mode=0o700, exist_ok=True)
+        status = self.socket_folder.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+            raise EngineUnavailable(f"{self.socket_folder} is not a folder of this user alone; remove it")

@@ -1,0 +1,155 @@
+"""The model repository that Triton serves: one folder a model, written by the node.
+
+    repository/
+      torso-ct-1.0.0-3f2a9c01/
+        config.pbtxt
+        1/model.py        a few lines that hand over to dicomnode.adapters.triton.hosts
+
+A model package is another Triton model as soon as its digest differs, so that a new one never disturbs the
+requests of the old. Writing is idempotent and atomic file by file: several workers may do it at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicomnode.ports import ModelVersion
+
+SELF_TEST = "dicomnode-selftest"
+
+_MODEL_CODE = '''\
+"""Written by dicomnode: hands over to dicomnode.adapters.triton.hosts.model."""
+
+import os
+import sys
+
+# the stub's interpreter is isolated and reads no PYTHONPATH by itself
+sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+
+import triton_python_backend_utils as backend
+
+from dicomnode.adapters.triton.hosts.model import Host, HostSettings
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self._host = Host(backend, HostSettings.from_arguments(args))
+
+    def execute(self, requests):
+        return self._host.execute(requests)
+'''
+
+_SELF_TEST_CODE = '''\
+"""Written by dicomnode: hands over to dicomnode.adapters.triton.hosts.selftest."""
+
+import os
+import sys
+
+# the stub's interpreter is isolated and reads no PYTHONPATH by itself
+sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+
+import triton_python_backend_utils as backend
+
+from dicomnode.adapters.triton.hosts.selftest import SelfTest
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self._host = SelfTest(backend)
+
+    def execute(self, requests):
+        return self._host.execute(requests)
+'''
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor of a model: Triton's data type, and -1 for a length that varies."""
+
+    name: str
+    data_type: str
+    dims: tuple[int, ...]
+
+
+_INPUTS = (
+    TensorSpec("VOLUME", "TYPE_INT16", (-1, -1, -1)),
+    TensorSpec("RESCALE", "TYPE_FP32", (2,)),
+    TensorSpec("AFFINE", "TYPE_FP64", (4, 4)),
+)
+_OUTPUTS = (
+    TensorSpec("LABELMAP", "TYPE_UINT8", (-1, -1, -1)),
+    TensorSpec("TIMINGS", "TYPE_FP32", (3,)),
+    TensorSpec("INFO", "TYPE_UINT8", (-1,)),
+)
+
+
+def triton_name(model: ModelVersion) -> str:
+    """What the model is called inside Triton; another digest, another name."""
+    return f"{model.name}-{model.version}-{model.digest[:8]}"
+
+
+def write_model(repository: Path, model: ModelVersion, *, cache: Path, threads: int) -> str:
+    """Writes the entry of a model package where it is not there already; its name in Triton."""
+    name = triton_name(model)
+    parameters = {"package": str(model.path), "cache": str(cache), "threads": str(threads)}
+    _write_entry(repository, name, _config(name, _INPUTS, _OUTPUTS, parameters), _MODEL_CODE)
+    return name
+
+
+def write_self_test(repository: Path) -> str:
+    inputs, outputs = TensorSpec("INPUT", "TYPE_INT16", (-1,)), TensorSpec("OUTPUT", "TYPE_INT16", (-1,))
+    _write_entry(repository, SELF_TEST, _config(SELF_TEST, (inputs,), (outputs,), {}), _SELF_TEST_CODE)
+    return SELF_TEST
+
+
+def touch(repository: Path, name: str) -> None:
+    """Makes Triton's next load a real one: it reloads only what has changed on disk."""
+    os.utime(repository / name / "1" / "model.py")
+
+
+def _write_entry(repository: Path, name: str, config: str, code: str) -> None:
+    folder = repository / name
+    (folder / "1").mkdir(parents=True, exist_ok=True)
+    _write(folder / "1" / "model.py", code)
+    _write(folder / "config.pbtxt", config)
+
+
+def _write(path: Path, text: str) -> None:
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    Path(scratch).replace(path)
+
+
+def _config(
+    name: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], parameters: Mapping[str, str]
+) -> str:
+    """config.pbtxt: one instance, one request at a time; the host knows by itself whether there is a GPU."""
+    lines = [
+        f"name: {_quoted(name)}",
+        'backend: "python"',
+        "max_batch_size: 0",
+        *(f"input [{_tensor(spec)}]" for spec in inputs),
+        *(f"output [{_tensor(spec)}]" for spec in outputs),
+        "instance_group [{ count: 1, kind: KIND_CPU }]",
+        *(
+            f"parameters {{ key: {_quoted(key)}, value: {{ string_value: {_quoted(value)} }} }}"
+            for key, value in parameters.items()
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _tensor(spec: TensorSpec) -> str:
+    return f"{{ name: {_quoted(spec.name)}, data_type: {spec.data_type}, dims: {list(spec.dims)} }}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
