@@ -204,12 +204,10 @@ class _Reader:
 
     def _kind(self, subject: str) -> Kind | None:
         """None when nobody can say before a header is seen."""
-        last = steps_of(subject)[-1]
-        if subject in FACTS:
-            return kind_of(FACTS[subject])
-        if self._vocabulary is None or last not in self._vocabulary:
+        if self._vocabulary is None:
             return None
-        return kind_of(self._vocabulary[last])
+        vr = FACTS.get(subject) or self._vocabulary.get(steps_of(subject)[-1])
+        return kind_of(vr) if vr else None
 
 
 def _private_in_lower_case(step: str) -> str:

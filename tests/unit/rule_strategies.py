@@ -1,0 +1,99 @@
+"""Rules, headers and facts for property tests."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+from hypothesis import strategies as st
+
+from dicomnode.domain.job import Priority
+from dicomnode.domain.rules import All, AnyOf, Comparison, Condition, Not, Operator, Rule
+from dicomnode.domain.study import Element, Header
+
+# A handful of subjects, so that rules and headers meet
+SUBJECTS = {
+    "Modality": "CS",
+    "ImageType": "CS",
+    "SliceThickness": "DS",
+    "Rows": "US",
+    "EchoTime": "FL",
+    "StudyDate": "DA",
+    "StudyTime": "TM",
+    "AcquisitionDateTime": "DT",
+    "PatientAge": "AS",
+    "PatientName": "PN",
+    "SeriesDescription": "LO",
+    "StudyInstanceUID": "UI",
+    "StationAETitle": "AE",
+    "(0019,10,GEMS_ACQU_01)": "UN",
+    "ReferencedImageSequence.ReferencedSOPInstanceUID": "UI",
+    "NumberOfInstances": "IS",
+}
+_WORDS = [
+    "CT",
+    "MR",
+    "AXIAL",
+    "5",
+    "5.0",
+    "-1e3",
+    "20240131",
+    "2024",
+    "143000",
+    "045Y",
+    "18M",
+    "Doe^John",
+    "1.2.3",
+    "",
+]
+_PATTERNS = ["CT", "(?i)ax", "^5", r"\d+", "^$", "[A-Z]{2}"]
+
+texts = st.one_of(st.sampled_from(_WORDS), st.text(max_size=20))
+numbers = st.one_of(st.integers(-1000, 1000), st.floats(allow_nan=False, allow_infinity=False, width=32))
+operands: st.SearchStrategy[Any] = st.one_of(texts.filter(lambda t: bool(t.strip())), numbers)
+odd_values: st.SearchStrategy[Any] = st.one_of(texts, numbers, st.just(float("nan")), st.just({}))
+
+
+@st.composite
+def comparisons(draw: st.DrawFn) -> Comparison:
+    subject, operator = draw(st.sampled_from(sorted(SUBJECTS))), draw(st.sampled_from(Operator))
+    if operator is Operator.EXISTS:
+        return Comparison(subject, operator)
+    if operator is Operator.MATCHES:
+        return Comparison(subject, operator, (draw(st.sampled_from(_PATTERNS)),))
+    counts = {Operator.ONE_OF: (1, 3), Operator.BETWEEN: (2, 2)}
+    least, most = counts.get(operator, (1, 1))
+    return Comparison(subject, operator, tuple(draw(st.lists(operands, min_size=least, max_size=most))))
+
+
+def conditions() -> st.SearchStrategy[Condition]:
+    def grow(inner: st.SearchStrategy[Condition]) -> st.SearchStrategy[Condition]:
+        several = st.lists(inner, min_size=1, max_size=3).map(tuple)
+        return st.one_of(st.builds(All, several), st.builds(AnyOf, several), st.builds(Not, inner))
+
+    return st.recursive(comparisons(), grow, max_leaves=8)
+
+
+def rules() -> st.SearchStrategy[Rule]:
+    names = st.text(string.ascii_letters + string.digits, min_size=1, max_size=8)
+    return st.builds(
+        Rule,
+        name=names,
+        when=conditions(),
+        model=names,
+        priority=st.sampled_from(Priority),
+        destinations=st.lists(names, max_size=2).map(tuple),
+        description=st.text(max_size=20).filter(lambda t: not t or bool(t.strip())),
+        enabled=st.booleans(),
+    )
+
+
+@st.composite
+def headers(draw: st.DrawFn) -> Header:
+    """Some attributes there, some empty, some with values that are none of their VR's."""
+    header: dict[str, Element] = {}
+    for subject in draw(st.lists(st.sampled_from(sorted(SUBJECTS)), unique=True)):
+        element = Element(SUBJECTS[subject], tuple(draw(st.lists(odd_values, max_size=3))))
+        sequence, _, inner = subject.rpartition(".") if not subject.startswith("(") else ("", "", subject)
+        header[sequence or inner] = Element("SQ", ({inner: element}, {})) if sequence else element
+    return header
