@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pydicom
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR, keyword_dict, keyword_for_tag
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.valuerep import PersonName
@@ -32,6 +33,7 @@ UNKNOWN_BYTES_MOST = 1024
 _BULK = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "OB or OW"})
 _NUMBERS = frozenset({"DS", "IS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"})
 _LONG_TEXT = frozenset({"ST", "LT", "UT", "UR"})  # PS3.5 6.2: these hold one value, backslash included
+_BROKEN = (BytesLengthException, *UNREADABLE)
 
 
 @cache
@@ -48,7 +50,7 @@ def read_header(path: Path) -> Header:
             return {**header_of(dataset.file_meta), **header_of(dataset)}
         except InvalidDicomError as error:
             raise CannotDecode(f"{path.name} is no DICOM Part 10 file") from error
-        except (OSError, *UNREADABLE) as error:
+        except (OSError, *_BROKEN) as error:
             raise CannotDecode(f"the header of {path.name} cannot be read: {error}") from error
 
 
@@ -72,7 +74,7 @@ def _name(dataset: Dataset, tag: BaseTag) -> str:
         return ""
     try:
         creator = str(dataset[tag.group, tag.element >> 8].value).strip(" \0")
-    except UNREADABLE:
+    except _BROKEN:
         return ""
     return f"({tag.group:04x},{tag.element & 0xFF:02x},{creator})" if creator else ""
 
@@ -81,7 +83,7 @@ def _element(dataset: Dataset, tag: BaseTag, encodings: list[str], depth: int) -
     raw = dataset.get_item(tag)
     try:
         return _converted(dataset[tag], depth)
-    except UNREADABLE:
+    except _BROKEN:
         return _as_it_lies(raw, encodings) if isinstance(raw, RawDataElement) else None
 
 
@@ -120,8 +122,8 @@ def _plain(vr: str, value: object) -> object:
         return str(value.alphabetic)
     if isinstance(value, BaseTag) or (vr == "AT" and isinstance(value, int)):
         return f"{int(value):08X}"
-    if vr in _NUMBERS and not isinstance(value, str | bytes):
-        return int(value) if isinstance(value, int) else float(value)  # type: ignore[arg-type]
+    if vr in _NUMBERS:
+        return int(value) if isinstance(value, int) else _number(value)
     return value.decode("latin-1") if isinstance(value, bytes) else str(value).strip(" \0")
 
 
@@ -130,13 +132,15 @@ def _is_empty(value: object) -> bool:
 
 
 def _as_it_lies(raw: RawDataElement, encodings: list[str]) -> Element | None:
-    """The text of a value that is not what its VR says; numbers of a DS or IS that can be read stay numbers."""
+    """The text of a value that is not what its VR says, numbers where some can be read; binary ones are empty."""
     vr = raw.VR or _vr_of(raw.tag)
+    if vr in _NUMBERS - {"DS", "IS"} or vr == "AT":
+        return Element(vr, ())
     if vr in _BULK or vr == "SQ" or not isinstance(raw.value, bytes) or len(raw.value) > UNKNOWN_BYTES_MOST:
         return None
     try:
         text = decode_bytes(raw.value, encodings, set())
-    except UNREADABLE:
+    except _BROKEN:
         text = raw.value.decode("latin-1")
     parts = (text.strip(" \0"),) if vr in _LONG_TEXT else _split(text)
     return Element(vr, tuple(_number(p) if vr in _NUMBERS else p for p in parts if p))
@@ -153,16 +157,16 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(part for part in (p.strip(" \0") for p in text.split("\\")) if part)[:VALUES_MOST]
 
 
-def _number(text: str) -> object:
+def _number(value: Any) -> object:
     try:
-        return float(text)
+        return float(value)
     except ValueError:
-        return text
+        return str(value).strip(" \0")
 
 
 def _encodings(dataset: Dataset) -> list[str]:
     """Of Specific Character Set (PS3.3 C.12.1.1.2), the default repertoire when it makes no sense."""
     try:
         return convert_encodings(dataset.get("SpecificCharacterSet", "ISO_IR 6"))
-    except UNREADABLE:
+    except _BROKEN:
         return ["iso8859"]
