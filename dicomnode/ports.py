@@ -285,17 +285,24 @@ class State(Protocol):
         """
 
     # infer, encode
-    def start_job(self, job_id: str) -> JobWork | None:
-        """QUEUED → RUNNING; None when it was cancelled or is over."""
+    def start_job(self, job_id: str, run: int | None = None) -> JobWork | None:
+        """QUEUED → RUNNING; None when it was cancelled or is over.
 
-    def finish_job(self, job_id: str, outcome: JobOutcome) -> None:
-        """Ends it, or postpones it with its next run enqueued; results and deliveries with the same commit."""
+        `run` is the number of the queue's ticket: None too when there is a newer one.
+        """
+
+    def finish_job(self, job_id: str, outcome: JobOutcome, attempt: int | None = None) -> None:
+        """Ends it, or postpones it with its next run enqueued; results and deliveries with the same commit.
+
+        `attempt` is the JobWork's: nothing happens when the job was started again since, or cancelled.
+        """
 
     # deliver
-    def start_delivery(self, delivery_id: str) -> DeliveryWork | None: ...
+    def start_delivery(self, delivery_id: str, run: int | None = None) -> DeliveryWork | None:
+        """QUEUED or WAITING → SENDING; None as in start_job."""
 
-    def finish_delivery(self, delivery_id: str, outcome: DeliveryOutcome) -> None:
-        """Ends it, or postpones it by the backoff with the next attempt enqueued."""
+    def finish_delivery(self, delivery_id: str, outcome: DeliveryOutcome, attempt: int | None = None) -> None:
+        """Ends it, or postpones it by the backoff with the next attempt enqueued; `attempt` as in finish_job."""
 
     # administration
     def add_rule(self, name: str, document: Mapping[str, Any]) -> RuleRevision:
@@ -341,6 +348,42 @@ class State(Protocol):
 
     def counts(self) -> Mapping[str, Mapping[str, int]]:
         """How many: "series", "jobs", "deliveries" → state → number; "studies", "instances" → {"all": number}."""
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """A process that runs jobs, by an id of its own and by what its host can tell it by."""
+
+    id: str
+    host: str  # host, boot and pid namespace: a pid means something only there
+    pid: int
+    pid_started: float  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    executor: Executor
+    age_s: float  # since its last heartbeat, by the database's clock
+
+
+class EngineState(State, Protocol):
+    """What the job engine needs of the state beyond what the stages do."""
+
+    def open_work(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Jobs and deliveries that wait or run: id → number of its ticket in the queue."""
+
+    def requeue_job(self, job_id: str, run: int) -> bool:
+        """A new ticket for a job whose ticket `run` was lost; False if things went on meanwhile."""
+
+    def requeue_delivery(self, delivery_id: str, run: int) -> bool:
+        """As requeue_job."""
+
+    def beat(self, executor: Executor) -> None:
+        """The executor's heartbeat."""
+
+    def forget_executor(self, executor_id: str) -> None: ...
+
+    def executors(self) -> list[Pulse]: ...
 
 
 class JobHandlers(Protocol):

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dicomnode.adapters.db.columns import database_now
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.tables import ExecutorRow
-
-
-@dataclass(frozen=True, slots=True)
-class Executor:
-    """A process by an id of its own, and by what its host can tell it by: pid and start time."""
-
-    id: str
-    host: str
-    pid: int
-    pid_started: float
-
-
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    executor: Executor
-    age_s: float
+from dicomnode.ports import Executor, Pulse
 
 
 def beat(unit: Unit, executor: Executor) -> None:

@@ -19,11 +19,13 @@ from dicomnode.ports import (
     DeliveryOutcome,
     DeliveryWork,
     Event,
+    Executor,
     JobOutcome,
     JobView,
     JobWork,
     ModelVersion,
     NewJob,
+    Pulse,
     RuleRevision,
     StudyView,
 )
@@ -157,14 +159,14 @@ class SqlState:
     def requeue_delivery(self, delivery_id: str, run: int) -> bool:
         return self._write(deliveries.requeue_delivery, delivery_id, run)
 
-    def beat(self, executor: executors.Executor) -> None:
+    def beat(self, executor: Executor) -> None:
         """The executor's heartbeat, by the database's clock."""
         self._write(executors.beat, executor)
 
     def forget_executor(self, executor_id: str) -> None:
         self._write(executors.forget, executor_id)
 
-    def executors(self) -> list[executors.Pulse]:
+    def executors(self) -> list[Pulse]:
         """Every process that runs jobs, or did, and how long its heartbeat is ago."""
         return self._read(executors.pulses)
 

@@ -1,0 +1,119 @@
+"""The queues, and putting tickets into them.
+
+A ticket is a DBOS workflow that carries a job's or a delivery's id and the number of its run; all else is in our
+tables. It is written in the transaction of the rows it is for, so that neither is ever there without the other.
+"""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+if TYPE_CHECKING:
+    from dbos import DBOSClient, EnqueueOptions
+
+APPLICATION = "dicomnode"
+# Work is run only by processes of the version it was enqueued for. Never derive it from the code, as DBOS would:
+# each upgrade would strand what is queued, in silence. Change workflows under DBOS.patch, or leave this alone.
+VERSION = "1"
+JOBS = "jobs"
+DELIVERIES = "deliveries"
+PERFORM_JOB = "perform_job"
+DELIVER = "deliver"
+# PostgreSQL's NOTIFY channel that says that there is something to do now
+CHANNEL = "dicomnode_work"
+
+
+def job_ticket(job_id: str, run: int) -> str:
+    return f"job-{job_id}-{run}"
+
+
+def delivery_ticket(delivery_id: str, run: int) -> str:
+    return f"delivery-{delivery_id}-{run}"
+
+
+class DbosQueue:
+    """The WorkQueue of the database adapter, on DBOS. Threads may share one.
+
+    DBOS takes most of a second to import: the commands that enqueue nothing do without.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._client: DBOSClient | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._client is not None:
+                self._client.destroy()
+                self._client = None
+
+    def add_job(self, session: Session, job_id: str, run: int, *, priority: int, delay_s: float) -> None:
+        options: EnqueueOptions = {
+            "workflow_name": PERFORM_JOB,
+            "queue_name": JOBS,
+            "workflow_id": job_ticket(job_id, run),
+            "priority": priority,
+        }
+        self._add(session, options, job_id, run, delay_s)
+
+    def add_delivery(
+        self, session: Session, delivery_id: str, run: int, *, destination: str, priority: int, delay_s: float
+    ) -> None:
+        options: EnqueueOptions = {
+            "workflow_name": DELIVER,
+            "queue_name": DELIVERIES,
+            "workflow_id": delivery_ticket(delivery_id, run),
+            "queue_partition_key": destination,
+            "priority": priority,
+        }
+        self._add(session, options, delivery_id, run, delay_s)
+
+    def _add(self, session: Session, options: EnqueueOptions, subject_id: str, run: int, delay_s: float) -> None:
+        options["app_version"] = VERSION
+        if delay_s > 0:
+            options["delay_seconds"] = delay_s
+        self.client().enqueue_in_transaction(session, options, subject_id, run)
+        if delay_s <= 0 and session.get_bind().dialect.name == "postgresql":
+            session.execute(sa.text(f"NOTIFY {CHANNEL}"))
+
+    def client(self) -> DBOSClient:
+        with self._lock:
+            if self._client is None:
+                self._client = _client(self._url)
+            return self._client
+
+
+def _client(url: str) -> DBOSClient:
+    from dbos import DBOSClient
+
+    return DBOSClient(
+        system_database_url=url, serializer=portable_serializer(), application_name=APPLICATION, lazy=True
+    )
+
+
+def portable_serializer() -> Any:
+    """JSON; DBOS's default is pickle, which runs what it reads."""
+    from dbos import DBOSPortableJSONSerializer
+
+    return DBOSPortableJSONSerializer()
+
+
+def migrate(url: str) -> None:
+    """Makes or upgrades the engine's own tables; harmless when they are up to date."""
+    from dbos import DBOS
+
+    DBOS.migrate(url)
