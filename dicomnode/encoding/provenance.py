@@ -1,0 +1,142 @@
+"""Who made a result, from what, and how: the same words in the SEG, in the SR and in their UIDs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import highdicom as hd
+from pydicom.sr.codedict import codes
+
+from dicomnode.domain.identifiers import deterministic_uid
+from dicomnode.domain.model_card import ModelCard
+
+MANUFACTURER = "dicomnode"
+_LO_MOST = 64  # characters of a long string (PS3.5 6.2)
+_ST_MOST = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """An earlier report that this one supersedes."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Strings only. Equal provenance and equal results give equal bytes: take `created_at` from the work that is
+    being done (as when its series became complete), not from the clock, if a repeat is to be the same object.
+    """
+
+    node_version: str
+    device_serial_number: str  # which node of the hospital's this was, as its AE title
+    model_digest: str
+    engine: str  # "OpenVINO 2026.4.1 CPU"
+    precision: str  # "fp32"
+    rule_name: str
+    rule_revision: int
+    created_at: datetime
+    job_id: str = ""
+    predecessors: tuple[Predecessor, ...] = ()
+
+
+def result_uids(
+    kind: str, series_instance_uid: str, card: ModelCard, made: Provenance, content: str
+) -> tuple[str, str]:
+    """(Series, SOP) Instance UIDs of a result: the same for the same content made the same way."""
+    parts = (
+        kind,
+        series_instance_uid,
+        card.name,
+        card.version,
+        made.model_digest,
+        made.engine,
+        made.precision,
+        made.rule_name,
+        str(made.rule_revision),
+        content,
+    )
+    return deterministic_uid("series", *parts), deterministic_uid("instance", *parts)
+
+
+def tracking(series_instance_uid: str, card: ModelCard, segment_number: int) -> tuple[str, str]:
+    """(identifier, UID) of a finding: one a segment of a model on a series, the same in the SEG and in the SR."""
+    segment = card.segments[segment_number - 1]
+    uid = deterministic_uid("tracking", series_instance_uid, card.name, str(segment_number), segment.name)
+    return f"{card.name} {segment.name}"[:_LO_MOST], uid
+
+
+def software_versions(card: ModelCard, made: Provenance) -> tuple[str, ...]:
+    return f"{MANUFACTURER} {made.node_version}"[:_LO_MOST], f"{card.name} {card.version}"[:_LO_MOST]
+
+
+def algorithm(card: ModelCard, made: Provenance) -> hd.AlgorithmIdentificationSequence:
+    """Segmentation Algorithm Identification (PS3.3 10.16)."""
+    return hd.AlgorithmIdentificationSequence(
+        name=card.name,
+        family=codes.cid7162.ArtificialIntelligence,
+        version=card.version,
+        source=card.manufacturer,
+        parameters=_parameters(card, made),
+    )
+
+
+def _parameters(card: ModelCard, made: Provenance) -> dict[str, str]:
+    return {
+        "family": card.family,
+        "digest": made.model_digest,
+        "engine": made.engine,
+        "precision": made.precision,
+        "rule": f"{made.rule_name} revision {made.rule_revision}",
+    }
+
+
+def parameters_in_words(card: ModelCard, made: Provenance) -> list[str]:
+    return [f"{name}: {value}" for name, value in _parameters(card, made).items()]
+
+
+def contributing_equipment(card: ModelCard, made: Provenance) -> list[hd.ContributingEquipment]:
+    """The model as equipment that processed the images (PS3.3 C.12.1.5, CID 7005)."""
+    job = f"; job {made.job_id}" if made.job_id else ""
+    words = "; ".join(parameters_in_words(card, made)) + job
+    return [
+        hd.ContributingEquipment(
+            manufacturer=card.manufacturer,
+            purpose_of_reference=codes.DCM.ProcessingEquipment,
+            manufacturer_model_name=card.name,
+            software_versions=card.version,
+            device_serial_number=made.model_digest[:_LO_MOST] or made.device_serial_number,
+            contribution_datetime=local(made.created_at),
+            contribution_description=words[:_ST_MOST],
+        )
+    ]
+
+
+def local(moment: datetime) -> datetime:
+    """In the node's own time zone and without one, as the study's other dates and times are."""
+    return moment.astimezone().replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def result_series_number(source_series_number: int | None, kind: str) -> int:
+    """Beside the source's: series 4 gives 4001 for its SEG and 4002 for its SR; 9001 and 9002 without one."""
+    base = source_series_number if source_series_number and 0 < source_series_number < 1_000_000 else 9
+    return base * 1000 + ("SEG", "SR").index(kind) + 1
+
+
+def series_description(card: ModelCard, kind: str) -> str:
+    return f"{card.name} {card.version} {kind}"[:_LO_MOST]
+
+
+def texts_of(card: ModelCard, made: Provenance) -> Sequence[str]:
+    """All free text of ours that goes into a result, to choose a character set that can hold it."""
+    return [
+        card.manufacturer,
+        *(s.name for s in card.segments),
+        *parameters_in_words(card, made),
+        made.device_serial_number,
+    ]

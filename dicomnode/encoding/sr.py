@@ -1,0 +1,232 @@
+"""Measurements as a TID 1500 report (PS3.16 TID 1500, PS3.3 A.35.13): volume and mean of each segment of a SEG.
+
+A segment without voxels is said to be absent, in words a machine reads too; so is a whole empty mask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from highdicom import sr
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code as SrCode
+from pydicom.uid import ExplicitVRLittleEndian
+
+from dicomnode.domain.identifiers import deterministic_uid
+from dicomnode.domain.model_card import ModelCard
+from dicomnode.encoding.provenance import (
+    MANUFACTURER,
+    Predecessor,
+    Provenance,
+    contributing_equipment,
+    local,
+    parameters_in_words,
+    result_series_number,
+    result_uids,
+    series_description,
+    software_versions,
+    texts_of,
+    tracking,
+)
+from dicomnode.encoding.seg import coded, set_creation
+from dicomnode.encoding.source import source_frames, source_series_number
+from dicomnode.imaging.headers import odd_values_accepted, text
+from dicomnode.imaging.measure import SegmentStatistics
+from dicomnode.imaging.volume import VolumePlan
+
+MILLILITRE = SrCode("mL", "UCUM", "milliliter")
+# What a mean is a mean of, by modality and UCUM unit (PS3.16 CID 7469)
+_QUANTITIES = {
+    ("CT", "[hnsf'U]"): (codes.DCM.AttenuationCoefficient, "Hounsfield unit"),
+    ("MR", "1"): (codes.DCM.MRSignalIntensity, "no units"),
+    ("PT", "g/ml"): (codes.DCM.StandardizedUptakeValue, "gram per milliliter"),
+    ("PT", "Bq/ml"): (codes.DCM.NuclearMedicineTomographicActivity, "Becquerels/milliliter"),
+}
+# Of anything else no more is known than that it is what the rescale gives (PS3.16 8.2: 99 marks a private scheme)
+_VOXEL_VALUE = SrCode("voxel-value", "99DICOMNODE", "Voxel value after rescale")
+# CID 100 Quantitative Diagnostic Imaging Procedure
+_PROCEDURES = {
+    "CT": codes.cid100.CTUnspecifiedBodyRegion,
+    "MR": codes.cid100.MRIUnspecifiedBodyRegion,
+    "PT": codes.cid100.PETUnspecifiedBodyRegion,
+    "NM": codes.cid100.NMUnspecifiedBodyRegion,
+}
+_OTHER_PROCEDURE = SrCode("363679005", "SCT", "Imaging procedure")
+
+
+def encode_report(
+    statistics: Sequence[SegmentStatistics],
+    plan: VolumePlan,
+    card: ModelCard,
+    made: Provenance,
+    segmentation: Dataset | None,
+) -> Dataset:
+    """The report on a segmentation of a planned volume; `segmentation` is None when nothing was found."""
+    with odd_values_accepted():
+        sources = source_frames(plan, texts_of(card, made))
+        evidence = [*([] if segmentation is None else [segmentation]), *sources.headers]
+        uids = result_uids("SR", text(plan.first, "SeriesInstanceUID"), card, made, _digest(statistics, segmentation))
+        report = _report(evidence, _content(statistics, plan, card, made, segmentation), uids, plan, card, made)
+        sources.mend(report)
+        set_creation(report, made)
+        _complete(report, card, made)
+    return report
+
+
+def _digest(statistics: Sequence[SegmentStatistics], segmentation: Dataset | None) -> str:
+    uid = "" if segmentation is None else str(segmentation.SOPInstanceUID)
+    return hashlib.sha256(f"{uid} {list(statistics)}".encode()).hexdigest()
+
+
+def _report(
+    evidence: list[Dataset],
+    content: sr.MeasurementReport,
+    uids: tuple[str, str],
+    plan: VolumePlan,
+    card: ModelCard,
+    made: Provenance,
+) -> Dataset:
+    moment = local(made.created_at)
+    report: Dataset = sr.Comprehensive3DSR(
+        evidence=evidence,
+        content=content,
+        series_instance_uid=uids[0],
+        series_number=result_series_number(source_series_number(plan), "SR"),
+        sop_instance_uid=uids[1],
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        is_complete=True,
+        previous_versions=[_previous(p) for p in made.predecessors] or None,
+        contributing_equipment=contributing_equipment(card, made),
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        specific_character_set=evidence[-1].get("SpecificCharacterSet"),
+        series_description=series_description(card, "SR"),
+        content_date=moment.date(),
+        content_time=moment.time(),
+        series_date=moment.date(),
+        series_time=moment.time(),
+    )
+    return report
+
+
+def _complete(report: Dataset, card: ModelCard, made: Provenance) -> None:
+    """General Equipment, which highdicom's report leaves at the manufacturer (PS3.3 C.7.5.1)."""
+    report.ManufacturerModelName = card.name
+    report.DeviceSerialNumber = made.device_serial_number
+    report.SoftwareVersions = list(software_versions(card, made))
+
+
+def _previous(predecessor: Predecessor) -> Dataset:
+    previous = Dataset()
+    previous.StudyInstanceUID = predecessor.study_instance_uid
+    previous.SeriesInstanceUID = predecessor.series_instance_uid
+    previous.SOPClassUID = predecessor.sop_class_uid
+    previous.SOPInstanceUID = predecessor.sop_instance_uid
+    return previous
+
+
+def _content(
+    statistics: Sequence[SegmentStatistics],
+    plan: VolumePlan,
+    card: ModelCard,
+    made: Provenance,
+    segmentation: Dataset | None,
+) -> sr.MeasurementReport:
+    return sr.MeasurementReport(
+        observation_context=_observer(card, made),
+        procedure_reported=_PROCEDURES.get(plan.modality, _OTHER_PROCEDURE),
+        imaging_measurements=[_group(s, plan, card, made, segmentation) for s in statistics],
+        title=codes.DCM.ImagingMeasurementReport,
+        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
+            sr.CodedConcept("en-US", "RFC5646", "English (United States)")
+        ),
+    )
+
+
+def _observer(card: ModelCard, made: Provenance) -> sr.ObservationContext:
+    attributes = sr.DeviceObserverIdentifyingAttributes(
+        uid=deterministic_uid("device", MANUFACTURER, made.device_serial_number),
+        name=made.device_serial_number,
+        manufacturer_name=MANUFACTURER,
+        model_name=f"{card.name} {card.version}",
+        serial_number=made.device_serial_number,
+    )
+    return sr.ObservationContext(
+        observer_device_context=sr.ObserverContext(
+            observer_type=codes.DCM.Device, observer_identifying_attributes=attributes
+        )
+    )
+
+
+def _group(
+    found: SegmentStatistics, plan: VolumePlan, card: ModelCard, made: Provenance, segmentation: Dataset | None
+) -> sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations:
+    segment = card.segments[found.segment_number - 1]
+    series_uid = text(plan.first, "SeriesInstanceUID")
+    identifier, uid = tracking(series_uid, card, found.segment_number)
+    tracked = sr.TrackingIdentifier(uid=uid, identifier=identifier)
+    if segmentation is None or not found.voxels:
+        return sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=tracked,
+            finding_type=coded(segment.type),
+            finding_category=coded(segment.category),
+            algorithm_id=_algorithm(card, made),
+            qualitative_evaluations=[
+                sr.QualitativeEvaluation(name=codes.DCM.PresenceOfProperty, value=codes.DCM.Absent)
+            ],
+        )
+    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracked,
+        referenced_segment=sr.ReferencedSegment(
+            sop_class_uid=segmentation.SOPClassUID,
+            sop_instance_uid=segmentation.SOPInstanceUID,
+            segment_number=found.segment_number,
+            source_series=sr.SourceSeriesForSegmentation(series_uid),
+        ),
+        finding_type=coded(segment.type),
+        finding_category=coded(segment.category),
+        algorithm_id=_algorithm(card, made),
+        measurements=_measurements(found, plan),
+    )
+
+
+def _algorithm(card: ModelCard, made: Provenance) -> sr.AlgorithmIdentification:
+    return sr.AlgorithmIdentification(
+        name=card.name,
+        version=card.version,
+        parameters=parameters_in_words(card, made),
+        family=codes.cid7162.ArtificialIntelligence,
+        manufacturer=card.manufacturer,
+    )
+
+
+def _shown(number: float) -> float:
+    """Six significant digits: finer than a voxel is to a volume, and no row of digits for a reader."""
+    return float(f"{number:.6g}")
+
+
+def _quantity(plan: VolumePlan) -> tuple[SrCode, str]:
+    """(name, unit's meaning) of what the voxels measure; derived MR images (ADC, T1 maps) are no signal intensity."""
+    if plan.modality == "MR" and not text(plan.first, "ImageType").startswith("ORIGINAL"):
+        return _VOXEL_VALUE, "no units"
+    return _QUANTITIES.get((plan.modality, plan.unit), (_VOXEL_VALUE, "no units" if plan.unit == "1" else plan.unit))
+
+
+def _measurements(found: SegmentStatistics, plan: VolumePlan) -> list[sr.Measurement]:
+    volume = sr.Measurement(
+        name=codes.SCT.Volume,
+        value=_shown(found.volume_ml),
+        unit=MILLILITRE,
+        method=codes.DCM.SumOfSegmentedVoxelMethodForVolume,
+    )
+    assert found.mean is not None
+    quantity, meaning = _quantity(plan)
+    mean = sr.Measurement(
+        name=quantity,
+        value=_shown(found.mean),
+        unit=SrCode(plan.unit, "UCUM", meaning),
+        derivation=codes.SCT.Mean,
+    )
+    return [volume, mean]
