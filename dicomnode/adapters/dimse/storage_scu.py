@@ -1,0 +1,298 @@
+"""Sends result objects by C-STORE and asks peers by C-ECHO (PS3.4 B and A, PS3.7 9.1.1 and 9.1.5).
+
+A file goes out byte for byte when the peer takes its transfer syntax: decoding and encoding a structured report
+of 300 kB again takes half a second. Otherwise a copy is encoded in one that the peer takes; UIDs stay.
+
+pynetdicom does the protocol. What is added: words for every way in which it can end, TCP_NODELAY (50 ms an
+object on some peers), and a limit on a peer that stops reading, at which pynetdicom would wait for ever.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
+
+from pydicom import dcmread, dcmwrite
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.events import Event
+from pynetdicom.pdu import A_ABORT_RQ
+from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from dicomnode.adapters.dimse.peer_words import abort_words, context_words, no_connection_words, rejection_words
+from dicomnode.domain.destination import Destination, DimseAddress
+from dicomnode.domain.result import StoredResult
+from dicomnode.domain.store_status import Verdict, store_status
+from dicomnode.errors import DeliveryError, DestinationRefused, DestinationUnavailable
+
+# A path given to send_c_store is sent as it lies in the file, and not read into a data set
+_config.STORE_SEND_CHUNKED_DATASET = True
+
+# Native encodings that can be made from one another without touching a pixel (PS3.5 A.1, A.2, A.5)
+_NATIVE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+_CONVERTIBLE = (*_NATIVE, DeflatedExplicitVRLittleEndian)
+
+Handler = tuple[evt.EventType, Callable[..., Any]] | tuple[evt.EventType, Callable[..., Any], list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    connect_s: float = 10.0
+    association_s: float = 30.0
+    """For the answer to an association or release request (the ARTIM timer, PS3.8 9.1.5)."""
+    response_s: float = 60.0
+    """For the C-STORE or C-ECHO response, once everything is sent."""
+    stall_s: float = 60.0
+    """How long the peer may take nothing off the connection while we send."""
+    slowest_bytes_per_s: float = 100_000.0
+    """Below this the transfer of an object is given up."""
+
+    def for_object(self, size_bytes: int) -> float:
+        """Seconds from the request to the response: pynetdicom's clock runs while the object is being sent."""
+        return self.response_s + size_bytes / self.slowest_bytes_per_s
+
+
+class StorageScu:
+    """A `ResultSink` for destinations of kind "dimse". Each call is an association of its own."""
+
+    def __init__(self, calling_ae_title: str, timeouts: Timeouts | None = None) -> None:
+        self._calling_ae_title = calling_ae_title
+        self._timeouts = timeouts or Timeouts()
+
+    def send(self, destination: Destination, file: Path, result: StoredResult) -> str:
+        """C-STOREs the file; repeats are harmless, the SOP Instance UID being the same."""
+        header = read_header(file)
+        contexts = [build_context(header.sop_class_uid, syntax) for syntax in proposed(header.transfer_syntax_uid)]
+        timeout_s = self._timeouts.for_object(header.size_bytes)
+        with self._associated(_address(destination), contexts, timeout_s) as call:
+            syntax = chosen(header.transfer_syntax_uid, call.accepted)
+            if syntax is None:
+                raise DestinationRefused(f"{call.peer} {context_words(call.association.rejected_contexts)}")
+            with encoded_as(syntax, file, header) as encoded:
+                code = call.store(encoded)
+        return _answer(call.peer, code)
+
+    def echo(self, destination: Destination) -> str:
+        contexts = [build_context(Verification)]
+        with self._associated(_address(destination), contexts, self._timeouts.response_s) as call:
+            started = time.monotonic()
+            code = call.echo()
+            took_ms = (time.monotonic() - started) * 1000
+        if code != 0x0000:
+            raise DestinationUnavailable(f"{call.peer} answered C-ECHO with {store_status(code).words}")
+        return f"{call.peer} answered C-ECHO in {took_ms:.0f} ms"
+
+    @contextmanager
+    def _associated(
+        self, address: DimseAddress, contexts: Sequence[PresentationContext], response_timeout_s: float
+    ) -> Iterator[Call]:
+        """An association that is established, and released or aborted afterwards."""
+        limits = self._timeouts
+        ae = AE(self._calling_ae_title)
+        ae.connection_timeout, ae.acse_timeout = limits.connect_s, limits.association_s
+        ae.dimse_timeout, ae.network_timeout = response_timeout_s, None
+        watch = _Watch(limits.stall_s)
+        started = time.monotonic()
+        try:
+            association = ae.associate(
+                address.host,
+                address.port,
+                contexts=list(contexts),
+                ae_title=address.ae_title,
+                evt_handlers=watch.handlers,
+            )
+        except OSError as error:  # the name did not resolve, or no socket was left
+            raise DestinationUnavailable(f"{address}: {no_connection_words(error)}") from error
+        if not association.is_established:
+            _raise_not_established(address, association, watch, time.monotonic() - started, limits)
+        try:
+            yield Call(str(address), association, watch, response_timeout_s)
+        finally:
+            association.release()
+
+
+@dataclass
+class _Watch:
+    """What pynetdicom sees but does not hand back."""
+
+    stall_s: float
+    connected: bool = False
+    abort: A_ABORT_RQ | None = None
+
+    @property
+    def handlers(self) -> list[Handler]:
+        return [(evt.EVT_CONN_OPEN, self._opened), (evt.EVT_PDU_RECV, self._received)]
+
+    def _opened(self, event: Event) -> None:
+        self.connected = True
+        connection = event.assoc.dul.socket
+        if connection is not None and connection.socket is not None:
+            connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.socket.settimeout(self.stall_s)
+
+    def _received(self, event: Event) -> None:
+        if isinstance(event.pdu, A_ABORT_RQ):
+            self.abort = event.pdu
+
+
+@dataclass(frozen=True)
+class Call:
+    """An established association with a peer."""
+
+    peer: str
+    association: Association
+    watch: _Watch
+    timeout_s: float
+
+    @property
+    def accepted(self) -> tuple[UID, ...]:
+        """The transfer syntaxes that the peer took for what was proposed."""
+        return tuple(context.transfer_syntax[0] for context in self.association.accepted_contexts)
+
+    def store(self, file: Path) -> int:
+        """The status of the C-STORE response; raises DestinationUnavailable when none comes."""
+        started = time.monotonic()
+        try:
+            answer = self.association.send_c_store(file)
+        except RuntimeError as error:  # the peer ended the association before the request
+            raise DestinationUnavailable(f"{self.peer} {self._end(started)}") from error
+        return self._status(answer.get("Status"), started)
+
+    def echo(self) -> int:
+        started = time.monotonic()
+        try:
+            answer = self.association.send_c_echo()
+        except RuntimeError as error:
+            raise DestinationUnavailable(f"{self.peer} {self._end(started)}") from error
+        return self._status(answer.get("Status"), started)
+
+    def _status(self, status: object, started: float) -> int:
+        if not isinstance(status, int):
+            raise DestinationUnavailable(f"{self.peer} {self._end(started)}")
+        return status
+
+    def _end(self, started: float) -> str:
+        if self.watch.abort is not None:
+            return abort_words(self.watch.abort.source, self.watch.abort.reason_diagnostic)
+        if time.monotonic() - started >= self.timeout_s:
+            return f"gave no answer in {self.timeout_s:.0f} s; see the peer's log"
+        return "closed the connection before it answered; see the peer's log"
+
+
+def _address(destination: Destination) -> DimseAddress:
+    assert isinstance(destination.address, DimseAddress), destination.kind
+    return destination.address
+
+
+def _answer(peer: str, code: int) -> str:
+    """The words of a status that means stored; raises for one that does not (PS3.4 B.2.3)."""
+    status = store_status(code)
+    match status.verdict:
+        case Verdict.STORED if code == 0x0000:
+            return "stored"
+        case Verdict.STORED | Verdict.WARNING:
+            return f"stored, with {status.words}"
+        case Verdict.TRY_AGAIN:
+            raise DestinationUnavailable(f"{peer} answered {status.words}")
+        case Verdict.REFUSED:
+            raise DestinationRefused(f"{peer} answered {status.words}")
+
+
+def _raise_not_established(
+    address: DimseAddress, association: Association, watch: _Watch, elapsed_s: float, limits: Timeouts
+) -> NoReturn:
+    """Says why there is no association. What an administrator can mend at the peer is retryable."""
+    if not watch.connected:
+        raise DestinationUnavailable(f"{address}: {_why_not_connected(address, elapsed_s, limits.connect_s)}")
+    if association.is_rejected and (answer := association.acceptor.primitive) is not None:
+        words, retryable = rejection_words(answer.result_source, answer.diagnostic, association.requestor.ae_title)
+        raise (DestinationUnavailable if retryable else DestinationRefused)(f"{address} {words}")
+    if association.rejected_contexts:
+        raise DestinationRefused(f"{address} {context_words(association.rejected_contexts)}")
+    if watch.abort is not None:
+        words = abort_words(watch.abort.source, watch.abort.reason_diagnostic)
+        raise DestinationUnavailable(f"{address} {words}")
+    if elapsed_s >= limits.association_s:
+        words = f"took the connection and did not answer the association request in {limits.association_s:.0f} s"
+        raise DestinationUnavailable(f"{address} {words}; is that port a DICOM port?")
+    raise DestinationUnavailable(f"{address} closed the connection; is that port a DICOM port?")
+
+
+def _why_not_connected(address: DimseAddress, elapsed_s: float, timeout_s: float) -> str:
+    """pynetdicom logs the reason and drops it: one more try tells it."""
+    if elapsed_s >= timeout_s:
+        return no_connection_words(TimeoutError())
+    try:
+        socket.create_connection((address.host, address.port), timeout=min(timeout_s, 2.0)).close()
+    except OSError as error:
+        return no_connection_words(error)
+    return "was not there a moment ago, and is now"
+
+
+# -------------------------------------------------------------------------------------------- the file to send
+
+
+@dataclass(frozen=True, slots=True)
+class FileHeader:
+    """What a Part 10 file says of itself (PS3.10 7.1)."""
+
+    sop_class_uid: UID
+    sop_instance_uid: UID
+    transfer_syntax_uid: UID
+    size_bytes: int
+
+
+def read_header(file: Path) -> FileHeader:
+    """Raises DeliveryError, which is not retryable, when the file cannot be sent to anybody."""
+    try:
+        size_bytes = file.stat().st_size
+        meta = read_file_meta_info(file)
+        header = FileHeader(
+            UID(meta.MediaStorageSOPClassUID),
+            UID(meta.MediaStorageSOPInstanceUID),
+            UID(meta.TransferSyntaxUID),
+            size_bytes,
+        )
+    except (OSError, EOFError, InvalidDicomError, AttributeError) as error:
+        raise DeliveryError(f"the result's file cannot be read: {error}") from error
+    if size_bytes % 2:
+        raise DeliveryError("the result's data set has an odd length (PS3.5 7.1.1); it was written incompletely")
+    return header
+
+
+def proposed(transfer_syntax_uid: UID) -> tuple[UID, ...]:
+    """The file's own transfer syntax first, then those that it can be turned into without loss.
+
+    One presentation context each: in one context the peer would choose for us (PS3.8 9.3.3.2).
+    """
+    others = _NATIVE if transfer_syntax_uid in _CONVERTIBLE else ()
+    return (transfer_syntax_uid, *(syntax for syntax in others if syntax != transfer_syntax_uid))
+
+
+def chosen(transfer_syntax_uid: UID, accepted: Sequence[UID]) -> UID | None:
+    """The best of what the peer took, or None."""
+    return next((syntax for syntax in proposed(transfer_syntax_uid) if syntax in accepted), None)
+
+
+@contextmanager
+def encoded_as(transfer_syntax_uid: UID, file: Path, header: FileHeader) -> Iterator[Path]:
+    """The file itself, or a copy of it in another native transfer syntax that lives as long as the `with`."""
+    if transfer_syntax_uid == header.transfer_syntax_uid:
+        yield file
+        return
+    dataset = dcmread(file)
+    dataset.file_meta.TransferSyntaxUID = transfer_syntax_uid
+    with TemporaryDirectory(prefix="dicomnode-") as folder:
+        copy = Path(folder) / "converted.dcm"
+        dcmwrite(copy, dataset, implicit_vr=transfer_syntax_uid.is_implicit_VR, little_endian=True)
+        yield copy
