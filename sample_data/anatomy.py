@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +53,9 @@ def _trunk(canvas: Canvas, patient: Patient) -> Field:
     v = np.where(behind, canvas.y / back, canvas.y / front)
     rho = (np.abs(canvas.x / width) ** power + np.abs(v) ** power) ** (1 / power)
     depth = np.hypot(canvas.x, canvas.y) * (1 / np.maximum(rho, 0.05) - 1)
-    fat = patient.fat * np.where(behind, 0.65, np.interp(z, [-300, -100, 100, 250], [1.2, 1.2, 0.8, 0.5])[:, None, None])
+    fat = patient.fat * np.where(
+        behind, 0.65, np.interp(z, [-300, -100, 100, 250], [1.2, 1.2, 0.8, 0.5])[:, None, None]
+    )
     labels = canvas.labels
     labels[depth > -fat - 2.5] = T.SKIN
     labels[depth > -fat] = T.FAT
@@ -170,7 +173,11 @@ def _great_vessels(canvas: Canvas, patient: Patient) -> None:
     descending = [(22.0 - 0.05 * (140 - z), patient.spine(z)[1] - 27, float(z)) for z in range(120, -190, -30)]
     canvas.tube(T.BLOOD, [*arch, *descending], r + 2, over=soft, end_radius=r * 0.7)
     for side in (-1, 1):
-        ends = [(descending[-1][0], descending[-1][1], -180.0), (side * 40.0, 35.0, -260.0), (side * 65.0, -20.0, -360.0)]
+        ends = [
+            (descending[-1][0], descending[-1][1], -180.0),
+            (side * 40.0, 35.0, -260.0),
+            (side * 65.0, -20.0, -360.0),
+        ]
         canvas.tube(T.BLOOD, ends, r * 0.55, over=soft)
         canvas.tube(T.VEIN, [(p[0], p[1] + 14, p[2]) for p in ends], r * 0.6, over=soft)
         canvas.tube(T.BLOOD, [(side * 8, 5, 178), (side * 22, 0, 230), (side * 24, -8, 330)], 4.5, over=soft)
@@ -238,7 +245,9 @@ def _kidney(canvas: Canvas, patient: Patient, side: int) -> None:
     canvas.ellipsoid(T.KIDNEY, centre, radii, over, turn)
     sinus = (centre[0] - side * 12, centre[1] - 6, centre[2])
     canvas.ellipsoid(T.VISCERAL_FAT, sinus, (radii[0] * 0.55, radii[1] * 0.45, radii[2] * 0.5), (T.KIDNEY,), turn)
-    canvas.ellipsoid(T.KIDNEY_SINUS, sinus, (radii[0] * 0.32, radii[1] * 0.25, radii[2] * 0.38), (T.VISCERAL_FAT,), turn)
+    canvas.ellipsoid(
+        T.KIDNEY_SINUS, sinus, (radii[0] * 0.32, radii[1] * 0.25, radii[2] * 0.38), (T.VISCERAL_FAT,), turn
+    )
 
 
 def _stomach(canvas: Canvas, patient: Patient) -> None:
@@ -261,13 +270,17 @@ def _bowel(canvas: Canvas, patient: Patient) -> None:
     _hose(canvas, patient, path, patient.rng.uniform(17, 28))
     for _ in range(26):
         start = np.array([patient.rng.uniform(-75, 80), patient.rng.uniform(-75, 15), patient.rng.uniform(-320, -95)])
-        _hose(canvas, patient, [start, start + patient.rng.normal(0, 28, 3), start + patient.rng.normal(0, 36, 3)], 12.0)
+        _hose(
+            canvas, patient, [start, start + patient.rng.normal(0, 28, 3), start + patient.rng.normal(0, 36, 3)], 12.0
+        )
 
 
-def _hose(canvas: Canvas, patient: Patient, path: list[np.ndarray] | list[tuple[float, float, float]], radius: float) -> None:
+def _hose(
+    canvas: Canvas, patient: Patient, path: list[np.ndarray] | list[tuple[float, float, float]], radius: float
+) -> None:
     """A stretch of bowel: its wall, and what each part of it holds."""
     canvas.tube(T.GUT, path, radius, over=_ABDOMEN)
-    for start, stop in zip(path[:-1], path[1:], strict=True):
+    for start, stop in itertools.pairwise(path):
         holds = patient.rng.choice([T.GUT, T.GAS, T.ORAL_CONTRAST, T.FLUID], p=[0.5, 0.25, 0.1, 0.15])
         canvas.tube(int(holds), [start, stop], radius - 3.5, over=(T.GUT,))
 

@@ -11,14 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 Mask = npt.NDArray[np.bool_]
 Field = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float64]
 Shape = Callable[[Field, Field, Field], Mask]
-
-WARP_MM = 7.0
 
 
 @dataclass(frozen=True)
@@ -75,10 +72,16 @@ class Canvas:
         self.labels = np.zeros(grid.shape, np.uint8)
         z, y, x = np.meshgrid(grid.axis(0), grid.axis(1), grid.axis(2), indexing="ij", sparse=True)
         warps = [smooth_noise(rng, grid, period) * np.float32(warp_mm / 1.5) for period in (90.0, 70.0, 70.0)]
-        self.z, self.y, self.x = z + np.clip(warps[0], -9, 9), y + np.clip(warps[1], -9, 9), x + np.clip(warps[2], -9, 9)
+        self.z, self.y, self.x = (
+            z + np.clip(warps[0], -9, 9),
+            y + np.clip(warps[1], -9, 9),
+            x + np.clip(warps[2], -9, 9),
+        )
 
-    def paint(self, code: int, low: Sequence[float], high: Sequence[float], shape: Shape, over: Sequence[int] = ()) -> None:
-        """Gives `code` to the voxels of the box `low`..`high` (x, y, z, mm) in `shape`, on tissues `over` if given."""
+    def paint(
+        self, code: int, low: Sequence[float], high: Sequence[float], shape: Shape, over: Sequence[int] = ()
+    ) -> None:
+        """Gives `code` to the voxels of the box `low`..`high` (x, y, z, mm) in `shape`, on tissues `over`."""
         box = self.grid.window(np.array(low[::-1]) - 10.0, np.array(high[::-1]) + 10.0)
         labels = self.labels[box]
         if not labels.size:
@@ -129,11 +132,6 @@ class Canvas:
                 _capsule(start, stop, float(r)),
                 over,
             )
-
-    def erode_mask(self, codes: Sequence[int], mm: float) -> Mask:
-        """(z, y, x) voxels of `codes` at least about `mm` inside."""
-        mask = np.isin(self.labels, codes)
-        return ndimage.binary_erosion(mask, iterations=max(1, round(mm / min(self.grid.spacing_mm))))
 
 
 def _capsule(start: Vector, stop: Vector, radius: float) -> Shape:

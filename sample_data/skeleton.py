@@ -28,7 +28,9 @@ def paint_skeleton(canvas: Canvas, patient: Patient, arms_down: bool) -> None:
     _spine(canvas, patient)
 
 
-def _solid(canvas: Canvas, centre: Sequence[float], radii: Sequence[float], cortex_mm: float = 2.0, **how: object) -> None:
+def _solid(
+    canvas: Canvas, centre: Sequence[float], radii: Sequence[float], cortex_mm: float = 2.0, **how: object
+) -> None:
     canvas.ellipsoid(T.CORTEX, centre, radii, **how)  # type: ignore[arg-type]
     canvas.ellipsoid(T.MARROW, centre, [max(r - cortex_mm, 0.3 * r) for r in radii], **how)  # type: ignore[arg-type]
 
@@ -60,8 +62,12 @@ def _vertebra(canvas: Canvas, patient: Patient, z: float) -> None:
         reach = float(np.interp(z, [-200, 0, 150, 300], [42, 32, 32, 24]))
         canvas.tube(T.CORTEX, [(x + side * wide * 0.65, y + deep * 0.8, z + 4), (x + side * 15, back + 6, z)], 5.0)
         _shaft(canvas, [(x + side * 14, back + 4, z), (x + side * reach, back + 8, z)], 4.0, 2.5)
-        canvas.tube(T.CORTEX, [(x + side * 14, back + 8, z - tall * 0.4), (x + side * 14, back + 5, z + tall * 0.4)], 5.5)
-        canvas.tube(T.MARROW, [(x + side * 14, back + 8, z - tall * 0.3), (x + side * 14, back + 5, z + tall * 0.3)], 2.5)
+        canvas.tube(
+            T.CORTEX, [(x + side * 14, back + 8, z - tall * 0.4), (x + side * 14, back + 5, z + tall * 0.4)], 5.5
+        )
+        canvas.tube(
+            T.MARROW, [(x + side * 14, back + 8, z - tall * 0.3), (x + side * 14, back + 5, z + tall * 0.3)], 2.5
+        )
         canvas.tube(T.CORTEX, [(x + side * 13, back + 5, z - 3), (x, back + 14, z - 5)], 4.0)
     slope = float(np.interp(z, [-100, 0, 150, 280], [4, 14, 22, 5]))
     _shaft(canvas, [(x, back + 12, z - 3), (x, back + 33, z - 3 - slope)], 4.5, 2.2)
@@ -154,7 +160,12 @@ def _scapula(canvas: Canvas, patient: Patient, side: int, head: Point) -> None:
     centre = (side * 102.0 * patient.width, back * 0.88, 148.0)
     turn = (patient.rng.uniform(-12, 4), 0.0, side * -patient.rng.uniform(22, 38))
     _solid(canvas, centre, (42, 4.0, 68), 1.5, turn=turn)
-    _shaft(canvas, [(centre[0] - side * 25, centre[1] + 20, 175), (head[0] - side * 4, head[1] + 22, head[2] + 18)], 5.5, 2.0)
+    _shaft(
+        canvas,
+        [(centre[0] - side * 25, centre[1] + 20, 175), (head[0] - side * 4, head[1] + 22, head[2] + 18)],
+        5.5,
+        2.0,
+    )
     _solid(canvas, (head[0] - side * 24, head[1] + 10, head[2] - 4), (10, 15, 19), 2.0)
 
 

@@ -1,12 +1,13 @@
 """Trains the sample model on one CPU core, from a seed: `python -m sample_data.train --work FOLDER`.
 
-4000 samples in 2000 steps of 2 take about 45 minutes on one core of a server of 2024 (bf16) plus one for the
+2400 samples in 1200 steps of 2 take about 30 minutes on one core of a server of 2024 (bf16) plus one for the
 samples. It goes on from FOLDER/checkpoint.pt when that is there. `python -m sample_data.export` packs the result.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from pathlib import Path
 
@@ -20,6 +21,17 @@ from sample_data.training_data import Samples
 
 # Bone is thin and organs are small beside air and fat
 _WEIGHTS = (0.6, 1.0, 1.6, 0.8, 1.0, 1.2, 1.2)
+
+
+_PARTS = ("net", "average", "optimizer")
+
+
+def rate_at(step: int, steps: int, most: float) -> float:
+    """Learning rate: up in a line for a tenth of the steps, then down by a cosine to almost nothing."""
+    warm = steps // 10
+    if step < warm:
+        return most * (step + 1) / warm
+    return most * max(0.002, (1 + math.cos(math.pi * (step - warm) / (steps - warm))) / 2)
 
 
 def network() -> UNet:
@@ -46,12 +58,13 @@ class Training:
             self.net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99), use_buffers=True
         )
         self.optimizer = torch.optim.AdamW(self.net.parameters(), rate, weight_decay=1e-4)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, rate, total_steps=steps + 1, pct_start=0.1)
         self.loss = DiceCELoss(to_onehot_y=True, softmax=True, batch=True, weight=torch.tensor(_WEIGHTS))
-        self.step = 0
+        self.step, self.steps, self.rate = 0, steps, rate
 
     def update(self, image: torch.Tensor, classes: torch.Tensor) -> float:
         """One step on (batch, 1, x, y, z) images and classes; the loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate_at(self.step, self.steps, self.rate)
         with torch.autocast("cpu", torch.bfloat16):
             logits = self.net(image.to(memory_format=torch.channels_last_3d))
         loss = self.loss(logits.float(), classes)
@@ -59,18 +72,17 @@ class Training:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 5.0)
         self.optimizer.step()
-        self.schedule.step()
         self.average.update_parameters(self.net)
         self.step += 1
-        return float(loss)
+        return float(loss.detach())
 
     def state(self) -> dict[str, object]:
-        parts = {k: getattr(self, k).state_dict() for k in ("net", "average", "optimizer", "schedule")}
+        parts = {k: getattr(self, k).state_dict() for k in _PARTS}
         return {"step": self.step, **parts}
 
     def load(self, state: dict[str, object]) -> None:
         self.step = int(state["step"])  # type: ignore[call-overload]
-        for part in ("net", "average", "optimizer", "schedule"):
+        for part in _PARTS:
             getattr(self, part).load_state_dict(state[part])
 
 
@@ -87,7 +99,9 @@ def train(work: Path, seed: int, steps: int, rate: float, batch: int = 2) -> Non
             break
         losses.append(training.update(image, classes))
         if training.step % 20 == 0:
-            print(time.strftime("%H:%M:%S"), training.step, round(sum(losses[-20:]) / len(losses[-20:]), 4), flush=True)
+            print(
+                time.strftime("%H:%M:%S"), training.step, round(sum(losses[-20:]) / len(losses[-20:]), 4), flush=True
+            )
         if training.step % 100 == 0 or training.step == steps:
             save(training.state(), checkpoint)
 
@@ -101,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for the checkpoint and cached patients")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--rate", type=float, default=4e-3)
     given = parser.parse_args()
     train(given.work, given.seed, given.steps, given.rate)

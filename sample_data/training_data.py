@@ -149,7 +149,9 @@ def _field_of_view(rng: np.random.Generator, sample: Sample) -> Sample:
     if rng.random() < 0.25:
         n = keep.shape[2]
         y, x = np.ogrid[: keep.shape[1], :n]
-        keep &= np.hypot(y - rng.uniform(0.2, 0.8) * n, x - rng.uniform(0.2, 0.8) * n)[None] < rng.uniform(0.45, 0.9) * n
+        keep &= (
+            np.hypot(y - rng.uniform(0.2, 0.8) * n, x - rng.uniform(0.2, 0.8) * n)[None] < rng.uniform(0.45, 0.9) * n
+        )
     return Sample(np.where(keep, sample.hu, np.float32(-1000)), np.where(keep, sample.classes, 0).astype(np.uint8))
 
 
@@ -192,7 +194,9 @@ class Samples(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
         if real is not None and rng.random() < _REAL_SHARE:
             return scan(rng, real_sample(rng, real), blur=False)
         newest = index // _PER_PATIENT
-        return scan(rng, phantom_sample(rng, self._patient(int(rng.integers(max(0, newest - 40), newest + 1)))), blur=True)
+        return scan(
+            rng, phantom_sample(rng, self._patient(int(rng.integers(max(0, newest - 40), newest + 1)))), blur=True
+        )
 
     def _patient(self, number: int) -> Labels:
         path = self.cache / f"patient-{self.seed}-{number}.npy"
