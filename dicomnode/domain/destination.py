@@ -11,6 +11,7 @@ from dicomnode.errors import InvalidDestination
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIMSE = re.compile(r"(?P<aet>[^@]+)@(?P<host>\[[^\]]+\]|[^:\[\]]+):(?P<port>[0-9]{1,5})")
+_PASSWORD = re.compile(r"(//[^/:@]*):[^/@]*(?:@[^/@]*)*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,9 @@ class StowAddress:
     def __str__(self) -> str:
         return self.url
 
+    def __repr__(self) -> str:
+        return f"StowAddress({without_password(self.url)!r})"
+
 
 Address = DimseAddress | StowAddress
 
@@ -52,6 +56,16 @@ class Destination:
     def kind(self) -> str:
         return "dimse" if isinstance(self.address, DimseAddress) else "stow"
 
+    @property
+    def shown(self) -> str:
+        """The address as people and logs may see it: without a password."""
+        return without_password(str(self.address))
+
+
+def without_password(url: str) -> str:
+    """`http://user:secret@host/path` as `http://user:***@host/path`; other text as it is."""
+    return _PASSWORD.sub(r"\1:***@", url)
+
 
 def parse_dimse(text: str) -> DimseAddress:
     """`AET@HOST:PORT`; raises InvalidDestination."""
@@ -67,9 +81,16 @@ def parse_dimse(text: str) -> DimseAddress:
 
 def parse_stow(text: str) -> StowAddress:
     """The URL of a DICOMweb service; raises InvalidDestination."""
-    parts = urlsplit(text.strip())
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise InvalidDestination(f"{text!r} is no http(s) URL, as in http://127.0.0.1:8042/dicom-web", "--stow")
+    shown = without_password(text)
+    try:
+        parts = urlsplit(text.strip())
+        fine = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, half an IPv6 address
+        fine = False
+    if not fine:
+        raise InvalidDestination(f"{shown!r} is no http(s) URL, as in http://127.0.0.1:8042/dicom-web", "--stow")
+    if parts.query or parts.fragment:
+        raise InvalidDestination(f"{shown!r} is no service root: /studies has to fit behind it", "--stow")
     return StowAddress(text.strip().rstrip("/"))
 
 
