@@ -125,7 +125,8 @@ class JobWork:
     rule_revision: int
     destinations: tuple[str, ...]
     attempt: int  # 1 the first time
-    # Set when an earlier result of the same rule and model on this series exists (late images, a new run)
+    created_at: datetime  # of the job: results are dated with it, so that a repeat gives the same bytes
+    # The SR of an earlier run of the same rule and model on this series (late images), which this run's supersedes
     predecessor: StoredResult | None = None
 
 

@@ -105,14 +105,18 @@ def _models_and_rules(settings: Settings) -> Iterator[Finding]:
     state = bootstrap.state(settings)
     models, rules = state.models(), state.enabled_rules()
     active = [f"{m.name} {m.version}" for m in models if m.active]
-    yield Finding("models", "ok", ", ".join(active)) if active else Finding(
-        "models", "note", "none; dicomnode models add FOLDER"
+    yield (
+        Finding("models", "ok", ", ".join(active))
+        if active
+        else Finding("models", "note", "none; dicomnode models add FOLDER")
     )
     for rule in rules:
         if (wanted := rule.document.get("model")) not in {m.name for m in models if m.active}:
             yield Finding("rules", "bad", f"{rule.name} wants the model {wanted!r}, which is not there")
-    yield Finding("rules", "ok", ", ".join(r.name for r in rules)) if rules else Finding(
-        "rules", "note", "none, so nothing is routed; dicomnode rules add FILE"
+    yield (
+        Finding("rules", "ok", ", ".join(r.name for r in rules))
+        if rules
+        else Finding("rules", "note", "none, so nothing is routed; dicomnode rules add FILE")
     )
 
 

@@ -155,19 +155,20 @@ def _work(session: Session, job: JobRow) -> JobWork:
         rule_revision=job.rule.revision,
         destinations=tuple(job.destinations),
         attempt=job.attempts,
+        created_at=job.created_at,
         predecessor=_predecessor(session, job),
     )
 
 
 def _predecessor(session: Session, job: JobRow) -> StoredResult | None:
-    """The SEG of the newest job of this rule and model, any revision and version, that gave one on this series."""
+    """The SR of the newest job of this rule and model, any revision and version, that gave one on this series."""
     query = (
         sa.select(ResultRow)
         .join(JobRow, ResultRow.job_id == JobRow.id)
         .join(RuleRow, JobRow.rule_id == RuleRow.id)
         .join(ModelRow, JobRow.model_id == ModelRow.id)
         .where(JobRow.series_id == job.series_id, JobRow.id != job.id, JobRow.state == JobState.SUCCEEDED)
-        .where(RuleRow.name == job.rule.name, ModelRow.name == job.model.name, ResultRow.kind == "SEG")
+        .where(RuleRow.name == job.rule.name, ModelRow.name == job.model.name, ResultRow.kind == "SR")
         .order_by(JobRow.finished_at.desc(), ResultRow.id.desc())
         .limit(1)
     )

@@ -1,0 +1,165 @@
+"""The one place that builds adapters from settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy.engine import make_url
+
+from dicomnode.adapters.model_store import ModelStore, read_card
+from dicomnode.adapters.system_clock import SystemClock
+from dicomnode.config import Settings
+from dicomnode.domain.model_card import ModelCard
+from dicomnode.errors import InvalidSetting, StateError
+
+if TYPE_CHECKING:
+    from dicomnode.adapters.db.repositories import SqlState
+    from dicomnode.adapters.dimse.storage_scp import StorageSCP
+    from dicomnode.adapters.instance_store import FolderInstanceStore
+    from dicomnode.adapters.queue.engine import DbosJobEngine
+    from dicomnode.adapters.triton.engine import TritonEngine
+    from dicomnode.adapters.triton.in_process import InProcessEngine
+    from dicomnode.adapters.triton.server import TritonServer
+    from dicomnode.stages.complete import Completer
+    from dicomnode.stages.deliver import DestinationSink
+    from dicomnode.stages.receive import ReceiveStage
+
+# Adapters are imported where they are built: `dicomnode rules list` must not wait for torch, nor the receiver hold it.
+
+
+def prepare_home(settings: Settings) -> None:
+    """Raises InvalidSetting when the home cannot be made."""
+    try:
+        for folder in (settings.home, settings.run_folder, settings.log_folder, settings.models_folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        settings.home.chmod(0o700)  # patients' images lie under it
+    except OSError as error:
+        raise InvalidSetting(f"{error.filename}: {error.strerror}", "home") from error
+
+
+def state(settings: Settings) -> SqlState:
+    """The state in the database, whose tables are made or upgraded first. Raises StateError."""
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+
+    from dicomnode.adapters.db.migration import migrate
+    from dicomnode.adapters.db.repositories import open_state
+    from dicomnode.adapters.queue import DbosQueue
+    from dicomnode.adapters.queue import migrate as migrate_queue
+
+    prepare_home(settings)
+    url = settings.sqlalchemy_url
+    try:
+        migrate(url)
+        migrate_queue(url)
+        return open_state(url, DbosQueue(url))
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise InvalidSetting(str(error), "database_url") from error
+    except OperationalError as error:
+        raise StateError(f"the database {shown_database(settings)} cannot be used: {error.orig}") from error
+
+
+def shown_database(settings: Settings) -> str:
+    """The URL without its password."""
+    return make_url(settings.sqlalchemy_url).render_as_string(hide_password=True)
+
+
+def instance_store(settings: Settings) -> FolderInstanceStore:
+    from dicomnode.adapters.instance_store import FolderInstanceStore
+
+    return FolderInstanceStore(settings.store_folder)
+
+
+def model_store(settings: Settings) -> ModelStore:
+    return ModelStore(settings.models_folder)
+
+
+def read_model_card(package: Path) -> ModelCard:
+    return read_card(package)
+
+
+def result_sink(settings: Settings) -> DestinationSink:
+    from dicomnode.adapters.dicomweb.stow import StowRs
+    from dicomnode.adapters.dimse.storage_scu import StorageScu
+    from dicomnode.stages.deliver import DestinationSink
+
+    return DestinationSink({"dimse": StorageScu(settings.ae_title), "stow": StowRs()})
+
+
+# ---------------------------------------------------------------------------------------------- the roles
+
+
+def receive_stage(settings: Settings) -> ReceiveStage:
+    from dicomnode.stages.receive import ReceiveStage
+
+    return ReceiveStage(
+        instance_store(settings), state(settings), SystemClock(), min_free_bytes=settings.min_free_bytes
+    )
+
+
+def storage_scp(settings: Settings, receiver: ReceiveStage) -> StorageSCP:
+    from dicomnode.adapters.dimse.storage_scp import StorageSCP
+
+    return StorageSCP(
+        receiver,
+        host=settings.dicom_host,
+        port=settings.dicom_port,
+        ae_title=settings.ae_title,
+        check_called_ae_title=settings.check_called_ae_title,
+        allowed_calling_ae_titles=settings.allowed_calling_ae_titles,
+        max_pdu_bytes=settings.max_pdu_bytes,
+        max_associations=settings.max_associations,
+        reuse_port=True,
+    )
+
+
+def find_triton() -> Path | None:
+    """The tritonserver that would be used."""
+    from dicomnode.adapters.triton.installation import find_server
+
+    installation = find_server()
+    return installation.program if installation else None
+
+
+def uses_triton(settings: Settings) -> bool:
+    return settings.engine == "triton" or (settings.engine == "auto" and find_triton() is not None)
+
+
+def triton_server(settings: Settings) -> TritonServer:
+    from dicomnode.adapters.triton.server import TritonServer
+
+    return TritonServer(settings.triton_folder, settings.triton_threads)
+
+
+def inference_engine(settings: Settings) -> TritonEngine | InProcessEngine:
+    if uses_triton(settings):
+        from dicomnode.adapters.triton.engine import TritonEngine
+
+        return TritonEngine(settings.triton_folder, settings.triton_threads)
+    from dicomnode.adapters.triton.in_process import InProcessEngine
+
+    return InProcessEngine(settings.triton_folder, settings.triton_threads)
+
+
+def completer(settings: Settings, state: SqlState) -> Completer:
+    from dicomnode.stages.complete import Completer
+    from dicomnode.stages.route import RouteStage
+
+    clock = SystemClock()
+    return Completer(state, RouteStage(state, instance_store(settings), clock), clock, settings.quiet_period_s)
+
+
+def job_engine(settings: Settings, state: SqlState, engine: TritonEngine | InProcessEngine) -> DbosJobEngine:
+    from dicomnode.adapters.queue.engine import DbosJobEngine
+    from dicomnode.stages.deliver import DeliverStage
+    from dicomnode.stages.encode import EncodeStage
+    from dicomnode.stages.infer import InferStage
+    from dicomnode.stages.work import Work
+
+    store, clock = instance_store(settings), SystemClock()
+    work = Work(
+        InferStage(store, engine, clock, settings.inference_timeout_s),
+        EncodeStage(store, clock, device_serial_number=settings.ae_title),
+        DeliverStage(result_sink(settings), store),
+    )
+    return DbosJobEngine(settings.sqlalchemy_url, state, work)

@@ -1,0 +1,146 @@
+"""What each process of a node does."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
+
+from dicomnode import bootstrap
+from dicomnode.config import Settings
+from dicomnode.errors import DicomNodeError
+from dicomnode.node.process import start_log, stop_on_signals, stop_with_parent
+from dicomnode.node.supervisor import ready_file, write_ready
+from dicomnode.ports import InferenceEngine, State
+
+log = logging.getLogger(__name__)
+
+COMPLETE_POLL_S = 0.1
+MODELS_POLL_S = 2.0
+
+
+def run(role: str, settings: Settings, name: str, *, supervised: bool) -> None:
+    """Blocks until told to stop; an error ends the process, and who supervises it starts it again."""
+    bootstrap.prepare_home(settings)
+    start_log(settings, name)
+    stop = stop_on_signals()
+    if supervised:
+        stop_with_parent(stop)
+    log.info("%s starts", name)
+    try:
+        ROLES[role](settings, name, stop)
+    except DicomNodeError as error:
+        log.error("%s ends: %s", name, error)
+        raise
+    finally:
+        ready_file(settings.run_folder, name).unlink(missing_ok=True)
+    log.info("%s ends", name)
+
+
+def receiver(settings: Settings, name: str, stop: threading.Event) -> None:
+    stage = bootstrap.receive_stage(settings)
+    stage.indexer.start()
+    try:
+        with bootstrap.storage_scp(settings, stage) as scp:
+            write_ready(settings.run_folder, name, dicom_port=scp.port)
+            log.info("listens on %s port %d as %s", settings.dicom_host, scp.port, settings.ae_title)
+            stop.wait()
+    finally:
+        stage.indexer.stop()
+
+
+def worker(settings: Settings, name: str, stop: threading.Event) -> None:
+    state = bootstrap.state(settings)
+    completer = bootstrap.completer(settings, state)
+    with bootstrap.inference_engine(settings) as engine, bootstrap.job_engine(settings, state, engine):
+        models = _Models(state, engine)
+        models.prepare()
+        with (
+            _Loop("complete", lambda: completer.run(stop, COMPLETE_POLL_S), stop) as completing,
+            _Loop("models", lambda: models.run(stop), stop) as preparing,
+        ):
+            write_ready(settings.run_folder, name)
+            stop.wait()
+        completing.check()
+        preparing.check()
+
+
+def triton(settings: Settings, name: str, stop: threading.Event) -> None:
+    if not bootstrap.uses_triton(settings):
+        log.info("there is no Triton server here; models run in the workers")
+        write_ready(settings.run_folder, name)
+        stop.wait()
+        return
+    server = bootstrap.triton_server(settings)
+    with _Loop("ready", lambda: _announce(settings, name, server.wait_ready, stop), stop):
+        server.serve_forever(stop)
+
+
+def _announce(settings: Settings, name: str, wait_ready: Callable[[float], bool], stop: threading.Event) -> None:
+    while not stop.is_set():
+        if wait_ready(0.2):
+            write_ready(settings.run_folder, name)
+            return
+
+
+class _Models:
+    """Keeps the active models loaded and warm, and follows when others become active."""
+
+    def __init__(self, state: State, engine: InferenceEngine) -> None:
+        self._state, self._engine = state, engine
+        self._prepared: set[str] | None = None
+
+    def prepare(self) -> None:
+        active = [model for model in self._state.models() if model.active]
+        if (digests := {model.digest for model in active}) == self._prepared:
+            return
+        try:
+            self._engine.prepare(active)
+        except DicomNodeError as error:  # the jobs that need it will say so too
+            log.warning("models are not ready: %s", error)
+            return
+        self._prepared = digests
+        log.info("ready to run: %s", ", ".join(f"{m.name} {m.version}" for m in active) or "no model")
+
+    def run(self, stop: threading.Event) -> None:
+        while not stop.wait(MODELS_POLL_S):
+            self.prepare()
+
+
+class _Loop(AbstractContextManager["_Loop"]):
+    """A thread of a role. When it ends by an error the process must not go on without it: it sets `stop`."""
+
+    def __init__(self, name: str, loop: Callable[[], None], stop: threading.Event) -> None:
+        self._loop, self._stop = loop, stop
+        self._finished = False
+        self._thread = threading.Thread(target=self._run, name=name)
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+            self._finished = True
+        finally:
+            if not self._finished:
+                self._stop.set()
+
+    def __enter__(self) -> _Loop:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.join()
+
+    def check(self) -> None:
+        if not self._finished:
+            raise RuntimeError(f"the thread {self._thread.name!r} ended by an error; the log says which")
+
+
+ROLES: dict[str, Callable[[Settings, str, threading.Event], None]] = {
+    "receiver": receiver,
+    "worker": worker,
+    "triton": triton,
+}
