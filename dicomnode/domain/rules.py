@@ -310,6 +310,24 @@ def condition_document(condition: Condition) -> dict[str, Any]:
             return {subject: {str(operator): _printed(operator, operands)}}
 
 
+def condition_text(condition: Condition) -> str:
+    """On one line, for lists: Modality equals 'CT' and not (ImageType contains 'LOCALIZER')."""
+    match condition:
+        case All(parts) | AnyOf(parts):
+            word = " and " if isinstance(condition, All) else " or "
+            return word.join(_bracketed(part) if len(parts) > 1 else condition_text(part) for part in parts)
+        case Not(part):
+            return f"not ({condition_text(part)})"
+        case Comparison(subject, operator, operands):
+            words = [subject, str(operator).replace("_", " "), ", ".join(map(repr, operands))]
+            return " ".join(word for word in words if word)
+
+
+def _bracketed(condition: Condition) -> str:
+    text = condition_text(condition)
+    return f"({text})" if isinstance(condition, All | AnyOf) and len(condition.parts) > 1 else text
+
+
 def _printed(operator: Operator, operands: tuple[Operand, ...]) -> Any:
     if operator is Operator.EXISTS:
         return True

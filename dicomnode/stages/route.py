@@ -43,7 +43,7 @@ class RouteStage:
 
     def decide(self, series: Series) -> Routing:
         """Reads what is needed and changes nothing."""
-        rules = self._state.enabled_rules()
+        rules = [r for r in self._state.enabled_rules() if r.document.get("enabled", True)]
         if not rules:
             return Routing((), NO_RULE if not self._state.rules() else "every rule is disabled")
         try:

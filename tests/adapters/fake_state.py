@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -31,7 +31,7 @@ from dicomnode.domain.job import (
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.result import StoredResult
 from dicomnode.domain.study import ReceivedInstance, Recorded, Series, SeriesState
-from dicomnode.errors import AlreadyActive, AlreadyExists, NotFound
+from dicomnode.errors import AlreadyActive, AlreadyExists, NotFound, UsageError
 from dicomnode.ports import (
     Delivered,
     DeliveryOutcome,
@@ -51,6 +51,7 @@ from dicomnode.ports import (
 from tests.adapters.fake_records import DeliveryRecord, JobRecord, SeriesRecord, job_view, model_words, series_view
 
 F = TypeVar("F", bound=Callable[..., Any])
+RETRYABLE_DELIVERIES = frozenset({DeliveryState.WAITING, DeliveryState.FAILED, DeliveryState.CANCELLED})
 OWN_MANUFACTURER = "dicomnode"
 
 
@@ -91,6 +92,7 @@ class FakeState:
         self._series: dict[str, SeriesRecord] = {}
         self._studies: dict[str, datetime] = {}
         self._rules: dict[str, list[RuleRevision]] = {}
+        self._in_force: set[str] = set()
         self._models: list[ModelVersion] = []
         self._destinations: dict[str, Destination] = {}
         self._jobs: dict[str, JobRecord] = {}
@@ -224,6 +226,7 @@ class FakeState:
             job.new.rule.revision,
             job.new.destinations,
             job.attempts,
+            job.created_at,
             self._predecessor(job),
         )
 
@@ -234,7 +237,7 @@ class FakeState:
             if j.series is job.series and j is not job and j.state is JobState.SUCCEEDED
             if (j.new.rule.name, j.new.model.name) == (job.new.rule.name, job.new.model.name)
         ]
-        results = [r for j in reversed(earlier) for r in j.outcome.results if r.kind == "SEG"]
+        results = [r for j in reversed(earlier) for r in j.outcome.results if r.kind == "SR"]
         return results[0] if results else None
 
     @_locked
@@ -319,19 +322,21 @@ class FakeState:
     @_locked
     def add_rule(self, name: str, document: Mapping[str, Any]) -> RuleRevision:
         revisions = self._rules.setdefault(name, [])
-        if revisions and dict(revisions[-1].document) == dict(document):
+        if name in self._in_force and dict(revisions[-1].document) == dict(document):
             return revisions[-1]
         revisions.append(RuleRevision(next(self._ids), name, len(revisions) + 1, dict(document)))
+        self._in_force.add(name)
         return revisions[-1]
 
     @_locked
     def remove_rule(self, name: str) -> None:
-        if self._rules.pop(name, None) is None:
-            raise NotFound(f"no rule {name}")
+        if name not in self._in_force:
+            raise NotFound(f"there is no rule {name}")
+        self._in_force.remove(name)
 
     @_locked
     def rules(self) -> list[RuleRevision]:
-        return [self._rules[name][-1] for name in sorted(self._rules)]
+        return [self._rules[name][-1] for name in sorted(self._in_force)]
 
     @_locked
     def add_model(self, card: ModelCard, digest: str, path: Path) -> ModelVersion:
@@ -372,17 +377,28 @@ class FakeState:
     def job(self, job_id: str) -> JobView:
         return job_view(self._find_job(job_id), self._deliveries.values())
 
-    def _find_job(self, job_id: str) -> JobRecord:
-        found = [job for id, job in self._jobs.items() if id.startswith(job_id)]
-        if job_id in self._jobs:
-            return self._jobs[job_id]
-        if len(found) != 1:
-            raise NotFound(f"no job {job_id}" if not found else f"several jobs begin with {job_id}")
-        return found[0]
+    def _find_job(self, key: str) -> JobRecord:
+        found = [job for id, job in self._jobs.items() if key and id.startswith(key)]
+        if not found:
+            raise NotFound(f"there is no job {key}")
+        if len(found) > 1 and key not in self._jobs:
+            raise UsageError(f"more than one job begins with {key}; give more of its id")
+        return self._jobs.get(key, found[0])
+
+    def _deliveries_of(self, job: JobRecord, states: Iterable[DeliveryState]) -> list[DeliveryRecord]:
+        return [d for d in self._deliveries.values() if d.job is job and d.state in states]
 
     @_locked
     def retry_job(self, job_id: str) -> None:
         job = self._find_job(job_id)
+        failed = self._deliveries_of(job, RETRYABLE_DELIVERIES)
+        if job.state is JobState.SUCCEEDED and failed:
+            for delivery in failed:
+                delivery.state = next_delivery_state(delivery.state, DeliveryEvent.RETRY)
+                delivery.attempts, delivery.next_attempt_at = 0, None
+                self.enqueued_deliveries.append((delivery.id, 0.0))
+                self._tell_delivery("delivery.retried", "queued again by the administrator", delivery)
+            return
         state = next_job_state(job.state, JobEvent.RETRY)
         if self._same_active(job.series, job.new):
             raise AlreadyActive("a job does the same on this series already")
@@ -393,7 +409,13 @@ class FakeState:
 
     @_locked
     def cancel_job(self, job_id: str) -> None:
-        self._end_job(self._find_job(job_id), JobEvent.CANCEL, "cancelled", "by the administrator")
+        job = self._find_job(job_id)
+        still_open = self._deliveries_of(job, OPEN_DELIVERY_STATES)
+        if job.state is not JobState.SUCCEEDED or not still_open:
+            self._end_job(job, JobEvent.CANCEL, "cancelled", "by the administrator")
+        for delivery in still_open:
+            delivery.state = next_delivery_state(delivery.state, DeliveryEvent.CANCEL)
+            self._tell_delivery("delivery.cancelled", "cancelled by the administrator", delivery)
 
     @_locked
     def studies(self, most: int = 100) -> list[StudyView]:
