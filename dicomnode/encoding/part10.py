@@ -163,7 +163,7 @@ def _elements(
     beyond: list[int] = []
 
     def stop(tag: BaseTag, vr: str | None, length: int) -> bool:
-        if tag > last:
+        if int(tag) > last:
             beyond.append(tag)
         return bool(beyond)
 

@@ -9,9 +9,8 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import islice, takewhile
+from itertools import islice
 from pathlib import Path
-from typing import TypeGuard
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.errors import InvalidDicomError
@@ -26,6 +25,7 @@ from dicomnode.ports import Clock, Event, InstanceStore, Spooled, State, StoredF
 log = logging.getLogger(__name__)
 
 BATCH_MOST = 64
+GATHER_S = 0.2  # a batch waits so long to grow: one commit and one fsync then serve many instances
 LEFTOVERS_EVERY_S = 30.0
 BACKOFF_FIRST_S = 0.25
 BACKOFF_MOST_S = 10.0
@@ -88,10 +88,6 @@ class AssociationEnd:
     called_ae_title: str
     how: str  # "released" or "aborted"
     refusals: Mapping[str, int] = field(default_factory=dict)  # reason → how many instances
-
-
-def _is_arrival(item: Arrival | AssociationEnd) -> TypeGuard[Arrival]:
-    return isinstance(item, Arrival)
 
 
 # ------------------------------------------------------------------------------------------------- decisions
@@ -209,8 +205,15 @@ def association_stories(end: AssociationEnd, studies: Mapping[str, Counter[Recor
     return stories
 
 
+_IN_WORDS = {
+    Recorded.DUPLICATE: "here already",
+    Recorded.CONFLICT: "with other content than before",
+    Recorded.OWN_RESULT: "this node's own",
+}
+
+
 def _tally(tally: Counter[Recorded]) -> str:
-    others = [f"{n} {what}" for what, n in tally.items() if what is not Recorded.NEW]
+    others = [f"{n} {_IN_WORDS[what]}" for what, n in tally.items() if what is not Recorded.NEW]
     return _counted(tally.total()) + (f" ({', '.join(others)})" if others else "")
 
 
@@ -241,6 +244,7 @@ class Indexer:
         self._most = BATCH_MOST
         self._failures = 0
         self._stopping = False
+        self._waiting = 0  # callers of flush
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
 
@@ -252,12 +256,18 @@ class Indexer:
     def put(self, item: Arrival | AssociationEnd) -> None:
         with self._changed:
             self._todo.append(item)
-            self._changed.notify_all()
+            if len(self._todo) == 1 or self._has_enough():
+                self._changed.notify_all()
 
     def flush(self, timeout_s: float) -> bool:
         """True once everything that was put is in the database."""
         with self._changed:
-            return self._changed.wait_for(self._idle, timeout_s)
+            self._waiting += 1
+            self._changed.notify_all()
+            try:
+                return self._changed.wait_for(self._idle, timeout_s)
+            finally:
+                self._waiting -= 1
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Ends after the work at hand. What the database does not take now stays in the spool for the next start."""
@@ -286,7 +296,16 @@ class Indexer:
             if self._failures and not self._stopping:
                 self._changed.wait_for(lambda: self._stopping, backoff_s(self._failures))
             self._changed.wait_for(lambda: self._stopping or not self._idle(), LEFTOVERS_EVERY_S)
+            self._changed.wait_for(self._has_enough, GATHER_S)
             return not self._stopping or (not self._idle() and not self._failures)
+
+    def _has_enough(self) -> bool:
+        """No need to wait for more: the batch is full, or its association is over, or somebody waits."""
+        full = len(self._todo) >= self._most
+        return bool(full or self._stopping or self._waiting or self._stories or not self._arrivals_only())
+
+    def _arrivals_only(self) -> bool:
+        return bool(self._todo) and isinstance(self._todo[-1], Arrival)
 
     def _round(self) -> None:
         """One step of the work; raises when it could not be done, with nothing lost."""
@@ -304,7 +323,12 @@ class Indexer:
     def _next_batch(self) -> list[Arrival]:
         with self._changed:
             items = list(islice(self._todo, self._most))
-        return list(takewhile(_is_arrival, items))
+        batch: list[Arrival] = []
+        for item in items:
+            if isinstance(item, AssociationEnd):
+                break
+            batch.append(item)
+        return batch
 
     def _index(self, batch: list[Arrival]) -> None:
         filed = [(arrival, instance) for arrival in batch if (instance := self._filed(arrival))]

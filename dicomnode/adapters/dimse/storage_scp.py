@@ -1,0 +1,300 @@
+"""The Storage SCP: C-STORE and C-ECHO from anyone who may (PS3.4 Annex B, A.4)."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from pynetdicom import AE, evt
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.service_class import ServiceClass, StorageServiceClass
+from pynetdicom.sop_class import uid_to_service_class
+from pynetdicom.transport import AssociationServer, RequestHandler
+
+from dicomnode.adapters.dimse.reactor import Pieces, PollSocket, SteppedAssociation, longest_pdu_bytes
+from dicomnode.encoding.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, TRANSFER_SYNTAXES
+from dicomnode.errors import CannotUnderstand, ReceiveError
+from dicomnode.stages.index import AssociationEnd
+from dicomnode.stages.receive import ReceivedDataSet
+
+log = logging.getLogger(__name__)
+
+VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 A.4
+SUCCESS = 0x0000  # PS3.7 C.1
+PROCESSING_FAILURE = 0x0110  # PS3.7 C.5.18
+_COMMENT_MOST = 64  # Error Comment (0000,0902) is an LO
+_MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
+_BACKLOG = 128
+
+
+class Receiver(Protocol):
+    """What is done with what comes; stages.receive.ReceiveStage does it."""
+
+    def accept(self, raw: ReceivedDataSet) -> None:
+        """Returns when the instance is safe; raises ReceiveError with the status to answer."""
+
+    def association_ended(self, end: AssociationEnd) -> None: ...
+
+
+def acceptable_contexts(proposed: Iterable[PresentationContext]) -> list[PresentationContext]:
+    """What we support of what is proposed: Verification, and everything that may be stored.
+
+    That is each storage SOP class of the standard and each UID that is not known to be something else: new ones,
+    retired ones, private ones. Of the transfer syntaxes the requestor's order is kept.
+    """
+    syntaxes: dict[str, dict[str, None]] = {}
+    for context in proposed:
+        if is_storable(str(context.abstract_syntax)) or context.abstract_syntax == VERIFICATION:
+            known = [str(uid) for uid in context.transfer_syntax if uid in TRANSFER_SYNTAXES]
+            syntaxes.setdefault(str(context.abstract_syntax), {}).update(dict.fromkeys(known))
+    return [build_context(abstract, list(transfer)) for abstract, transfer in syntaxes.items() if transfer]
+
+
+def is_storable(sop_class_uid: str) -> bool:
+    service = uid_to_service_class(sop_class_uid)
+    return service in (StorageServiceClass, ServiceClass) and sop_class_uid != _MEDIA_STORAGE_DIRECTORY
+
+
+def response_to(request: C_STORE, status: int, comment: str = "", offending: Sequence[int] = ()) -> bytes:
+    """The command set of a C-STORE-RSP (PS3.7 9.3.1.2), implicit VR little endian (PS3.7 6.3.1).
+
+    Written here rather than by pydicom: it is nine elements, and of what an instance costs it was a fifth.
+    """
+    elements = [
+        _element(0x0002, _uid(request.AffectedSOPClassUID)),
+        _element(0x0100, struct.pack("<H", 0x8001)),  # Command Field: C-STORE-RSP
+        _element(0x0120, struct.pack("<H", request.MessageID or 0)),  # Message ID Being Responded To
+        _element(0x0800, struct.pack("<H", 0x0101)),  # Command Data Set Type: none
+        _element(0x0900, struct.pack("<H", status)),
+        _element(0x0901, b"".join(struct.pack("<HH", tag >> 16, tag & 0xFFFF) for tag in offending)),
+        _element(0x0902, _even(comment.encode("ascii", "replace")[:_COMMENT_MOST], b" ")),
+        _element(0x1000, _uid(request.AffectedSOPInstanceUID)),
+    ]
+    body = b"".join(elements)
+    return _element(0x0000, struct.pack("<L", len(body))) + body
+
+
+def _element(element: int, value: bytes) -> bytes:
+    """Of group 0; nothing when it is empty: all that may be empty here is optional."""
+    return struct.pack("<HHL", 0x0000, element, len(value)) + value if value else b""
+
+
+def _uid(value: str | None) -> bytes:
+    return _even((value or "").encode("ascii", "replace"), b"\0")
+
+
+def _even(value: bytes, padding: bytes) -> bytes:
+    return value + padding if len(value) % 2 else value
+
+
+class StorageSCP:
+    """Listens from `start` to `stop`; with `reuse_port` several processes may share one port (SO_REUSEPORT)."""
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        *,
+        host: str,
+        port: int,
+        ae_title: str,
+        check_called_ae_title: bool = False,
+        allowed_calling_ae_titles: Sequence[str] = (),
+        max_pdu_bytes: int = 131072,
+        max_associations: int = 64,
+        reuse_port: bool = False,
+        idle_timeout_s: float = 60.0,
+    ) -> None:
+        self._receiver = receiver
+        self._address = (host, port)
+        self._reuse_port = reuse_port
+        self._ae = _application_entity(ae_title, check_called_ae_title, allowed_calling_ae_titles)
+        self._ae.maximum_pdu_size = max_pdu_bytes
+        self._ae.maximum_associations = max_associations
+        self._ae.network_timeout = idle_timeout_s
+        self._numbers = itertools.count(1)
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        """The one that is bound, also when 0 was asked for."""
+        return int(self._server.server_address[1]) if self._server else self._address[1]
+
+    def start(self) -> None:
+        """Returns when connections are accepted; raises OSError when the port is taken."""
+        server = self._ae.make_server(
+            self._address, server_class=_Server, request_handler=_Connection, owner=self, reuse_port=self._reuse_port
+        )
+        assert isinstance(server, _Server)
+        self._server = server
+        self._thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="dicom-listener")
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Takes no new associations, lets the running ones end for so long, then cuts them off."""
+        if self._server is None or self._thread is None:
+            return
+        self._server.shutdown()
+        self._thread.join()
+        end = time.monotonic() + timeout_s
+        for association in self._associations():
+            association.join(max(0.0, end - time.monotonic()))
+        for association in self._associations():
+            association.disconnect()
+            association.join(1.0)
+        self._server = self._thread = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _associations(self) -> list[SteppedAssociation]:
+        return [a for a in self._ae.active_associations if isinstance(a, SteppedAssociation)]
+
+    def new_association(self) -> SteppedAssociation:
+        served = _Served(self._receiver, next(self._numbers))
+        association = SteppedAssociation(self._ae, served.c_store, served.ended)
+        association.bind(evt.EVT_REQUESTED, _support_what_is_proposed)
+        return association
+
+
+class _Served:
+    """One association's C-STOREs, and what is said of it when it ends."""
+
+    def __init__(self, receiver: Receiver, number: int) -> None:
+        self._receiver = receiver
+        self._name = f"{threading.get_native_id()}-{number}"
+        self._refusals: Counter[str] = Counter()
+
+    def c_store(self, association: Association, request: C_STORE, context_id: int) -> bytes:
+        try:
+            self._receiver.accept(self._data_set(association, request, context_id))
+        except ReceiveError as error:
+            return self._refuse(association, request, error.dimse_status, str(error), error.offending_elements)
+        except Exception:
+            log.exception("a C-STORE from %s failed", association.requestor.ae_title)
+            return self._refuse(association, request, PROCESSING_FAILURE, "the node failed; its log says why", ())
+        return response_to(request, SUCCESS)
+
+    def _data_set(self, association: Association, request: C_STORE, context_id: int) -> ReceivedDataSet:
+        if not isinstance(request.DataSet, Pieces) or not request.DataSet.chunks:
+            raise CannotUnderstand("there is no data set")
+        return ReceivedDataSet(
+            chunks=request.DataSet.chunks,
+            transfer_syntax_uid=str(association._accepted_cx[context_id].transfer_syntax[0]),
+            affected_sop_class_uid=str(request.AffectedSOPClassUID or ""),
+            affected_sop_instance_uid=str(request.AffectedSOPInstanceUID or ""),
+            calling_ae_title=association.requestor.ae_title.strip(),
+            called_ae_title=_called(association),
+            association=self._name,
+        )
+
+    def _refuse(
+        self, association: Association, request: C_STORE, status: int, reason: str, offending: tuple[int, ...]
+    ) -> bytes:
+        calling, sop_instance_uid = association.requestor.ae_title, request.AffectedSOPInstanceUID
+        log.warning("refused %s from %s with 0x%04X: %s", sop_instance_uid, calling, status, reason)
+        self._refusals[reason] += 1
+        return response_to(request, status, reason, offending)
+
+    def ended(self, association: Association) -> None:
+        if association.requestor.primitive is None or association.is_rejected:
+            return
+        self._receiver.association_ended(
+            AssociationEnd(
+                association=self._name,
+                calling_ae_title=association.requestor.ae_title.strip(),
+                called_ae_title=_called(association),
+                how="released" if association.is_released else "aborted",
+                refusals=dict(self._refusals),
+            )
+        )
+
+
+def _called(association: Association) -> str:
+    """What the peer calls us, which may be another AE title than ours."""
+    request = association.requestor.primitive
+    return (request.called_ae_title or "").strip() if request else ""
+
+
+def _application_entity(ae_title: str, check_called: bool, allowed_calling: Sequence[str]) -> ApplicationEntity:
+    """A called or calling AE title that may not is answered A-ASSOCIATE-RJ with that reason (PS3.8 9.3.4)."""
+    ae = AE(ae_title=ae_title)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.require_called_aet = check_called
+    ae.require_calling_aet = list(allowed_calling)
+    ae.add_supported_context(VERIFICATION)
+    return ae
+
+
+def _support_what_is_proposed(event: evt.Event) -> None:
+    if (request := event.assoc.requestor.primitive) is not None:
+        event.assoc.acceptor.supported_contexts = acceptable_contexts(request.presentation_context_definition_list)
+
+
+class _Connection(RequestHandler):
+    """A connection that was accepted becomes an association."""
+
+    server: _Server
+
+    def handle(self) -> None:
+        association = self.server.owner.new_association()
+        association._server = self.server
+        association.name = f"association-{self.client_address[0]}:{self.client_address[1]}"
+        peer = PollSocket(association, client_socket=self.request)
+        peer.longest_pdu_bytes = longest_pdu_bytes(self.ae.maximum_pdu_size)
+        association.set_socket(peer)
+        us = association.acceptor
+        us.maximum_length = self.ae.maximum_pdu_size
+        us.ae_title = self.server.ae_title
+        us.address_info = self.local
+        us.implementation_class_uid = self.ae.implementation_class_uid
+        us.implementation_version_name = self.ae.implementation_version_name
+        us.supported_contexts = []
+        association.requestor.address_info = self.remote
+        association.start()
+
+
+class _Server(AssociationServer):
+    request_queue_size = _BACKLOG
+
+    def __init__(self, *args: Any, owner: StorageSCP, reuse_port: bool, **kwargs: Any) -> None:
+        self.owner = owner
+        self._share_port = reuse_port
+        super().__init__(*args, **kwargs)
+
+    def server_bind(self) -> None:
+        if self._share_port and self.socket is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Small answers leave at once; a peer that stops in the middle of a PDU is not waited for for ever."""
+        connection, address = super().get_request()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(self.ae.network_timeout)
+        return connection, address
+
+    def service_actions(self) -> None:
+        """Python's own garbage collector is enough here."""
+
+    def shutdown(self) -> None:
+        super(AssociationServer, self).shutdown()
+        self.server_close()
