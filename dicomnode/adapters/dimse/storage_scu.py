@@ -28,6 +28,7 @@ from pynetdicom.events import Event
 from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from dicomnode.adapters.dimse.peer_words import abort_words, context_words, no_connection_words, rejection_words
 from dicomnode.domain.destination import Destination, DimseAddress
@@ -98,7 +99,7 @@ class StorageScu:
     ) -> Iterator[Call]:
         """An association that is established, and released or aborted afterwards."""
         limits = self._timeouts
-        ae = AE(self._calling_ae_title)
+        ae = _Requestor(self._calling_ae_title)
         ae.connection_timeout, ae.acse_timeout = limits.connect_s, limits.association_s
         ae.dimse_timeout, ae.network_timeout = response_timeout_s, None
         watch = _Watch(limits.stall_s)
@@ -119,6 +120,23 @@ class StorageScu:
             yield Call(str(address), association, watch, response_timeout_s)
         finally:
             association.release()
+
+
+class _Socket(AssociationSocket):
+    """pynetdicom leaves a socket open whose peer is gone: its shutdown raises, and it skips the close."""
+
+    def _shutdown_socket(self) -> None:
+        held = self.socket
+        super()._shutdown_socket()
+        if held is not None:
+            held.close()
+
+
+class _Requestor(AE):
+    """An AE whose sockets close. The method is pynetdicom's own; without it sockets close when collected."""
+
+    def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> AssociationSocket:
+        return _Socket(assoc, address=address)
 
 
 @dataclass
