@@ -39,7 +39,8 @@ _BROKEN = (BytesLengthException, *UNREADABLE)
 @cache
 def keyword_vrs() -> Vocabulary:
     """Every keyword of the standard's dictionary (PS3.6) with its VR."""
-    return {keyword: dictionary_VR(tag) for keyword, tag in keyword_dict.items() if keyword}
+    vrs = {keyword: dictionary_VR(tag) for keyword, tag in keyword_dict.items() if keyword}
+    return {keyword: vr for keyword, vr in vrs.items() if vr != "NONE"}  # the delimiters of items
 
 
 def read_header(path: Path) -> Header:

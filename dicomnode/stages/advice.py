@@ -26,9 +26,9 @@ _JOBS = {
 _DELIVERIES = {
     DeliveryState.QUEUED: "the {kind} waits to be sent to {destination}; if it stays so, no worker runs: "
     "dicomnode status",
-    DeliveryState.WAITING: "{destination} did not take the {kind} ({reason}); it is tried again by itself, and "
+    DeliveryState.WAITING: "the {kind} did not reach {destination} ({reason}); it is tried again by itself, and "
     "dicomnode destinations echo {destination} says whether it answers now",
-    DeliveryState.FAILED: "{destination} did not take the {kind} ({reason}); when that is mended: "
+    DeliveryState.FAILED: "the {kind} did not reach {destination} ({reason}); when that is mended: "
     "dicomnode jobs retry {id}",
     DeliveryState.CANCELLED: "sending the {kind} to {destination} was cancelled; to send it after all: "
     "dicomnode jobs retry {id}",
@@ -38,11 +38,15 @@ _SUPERSEDED = "superseded"  # a job ended because late images came; the next one
 
 def next_steps(study: StudyView, jobs: Sequence[JobView]) -> list[str]:
     """In words, one step each; empty when everything has arrived."""
-    steps = [step for series in study.series for step in _of_series(series)]
+    routed = any(series.state is SeriesState.ROUTED for series in study.series)
+    steps = [step for series in study.series for step in _of_series(series, routed)]
     return list(dict.fromkeys([*steps, *(step for job in jobs for step in _of_job(job))]))
 
 
-def _of_series(series: SeriesView) -> Iterator[str]:
+def _of_series(series: SeriesView, other_routed: bool) -> Iterator[str]:
+    """Scouts and reports beside a series that was routed are no reason to do anything."""
+    if series.state is SeriesState.NOT_ROUTED and other_routed:
+        return
     if series.state in _SERIES:
         name = (
             f"the {series.modality or 'unknown'} series {series.description!r}" if series.description else "a series"

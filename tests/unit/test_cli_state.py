@@ -231,7 +231,7 @@ def test_why_tells_the_story_the_reasons_and_what_to_do(routed: Screen) -> None:
     assert said.index("What happened") < said.index("The series") < said.index("What to do")
     told = routed.json("studies", "why", "1")
     assert [e["kind"] for e in told["story"]][:2] == ["series.complete", "series.routed"]
-    assert len(told["next_steps"]) == 2
+    assert len(told["next_steps"]) == 1
 
 
 def test_every_way_that_a_job_ends_says_what_to_do(routed: Screen) -> None:
@@ -293,6 +293,14 @@ def test_jobs_are_cancelled_and_retried(routed: Screen) -> None:
     assert state.job(job).state is JobState.QUEUED
     assert "cannot retry" in str(routed.fails("jobs", "retry", job))
     assert isinstance(routed.fails("jobs", "show", "zzz"), NotFound)
+
+
+def test_a_study_that_nobody_routed_says_what_to_change(screen: Screen) -> None:
+    screen.node.receive()
+    screen.node.sweep()
+    told = screen.json("studies", "why", "1")
+    assert told["study"]["series"][0]["why"] == "no rule exists; add one with dicomnode rules add FILE"
+    assert "dicomnode rules list" in told["next_steps"][0]
 
 
 def test_a_study_that_is_still_coming_in(screen: Screen) -> None:

@@ -94,6 +94,7 @@ class Node:
             called_ae_title="DICOMNODE",
             modality=str(header.get("Modality", "CT")),
             instance_number=number,
+            series_description=str(header.get("SeriesDescription", "")),
         )
         self.state.record_instances([instance])
 
