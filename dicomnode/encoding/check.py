@@ -135,8 +135,12 @@ def _check_common(dataset: Dataset, plan: VolumePlan, sop_class_uid: str, modali
 def _check_filled(dataset: Dataset, keywords: Iterable[str], where: str) -> None:
     for keyword in keywords:
         found = value(dataset, keyword)
-        if found is None or (hasattr(found, "__len__") and len(found) == 0) or str(found).strip() == "":
+        if found is None or (hasattr(found, "__len__") and len(found) == 0) or _is_blank(found):
             _refuse(f"{keyword} of {where} is absent or empty (type 1)")
+
+
+def _is_blank(found: object) -> bool:
+    return isinstance(found, str) and not found.strip()
 
 
 def _check_present(dataset: Dataset, keywords: Iterable[str], where: str) -> None:

@@ -153,7 +153,9 @@ def _decoded(instance: Instance, fmt: PixelFormat, numbers: list[int]) -> Iterat
     dataset = pydicom.dcmread(instance.path)
     if "PixelData" not in dataset:
         raise ValueError("there is no pixel data")
-    for pixels in iter_pixels(dataset, indices=[number - 1 for number in numbers], raw=True):
+    indices = [number - 1 for number in numbers]
+    # pydicom would take the high bit to be bits stored - 1, and clear what padding is told by
+    for pixels in iter_pixels(dataset, indices=indices, raw=True, correct_unused_bits=False):
         if pixels.shape != (fmt.rows, fmt.columns):
             raise ValueError(f"{pixels.shape} pixels where ({fmt.rows}, {fmt.columns}) are needed")
         yield pixels.astype(np.int32)
@@ -176,7 +178,7 @@ def _check_length(instance: Instance, fmt: PixelFormat) -> None:
     needed = fmt.rows * fmt.columns * fmt.frames * fmt.bits_allocated // 8
     there = instance.path.stat().st_size - instance.pixel_offset
     if fmt.transfer_syntax_uid in _AS_THEY_ARE and there < needed:
-        raise _cannot_decode(instance, fmt, ValueError(f"the file ends {needed - there} bytes too early"))
+        raise _cannot_decode(instance, fmt, ValueError("the file ends before its pixel data does"))
 
 
 def same_pixels(instances: Sequence[Instance]) -> SamePixels:

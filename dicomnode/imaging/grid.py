@@ -16,9 +16,11 @@ from dicomnode.imaging.geometry import FloatArray, VolumeGeometry
 # Closer than this along the normal is the same position: no scanner reconstructs slices 0.01 mm apart, and
 # positions come rounded to 0.001 mm or better where slices are thin.
 SAME_POSITION_MM = 0.01
-# A slice may be this part of a step away from where equal steps put it. Scanners round positions (to 0.1 mm at
-# worst: 0.05 mm, 8 % of a 0.6 mm step); a slice left out moves its neighbours by a quarter of a step or more.
+# A slice may be this part of a step away from where equal steps from the first to the last put it; or what rounding
+# to 0.1 mm does (0.05 mm here and 0.05 mm at the ends), as long as that is well below the third of a step or more by
+# which a missing slice moves its neighbours.
 STEP_TOLERANCE = 0.1
+ROUNDING_MM, ROUNDING_MOST_OF_STEP = 0.1, 0.2
 # In the plane, a slice may be off the line through its neighbours' first pixels by a quarter of a pixel,
 # or by what rounding to 0.1 mm does.
 SHIFT_TOLERANCE_PIXELS, SHIFT_TOLERANCE_MM = 0.25, 0.1
@@ -110,7 +112,7 @@ def _check_steps(steps: FloatArray) -> None:
     """`steps` is (slice - 1,) mm along the normal."""
     mean = float(steps.mean())
     off = np.abs(np.cumsum(steps) - mean * np.arange(1, len(steps) + 1))
-    if off.max() <= STEP_TOLERANCE * mean:
+    if off.max() <= max(STEP_TOLERANCE * mean, min(ROUNDING_MM, ROUNDING_MOST_OF_STEP * mean)):
         return
     usual = float(np.median(steps))
     multiples = np.rint(steps / usual)

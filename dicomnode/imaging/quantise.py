@@ -48,8 +48,8 @@ class ToStored:
 def common_rescale(
     frames: Sequence[Frame], formats: Sequence[PixelFormat], modality: str
 ) -> tuple[Rescale, list[ToStored]]:
-    """One rescale for all frames, and each frame's way there, from headers alone."""
-    limits = [formats[frame.instance].limits for frame in frames]
+    """One rescale for all frames, and each frame's way there, from headers alone; `formats` has one a frame."""
+    limits = [fmt.limits for fmt in formats]
     rescale = _same_rescale(frames, limits) or _spanning_rescale(frames, limits)
     padding = _padding_value(rescale, modality)
     return rescale, [_to_stored(frame.rescale, rescale, padding) for frame in frames]
