@@ -6,6 +6,7 @@ values, and of several items of a sequence, one that fits is enough.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +25,14 @@ from dicomnode.domain.values import (
     has_contents,
     is_ordered,
     kind_of,
+    printable,
     text_of,
 )
 
 _SHOWN_CHARACTERS = 60
 _SHOWN_CLAUSES = 3
+_KEPT_CHARACTERS = 200
+_KEPT_VALUES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class Explanation:
         if not isinstance(self.condition, Comparison):
             return document | {_group(self.condition): [part.document() for part in self.parts]}
         document["clause"] = condition_document(self.condition)
-        document["found"] = [shown_value(f) for f in self.found] if self.present else None
+        document["found"] = [shown_value(f) for f in self.found[:_KEPT_VALUES]] if self.present else None
         document["words"] = comparison_words(self)
         return document
 
@@ -209,7 +213,7 @@ def comparison_words(clause: Explanation) -> str:
         return f"{subject} is there"
     value = _shown_values(clause.found)
     if clause.note:
-        return f"{subject} is {value} ({clause.note})"
+        return f"{subject} is {value} ({printable(clause.note)[:_KEPT_CHARACTERS]})"
     template = (_TRUE_WORDS if clause.holds else _FALSE_WORDS)[operator]
     first, last = _quoted(comparison.operands[0]), _quoted(comparison.operands[-1])
     listed = ", ".join(map(_quoted, comparison.operands))
@@ -237,16 +241,22 @@ _FALSE_WORDS: Mapping[Operator, str] = {
 
 
 def shown_value(found: Found) -> str | int | float:
-    """A value for people and JSON. Names of persons stay out of stored reasons, items are only counted."""
+    """A value for people, JSON and databases, which all refuse some of what a header may hold.
+
+    Names of persons stay out of stored reasons, items are only counted.
+    """
+    value = found.value
     if kind_of(found.vr) is Kind.NAME:
         return "(a name)"
-    if isinstance(found.value, Mapping):
-        return f"(an item of {len(found.value)} attributes)"
-    return found.value if isinstance(found.value, int | float) else text_of(found.value)
+    if isinstance(value, Mapping):
+        return f"(an item of {len(value)} attributes)"
+    if isinstance(value, int | float) and math.isfinite(value):
+        return value
+    return printable(text_of(value)[:_KEPT_CHARACTERS])
 
 
 def _shown_values(found: tuple[Found, ...]) -> str:
-    shown = [shown_value(f) for f in found]
+    shown = [shown_value(f) for f in found[:_KEPT_VALUES]]
     text = "\\".join(text_of(v) for v in shown)
     text = text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
     plain = all(isinstance(v, int | float) for v in shown) or any(kind_of(f.vr) is Kind.NAME for f in found)

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -129,7 +130,7 @@ def parse_rule(document: object, vocabulary: Vocabulary | None = None) -> Rule:
         model=root["model"].matching(_NAME, _NAME_WORDS),
         priority=Priority(root.get("priority", "routine").one_of([str(p) for p in Priority])),
         destinations=tuple(n.matching(_NAME, _NAME_WORDS) for n in root.get("destinations", []).items()),
-        description=root["description"].text(most=1000) if root.get("description", "").value else "",
+        description=_plain_text(root["description"], 1000, "\n\t") if root.get("description", "").value else "",
         enabled=root.get("enabled", True).boolean(),
     )
 
@@ -220,7 +221,15 @@ def _operand(node: Node) -> Operand:
         node.fail(f"{node.value!r} is neither text nor a number (quote text that YAML takes for something else)")
     if isinstance(node.value, float) and not abs(node.value) < float("inf"):
         node.fail("the number is not finite")
-    return node.value if not isinstance(node.value, str) else node.text(most=1024)
+    return node.value if not isinstance(node.value, str) else _plain_text(node, most=1024)
+
+
+def _plain_text(node: Node, most: int, allowed: str = "") -> str:
+    """Text that every database, JSON and terminal takes."""
+    text = node.text(most=most)
+    if any(unicodedata.category(c) in ("Cc", "Cs") and c not in allowed for c in text):
+        node.fail("the text holds control characters")
+    return text
 
 
 def _one(node: Node) -> tuple[Operand, ...]:
@@ -242,7 +251,7 @@ def _two(node: Node) -> tuple[Operand, ...]:
 
 
 def _pattern(node: Node) -> tuple[Operand, ...]:
-    return (node.text(),)
+    return (_plain_text(node, most=1024),)
 
 
 _READ: Mapping[Operator, Callable[[Node], tuple[Operand, ...]]] = {

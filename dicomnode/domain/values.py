@@ -116,6 +116,11 @@ def text_of(value: object) -> str:
     return str(value)
 
 
+def printable(text: str) -> str:
+    """Control characters and lone surrogates become U+FFFD: databases, JSON and terminals refuse them."""
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") else c for c in text)
+
+
 def _at_most(low: float, high: float) -> bool:
     """low <= high, the last digits of a decimal or a 32 bit float aside: 0.70000001 mm is 0.7 mm."""
     return low <= high or (isinstance(low, float) and math.isclose(low, high, rel_tol=1e-6, abs_tol=1e-9))

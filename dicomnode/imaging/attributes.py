@@ -22,6 +22,7 @@ from pydicom.valuerep import PersonName
 
 from dicomnode.domain.rules import Vocabulary
 from dicomnode.domain.study import Element, Header
+from dicomnode.domain.values import printable
 from dicomnode.errors import CannotDecode
 from dicomnode.imaging.headers import UNREADABLE, odd_values_accepted
 
@@ -52,7 +53,7 @@ def read_header(path: Path) -> Header:
         except InvalidDicomError as error:
             raise CannotDecode(f"{path.name} is no DICOM Part 10 file") from error
         except (OSError, *_BROKEN) as error:
-            raise CannotDecode(f"the header of {path.name} cannot be read: {error}") from error
+            raise CannotDecode(f"the header of {path.name} cannot be read: {printable(str(error))}") from error
 
 
 def header_of(dataset: Dataset, depth: int = 0) -> Header:

@@ -48,10 +48,13 @@ _WORDS = [
 ]
 _PATTERNS = ["CT", "(?i)ax", "^5", r"\d+", "^$", "[A-Z]{2}"]
 
-texts = st.one_of(st.sampled_from(_WORDS), st.text(max_size=20))
+plain = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20)
+texts = st.one_of(st.sampled_from(_WORDS), plain)
 numbers = st.one_of(st.integers(-1000, 1000), st.floats(allow_nan=False, allow_infinity=False, width=32))
 operands: st.SearchStrategy[Any] = st.one_of(texts.filter(lambda t: bool(t.strip())), numbers)
-odd_values: st.SearchStrategy[Any] = st.one_of(texts, numbers, st.just(float("nan")), st.just({}))
+odd_values: st.SearchStrategy[Any] = st.one_of(
+    texts, numbers, st.sampled_from([float("nan"), float("inf"), {}, "\0", "\ud800", "5\0", "x" * 5000])
+)
 
 
 @st.composite
@@ -83,7 +86,7 @@ def rules() -> st.SearchStrategy[Rule]:
         model=names,
         priority=st.sampled_from(Priority),
         destinations=st.lists(names, max_size=2).map(tuple),
-        description=st.text(max_size=20).filter(lambda t: not t or bool(t.strip())),
+        description=plain.filter(lambda t: not t or bool(t.strip())),
         enabled=st.booleans(),
     )
 

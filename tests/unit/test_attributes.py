@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import warnings
 from pathlib import Path
 
@@ -14,10 +15,21 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from dicomnode.domain.conditions import explain
+from dicomnode.domain.rules import parse_condition
 from dicomnode.domain.study import Element
 from dicomnode.errors import CannotDecode
 from dicomnode.imaging.attributes import SEQUENCE_DEPTH_MOST, SEQUENCE_ITEMS_MOST, header_of, keyword_vrs, read_header
 
+ASKS = parse_condition(
+    {
+        "any": [
+            {"Modality": "CT", "SliceThickness": {"between": [0, 5]}, "PatientName": {"matches": "^A"}},
+            {"StudyDate": {"at_least": "2020"}, "PatientAge": {"at_least": 18}, "StudyTime": {"at_most": "12:00"}},
+            {"PixelSpacing": {"at_most": 1}, "SeriesDescription": {"contains": "torso"}, "Rows": 512},
+        ]
+    }
+)
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
@@ -184,6 +196,8 @@ def test_every_real_file_gives_a_header_or_a_named_refusal() -> None:
             continue
         read += 1
         assert all(isinstance(element.values, tuple) for element in header.values()), path
+        explanation = explain(ASKS, header, {})
+        (explanation.words() + json.dumps(explanation.document(), allow_nan=False, ensure_ascii=False)).encode()
     # MANIFEST.md: 588 files with texts, archives and label maps among them
     assert read > 500
     assert refused < 60

@@ -128,6 +128,8 @@ WRONG: list[tuple[Any, str, str]] = [
     ({"(0019,10)": "x"}, "when", "private tag"),
     ({"RequestAttributesSequence.NumberOfInstances": 3}, "when", "no attribute's keyword"),
     ({"Modality": True}, "when.Modality", "quote"),
+    ({"Modality": "C\0T"}, "when.Modality", "control characters"),
+    ({"Modality": {"contains": "\ud800"}}, "when.Modality.contains", "control characters"),
     ({"Modality": None}, "when.Modality", "neither text nor a number"),
     ({"Modality": []}, "when.Modality", "empty"),
     ({"Modality": {}}, "when.Modality", "an operator is needed"),

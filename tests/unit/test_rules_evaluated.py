@@ -71,7 +71,17 @@ def _combined(explanation: Explanation) -> bool:
 def test_the_clauses_combine_to_the_decision(condition: Condition, header: Header) -> None:
     explanation = explain(condition, header, {})
     assert _combined(explanation) == explanation.holds
-    assert json.loads(json.dumps(explanation.document()))["holds"] == explanation.holds
+    assert explanation.document()["holds"] == explanation.holds
+
+
+@given(conditions(), headers())
+def test_what_is_kept_suits_every_database(condition: Condition, header: Header) -> None:
+    """PostgreSQL takes neither NUL nor lone surrogates nor NaN, and a reason is no place for a long text."""
+    explanation = explain(condition, header, {})
+    kept = explanation.words() + json.dumps(explanation.document(), allow_nan=False, ensure_ascii=False)
+    kept.encode("utf-8")
+    assert "\0" not in kept
+    assert "x" * 300 not in kept
 
 
 def _with_others_turned_over(explanation: Explanation, deciding: list[int]) -> bool:
