@@ -40,7 +40,7 @@ TRANSFER_SYNTAXES = frozenset(
 """Every transfer syntax of the standard in which a data set can be stored, the retired ones too."""
 
 _HEAD_BYTES = 1 << 16  # the first attributes are nearly always in here
-_INFLATED_MOST_BYTES = 1 << 24  # a deflated data set's header is read no further: it may be a bomb
+_INFLATED_MOST_BYTES = 1 << 22  # a deflated data set's header is read no further: it may be a bomb
 # What pydicom raises on bytes that are no data set; a warning is one where warnings are errors
 _UNREADABLE = (
     EOFError,

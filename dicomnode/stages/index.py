@@ -284,7 +284,6 @@ class Indexer:
         while self._wait():
             try:
                 self._round()
-                self._failures = 0
             except Exception as error:  # noqa: BLE001 a job loop: whatever the database says, images stay in the spool
                 self._postpone(error)
             with self._changed:
@@ -312,13 +311,22 @@ class Indexer:
         if self._stories:
             self._tell(self._stories[0])
             self._stories.popleft()
+            self._failures = 0
         elif not self._todo:
             self._leftovers(LEFTOVERS_EVERY_S)
         elif isinstance(end := self._todo[0], AssociationEnd):
-            self._stories.extend(association_stories(end, self._tallies.pop(end.association, {})))
-            self._todo.popleft()
+            self._conclude(end)
         else:
             self._index(self._next_batch())
+
+    def _conclude(self, end: AssociationEnd) -> None:
+        """Tells of an association, or later when an instance of it is still to be tried again."""
+        with self._changed:
+            if any(isinstance(item, Arrival) and item.association == end.association for item in self._todo):
+                self._todo.rotate(-1)
+            else:
+                self._stories.extend(association_stories(end, self._tallies.pop(end.association, {})))
+                self._todo.popleft()
 
     def _next_batch(self) -> list[Arrival]:
         with self._changed:
@@ -341,6 +349,7 @@ class Indexer:
         for _ in batch:
             self._todo.popleft()
         self._most = min(self._most * 2, BATCH_MOST)
+        self._failures = 0
 
     def _filed(self, arrival: Arrival) -> ReceivedInstance | None:
         """None when there is nothing to index: it is done already, or the disk has spoilt it."""

@@ -1,0 +1,92 @@
+"""What adapters/dimse/reactor.py assumes of pynetdicom's and pydicom's private parts.
+
+When an upgrade breaks one of these, read reactor.py beside the new version before mending the test.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import pynetdicom
+from pydicom._uid_dict import UID_dictionary
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+
+from dicomnode.encoding.part10 import TRANSFER_SYNTAXES
+
+
+def test_the_version_is_the_one_that_was_read() -> None:
+    assert pynetdicom.__version__.split(".")[:2] == ["3", "0"]
+
+
+def test_the_upper_layer_has_the_parts_that_are_stepped() -> None:
+    dul = Association(AE(), "acceptor").dul
+    for name in ("event_queue", "to_provider_queue", "to_user_queue", "_recv_pdu", "artim_timer", "_idle_timer"):
+        assert hasattr(dul, name), name
+    assert dul._kill_thread is False
+    assert dul.state_machine.current_state == "Sta1"
+    for name in ("_process_recv_primitive", "_is_transport_event", "_read_pdu_data", "_decode_pdu", "kill_dul"):
+        assert callable(getattr(DULServiceProvider, name)), name
+    assert list(inspect.signature(DULServiceProvider.receive_pdu).parameters) == ["self", "wait", "timeout"]
+
+
+def test_the_dul_sleeps_only_in_what_is_replaced() -> None:
+    """A new sleep or thread in what we still use would bring the polling back."""
+    for method in ("_process_recv_primitive", "_is_transport_event", "_read_pdu_data", "_send", "send_pdu"):
+        assert "sleep" not in inspect.getsource(getattr(DULServiceProvider, method)), method
+
+
+def test_a_pdu_comes_from_two_reads_of_the_socket_and_goes_to_decode_pdu() -> None:
+    source = inspect.getsource(DULServiceProvider._read_pdu_data)
+    assert source.count("self.socket.recv(") == 2
+    assert "self._decode_pdu(bytestream)" in source
+
+
+def test_the_association_has_the_parts_that_are_replaced() -> None:
+    association = Association(AE(), "acceptor")
+    assert not association._dul_ready.is_set()
+    assert association._accepted_cx == {}
+    assert association._server is None
+    for name in ("_bind_defaults", "_run_reactor", "_serve_request", "run_reactor", "kill", "abort"):
+        assert callable(getattr(Association, name)), name
+    assert "self._run_reactor()" in inspect.getsource(Association.run_reactor)
+    assert all(callable(evt.get_default_handler(event)) for event in evt._INTERVENTION_EVENTS)
+
+
+def test_a_message_takes_its_data_set_through_write() -> None:
+    assert "self.data_set).write(data[1:])" in inspect.getsource(DIMSEMessage.decode_msg)
+    assert "if self.message is None" in inspect.getsource(DIMSEServiceProvider.receive_primitive)
+
+
+def test_the_socket_and_the_server_have_the_parts_that_are_replaced() -> None:
+    assert isinstance(AssociationSocket.ready, property)
+    for name in ("recv", "_shutdown_socket"):
+        assert callable(getattr(AssociationSocket, name)), name
+    for name in ("server_bind", "get_request", "service_actions", "shutdown", "server_close"):
+        assert callable(getattr(AssociationServer, name)), name
+    assert "_create_association" in inspect.getsource(RequestHandler.handle)
+
+
+def test_every_transfer_syntax_that_pydicom_can_name_is_there() -> None:
+    assert set(UID_dictionary) >= TRANSFER_SYNTAXES
+    for uid in (
+        "",
+        ".1",
+        ".1.99",
+        ".2",
+        ".4.50",
+        ".4.70",
+        ".4.80",
+        ".4.90",
+        ".4.201",
+        ".4.110",
+        ".4.107",
+        ".5",
+        ".8.1",
+    ):
+        assert f"1.2.840.10008.1.2{uid}" in TRANSFER_SYNTAXES
+    assert not any("1.2.840.10008.1.2.7" in uid for uid in TRANSFER_SYNTAXES)
