@@ -50,6 +50,7 @@ def encode_segmentation(labels: LabelMap, plan: VolumePlan, card: ModelCard, mad
         uids = result_uids("SEG", series_uid, card, made, content)
         segmentation = _segmentation(labels, sources, uids, plan, card, made)
         sources.mend(segmentation)
+        sources.set_character_set(segmentation)
         segmentation.setdefault("ContentCreatorName", None)  # type 2 (PS3.3 10.9), which highdicom leaves out
         _make_repeatable(segmentation, made)
     return segmentation
@@ -83,7 +84,7 @@ def _segmentation(
         omit_empty_frames=True,
         contributing_equipment=contributing_equipment(card, made),
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        specific_character_set=sources.character_set,
+        specific_character_set=None,
         content_date=moment.date(),
         content_time=moment.time(),
         series_date=moment.date(),

@@ -72,6 +72,11 @@ class SourceFrames:
                 self._mend_item(item)
         _without_repeats(dataset)
 
+    def set_character_set(self, dataset: Dataset) -> None:
+        """highdicom takes no empty first term, which says that the default repertoire comes first (PS3.5 6.1.2.4)."""
+        if self.character_set is not None:
+            dataset.SpecificCharacterSet = self.character_set
+
     def _mend_item(self, item: Dataset) -> None:
         found = self.references.get(str(item.get("ReferencedSOPInstanceUID", "")))
         if found is None:

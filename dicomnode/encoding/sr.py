@@ -70,6 +70,7 @@ def encode_report(
         uids = result_uids("SR", text(plan.first, "SeriesInstanceUID"), card, made, _digest(statistics, segmentation))
         report = _report(evidence, _content(statistics, plan, card, made, segmentation), uids, plan, card, made)
         sources.mend(report)
+        sources.set_character_set(report)
         set_creation(report, made)
         _complete(report, card, made)
     return report
@@ -101,7 +102,7 @@ def _report(
         previous_versions=[_previous(p) for p in made.predecessors] or None,
         contributing_equipment=contributing_equipment(card, made),
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        specific_character_set=evidence[-1].get("SpecificCharacterSet"),
+        specific_character_set=None,
         series_description=series_description(card, "SR"),
         content_date=moment.date(),
         content_time=moment.time(),

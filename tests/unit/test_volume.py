@@ -8,7 +8,7 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage, SegmentationStorage
@@ -58,6 +58,7 @@ def test_a_shear_that_no_gantry_makes_is_refused() -> None:
     assert refused(classic(6, tilt_degrees=50)).reason == "misaligned-slices"
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.floats(-0.0499, 0.0499), min_size=5, max_size=20), st.floats(0.6, 10))
 def test_positions_rounded_to_a_tenth_of_a_millimetre_are_one_volume(noise: list[float], step: float) -> None:
     series = headers_at([k * step + off for k, off in enumerate(noise)])
@@ -65,6 +66,7 @@ def test_positions_rounded_to_a_tenth_of_a_millimetre_are_one_volume(noise: list
     assert plan_volume(series).geometry.shape[0] == len(noise)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(5, 40), st.data())
 def test_any_slice_taken_out_is_missed(count: int, data: st.DataObject) -> None:
     gone = data.draw(st.integers(1, count - 2))
