@@ -334,7 +334,7 @@ class DcmQrScp(Server):
             "HostTable BEGIN\nHostTable END\nVendorTable BEGIN\nVendorTable END\n"
             f"AETable BEGIN\n{self.ae_title} {self.received} RW (500, 1024mb) ANY\nAETable END\n"
         )
-        return [str(program), "--single-process", "--config", str(configuration)]
+        return [str(program), "--config", str(configuration)]
 
     def ready(self) -> bool:
         return _listens(self.dicom_port)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -103,40 +103,46 @@ class StorageScu:
         ae.connection_timeout, ae.acse_timeout = limits.connect_s, limits.association_s
         ae.dimse_timeout, ae.network_timeout = response_timeout_s, None
         watch = _Watch(limits.stall_s)
-        started = time.monotonic()
-        try:
-            association = ae.associate(
-                address.host,
-                address.port,
-                contexts=list(contexts),
-                ae_title=address.ae_title,
-                evt_handlers=watch.handlers,
-            )
-        except OSError as error:  # the name did not resolve, or no socket was left
-            raise DestinationUnavailable(f"{address}: {no_connection_words(error)}") from error
-        if not association.is_established:
-            _raise_not_established(address, association, watch, time.monotonic() - started, limits)
-        try:
-            yield Call(str(address), association, watch, response_timeout_s)
-        finally:
-            association.release()
-
-
-class _Socket(AssociationSocket):
-    """pynetdicom leaves a socket open whose peer is gone: its shutdown raises, and it skips the close."""
-
-    def _shutdown_socket(self) -> None:
-        held = self.socket
-        super()._shutdown_socket()
-        if held is not None:
-            held.close()
+        with closing(ae):
+            started = time.monotonic()
+            try:
+                association = ae.associate(
+                    address.host,
+                    address.port,
+                    contexts=list(contexts),
+                    ae_title=address.ae_title,
+                    evt_handlers=watch.handlers,
+                )
+            except OSError as error:  # the name did not resolve, or no socket was left
+                raise DestinationUnavailable(f"{address}: {no_connection_words(error)}") from error
+            if not association.is_established:
+                _raise_not_established(address, association, watch, time.monotonic() - started, limits)
+            try:
+                yield Call(str(address), association, watch, response_timeout_s)
+            finally:
+                association.release()
 
 
 class _Requestor(AE):
-    """An AE whose sockets close. The method is pynetdicom's own; without it sockets close when collected."""
+    """An AE that closes what it opened: pynetdicom drops sockets unclosed when a connection fails or breaks.
+
+    `_create_socket` is pynetdicom's own; were it gone, sockets would close when they are collected.
+    """
+
+    def __init__(self, ae_title: str) -> None:
+        super().__init__(ae_title)
+        self._opened: list[socket.socket] = []
 
     def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> AssociationSocket:
-        return _Socket(assoc, address=address)
+        made = super()._create_socket(assoc, address, tls_args)
+        if made.socket is not None:
+            made.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._opened.append(made.socket)
+        return made
+
+    def close(self) -> None:
+        for opened in self._opened:
+            opened.close()
 
 
 @dataclass
@@ -155,7 +161,6 @@ class _Watch:
         self.connected = True
         connection = event.assoc.dul.socket
         if connection is not None and connection.socket is not None:
-            connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.socket.settimeout(self.stall_s)
 
     def _received(self, event: Event) -> None:
