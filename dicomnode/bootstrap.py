@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dicomnode.stages.deliver import DestinationSink
     from dicomnode.stages.receive import ReceiveStage
 
-# Adapters are imported where they are built: `dicomnode rules list` must not wait for torch, nor the receiver hold it.
+# Adapters are imported where they are built: `dicomnode rules list` must not wait for torch, nor a receiver hold it.
 
 
 def prepare_home(settings: Settings) -> None:
