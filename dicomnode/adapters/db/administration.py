@@ -25,6 +25,10 @@ def rules(session: Session) -> list[RuleRevision]:
     return [_rule(row) for row in session.scalars(sa.select(RuleRow).where(RuleRow.in_force).order_by(RuleRow.name))]
 
 
+def enabled_rules(session: Session) -> list[RuleRevision]:
+    return [rule for rule in rules(session) if rule.document.get("enabled", True)]
+
+
 def add_rule(unit: Unit, name: str, document: Mapping[str, Any]) -> RuleRevision:
     revisions = unit.session.scalars(
         sa.select(RuleRow).where(RuleRow.name == name).order_by(RuleRow.revision).with_for_update()

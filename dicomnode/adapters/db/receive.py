@@ -101,7 +101,7 @@ def _studies(unit: Unit, instances: Sequence[ReceivedInstance], now: datetime) -
         words = f"First image of the study, from {instance.calling_ae_title} to {instance.called_ae_title}"
         _tell(unit, "study.received", words, instance, detail={"calling_ae_title": instance.calling_ae_title})
     query = sa.select(StudyRow.study_instance_uid, StudyRow.id).where(StudyRow.study_instance_uid.in_(first))
-    return dict(unit.session.execute(query).tuples().all())
+    return dict(unit.session.execute(query).all())
 
 
 def _series(

@@ -69,7 +69,7 @@ class SqlState:
 
     # route
     def enabled_rules(self) -> list[RuleRevision]:
-        return self._read(administration.rules)
+        return self._read(administration.enabled_rules)
 
     def active_model(self, name: str) -> ModelVersion | None:
         return self._read(administration.active_model, name)

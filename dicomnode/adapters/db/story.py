@@ -102,7 +102,7 @@ def _study_views(session: Session, rows: Sequence[StudyRow]) -> list[StudyView]:
 def _instance_counts(session: Session, series_ids: Sequence[int]) -> dict[int, int]:
     query = sa.select(InstanceRow.series_id, sa.func.count()).where(InstanceRow.in_use)
     counted = session.execute(query.where(InstanceRow.series_id.in_(series_ids)).group_by(InstanceRow.series_id))
-    return dict(counted.tuples().all())
+    return dict(counted.all())
 
 
 def _study_view(row: StudyRow, counts: dict[int, int]) -> StudyView:
@@ -180,4 +180,4 @@ def open_work(session: Session) -> tuple[dict[str, int], dict[str, int]]:
     """Jobs and deliveries that wait or run, each with the number of its ticket in the queue."""
     jobs = session.execute(sa.select(JobRow.id, JobRow.run).where(JobRow.state.in_(ACTIVE_JOB_STATES)))
     deliveries = sa.select(DeliveryRow.id, DeliveryRow.run).where(DeliveryRow.state.in_(OPEN_DELIVERY_STATES))
-    return dict(jobs.tuples().all()), dict(session.execute(deliveries).tuples().all())
+    return dict(jobs.all()), dict(session.execute(deliveries).all())
