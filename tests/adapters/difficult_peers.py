@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -114,6 +115,7 @@ class WebPeer:
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     read_body: bool = True
+    pause_s: float = 0.0  # after every megabyte read
     wait_for: threading.Event | None = None
     requests: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
 
@@ -138,7 +140,7 @@ class WebPeer:
         class Handler(BaseHTTPRequestHandler):
             def _answer(self) -> None:
                 length = int(self.headers.get("Content-Length", 0))
-                received = self.rfile.read(length) if peer.read_body else b""
+                received = b"".join(self._blocks(length)) if peer.read_body else b""
                 peer.requests.append((self.command, self.path, dict(self.headers), received))
                 if peer.wait_for is not None:
                     peer.wait_for.wait(20)
@@ -150,6 +152,11 @@ class WebPeer:
                     self.end_headers()
                     self.wfile.write(peer.body)
                 self.close_connection = True
+
+            def _blocks(self, length: int) -> Iterator[bytes]:
+                for start in range(0, length, 1 << 20):
+                    yield self.rfile.read(min(1 << 20, length - start))
+                    time.sleep(peer.pause_s)
 
             do_GET = do_POST = _answer
 
