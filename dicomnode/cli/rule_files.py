@@ -46,38 +46,49 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_rules(path: Path, vocabulary: Vocabulary) -> list[Rule]:
-    """The rules of a file, one a YAML document; raises InvalidRule naming the file and the place in it."""
-    documents = _documents(path)
-    if not documents:
-        raise InvalidRule("the file holds no rule", str(path))
-    return [_rule(document, path, number, vocabulary) for number, document in enumerate(documents, start=1)]
-
-
-def _documents(path: Path) -> list[Any]:
+def read_rules(path: Path, vocabulary: Vocabulary | None = None) -> list[Rule]:
+    """The rules of a file; raises InvalidRule naming the file and the place in it."""
     try:
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MOST + 1)
-        if len(content) > FILE_BYTES_MOST:
-            raise InvalidRule(f"the file is larger than {FILE_BYTES_MOST} bytes", str(path))
-        return [d for d in yaml.load_all(content.decode("utf-8-sig"), Loader=_Loader) if d is not None]
+        text = content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRule(str(error), str(path)) from error
+    if len(content) > FILE_BYTES_MOST:
+        raise InvalidRule(f"the file is larger than {FILE_BYTES_MOST} bytes", str(path))
+    return rules_in(text, str(path), vocabulary)
+
+
+def rules_in(text: str, source: str, vocabulary: Vocabulary | None = None) -> list[Rule]:
+    """The rules of a text, one a YAML document; `source` is what errors call it."""
+    documents = _documents(text, source)
+    if not documents:
+        raise InvalidRule("the file holds no rule", source)
+    return [_rule(document, source, number, vocabulary) for number, document in enumerate(documents, start=1)]
+
+
+def _documents(text: str, source: str) -> list[Any]:
+    try:
+        return [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
         raise InvalidRule(error.problem or "this is no YAML", place) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise InvalidRule(str(error), str(path)) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InvalidRule(str(error), source) from error
 
 
-def _rule(document: Any, path: Path, number: int, vocabulary: Vocabulary) -> Rule:
+def _rule(document: Any, source: str, number: int, vocabulary: Vocabulary | None) -> Rule:
     try:
         return parse_rule(document, vocabulary)
     except InvalidRule as error:
         message = str(error).removeprefix(f"{error.path}: ")
-        place = f"{path}" + (f" (rule {number})" if number > 1 else "")
+        place = source + (f" (rule {number})" if number > 1 else "")
         raise InvalidRule(message, f"{place}: {error.path}" if error.path else place) from error
 
 
 def rule_yaml(document: Any) -> str:
     """The document as YAML that read_rules reads; quoted wherever YAML 1.1 would take it for something else."""
-    return str(yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True, width=100))
+    return str(
+        yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
+    )

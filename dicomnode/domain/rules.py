@@ -219,7 +219,7 @@ def _private_in_lower_case(step: str) -> str:
 def _operand(node: Node) -> Operand:
     if isinstance(node.value, bool) or not isinstance(node.value, str | int | float):
         node.fail(f"{node.value!r} is neither text nor a number (quote text that YAML takes for something else)")
-    if isinstance(node.value, float) and not abs(node.value) < float("inf"):
+    if not isinstance(node.value, str) and not abs(node.value) < 1e300:
         node.fail("the number is not finite")
     return node.value if not isinstance(node.value, str) else _plain_text(node, most=1024)
 

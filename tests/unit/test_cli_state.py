@@ -167,6 +167,8 @@ def test_yaml_is_read_as_it_looks(screen: Screen, written: str, read: object) ->
         ("- 1\n", "not a mapping"),
         ("when: !!python/object:os.system {}\n", "rule.yaml:1:7"),
         ("\x00", "rule.yaml"),
+        ("name: " + "9" * 5000, "rule.yaml"),
+        ("[" * 5000, "rule.yaml"),
     ],
 )
 def test_files_that_are_no_rules(screen: Screen, text: str, words: str) -> None:

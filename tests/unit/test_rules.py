@@ -141,6 +141,7 @@ WRONG: list[tuple[Any, str, str]] = [
     ({"SliceThickness": {"between": [5]}}, "when.SliceThickness.between", "two values"),
     ({"SliceThickness": {"between": [5, 1]}}, "when.SliceThickness.between", "comes after"),
     ({"SliceThickness": float("nan")}, "when.SliceThickness", "not finite"),
+    ({"SliceThickness": 10**400}, "when.SliceThickness", "not finite"),
     ({"StudyDate": "last week"}, "when.StudyDate", "no date"),
     ({"StudyDate": {"at_least": "20240230"}}, "when.StudyDate.at_least", "calendar"),
     ({"StudyTime": {"at_least": "25:00"}}, "when.StudyTime.at_least", "no time"),
