@@ -50,7 +50,20 @@ _EQUIPMENT = (
     "StationName",
     "InstitutionName",
 )
-_CHECKED_VR = {"PatientBirthDate": "DA", "StudyDate": "DA", "StudyTime": "TM", "PatientAge": "AS"}
+# Left empty, or out, when the source's own value is invalid; what names the patient and the request is never
+_CHECKED_VR = {
+    "PatientBirthDate": "DA",
+    "StudyDate": "DA",
+    "StudyTime": "TM",
+    "StudyID": "SH",
+    "PatientAge": "AS",
+    "StudyDescription": "LO",
+    "IssuerOfPatientID": "LO",
+    "ManufacturerModelName": "LO",
+    "DeviceSerialNumber": "LO",
+    "StationName": "SH",
+    "InstitutionName": "LO",
+}
 _PLAIN = frozenset({CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage})
 UTF8 = "ISO_IR 192"
 
@@ -119,9 +132,9 @@ def _shared_header(plan: VolumePlan, texts: Iterable[str]) -> Dataset:
     # rounding may differ from slice to slice; the grid is one
     shared.ImageOrientationPatient = [_ds(v) for v in plan.frames[0].orientation]
     shared.PixelSpacing = [_ds(v) for v in plan.frames[0].spacing_mm]
-    shared.SliceThickness = None if plan.frames[0].thickness_mm is None else _ds(plan.frames[0].thickness_mm)
-    step = float(plan.geometry.affine[:3, 0] @ plan.geometry.normal)
-    shared.SpacingBetweenSlices = _ds(abs(step))
+    step = abs(float(plan.geometry.affine[:3, 0] @ plan.geometry.normal))
+    shared.SliceThickness = _ds(plan.frames[0].thickness_mm or step)
+    shared.SpacingBetweenSlices = _ds(step)
     _lossy(source, shared)
     return shared
 
@@ -201,12 +214,21 @@ def _sequences(dataset: Dataset) -> Iterator[Sequence[Dataset]]:
 
 def _without_repeats(dataset: Dataset) -> None:
     """Lists of instances name each once, however many of its frames were used."""
-    lists = [(dataset, "SourceImageSequence")]
-    lists += [(series, "ReferencedInstanceSequence") for series in dataset.get("ReferencedSeriesSequence", [])]
-    for holder, keyword in lists:
+    for holder, keyword in _lists_of_instances(dataset):
         if keyword in holder:
             by_uid = {str(item.ReferencedSOPInstanceUID): item for item in holder[keyword].value}
             setattr(holder, keyword, list(by_uid.values()))
+
+
+def _lists_of_instances(dataset: Dataset) -> Iterator[tuple[Dataset, str]]:
+    """A SEG's source images and common instance references, an SR's evidence."""
+    yield dataset, "SourceImageSequence"
+    for series in dataset.get("ReferencedSeriesSequence", []):
+        yield series, "ReferencedInstanceSequence"
+    for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
+        for study in dataset.get(keyword, []):
+            for series in study.ReferencedSeriesSequence:
+                yield series, "ReferencedSOPSequence"
 
 
 def source_series_number(plan: VolumePlan) -> int | None:

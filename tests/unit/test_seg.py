@@ -226,7 +226,13 @@ def test_the_spacing_between_slices_is_along_the_normal() -> None:
     measures = written(seg).SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     assert float(measures.SpacingBetweenSlices) == pytest.approx(2.5, abs=1e-5)
     assert plan.geometry.spacing_mm[0] == pytest.approx(2.5 / np.cos(np.radians(18.5)), abs=1e-5)
-    assert tuple(
-        float(v)
-        for v in written(seg).SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient
-    ) == AXIAL
+    assert (
+        tuple(
+            float(v)
+            for v in written(seg)
+            .SharedFunctionalGroupsSequence[0]
+            .PlaneOrientationSequence[0]
+            .ImageOrientationPatient
+        )
+        == AXIAL
+    )

@@ -1,0 +1,242 @@
+"""The gate before delivery catches every way in which a good result can be broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from pydicom import Dataset
+
+from dicomnode.encoding.check import check_report, check_segmentation
+from dicomnode.encoding.results import encode_results
+from dicomnode.errors import NonConformant
+from dicomnode.imaging.measure import measure
+from dicomnode.imaging.volume import plan_volume
+from tests.made_results import CARD, MADE, result, two_fs
+from tests.made_series import classic, enhanced, pixels
+
+Break = Callable[[Dataset], object]
+
+
+def deleted(keyword: str) -> Break:
+    return lambda d: d.__delattr__(keyword)
+
+
+def given(keyword: str, value: object) -> Break:
+    return lambda d: d.__setattr__(keyword, value)
+
+
+def frame(d: Dataset, number: int = 0) -> Dataset:
+    group: Dataset = d.PerFrameFunctionalGroupsSequence[number]
+    return group
+
+
+def source_of(d: Dataset) -> Dataset:
+    source: Dataset = frame(d).DerivationImageSequence[0].SourceImageSequence[0]
+    return source
+
+
+def shared(d: Dataset) -> Dataset:
+    group: Dataset = d.SharedFunctionalGroupsSequence[0]
+    return group
+
+
+def set_in(item: Callable[[Dataset], Dataset], keyword: str, value: object) -> Break:
+    return lambda d: setattr(item(d), keyword, value)
+
+
+def repeat_frame(d: Dataset) -> None:
+    d.PerFrameFunctionalGroupsSequence[1] = d.PerFrameFunctionalGroupsSequence[0]
+
+
+SEGMENTATION = [
+    *[(deleted(k), k) for k in ("SOPInstanceUID", "SeriesNumber", "ManufacturerModelName", "DeviceSerialNumber")],
+    *[
+        (given(k, ""), k)
+        for k in ("Manufacturer", "SoftwareVersions", "ContentDate", "ContentLabel", "FrameOfReferenceUID")
+    ],
+    *[(deleted(k), k) for k in ("PatientID", "PatientSex", "AccessionNumber", "StudyID", "ContentCreatorName")],
+    (deleted("PixelData"), "PixelData"),
+    (given("ContributingEquipmentSequence", []), "ContributingEquipmentSequence"),
+    (given("Modality", "CT"), "modality CT"),
+    (given("SOPClassUID", "1.2.840.10008.5.1.4.1.1.2"), "SOP class"),
+    (given("SeriesInstanceUID", "not.a.uid"), "is no UID"),
+    (given("SOPInstanceUID", "1." * 40 + "1"), "is no UID"),
+    (lambda d: setattr(d, "SOPInstanceUID", str(d.SeriesInstanceUID)), "share a UID"),
+    (lambda d: setattr(d, "SOPInstanceUID", str(source_of(d).ReferencedSOPInstanceUID)), "of a source image"),
+    (lambda d: setattr(d, "SeriesInstanceUID", str(d.ReferencedSeriesSequence[0].SeriesInstanceUID)), "own series"),
+    (given("StudyInstanceUID", "1.2.3"), "another study"),
+    (given("PatientID", "P-2"), "PatientID differs"),
+    (given("PatientName", "Somebody^Else"), "PatientName differs"),
+    (given("AccessionNumber", "A-2"), "AccessionNumber differs"),
+    (given("FrameOfReferenceUID", "1.2.3"), "FrameOfReferenceUID differs"),
+    (given("Rows", 11), "11 × 16 pixels"),
+    (
+        set_in(lambda d: shared(d).PlaneOrientationSequence[0], "ImageOrientationPatient", [0, 1, 0, 1, 0, 0]),
+        "differs",
+    ),
+    (set_in(lambda d: shared(d).PixelMeasuresSequence[0], "PixelSpacing", [0.8, 0.81]), "PixelSpacing"),
+    (lambda d: shared(d).__delattr__("PixelMeasuresSequence"), "PixelSpacing None"),
+    (set_in(lambda d: frame(d).PlanePositionSequence[0], "ImagePositionPatient", [0, 0, 0]), "frame 1 lies at"),
+    (lambda d: frame(d).__delattr__("PlanePositionSequence"), "frame 1 lies at None"),
+    (set_in(source_of, "ReferencedSOPInstanceUID", "1.2.3"), "no slice of the source"),
+    (set_in(source_of, "ReferencedFrameNumber", 2), "no slice of the source"),
+    (lambda d: frame(d).__delattr__("DerivationImageSequence"), "names 0 source images"),
+    (set_in(lambda d: frame(d).SegmentIdentificationSequence[0], "ReferencedSegmentNumber", 3), "segment 3"),
+    (lambda d: frame(d).__delattr__("SegmentIdentificationSequence"), "segment None"),
+    (repeat_frame, "repeats segment 1"),
+    (given("ReferencedSeriesSequence", [Dataset()]), "source's series alone"),
+    (
+        set_in(lambda d: d.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0], "ReferencedSOPClassUID", "1.2"),
+        "under that SOP class",
+    ),
+    (given("NumberOfFrames", 4), "NumberOfFrames is 4"),
+    (lambda d: setattr(d, "PixelData", d.PixelData[:-2]), "bytes of pixel data"),
+    (lambda d: setattr(d, "PixelData", d.PixelData + b"\0\0"), "bytes of pixel data"),
+    (set_in(lambda d: d.SegmentSequence[1], "SegmentNumber", 3), "numbered 3"),
+    (set_in(lambda d: d.SegmentSequence[1], "SegmentLabel", ""), "SegmentLabel of segment 2"),
+    (lambda d: setattr(d.SegmentSequence[1], "TrackingUID", d.SegmentSequence[0].TrackingUID), "Tracking UID"),
+    (
+        set_in(lambda d: d.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0], "CodeValue", ""),
+        "SegmentedPropertyTypeCodeSequence of segment 1 has no code",
+    ),
+]
+
+
+def broken(dataset: Dataset | None, spoil: Break) -> Dataset:
+    assert dataset is not None
+    spoil(dataset)
+    return dataset
+
+
+@pytest.mark.parametrize(("spoil", "words"), SEGMENTATION, ids=[w for _, w in SEGMENTATION])
+@pytest.mark.filterwarnings("ignore:.*Invalid value for VR UI|.*The value length:UserWarning")
+def test_a_broken_segmentation_is_refused(spoil: Break, words: str) -> None:
+    plan, _, seg, _ = result()
+    with pytest.raises(NonConformant, match=words):
+        check_segmentation(broken(seg, spoil), plan)
+
+
+def container(d: Dataset) -> Dataset:
+    [found] = [c for c in d.ContentSequence if c.ConceptNameCodeSequence[0].CodeValue == "126010"]
+    return found
+
+
+def group(d: Dataset) -> Dataset:
+    first: Dataset = container(d).ContentSequence[0]
+    return first
+
+
+def item(code: str, inside: Callable[[Dataset], Dataset] = group) -> Callable[[Dataset], Dataset]:
+    def find(d: Dataset) -> Dataset:
+        return next(c for c in inside(d).ContentSequence if c.ConceptNameCodeSequence[0].CodeValue == code)
+
+    return find
+
+
+def without(code: str, inside: Callable[[Dataset], Dataset]) -> Break:
+    def spoil(d: Dataset) -> None:
+        kept = [c for c in inside(d).ContentSequence if c.ConceptNameCodeSequence[0].CodeValue != code]
+        inside(d)["ContentSequence"].value.clear()
+        inside(d)["ContentSequence"].value.extend(kept)
+
+    return spoil
+
+
+def top(d: Dataset) -> Dataset:
+    return d
+
+
+VOLUME = "118565006"
+
+REPORT = [
+    *[(deleted(k), k) for k in ("CompletionFlag", "ContentSequence", "PerformedProcedureCodeSequence", "PatientID")],
+    (given("CurrentRequestedProcedureEvidenceSequence", []), "CurrentRequestedProcedureEvidenceSequence"),
+    (given("PatientID", "P-2"), "PatientID differs"),
+    (given("DeviceSerialNumber", ""), "DeviceSerialNumber"),
+    (set_in(lambda d: d.ConceptNameCodeSequence[0], "CodeValue", "1"), "title"),
+    (without("126010", top), "no Measurement Group"),
+    (without("125007", container), "no Measurement Group"),
+    (without("121005", top), "Observer Type"),
+    (without("121058", top), "Procedure reported"),
+    (without("121049", top), "Language"),
+    (without("112039", group), "Tracking Identifier"),
+    (without("112040", group), "Tracking Unique Identifier"),
+    (without("121191", group), "neither references a segment nor"),
+    (lambda d: item(VOLUME)(d).__delattr__("MeasuredValueSequence"), "has no value"),
+    (lambda d: item(VOLUME)(d).MeasuredValueSequence[0].__delattr__("NumericValue"), "has no value"),
+    (
+        set_in(lambda d: item(VOLUME)(d).MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0], "CodeValue", ""),
+        "no UCUM code",
+    ),
+    (
+        set_in(
+            lambda d: item(VOLUME)(d).MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0],
+            "CodingSchemeDesignator",
+            "SCT",
+        ),
+        "no UCUM code",
+    ),
+    (
+        set_in(lambda d: item("121191")(d).ReferencedSOPSequence[0], "ReferencedSOPInstanceUID", "1.2.3"),
+        "is not the segmentation",
+    ),
+    (
+        set_in(lambda d: item("121191")(d).ReferencedSOPSequence[0], "ReferencedSegmentNumber", 9),
+        "references segment 9",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spoil", "words"), REPORT, ids=[w for _, w in REPORT])
+def test_a_broken_report_is_refused(spoil: Break, words: str) -> None:
+    plan, _, seg, sr = result()
+    with pytest.raises(NonConformant, match=words):
+        check_report(broken(sr, spoil), plan, seg)
+
+
+def test_a_report_on_a_segmentation_that_was_never_made_is_refused() -> None:
+    plan, _, _, sr = result()
+    with pytest.raises(NonConformant, match="does not exist"):
+        check_report(sr, plan, None)
+
+
+def test_a_report_in_the_segmentations_series_is_refused() -> None:
+    plan, _, seg, sr = result()
+    assert seg is not None
+    sr.SeriesInstanceUID = seg.SeriesInstanceUID
+    with pytest.raises(NonConformant, match="share a series"):
+        check_report(sr, plan, seg)
+
+
+def test_evidence_without_the_segmentation_is_refused() -> None:
+    plan, _, seg, sr = result()
+    [study] = sr.CurrentRequestedProcedureEvidenceSequence
+    study.ReferencedSeriesSequence = [
+        s for s in study.ReferencedSeriesSequence if s.SeriesInstanceUID == plan.first.SeriesInstanceUID
+    ]
+    with pytest.raises(NonConformant, match="not in CurrentRequestedProcedureEvidenceSequence"):
+        check_report(sr, plan, seg)
+
+
+def test_a_frame_of_a_multi_frame_source_must_be_named() -> None:
+    plan, _, seg, _ = result([enhanced()])
+    assert seg is not None
+    del source_of(seg).ReferencedFrameNumber
+    with pytest.raises(NonConformant, match="which frame of the multi-frame instance"):
+        check_segmentation(seg, plan)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_good_results_pass_and_come_as_files(empty: bool) -> None:
+    plan = plan_volume(classic())
+    labels = two_fs(plan.geometry.shape) * np.uint8(not empty)
+    statistics = measure(labels, pixels(plan.geometry.shape), plan.geometry, plan.rescale, [1, 2])
+
+    results = encode_results(labels, statistics, plan, CARD, MADE)
+
+    assert [r.kind for r in results] == (["SR"] if empty else ["SEG", "SR"])
+    for r in results:
+        assert r.content[128:132] == b"DICM"
+        assert r.sop_instance_uid.encode() in r.content
