@@ -83,7 +83,11 @@ class RawScu:
         self.accepted: dict[int, str] = {}
         self.max_pdu_bytes = 0
         self._message_id = 0
-        self._associate(contexts or {1: (CT, [IMPLICIT])}, calling, called)
+        try:
+            self._associate(contexts or {1: (CT, [IMPLICIT])}, calling, called)
+        except (Rejected, Closed):
+            self.peer.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -128,6 +132,10 @@ class RawScu:
         if kind == 0x07:
             raise Closed("A-ABORT")
         return kind, body
+
+    def read_until_closed(self) -> None:
+        while True:
+            self.read_pdu()
 
     def _read(self, count: int) -> bytes:
         content = b""

@@ -9,10 +9,9 @@ import inspect
 
 import pynetdicom
 from pydicom._uid_dict import UID_dictionary
-from pynetdicom import AE, evt
+from pynetdicom import AE, evt, fsm
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
@@ -57,9 +56,10 @@ def test_the_association_has_the_parts_that_are_replaced() -> None:
     assert all(callable(evt.get_default_handler(event)) for event in evt._INTERVENTION_EVENTS)
 
 
-def test_a_message_takes_its_data_set_through_write() -> None:
-    assert "self.data_set).write(data[1:])" in inspect.getsource(DIMSEMessage.decode_msg)
-    assert "if self.message is None" in inspect.getsource(DIMSEServiceProvider.receive_primitive)
+def test_messages_come_through_receive_primitive_and_leave_through_the_queue() -> None:
+    assert "dul.assoc.dimse.receive_primitive(" in inspect.getsource(fsm.DT_2)
+    assert DIMSEServiceProvider(Association(AE(), "acceptor")).msg_queue.empty()
+    assert "self.msg_queue.get(" in inspect.getsource(DIMSEServiceProvider.get_msg)
 
 
 def test_the_socket_and_the_server_have_the_parts_that_are_replaced() -> None:

@@ -13,19 +13,18 @@ from __future__ import annotations
 import logging
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from io import BytesIO
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import DIMSEMessage
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
@@ -34,7 +33,11 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.5  # how often timers, and what other threads ask for, are looked at while the peer is silent
 _P_DATA_TF = 0x04  # PS3.8 9.3.5
-_COMMAND_LAST_FRAGMENT = b"\x03"  # PS3.8 E.2
+_COMMAND, _LAST = 0x01, 0x02  # bits of the message control header, PS3.8 E.2
+_COMMAND_LAST_FRAGMENT = bytes([_COMMAND | _LAST])
+_COMMAND_MOST_BYTES = 1 << 16
+_C_STORE_RQ = b"\x01\x00"  # Command Field, PS3.7 E.1
+_NO_DATA_SET = b"\x01\x01"  # Command Data Set Type, PS3.7 E.1
 _CONTROL_PDU_MOST_BYTES = 1 << 20  # an A-ASSOCIATE-RQ may be longer than a P-DATA-TF
 _UNLIMITED_PDU_MOST_BYTES = 1 << 28
 
@@ -98,23 +101,94 @@ class PDataPdu:
         return primitive
 
 
-class Pieces(BytesIO):
-    """A data set being received: keeps the pieces instead of joining them."""
+@dataclass(frozen=True, slots=True)
+class StoreRequest:
+    """A C-STORE-RQ (PS3.7 9.3.1.1) as it came: what its parameters are worth is decided later."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.chunks: list[memoryview] = []
+    message_id: int | None
+    sop_class_uid: str
+    sop_instance_uid: str
+    chunks: list[memoryview] = field(default_factory=list)
 
-    def write(self, piece: Any) -> int:
-        self.chunks.append(memoryview(piece))
-        return len(piece)
+
+def command_elements(command_set: bytes) -> dict[int, bytes]:
+    """Group 0's values by element number (PS3.7 6.3.1: implicit VR little endian); raises ValueError."""
+    elements: dict[int, bytes] = {}
+    offset = 0
+    while offset < len(command_set):
+        if len(command_set) < offset + 8:
+            raise ValueError("the command set ends within an element")
+        group, number, length = struct.unpack_from("<HHL", command_set, offset)
+        offset += 8 + length
+        if group != 0 or offset > len(command_set):
+            raise ValueError("the command set has an element that is none of its own, or a longer one than fits")
+        elements[number] = command_set[offset - length : offset]
+    return elements
+
+
+def store_request(elements: dict[int, bytes]) -> StoreRequest:
+    message_id = elements.get(0x0110, b"")
+    return StoreRequest(
+        message_id=int.from_bytes(message_id, "little") if len(message_id) == 2 else None,
+        sop_class_uid=_uid(elements.get(0x0002, b"")),
+        sop_instance_uid=_uid(elements.get(0x1000, b"")),
+    )
+
+
+def _uid(value: bytes) -> str:
+    return value.decode("ascii", "replace").rstrip("\0 ")
 
 
 class PiecewiseDimse(DIMSEServiceProvider):
+    """Takes C-STORE requests itself, their data sets in pieces; every other message is pynetdicom's."""
+
+    def __init__(self, assoc: Association) -> None:
+        super().__init__(assoc)
+        self._command = bytearray()
+        self._storing: StoreRequest | None = None
+
     def receive_primitive(self, primitive: P_DATA) -> None:
-        if self.message is None:
-            self.message = DIMSEMessage()
-            self.message.data_set = Pieces()
+        try:
+            for context_id, value in primitive.presentation_data_value_list:
+                self._take(context_id, value[0], memoryview(value)[1:])
+        except ValueError as error:
+            log.warning("%s sent an invalid message: %s", self.assoc.requestor.ae_title, error)
+            self.dul.event_queue.put("Evt19")  # unrecognised or invalid PDU: A-ABORT
+
+    def _take(self, context_id: int, control: int, fragment: memoryview) -> None:
+        if control & _COMMAND:
+            self._take_command(context_id, control, fragment)
+        elif self._storing is not None:
+            self._storing.chunks.append(fragment)
+            if control & _LAST:
+                self._finish(context_id)
+        else:
+            self._pass_on(context_id, bytes([control]) + fragment)
+
+    def _take_command(self, context_id: int, control: int, fragment: memoryview) -> None:
+        self._command += fragment
+        if len(self._command) > _COMMAND_MOST_BYTES:
+            raise ValueError("the command set does not end")
+        if control & _LAST:
+            command, self._command = bytes(self._command), bytearray()
+            self._begin(context_id, command)
+
+    def _begin(self, context_id: int, command: bytes) -> None:
+        elements = command_elements(command)
+        if elements.get(0x0100) != _C_STORE_RQ:
+            self._pass_on(context_id, _COMMAND_LAST_FRAGMENT + command)
+            return
+        self._storing = store_request(elements)
+        if elements.get(0x0800) == _NO_DATA_SET:
+            self._finish(context_id)
+
+    def _finish(self, context_id: int) -> None:
+        request, self._storing = self._storing, None
+        self.msg_queue.put((context_id, cast("Any", request)))
+
+    def _pass_on(self, context_id: int, value: bytes) -> None:
+        primitive = P_DATA()
+        primitive.presentation_data_value_list.append((context_id, value))
         super().receive_primitive(primitive)
 
 
@@ -184,7 +258,7 @@ class SteppedAssociation(Association):
     def __init__(
         self,
         ae: ApplicationEntity,
-        on_c_store: Callable[[Association, C_STORE, int], bytes],
+        on_c_store: Callable[[Association, StoreRequest, int], bytes],
         on_end: Callable[[Association], None],
     ) -> None:
         super().__init__(ae, "acceptor")
@@ -251,10 +325,10 @@ class SteppedAssociation(Association):
         self.kill()
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
-        """C-STORE goes straight to its handler, also when its SOP class is private or a parameter is missing."""
-        if not isinstance(msg, C_STORE):
+        """C-STORE goes straight to its handler, also when its SOP class is private or a parameter is wrong."""
+        if not isinstance(msg, StoreRequest):
             super()._serve_request(msg, context_id)
-        elif context_id not in self._accepted_cx or msg.MessageID is None:
+        elif context_id not in self._accepted_cx or msg.message_id is None:
             log.warning("%s sent a C-STORE that cannot be answered", self.requestor.ae_title)
             self.is_aborted = True
             self.abort()

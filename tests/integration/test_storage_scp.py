@@ -1,0 +1,454 @@
+"""The Storage SCP over loopback sockets: with bare bytes, with pynetdicom and with dcmtk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pynetdicom import AE, StoragePresentationContexts
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from dicomnode.adapters.dimse import reactor
+from dicomnode.adapters.dimse.storage_scp import StorageSCP
+from dicomnode.adapters.instance_store import FolderInstanceStore
+from dicomnode.adapters.system_clock import SystemClock
+from dicomnode.encoding.part10 import TRANSFER_SYNTAXES, data_set_offset
+from dicomnode.ports import Spooled
+from dicomnode.stages.index import AssociationEnd
+from dicomnode.stages.receive import ReceivedDataSet, ReceiveStage
+from tests.raw_scu import CT, EXPLICIT, IMPLICIT, Closed, RawScu, Rejected, data_set, uid
+from tests.recorder import Recorder
+
+PRIVATE = "1.3.46.670589.11.0.0.12.1"
+FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+
+
+class Node:
+    """A receiver without a database: store, indexer, listener."""
+
+    def __init__(self, root: Path, **options: object) -> None:
+        self.store = FolderInstanceStore(root)
+        self.state = Recorder()
+        self.stage = ReceiveStage(self.store, self.state, SystemClock())  # type: ignore[arg-type]
+        settings = {"host": "127.0.0.1", "port": 0, "ae_title": "NODE", **options}
+        self.scp = StorageSCP(self.stage, **settings)  # type: ignore[arg-type]
+
+    def kept(self) -> list[bytes]:
+        """The data sets in their places."""
+        assert self.stage.indexer.flush(20)
+        files = [path.read_bytes() for path in sorted(self.store.path("instances").rglob("*.dcm"))]
+        return [file[data_set_offset(file) :] for file in files]
+
+
+@contextmanager
+def running(root: Path, **options: object) -> Iterator[Node]:
+    node = Node(root, **options)
+    node.stage.indexer.start()
+    with node.scp:
+        yield node
+    node.stage.indexer.stop()
+    node.store.close()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    with running(tmp_path / "store") as node:
+        yield node
+
+
+def explicit_data_set(order: str, instance: str) -> bytes:
+    out = b""
+    for tag, value in (((8, 22), CT), ((8, 24), instance), ((32, 13), "1.2.3"), ((32, 14), "1.2.3.4")):
+        raw = uid(value)
+        out += b"".join(n.to_bytes(2, order) for n in tag) + b"UI" + len(raw).to_bytes(2, order) + raw  # type: ignore[arg-type]
+    return out
+
+
+def encoded(syntax: str, instance: str) -> bytes:
+    if syntax == IMPLICIT:
+        return data_set(instance)
+    content = explicit_data_set("big" if syntax.endswith("1.2.2") else "little", instance)
+    if syntax.endswith((".1.99", ".4.95", ".4.205")):
+        deflater = zlib.compressobj(wbits=-15)
+        return deflater.compress(content) + deflater.flush()
+    return content
+
+
+# ------------------------------------------------------------------------------------------------ associations
+
+
+def test_c_echo_is_answered(node: Node) -> None:
+    ae = AE(ae_title="ECHO")
+    ae.add_requested_context(Verification)
+    association = ae.associate("127.0.0.1", node.scp.port)
+    assert association.is_established
+    assert association.send_c_echo().Status == 0x0000
+    association.release()
+
+
+@pytest.mark.parametrize(
+    ("calling", "called", "reason"),
+    [("CT1", "OTHER", (1, 1, 7)), ("CT9", "NODE", (1, 1, 3)), ("CT1", "NODE", None), ("CT2", "NODE", None)],
+)
+def test_ae_titles_can_be_restricted(
+    tmp_path: Path, calling: str, called: str, reason: tuple[int, int, int] | None
+) -> None:
+    options = {"check_called_ae_title": True, "allowed_calling_ae_titles": ("CT1", "CT2")}
+    with running(tmp_path, **options) as node:
+        if reason is None:
+            with RawScu(node.scp.port, calling=calling, called=called) as scu:
+                assert scu.store(data_set()).status == 0
+        else:
+            with pytest.raises(Rejected) as caught:
+                RawScu(node.scp.port, calling=calling, called=called)
+            assert caught.value.reason == reason
+    assert node.state.messages("association.aborted") == []
+
+
+def test_an_association_too_many_is_rejected_for_now(tmp_path: Path) -> None:
+    with running(tmp_path, max_associations=1) as node, RawScu(node.scp.port) as first:
+        with pytest.raises(Rejected) as caught:
+            RawScu(node.scp.port)
+        assert caught.value.reason == (2, 3, 2)
+        assert first.store(data_set()).status == 0
+
+
+def test_what_cannot_be_stored_is_not_accepted_and_the_requestors_order_of_syntaxes_is_kept(node: Node) -> None:
+    contexts = {
+        1: (CT, ["1.2.840.10008.1.2.4.90", IMPLICIT]),
+        3: (FIND, [IMPLICIT]),
+        5: (CT, ["1.2.3.4.5.6"]),
+        7: (PRIVATE, ["1.2.3.4.5.6", EXPLICIT]),
+        9: ("1.2.840.10008.1.3.10", [EXPLICIT]),
+    }
+    with RawScu(node.scp.port, contexts) as scu:
+        assert scu.accepted == {1: "1.2.840.10008.1.2.4.90", 7: EXPLICIT}
+
+
+def test_our_longest_pdu_is_announced(tmp_path: Path) -> None:
+    with running(tmp_path, max_pdu_bytes=65536) as node, RawScu(node.scp.port) as scu:
+        assert scu.max_pdu_bytes == 65536
+
+
+# ----------------------------------------------------------------------------------------------------- storing
+
+
+def test_every_transfer_syntax_is_kept_byte_for_byte(node: Node) -> None:
+    sent = {}
+    for number, syntax in enumerate(sorted(TRANSFER_SYNTAXES)):
+        instance = f"1.2.3.4.{number}"
+        sent[instance] = encoded(syntax, instance)
+        with RawScu(node.scp.port, {1: (CT, [syntax])}) as scu:
+            assert scu.accepted == {1: syntax}
+            assert scu.store(sent[instance], instance).status == 0, syntax
+    assert sorted(node.kept()) == sorted(sent.values())
+    assert {row.transfer_syntax_uid for row in node.state.rows.values()} == TRANSFER_SYNTAXES
+
+
+def test_every_storage_sop_class_and_private_and_unknown_ones_are_kept(node: Node) -> None:
+    classes = [*(str(context.abstract_syntax) for context in StoragePresentationContexts), PRIVATE, "1.2.3.4.9"]
+    for first in range(0, len(classes), 100):
+        some = classes[first : first + 100]
+        with RawScu(node.scp.port, {2 * n + 1: (one, [IMPLICIT]) for n, one in enumerate(some)}) as scu:
+            for n, sop_class in enumerate(some):
+                instance = f"1.9.{first + n}"
+                answer = scu.store(data_set(instance, sop_class=sop_class), instance, sop_class, 2 * n + 1)
+                assert (answer.status, answer.sop_instance_uid) == (0, instance), sop_class
+    assert len(node.kept()) == len(classes)
+    assert {row.sop_class_uid for row in node.state.rows.values()} == set(classes)
+
+
+@pytest.mark.parametrize("size", [0, 1, 131_060, 131_072, 131_090, 3_000_001])
+def test_data_sets_of_any_size_are_kept(node: Node, size: int) -> None:
+    tail = b"\xe0\x7f\x10\x00" + size.to_bytes(4, "little") + bytes(i % 251 for i in range(size))
+    with RawScu(node.scp.port) as scu:
+        assert scu.store(data_set(tail=tail)).status == 0
+    assert node.kept() == [data_set(tail=tail)]
+
+
+def test_fragments_of_any_size_are_joined(node: Node) -> None:
+    content = data_set(tail=b"\xe0\x7f\x10\x00\x0a\0\0\0" + b"0123456789")
+    with RawScu(node.scp.port) as scu:
+        command = scu.command(CT, "1.2.3.4.5")
+        scu.send_fragment(1, 0x01, command[:10])
+        scu.send_fragment(1, 0x03, command[10:])
+        for i in range(len(content)):
+            scu.send_fragment(1, 0x00, content[i : i + 1])
+        scu.send_fragment(1, 0x02, b"")
+        assert scu.answer().status == 0
+    assert node.kept() == [content]
+
+
+def test_a_duplicate_is_success_and_other_content_is_kept_beside(node: Node) -> None:
+    first, other = data_set(), data_set(tail=b"\x00\x40\x01\x00\x04\0\0\0abcd")
+    with RawScu(node.scp.port, calling="CT1") as scu:
+        assert [scu.store(content).status for content in (first, first, other)] == [0, 0, 0]
+    assert sorted(node.kept()) == sorted([first, other])
+    assert len(node.state.messages("instance.conflict")) == 1
+    assert node.state.messages("association.released") == [
+        "association from CT1 released: 3 instances (1 here already, 1 with other content than before)"
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------- refusing
+
+
+def test_refusals_say_why_and_the_association_goes_on(node: Node) -> None:
+    with RawScu(node.scp.port) as scu:
+        missing = scu.store(data_set(study=""))
+        assert (missing.status, missing.comment, missing.offending) == (
+            0xC000,
+            "Study Instance UID is missing",
+            (0x0020000D,),
+        )
+        assert scu.store(data_set(study="../../../../tmp/x")).status == 0xC000
+        assert scu.store(b"").status == 0xC000
+        assert scu.store(os.urandom(50_000)).status == 0xC000
+        assert scu.store(data_set("1.2.9")).status == 0xA900
+        assert scu.store(data_set(sop_class="1.2.840.10008.5.1.4.1.1.4")).status == 0xA900
+        assert scu.store(data_set("../1"), "../1").status == 0xC000
+        assert scu.store(data_set("1.2.8"), "").status == 0xA900
+        assert scu.store(data_set("1." * 40 + "1"), "1." * 40 + "1").status == 0xC000
+        assert scu.store(data_set()).status == 0
+    assert node.kept() == [data_set()]
+    (event,) = node.state.events
+    assert event.message == "association from RAW released: 1 instance; 9 instances of it refused"
+
+
+def test_a_full_disk_is_out_of_resources_and_it_goes_on_when_there_is_room(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with RawScu(node.scp.port) as scu:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "writev", full)
+            answer = scu.store(data_set())
+        assert (answer.status, answer.comment) == (0xA700, "cannot be stored: No space left on device")
+        assert scu.store(data_set()).status == 0
+    assert node.kept() == [data_set()]
+
+
+class Stub:
+    """A Receiver of the test's own."""
+
+    def __init__(self, accept: Callable[[ReceivedDataSet], None]) -> None:
+        self.accept = accept
+        self.ends: list[AssociationEnd] = []
+
+    def association_ended(self, end: AssociationEnd) -> None:
+        self.ends.append(end)
+
+
+def test_a_bug_is_a_processing_failure_and_no_more() -> None:
+    def bug(raw: ReceivedDataSet) -> None:
+        raise KeyError("patient name")
+
+    stub = Stub(bug)
+    with StorageSCP(stub, host="127.0.0.1", port=0, ae_title="NODE") as scp, RawScu(scp.port) as scu:
+        answer = scu.store(data_set())
+        assert answer.status == 0x0110
+        assert "patient" not in answer.comment
+        assert scu.store(data_set()).status == 0x0110
+
+
+def test_success_is_not_said_before_the_instance_is_safe() -> None:
+    safe = threading.Event()
+    stub = Stub(lambda raw: None if safe.wait(20) else pytest.fail("never safe"))
+    with StorageSCP(stub, host="127.0.0.1", port=0, ae_title="NODE") as scp, RawScu(scp.port) as scu:
+        scu.begin(data_set(), "1.2.3.4.5")
+        scu.peer.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            scu.peer.recv(1)
+        scu.peer.settimeout(20)
+        safe.set()
+        assert scu.answer().status == 0
+
+
+def test_c_store_succeeds_while_the_database_is_down(node: Node) -> None:
+    node.state.down = True
+    with RawScu(node.scp.port) as scu:
+        assert scu.store(data_set()).status == 0
+    assert not node.stage.indexer.flush(0.1)
+    node.state.down = False
+    assert node.kept() == [data_set()]
+
+
+# ------------------------------------------------------------------------------------------- what peers do wrong
+
+
+def half_an_instance(scu: RawScu) -> None:
+    scu.send_fragment(1, 0x03, scu.command(CT, "1.2.3.4.5"))
+    scu.send_fragment(1, 0x00, data_set()[:40])
+
+
+def test_an_abort_in_mid_transfer_keeps_nothing_and_disturbs_nobody(node: Node) -> None:
+    with RawScu(node.scp.port) as other:
+        scu = RawScu(node.scp.port, calling="CT1")
+        half_an_instance(scu)
+        scu.abort()
+        scu = RawScu(node.scp.port, calling="CT2")
+        half_an_instance(scu)
+        scu.peer.close()  # no A-ABORT: a cable that was pulled
+        assert other.store(data_set()).status == 0
+    assert node.kept() == [data_set()]
+    assert sorted(node.state.messages("association.aborted")) == [
+        "association from CT1 aborted: nothing kept",
+        "association from CT2 aborted: nothing kept",
+    ]
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x04\0\0\0\0\x04\0\0\0\x02",  # a data value longer than its PDU
+        b"\x04\0\0\0\0\x06\0\0\0\0\x01\x03",  # an empty one
+        b"\x04\0\0\0\0\x0e\0\0\0\x0a\x01\x03" + b"\xff" * 8,  # no command set
+        b"\x04\0\xff\xff\xff\xff" + b"\0" * 100,  # 4 GB
+        b"\x01\0\0\0\0\x04\0\0\0\0",  # A-ASSOCIATE-RQ again, and broken
+        b"\x09\0\0\0\0\0",  # no such PDU
+        b"\x06\0\0\0\0\x04\0\0\0\0",  # A-RELEASE-RP out of the blue
+    ],
+)
+def test_rubbish_on_an_association_ends_that_association_only(node: Node, rubbish: bytes) -> None:
+    scu = RawScu(node.scp.port)
+    scu.peer.sendall(rubbish)
+    with pytest.raises(Closed):
+        scu.read_until_closed()
+    scu.peer.close()
+    with RawScu(node.scp.port) as scu:
+        assert scu.store(data_set()).status == 0
+
+
+def test_rubbish_instead_of_an_association_is_survived(node: Node) -> None:
+    for rubbish in (b"", b"\x01", b"\x16\x03\x01\x02\x00" * 50, b"\x01\0\0\0\0\x08" + b"\xff" * 8):
+        with socket.create_connection(("127.0.0.1", node.scp.port)) as peer:
+            peer.sendall(rubbish)
+    with RawScu(node.scp.port) as scu:
+        assert scu.store(data_set()).status == 0
+
+
+def test_a_peer_that_falls_silent_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reactor, "TICK_S", 0.05)
+    with running(tmp_path, idle_timeout_s=0.2) as node:
+        scu = RawScu(node.scp.port)
+        half_an_instance(scu)
+        with pytest.raises(Closed):
+            scu.read_pdu()
+        scu.peer.close()
+
+
+# ------------------------------------------------------------------------------------- several at once, and ends
+
+
+def test_four_senders_at_once(node: Node) -> None:
+    def send(sender: int) -> list[int]:
+        with RawScu(node.scp.port, calling=f"CT{sender}") as scu:
+            return [scu.store(large(f"1.5.{sender}.{n}", n), f"1.5.{sender}.{n}").status for n in range(25)]
+
+    def large(instance: str, n: int) -> bytes:
+        return data_set(instance, tail=b"\xe0\x7f\x10\x00\xa0\x86\1\0" + bytes([n]) * 100_000)
+
+    with ThreadPoolExecutor(4) as pool:
+        statuses = [status for answers in pool.map(send, range(4)) for status in answers]
+    assert statuses == [0] * 100
+    assert len(set(node.kept())) == 100
+    assert len(node.state.messages("association.released")) == 4
+
+
+def test_two_listeners_share_a_port_and_one_takes_over_when_the_other_ends(tmp_path: Path) -> None:
+    with running(tmp_path / "a", reuse_port=True) as first:
+        with running(tmp_path / "b", reuse_port=True, port=first.scp.port) as second:
+            for n in range(20):
+                with RawScu(first.scp.port) as scu:
+                    assert scu.store(data_set(f"1.6.{n}"), f"1.6.{n}").status == 0
+            assert len(first.kept()) + len(second.kept()) == 20
+        before = len(first.kept())
+        with RawScu(first.scp.port) as scu:
+            assert scu.store(data_set("1.6.99"), "1.6.99").status == 0
+        assert len(first.kept()) == before + 1
+
+
+def test_a_port_that_is_taken_is_an_error(node: Node) -> None:
+    with pytest.raises(OSError, match="in use"):
+        StorageSCP(node.stage, host="127.0.0.1", port=node.scp.port, ae_title="NODE").start()
+
+
+def test_stopping_lets_the_running_association_end(tmp_path: Path) -> None:
+    with running(tmp_path) as node:
+        scu = RawScu(node.scp.port)
+        assert scu.store(data_set("1.2.1"), "1.2.1").status == 0
+        stopping = threading.Thread(target=node.scp.stop)
+        stopping.start()
+        assert scu.store(data_set("1.2.2"), "1.2.2").status == 0
+        scu.release()
+        scu.peer.close()
+        stopping.join(20)
+        assert not stopping.is_alive()
+        with pytest.raises(OSError, match="refused"):
+            RawScu(node.scp.port)
+        assert len(node.kept()) == 2
+
+
+def test_stopping_cuts_off_an_association_that_does_not_end(node: Node) -> None:
+    scu = RawScu(node.scp.port)
+    node.scp.stop(timeout_s=0.1)
+    with pytest.raises(Closed):
+        scu.read_pdu()
+    scu.peer.close()
+
+
+# ----------------------------------------------------------------------------------------------------- kill -9
+
+_VICTIM = """
+import sys
+from pathlib import Path
+from dicomnode.adapters.dimse.storage_scp import StorageSCP
+from dicomnode.adapters.instance_store import FolderInstanceStore
+from dicomnode.adapters.system_clock import SystemClock
+from dicomnode.stages.receive import ReceiveStage
+stage = ReceiveStage(FolderInstanceStore(Path(sys.argv[1])), None, SystemClock())  # its indexer never starts
+scp = StorageSCP(stage, host="127.0.0.1", port=0, ae_title="NODE")
+scp.start()
+print(scp.port, flush=True)
+"""
+
+
+def test_what_was_acknowledged_outlives_kill_9_between_spool_and_index(tmp_path: Path) -> None:
+    victim = subprocess.Popen([sys.executable, "-c", _VICTIM, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert victim.stdout is not None
+        port = int(victim.stdout.readline())
+        with RawScu(port, calling="CT1") as scu:
+            for n in range(3):
+                assert scu.store(data_set(f"1.7.{n}"), f"1.7.{n}").status == 0
+        living = FolderInstanceStore(tmp_path)
+        assert list(living.spooled()) == []  # the owner lives: hands off
+        living.close()
+        scu = RawScu(port)
+        half_an_instance(scu)
+    finally:
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+        assert victim.stdout is not None
+        victim.stdout.close()
+    scu.peer.close()
+    with running(tmp_path) as node:
+        assert node.kept() == [data_set(f"1.7.{n}") for n in range(3)]
+        assert {row.calling_ae_title for row in node.state.rows.values()} == {"CT1"}
+        left: list[Spooled] = list(node.store.spooled())
+        assert left == []
+    assert list((tmp_path / "spool").iterdir()) == []
