@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from pydicom import Dataset
+from pydicom.uid import CTImageStorage
 
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.encoding.check import check_report, check_segmentation
@@ -13,8 +15,8 @@ from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.provenance import Provenance
 from dicomnode.encoding.seg import LabelMap, encode_segmentation
 from dicomnode.encoding.sr import encode_report
-from dicomnode.imaging.measure import SegmentStatistics
-from dicomnode.imaging.volume import VolumePlan
+from dicomnode.imaging.measure import SegmentStatistics, measure
+from dicomnode.imaging.volume import VolumePlan, plan_volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +55,23 @@ def _encoded(kind: str, dataset: Dataset) -> EncodedResult:
         series_instance_uid=str(dataset.SeriesInstanceUID),
         content=to_part10_bytes(dataset),
     )
+
+
+def warm_up(card: ModelCard, made: Provenance) -> None:
+    """Encodes a made-up result and drops it: highdicom's tables are read then, and not in the first study's time."""
+    plan = plan_volume([_made_up_header(k) for k in range(3)])
+    labels = np.ones(plan.geometry.shape, dtype=np.uint8)
+    values = np.zeros(plan.geometry.shape, dtype=np.int16)
+    numbers = [segment.number for segment in card.segments]
+    encode_results(labels, measure(labels, values, plan.geometry, plan.rescale, numbers), plan, card, made)
+
+
+def _made_up_header(k: int) -> Dataset:
+    header = Dataset()
+    header.SOPClassUID, header.SOPInstanceUID, header.Modality = CTImageStorage, f"2.25.3.{k}", "CT"
+    header.StudyInstanceUID, header.SeriesInstanceUID, header.FrameOfReferenceUID = "2.25.1", "2.25.2", "2.25.4"
+    header.ImagePositionPatient, header.ImageOrientationPatient = [0, 0, k], [1, 0, 0, 0, 1, 0]
+    header.PixelSpacing, header.Rows, header.Columns = [1, 1], 8, 8
+    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 1
+    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    return header

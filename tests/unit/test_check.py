@@ -9,7 +9,7 @@ import pytest
 from pydicom import Dataset
 
 from dicomnode.encoding.check import check_report, check_segmentation
-from dicomnode.encoding.results import encode_results
+from dicomnode.encoding.results import encode_results, warm_up
 from dicomnode.errors import NonConformant
 from dicomnode.imaging.measure import measure
 from dicomnode.imaging.volume import plan_volume
@@ -240,3 +240,7 @@ def test_good_results_pass_and_come_as_files(empty: bool) -> None:
     for r in results:
         assert r.content[128:132] == b"DICM"
         assert r.sop_instance_uid.encode() in r.content
+
+
+def test_warming_up_needs_no_series() -> None:
+    warm_up(CARD, MADE)
