@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dicomnode.stages.complete import Completer
     from dicomnode.stages.deliver import DestinationSink
     from dicomnode.stages.receive import ReceiveStage
+    from dicomnode.stages.work import Work
 
 # Adapters are imported where they are built: `dicomnode rules list` must not wait for torch, nor a receiver hold it.
 
@@ -149,17 +150,21 @@ def completer(settings: Settings, state: SqlState) -> Completer:
     return Completer(state, RouteStage(state, instance_store(settings), clock), clock, settings.quiet_period_s)
 
 
-def job_engine(settings: Settings, state: SqlState, engine: TritonEngine | InProcessEngine) -> DbosJobEngine:
-    from dicomnode.adapters.queue.engine import DbosJobEngine
+def work(settings: Settings, engine: TritonEngine | InProcessEngine) -> Work:
     from dicomnode.stages.deliver import DeliverStage
     from dicomnode.stages.encode import EncodeStage
     from dicomnode.stages.infer import InferStage
     from dicomnode.stages.work import Work
 
     store, clock = instance_store(settings), SystemClock()
-    work = Work(
+    return Work(
         InferStage(store, engine, clock, settings.inference_timeout_s),
         EncodeStage(store, clock, device_serial_number=settings.ae_title),
         DeliverStage(result_sink(settings), store),
     )
+
+
+def job_engine(settings: Settings, state: SqlState, work: Work) -> DbosJobEngine:
+    from dicomnode.adapters.queue.engine import DbosJobEngine
+
     return DbosJobEngine(settings.sqlalchemy_url, state, work)

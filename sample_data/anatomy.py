@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from sample_data.canvas import Canvas, Field, Grid, Mask, smooth_noise
+from sample_data.canvas import Canvas, Field, Grid, Mask, Point, Vector, smooth_noise
 from sample_data.patient import Patient
 from sample_data.skeleton import chest_shell, paint_skeleton
 from sample_data.tissue import T
@@ -146,9 +147,7 @@ def _lung_vessels(canvas: Canvas, patient: Patient) -> None:
         canvas.ellipsoid(T.LUNG_VESSEL, spot, [patient.rng.uniform(3, 12)] * 3, over=(T.LUNG,))
 
 
-def _branch(
-    canvas: Canvas, patient: Patient, start: np.ndarray, direction: np.ndarray, radius: float, depth: int
-) -> None:
+def _branch(canvas: Canvas, patient: Patient, start: Vector, direction: Vector, radius: float, depth: int) -> None:
     direction = direction / np.linalg.norm(direction)
     stop = start + direction * patient.rng.uniform(18, 34)
     canvas.tube(T.LUNG_VESSEL, [start, stop], radius, over=(T.LUNG,), end_radius=radius * 0.8)
@@ -275,9 +274,7 @@ def _bowel(canvas: Canvas, patient: Patient) -> None:
         )
 
 
-def _hose(
-    canvas: Canvas, patient: Patient, path: list[np.ndarray] | list[tuple[float, float, float]], radius: float
-) -> None:
+def _hose(canvas: Canvas, patient: Patient, path: Sequence[Point], radius: float) -> None:
     """A stretch of bowel: its wall, and what each part of it holds."""
     canvas.tube(T.GUT, path, radius, over=_ABDOMEN)
     for start, stop in itertools.pairwise(path):

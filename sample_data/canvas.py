@@ -15,6 +15,7 @@ import numpy.typing as npt
 Mask = npt.NDArray[np.bool_]
 Field = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float64]
+Point = Sequence[float] | Vector  # x, y, z in mm
 Shape = Callable[[Field, Field, Field], Mask]
 
 
@@ -116,7 +117,7 @@ class Canvas:
     def tube(
         self,
         code: int,
-        points: Sequence[Sequence[float]],
+        points: Sequence[Point],
         radius: float,
         over: Sequence[int] = (),
         end_radius: float | None = None,

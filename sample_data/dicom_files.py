@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from dicomnode.domain.identifiers import deterministic_uid
 from sample_data.protocols import Protocol
@@ -36,7 +37,7 @@ def new_instance(uids: StudyUids, series: str, number: int, sop_class: str) -> D
     """Patient, study, equipment and SOP common; the file meta information."""
     ds = Dataset()
     ds.SpecificCharacterSet = "ISO_IR 192"
-    ds.SOPClassUID, ds.SOPInstanceUID = sop_class, uids.uid(series, str(number))
+    ds.SOPClassUID, ds.SOPInstanceUID = UID(sop_class), UID(uids.uid(series, str(number)))
     _patient_and_study(ds, uids)
     ds.SeriesInstanceUID, ds.FrameOfReferenceUID = uids.uid(series), uids.uid("frame of reference")
     ds.Modality, ds.PositionReferenceIndicator, ds.PatientPosition = "CT", "", "HFS"
@@ -104,7 +105,7 @@ def _technique(ds: Dataset, protocol: Protocol) -> None:
         ds.ContrastBolusAgent, ds.ContrastBolusRoute = "IODINATED CONTRAST", "IV"
 
 
-def set_pixels(ds: Dataset, stored: np.ndarray) -> None:
+def set_pixels(ds: Dataset, stored: npt.NDArray[np.int16]) -> None:
     """Image Pixel Module (PS3.3 C.7.6.3) from (row, column) or (frame, row, column) int16."""
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.Rows, ds.Columns = stored.shape[-2:]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sample_data.canvas import Canvas, Field, Mask
+from sample_data.canvas import Canvas, Field, Mask, Shape
 from sample_data.patient import Patient
 from sample_data.tissue import T
 
@@ -194,7 +194,7 @@ def _pelvis(canvas: Canvas, patient: Patient) -> None:
         ramus = (side * 12.0, -42.0 * patient.depth, -368.0)
         ischium = (side * 58.0, 62.0 * patient.depth, -395.0)
         for path in ([(hip[0] - side * 22, -8.0, -345.0), ramus], [hip, ischium], [ischium, ramus]):
-            _shaft(canvas, path, 9.5, 2.2)  # type: ignore[arg-type]
+            _shaft(canvas, path, 9.5, 2.2)
     canvas.ellipsoid(T.CARTILAGE, (0, -42 * patient.depth, -368), (4, 10, 18))
 
 
@@ -209,15 +209,20 @@ def _iliac_wing(canvas: Canvas, patient: Patient, side: int) -> None:
     """Part of the shell of an ellipsoid: a bowl that opens to the front and the middle."""
     centre, radii = (side * 56.0, 5.0, -262.0), np.array([62.0 * patient.width, 82.0 * patient.depth, 82.0])
 
-    def bowl(thick: float) -> object:
+    def bowl(thick: float) -> Shape:
         def inside(x: Field, y: Field, z: Field) -> Mask:
             p = [(c - o) / r for c, o, r in zip((x, y, z), centre, radii, strict=True)]
             rho = np.sqrt(p[0] ** 2 + p[1] ** 2 + p[2] ** 2)
-            mask: Mask = (np.abs(rho - 1) * 70 < thick) & (side * p[0] > -0.1) & (p[1] > -0.75) & (p[2] < 0.80)
-            return mask & (p[2] > -0.85)
+            mask: Mask = (
+                (np.abs(rho - 1) * 70 < thick)
+                & (side * p[0] > -0.1)
+                & (p[1] > -0.75)
+                & (np.abs(p[2] + 0.025) < 0.825)
+            )
+            return mask
 
         return inside
 
     low, high = np.array(centre) - radii * 1.2, np.array(centre) + radii * 1.2
     for code, thick in ((T.CORTEX, 6.5), (T.MARROW, 4.0)):
-        canvas.paint(code, list(low), list(high), bowl(thick))  # type: ignore[arg-type]
+        canvas.paint(code, list(low), list(high), bowl(thick))

@@ -1,7 +1,7 @@
 """Random training samples: a piece of an invented or real patient, scanned by a random scanner.
 
-Every sample depends on the seed and its index alone. Samples are (right→left … see `to_ras`) in RAS order,
-at the working grid's spacing, with the classes of `tissue.CLASSES`.
+Every sample depends on the seed and its index alone. Samples are in RAS order,
+at the working grid's spacing, with the classes of `shown_classes`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from scipy import ndimage
 from torch.utils.data import IterableDataset
 
 from sample_data.anatomy import Setting, paint_patient
-from sample_data.canvas import Field, Grid, Vector, smooth_noise
+from sample_data.canvas import Field, Grid, Vector
 from sample_data.real import Labels, RealVolume, total_segmentator_example
-from sample_data.tissue import PHASES, T, class_map, hounsfield
+from sample_data.tissue import CLASSES, PHASES, T, class_map, hounsfield
 
 SPACING_MM = 2.5
 WINDOW = (96, 96, 96)  # RAS
 HU_FROM = (-1000.0, 1000.0)
-_CROP = (80, 96, 96)  # (z, y, x) of a training sample
-_REAL_SHARE = 0.25
+_CROP = (64, 88, 88)  # (z, y, x) of a training sample
+_REAL_SHARE = 0.3
 _PER_PATIENT = 10
 
 
@@ -35,6 +35,11 @@ class Sample:
 
     hu: Field
     classes: Labels
+
+
+def shown_classes(classes: Labels) -> Labels:
+    """Classes of `tissue.CLASSES` with the organs as part of the body: what the network learns."""
+    return np.where(classes > CLASSES.index("body"), CLASSES.index("body"), classes).astype(np.uint8)
 
 
 def training_patient(seed: int) -> Labels:
@@ -69,14 +74,14 @@ def phantom_sample(rng: np.random.Generator, patient: Labels) -> Sample:
     labels = ndimage.affine_transform(patient, matrix, offset, _CROP, order=0, cval=int(T.AIR))
     grid = Grid((0, 0, 0), (SPACING_MM,) * 3, _CROP)
     hu = hounsfield(labels, grid, str(rng.choice(list(PHASES))), rng, spread=1.5)
-    return Sample(hu, class_map(labels))
+    return Sample(hu, shown_classes(class_map(labels)))
 
 
 def real_sample(rng: np.random.Generator, volume: RealVolume) -> Sample:
     assert volume.labels is not None
     matrix, offset = place(rng, volume.hu.shape, SPACING_MM / volume.spacing_mm[0])
     hu = ndimage.affine_transform(volume.hu, matrix, offset, _CROP, order=1, cval=-1000.0)
-    classes = ndimage.affine_transform(volume.labels, matrix, offset, _CROP, order=0)
+    classes = ndimage.affine_transform(shown_classes(volume.labels), matrix, offset, _CROP, order=0)
     return Sample(hu, classes)
 
 
@@ -213,4 +218,4 @@ def _real_is_there() -> bool:
     return (REAL_DATA / "nifti" / "totalsegmentator" / "example_ct_sm.nii.gz").exists()
 
 
-__all__ = ["HU_FROM", "SPACING_MM", "WINDOW", "Sample", "Samples", "scaled", "smooth_noise", "to_ras"]
+__all__ = ["HU_FROM", "SPACING_MM", "WINDOW", "Sample", "Samples", "scaled", "to_ras"]

@@ -32,7 +32,10 @@ _DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.
 # Encodings of other kinds than PS3.5's binary data sets, and real-time video (PS3.22), which C-STORE does not carry
 _NOT_FOR_STORAGE = ("1.2.840.10008.1.2.6.", "1.2.840.10008.1.2.7.", "1.2.840.10008.1.20")
 
-TRANSFER_SYNTAXES = frozenset(
+# JPEG XL and Deflated Image Frame, which pydicom 3.0 cannot name yet (pynetdicom teaches it when it is imported)
+_NEWER = frozenset(f"1.2.840.10008.1.2.{end}" for end in ("4.110", "4.111", "4.112", "8.1"))
+
+TRANSFER_SYNTAXES = _NEWER | frozenset(
     uid
     for uid, entry in UID_dictionary.items()
     if entry[1] == "Transfer Syntax" and not uid.startswith(_NOT_FOR_STORAGE)

@@ -15,7 +15,7 @@ from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR, keyword_dict, keyword_for_tag
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 from pydicom.valuerep import PersonName
@@ -34,7 +34,6 @@ UNKNOWN_BYTES_MOST = 1024
 _BULK = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "OB or OW"})
 _NUMBERS = frozenset({"DS", "IS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"})
 _LONG_TEXT = frozenset({"ST", "LT", "UT", "UR"})  # PS3.5 6.2: these hold one value, backslash included
-_BROKEN = (BytesLengthException, *UNREADABLE)
 
 
 @cache
@@ -52,7 +51,7 @@ def read_header(path: Path) -> Header:
             return {**header_of(dataset.file_meta), **header_of(dataset)}
         except InvalidDicomError as error:
             raise CannotDecode(f"{path.name} is no DICOM Part 10 file") from error
-        except (OSError, *_BROKEN) as error:
+        except (OSError, *UNREADABLE) as error:
             raise CannotDecode(f"the header of {path.name} cannot be read: {printable(str(error))}") from error
 
 
@@ -76,7 +75,7 @@ def _name(dataset: Dataset, tag: BaseTag) -> str:
         return ""
     try:
         creator = str(dataset[tag.group, tag.element >> 8].value).strip(" \0")
-    except _BROKEN:
+    except UNREADABLE:
         return ""
     return f"({tag.group:04x},{tag.element & 0xFF:02x},{creator})" if creator else ""
 
@@ -85,7 +84,7 @@ def _element(dataset: Dataset, tag: BaseTag, encodings: list[str], depth: int) -
     raw = dataset.get_item(tag)
     try:
         return _converted(dataset[tag], depth)
-    except _BROKEN:
+    except UNREADABLE:
         return _as_it_lies(raw, encodings) if isinstance(raw, RawDataElement) else None
 
 
@@ -142,7 +141,7 @@ def _as_it_lies(raw: RawDataElement, encodings: list[str]) -> Element | None:
         return None
     try:
         text = decode_bytes(raw.value, encodings, set())
-    except _BROKEN:
+    except UNREADABLE:
         text = raw.value.decode("latin-1")
     parts = (text.strip(" \0"),) if vr in _LONG_TEXT else _split(text)
     return Element(vr, tuple(_number(p) if vr in _NUMBERS else p for p in parts if p))
@@ -170,5 +169,5 @@ def _encodings(dataset: Dataset) -> list[str]:
     """Of Specific Character Set (PS3.3 C.12.1.1.2), the default repertoire when it makes no sense."""
     try:
         return convert_encodings(dataset.get("SpecificCharacterSet", "ISO_IR 6"))
-    except _BROKEN:
+    except UNREADABLE:
         return ["iso8859"]

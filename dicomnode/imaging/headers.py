@@ -17,7 +17,7 @@ from typing import Any
 
 import pydicom
 from pydicom import Dataset, config
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from dicomnode.errors import CannotDecode
 
@@ -32,6 +32,7 @@ UNREADABLE = (
     EOFError,
     RecursionError,
     struct.error,
+    BytesLengthException,
 )
 
 _lock = threading.Lock()

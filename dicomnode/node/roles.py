@@ -54,10 +54,13 @@ def receiver(settings: Settings, name: str, stop: threading.Event) -> None:
 def worker(settings: Settings, name: str, stop: threading.Event) -> None:
     state = bootstrap.state(settings)
     completer = bootstrap.completer(settings, state)
-    with bootstrap.inference_engine(settings) as engine, bootstrap.job_engine(settings, state, engine):
+    with bootstrap.inference_engine(settings) as engine:
+        work = bootstrap.work(settings, engine)
         models = _Models(state, engine)
+        work.warm_up(state.models())
         models.prepare()
         with (
+            bootstrap.job_engine(settings, state, work),
             _Loop("complete", lambda: completer.run(stop, COMPLETE_POLL_S), stop) as completing,
             _Loop("models", lambda: models.run(stop), stop) as preparing,
         ):

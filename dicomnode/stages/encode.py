@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
-
-from pydicom import Dataset
 
 from dicomnode import __version__
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.result import StoredResult
-from dicomnode.encoding.check import check_report, check_segmentation
-from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.provenance import Predecessor, Provenance
-from dicomnode.encoding.seg import encode_segmentation
-from dicomnode.encoding.sr import encode_report
+from dicomnode.encoding.results import EncodedResult, encode_results, warm_up
 from dicomnode.imaging.measure import SegmentStatistics, measure
-from dicomnode.ports import Clock, InstanceStore, JobWork
+from dicomnode.ports import Clock, InstanceStore, JobWork, ModelVersion
 from dicomnode.stages.infer import Inference
 
 
@@ -33,52 +29,42 @@ class EncodeStage:
     def __init__(self, store: InstanceStore, clock: Clock, *, device_serial_number: str) -> None:
         self._store, self._clock, self._device_serial_number = store, clock, device_serial_number
 
+    def warm_up(self, model: ModelVersion) -> None:
+        """Once, before the first study: what the encoder reads when it is first used then costs no study time."""
+        warm_up(model.card, _provenance_of_nothing(model))
+
     def run(self, work: JobWork, inference: Inference) -> Encoded:
         """Raises EncodingError, NonConformant, OutOfResources; what fails its check is never stored."""
         clock = self._clock.monotonic
         card, plan = work.model.card, inference.plan
-        made = provenance_of(work, inference, self._device_serial_number)
         begun = clock()
         statistics = measure(
             inference.labels, inference.volume, plan.geometry, plan.rescale, [s.number for s in card.segments]
         )
         measured = clock()
-        segmentation = encode_segmentation(inference.labels, plan, card, made)
-        report = encode_report(statistics, plan, card, made, segmentation)
+        made = provenance_of(work, inference, self._device_serial_number)
+        results = encode_results(inference.labels, statistics, plan, card, made)
         encoded = clock()
-        if segmentation is not None:
-            check_segmentation(segmentation, plan)
-        check_report(report, plan, segmentation)
-        checked = clock()
-        objects = {"SEG": segmentation, "SR": report}
-        results = tuple(self._store_result(kind, made) for kind, made in objects.items() if made is not None)
+        stored = tuple(self._stored(result, work.series.study_instance_uid) for result in results)
         return Encoded(
-            results=results,
-            timings_s={
-                "measure": measured - begun,
-                "encode": encoded - measured,
-                "check": checked - encoded,
-                "store": clock() - checked,
-            },
+            results=stored,
+            timings_s={"measure": measured - begun, "encode": encoded - measured, "store": clock() - encoded},
             details={"measurements": measurement_rows(statistics, card, plan.unit)},
-            note="" if segmentation is not None else "nothing was found: no SEG, and the SR says so",
+            note="" if len(results) > 1 else "nothing was found: no SEG, and the SR says so",
         )
 
-    def _store_result(self, kind: str, dataset: Dataset) -> StoredResult:
-        stored = self._store.put_result(
-            to_part10_bytes(dataset),
-            study=str(dataset.StudyInstanceUID),
-            series=str(dataset.SeriesInstanceUID),
-            instance=str(dataset.SOPInstanceUID),
+    def _stored(self, result: EncodedResult, study: str) -> StoredResult:
+        file = self._store.put_result(
+            result.content, study=study, series=result.series_instance_uid, instance=result.sop_instance_uid
         )
         return StoredResult(
-            kind=kind,
-            sop_class_uid=str(dataset.SOPClassUID),
-            sop_instance_uid=str(dataset.SOPInstanceUID),
-            series_instance_uid=str(dataset.SeriesInstanceUID),
-            path=stored.path,
-            size_bytes=stored.size_bytes,
-            sha256=stored.sha256,
+            kind=result.kind,
+            sop_class_uid=result.sop_class_uid,
+            sop_instance_uid=result.sop_instance_uid,
+            series_instance_uid=result.series_instance_uid,
+            path=file.path,
+            size_bytes=file.size_bytes,
+            sha256=file.sha256,
         )
 
 
@@ -97,6 +83,10 @@ def provenance_of(work: JobWork, inference: Inference, device_serial_number: str
         job_id=work.job_id,
         predecessors=_predecessors(work),
     )
+
+
+def _provenance_of_nothing(model: ModelVersion) -> Provenance:
+    return Provenance(__version__, "none", model.digest, "none", "none", "none", 1, datetime(2000, 1, 1, tzinfo=UTC))
 
 
 def _predecessors(work: JobWork) -> tuple[Predecessor, ...]:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import logging
 import resource
+from collections.abc import Sequence
 
 from dicomnode.errors import DicomNodeError, SeriesRefused
-from dicomnode.ports import DeliveryOutcome, DeliveryWork, JobFailed, JobFinished, JobOutcome, JobRefused, JobWork
+from dicomnode.ports import (
+    DeliveryOutcome,
+    DeliveryWork,
+    JobFailed,
+    JobFinished,
+    JobOutcome,
+    JobRefused,
+    JobWork,
+    ModelVersion,
+)
 from dicomnode.stages.deliver import DeliverStage
 from dicomnode.stages.encode import EncodeStage
 from dicomnode.stages.infer import InferStage
@@ -19,6 +29,11 @@ class Work:
 
     def __init__(self, infer: InferStage, encode: EncodeStage, deliver: DeliverStage) -> None:
         self._infer, self._encode, self._deliver = infer, encode, deliver
+
+    def warm_up(self, models: Sequence[ModelVersion]) -> None:
+        """Once, before the first job."""
+        for model in models[:1]:
+            self._encode.warm_up(model)
 
     def perform(self, work: JobWork) -> JobOutcome:
         try:

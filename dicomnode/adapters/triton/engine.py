@@ -30,10 +30,10 @@ from dicomnode.adapters.triton.client import (
     shared_input,
     shared_output,
 )
+from dicomnode.adapters.triton.hosts import cores
 from dicomnode.adapters.triton.place import Place
 from dicomnode.adapters.triton.repository import SELF_TEST, touch, triton_name, write_model
 from dicomnode.adapters.triton.shared_memory import Region, sweep
-from dicomnode.adapters.triton.hosts import cores
 from dicomnode.errors import EngineUnavailable, InferenceTimeout
 from dicomnode.imaging.geometry import VolumeGeometry
 from dicomnode.ports import ModelVersion, Rescale
@@ -100,6 +100,8 @@ class TritonEngine:
             if name not in wanted:
                 self._client.unload(name)
         for model in models:
+            if not self._client.is_model_ready(triton_name(model)):
+                self._info.pop(triton_name(model), None)
             self.describe(model)
 
     def describe(self, model: ModelVersion) -> Mapping[str, str]:
@@ -164,7 +166,7 @@ class TritonSession:
     ) -> Iterator[npt.NDArray[np.uint8]]:
         """The label map, (slice, row, column) uint8, in shared memory; `timeout_s` counts the wait for others."""
         deadline = time.monotonic() + timeout_s
-        tensors = {
+        tensors: dict[str, npt.NDArray[Any]] = {
             "RESCALE": np.array([rescale.slope, rescale.intercept], dtype=np.float32),
             "AFFINE": np.asarray(geometry.affine, dtype=np.float64),
         }
