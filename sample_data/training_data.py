@@ -146,8 +146,8 @@ def _streaks(rng: np.random.Generator, classes: Labels) -> Field:
 def _field_of_view(rng: np.random.Generator, sample: Sample) -> Sample:
     """Cuts the volume as reconstructions and stacks do; what is outside reads as air and is background."""
     keep = np.ones(sample.hu.shape, bool)
-    if rng.random() < 0.3:
-        _cut(rng, keep, 0, 0.5)
+    if rng.random() < 0.45:
+        _slab(rng, keep)
     for axis in (1, 2):
         if rng.random() < 0.15:
             _cut(rng, keep, axis, 0.35)
@@ -158,6 +158,13 @@ def _field_of_view(rng: np.random.Generator, sample: Sample) -> Sample:
             np.hypot(y - rng.uniform(0.2, 0.8) * n, x - rng.uniform(0.2, 0.8) * n)[None] < rng.uniform(0.45, 0.9) * n
         )
     return Sample(np.where(keep, sample.hu, np.float32(-1000)), np.where(keep, sample.classes, 0).astype(np.uint8))
+
+
+def _slab(rng: np.random.Generator, keep: npt.NDArray[np.bool_]) -> None:
+    """Keeps a few slices, often very few: a thin stack has little to see above and below."""
+    count = int(rng.choice([rng.uniform(4, 18), rng.uniform(18, keep.shape[0])]))
+    first = int(rng.integers(0, keep.shape[0] - count + 1))
+    keep[:first], keep[first + count :] = False, False
 
 
 def _cut(rng: np.random.Generator, keep: npt.NDArray[np.bool_], axis: int, most: float) -> None:
