@@ -69,7 +69,7 @@ def status(ctx: typer.Context, as_json: Json = False) -> None:
 
 @takes_settings
 def doctor(ctx: typer.Context, as_json: Json = False) -> None:
-    """Is everything there: home, disk, database, ports, Triton, models, rules, destinations?
+    """Look whether all is there: home, disk, database, port, Triton, models, rules, destinations.
 
     Exit status 1 when something that the node needs is missing. Example: dicomnode doctor
     """

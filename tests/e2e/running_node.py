@@ -39,6 +39,7 @@ class RunningNode:
             **settings,
         }
         self.screen = home.parent / f"{home.name}.screen.txt"
+        self._shown_before = 0  # bytes of the screen that an earlier start wrote
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -47,6 +48,7 @@ class RunningNode:
         return {**clean, **{f"DICOMNODE_{name.upper()}": str(value) for name, value in self.settings.items()}}
 
     def start(self) -> Self:
+        self._shown_before = self.screen.stat().st_size if self.screen.exists() else 0
         with self.screen.open("ab") as screen:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "dicomnode", "up"],
@@ -61,13 +63,10 @@ class RunningNode:
         def is_ready() -> bool:
             if self._process is None or self._process.poll() is not None:
                 raise NodeFailed(f"the node ended:\n{self.shown()}")
-            return self._greeted()
+            return b"ready: " in self.screen.read_bytes()[self._shown_before :]
 
         self.wait_until(is_ready, READY_TIMEOUT_S)
         return self
-
-    def _greeted(self) -> bool:
-        return "ready: " in self.shown().rpartition("starting; ")[2]
 
     def shown(self) -> str:
         return self.screen.read_text(errors="replace")[-20000:] if self.screen.exists() else ""
@@ -88,7 +87,9 @@ class RunningNode:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(processes, 20)
-        self._process = None
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
 
     def kill_matching(self, words: str) -> list[int]:
         """kill -9 of the node's processes whose command line has these words."""
