@@ -30,9 +30,8 @@ def enabled_rules(session: Session) -> list[RuleRevision]:
 
 
 def add_rule(unit: Unit, name: str, document: Mapping[str, Any]) -> RuleRevision:
-    revisions = unit.session.scalars(
-        sa.select(RuleRow).where(RuleRow.name == name).order_by(RuleRow.revision).with_for_update()
-    ).all()
+    unit.alone_with(RuleRow)
+    revisions = unit.session.scalars(sa.select(RuleRow).where(RuleRow.name == name).order_by(RuleRow.revision)).all()
     for row in (r for r in revisions if r.in_force):
         if row.document == document:
             return _rule(row)
@@ -73,7 +72,8 @@ def active_model(session: Session, name: str) -> ModelVersion | None:
 
 
 def add_model(unit: Unit, card: ModelCard, digest: str, path: Path) -> ModelVersion:
-    versions = unit.session.scalars(sa.select(ModelRow).where(ModelRow.name == card.name).with_for_update()).all()
+    unit.alone_with(ModelRow)
+    versions = unit.session.scalars(sa.select(ModelRow).where(ModelRow.name == card.name)).all()
     row = next((v for v in versions if v.version == card.version), None)
     if row is not None and row.digest != digest:
         raise AlreadyExists(f"{card.name} {card.version} is there with other content; give the new one a new version")
@@ -98,6 +98,7 @@ def destinations(session: Session) -> list[Destination]:
 
 
 def add_destination(unit: Unit, destination: Destination) -> None:
+    unit.alone_with(DestinationRow)
     if deliveries.destination_in_force(unit, destination.name) is not None:
         raise AlreadyExists(f"there is a destination {destination.name} already; remove it first")
     row = DestinationRow(

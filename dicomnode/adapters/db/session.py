@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from dicomnode.adapters.db.columns import database_now
 from dicomnode.adapters.db.tables import EventRow
@@ -26,8 +26,9 @@ R = TypeVar("R")
 
 _BUSY_TIMEOUT_MS = 30_000
 _TRIES = 6
-# PostgreSQL: deadlock_detected, serialization_failure (its manual, appendix A)
-_TRY_AGAIN_SQLSTATES = frozenset({"40P01", "40001"})
+# PostgreSQL: deadlock_detected, serialization_failure, and unique_violation, which here means that another process
+# was first: the second try sees its rows and decides with them (its manual, appendix A).
+_TRY_AGAIN_SQLSTATES = frozenset({"40P01", "40001", "23505"})
 
 
 class WorkQueue(Protocol):
@@ -55,9 +56,10 @@ class Unit:
         """Adds a line to the story; it stands or falls with this transaction."""
         self.session.add(EventRow(at=self.now(), kind=kind, message=message, **about))
 
-    def locking(self) -> bool:
-        """Whether rows are locked one by one; SQLite has one lock, and a writer holds it already."""
-        return self.session.get_bind().dialect.name != "sqlite"
+    def alone_with(self, table: type[DeclarativeBase]) -> None:
+        """Keeps other writers out of a table of few rows; on SQLite a writer is alone as it is."""
+        if self.session.get_bind().dialect.name == "postgresql":
+            self.session.execute(sa.text(f"LOCK TABLE {table.__tablename__} IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def open_engine(url: str) -> sa.Engine:
