@@ -290,6 +290,14 @@ def test_a_destination_that_was_removed_gets_nothing(state: State) -> None:
     assert state.job(job_id).state is JobState.SUCCEEDED
 
 
+def test_a_reason_that_no_database_takes_is_kept_without_what_it_refuses(state: State) -> None:
+    job_id = routed(state)
+    state.start_job(job_id)
+    state.finish_job(job_id, JobFailed("model-failed", "layer\0 \udce4" + "x" * 5000, retryable=False))
+    assert state.job(job_id).state is JobState.FAILED
+    assert "layer" in state.job(job_id).reason
+
+
 def test_a_refused_job_names_its_reason_and_stays(bench: Bench) -> None:
     state = bench.state
     job_id = routed(state)

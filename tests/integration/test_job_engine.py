@@ -387,21 +387,17 @@ def sqlite_state(migrated_sqlite: Path, tmp_path: Path) -> Iterator[SqlState]:
 def test_workers_killed_and_stopped_at_random_lose_and_repeat_nothing(
     migrated_url: str, state: SqlState, tmp_path: Path, seed: int
 ) -> None:
-    chance, jobs, kills = random.Random(seed), 120, 0
+    chance, rounds, jobs_each = random.Random(seed), 15, 8
     with workers(migrated_url, tmp_path / "log", 2) as crew:
-        route(state, jobs)
-        end = time.monotonic() + 400
-        while busy(state):
-            assert time.monotonic() < end, state.counts()
-            time.sleep(chance.uniform(0.5, 3.0))
-            victim = chance.choice(crew.alive)
-            if chance.random() < 0.3:
-                victim.send_signal(signal.SIGSTOP)
-                time.sleep(chance.uniform(0.1, 1.0))
-                victim.send_signal(signal.SIGCONT)
-            elif kills < 20:
-                crew.kill(victim)
-                crew.start(wait=False)  # it may be killed while it starts, too
-                kills += 1
-    assert kills >= 5
-    assert_all_done(state, jobs)
+        for round_ in range(rounds):
+            for n in range(jobs_each):
+                routed(state, f"{STUDY}.{round_}.{n}", destinations=("archive", "web"))
+            time.sleep(chance.uniform(0.2, 2.0))
+            stopped, killed = chance.sample(crew.alive, 2)
+            stopped.send_signal(signal.SIGSTOP)
+            crew.kill(killed)
+            time.sleep(chance.uniform(0.0, 1.0))
+            stopped.send_signal(signal.SIGCONT)
+            crew.start(wait=False)  # it may be killed while it starts, too
+        until(lambda: not busy(state), timeout_s=400)
+    assert_all_done(state, rounds * jobs_each)

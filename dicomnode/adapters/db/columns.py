@@ -32,6 +32,21 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def storable(text: str, most: int | None = None) -> str:
+    """What both databases take: PostgreSQL refuses NUL and text over a column's length, both lone surrogates."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()[:most]
+
+
+class Prose(sa.TypeDecorator[str]):
+    """Text of any length for people to read; what no database takes is left out, as a reason must not be lost."""
+
+    impl = sa.Text()
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else storable(value)
+
+
 class database_now(FunctionElement[datetime]):
     """The wall clock of the database's host when the statement runs, not when its transaction began."""
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from dicomnode.adapters.db.columns import database_now
+from dicomnode.adapters.db.columns import database_now, storable
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.tables import InstanceRow, ResultRow, SeriesRow, StudyRow
 from dicomnode.domain.study import ReceivedInstance, Recorded, Series, SeriesState, StoredInstance
@@ -203,11 +203,6 @@ def _row(instance: ReceivedInstance, series_id: int, *, in_use: bool, now: datet
         in_use=in_use,
         received_at=now,
     )
-
-
-def storable(text: str, most: int) -> str:
-    """What both databases take: PostgreSQL refuses NUL and text over the column's length, both lone surrogates."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode()[:most]
 
 
 # ------------------------------------------------------------------------------------------------ completion

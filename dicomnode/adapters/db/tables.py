@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from dicomnode.adapters.db.columns import UtcDateTime, words
+from dicomnode.adapters.db.columns import Prose, UtcDateTime, words
 from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES, DeliveryState, JobState, Priority
 from dicomnode.domain.study import SeriesState
 
@@ -81,7 +81,7 @@ class SeriesRow(Base):
     first_received_at: Mapped[datetime]
     last_received_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
-    why: Mapped[str] = mapped_column(sa.Text, default="")  # the last routing decision in words
+    why: Mapped[str] = mapped_column(Prose(), default="")  # the last routing decision in words
 
     study: Mapped[StudyRow] = relationship(back_populates="series")
 
@@ -177,7 +177,7 @@ class JobRow(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     crashes: Mapped[int] = mapped_column(default=0)  # of the attempts, those whose process died
     code: Mapped[str] = mapped_column(sa.String(64), default="")
-    reason: Mapped[str] = mapped_column(sa.Text, default="")
+    reason: Mapped[str] = mapped_column(Prose(), default="")
     timings_s: Mapped[dict[str, float]] = mapped_column(_Json, default=dict)
     details: Mapped[dict[str, Any]] = mapped_column(_Json, default=dict)
     created_at: Mapped[datetime]
@@ -228,7 +228,7 @@ class DeliveryRow(Base):
     state: Mapped[DeliveryState]
     run: Mapped[int]
     attempts: Mapped[int] = mapped_column(default=0)
-    reason: Mapped[str] = mapped_column(sa.Text, default="")  # the last failure, or what the peer answered
+    reason: Mapped[str] = mapped_column(Prose(), default="")  # the last failure, or what the peer answered
     since: Mapped[datetime]  # when it, or its retry by the administrator, began: the age the backoff sees
     next_attempt_at: Mapped[datetime | None]
     delivered_at: Mapped[datetime | None]
@@ -245,7 +245,7 @@ class EventRow(Base):
     id: Mapped[int] = mapped_column(_Key, primary_key=True)
     at: Mapped[datetime]
     kind: Mapped[str] = mapped_column(sa.String(64))
-    message: Mapped[str] = mapped_column(sa.Text)
+    message: Mapped[str] = mapped_column(Prose())
     study_instance_uid: Mapped[str] = mapped_column(_Uid, default="", index=True)
     series_instance_uid: Mapped[str] = mapped_column(_Uid, default="")
     job_id: Mapped[str] = mapped_column(sa.String(32), default="")

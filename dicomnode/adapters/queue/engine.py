@@ -45,6 +45,7 @@ POLL_S = 0.5  # only when the doorbell failed; see doorbell.py
 RECOVERIES_MOST = 100
 # After a call ended DBOS counts it as running for a moment more: then the next one may start.
 _SLOT_FREE_S = 0.03
+_JOIN_S = 5.0
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
 
 
@@ -104,7 +105,7 @@ class DbosJobEngine:
     ) -> None:
         self._stopping.set()
         for thread in self._threads:
-            thread.join()
+            thread.join(timeout=_JOIN_S)  # during an outage of the database DBOS waits for it without end
         self._doorbell.ring()
         DBOS.destroy(
             destroy_registry=True, workflow_completion_timeout_sec=self._stop_timeout_s if self._active else 0

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from dbos import DBOS
+import psutil
+from dbos import DBOS, error
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode.adapters.queue.liveness import dead_executors, runs_here
@@ -25,6 +26,7 @@ OLD_EVERY_S = 600.0
 KEEP_ENDED = timedelta(days=1)
 _DELETE_AT_ONCE = 500
 
+_PASSING = (SQLAlchemyError, error.DBOSException, psutil.Error)
 _LIVE = ["ENQUEUED", "DELAYED", "PENDING"]
 _ENDED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 
@@ -46,9 +48,9 @@ class Housekeeping:
         while not stop.is_set():
             try:
                 self.tick()
-            except SQLAlchemyError as error:
+            except _PASSING as failure:
                 self._watching_since = time.monotonic()
-                logger.warning("housekeeping failed, trying again: %s", type(error).__name__)
+                logger.warning("housekeeping failed, trying again: %s", type(failure).__name__)
             stop.wait(TICK_S)
 
     def tick(self) -> None:
