@@ -14,7 +14,7 @@ from sample_data.canvas import Field, Grid
 from sample_data.protocols import Protocol, scan_geometry
 from sample_data.tissue import T, class_map, hounsfield
 
-_CANVAS_MM = 2.0
+CANVAS_MM = 2.0
 _REACH_MM = ((-190.0, 245.0), (-250.0, 250.0))  # y and x of all there is to see
 
 
@@ -37,13 +37,16 @@ class Scan:
         return float(z), float(y), float(x)
 
 
-def make_scan(protocol: Protocol, seed: int) -> Scan:
-    """The scan of the patient of this seed by this protocol; equal arguments give equal arrays."""
+def make_scan(protocol: Protocol, seed: int, canvas_mm: float = CANVAS_MM) -> Scan:
+    """The scan of the patient of this seed by this protocol; equal arguments give equal arrays.
+
+    `canvas_mm`: how finely the patient is painted; coarser is faster.
+    """
     geometry = scan_geometry(protocol, seed)
-    canvas = paint_patient(_canvas_grid(geometry), seed, Setting())
+    canvas = paint_patient(_canvas_grid(geometry, canvas_mm), seed, Setting())
     rng = np.random.default_rng([seed, 5])
     hu = hounsfield(canvas.labels, canvas.grid, protocol.phase, rng, spread=0.7)
-    hu = _partial_volume(hu, protocol)
+    hu = _partial_volume(hu, protocol.thickness_mm / canvas_mm)
     seen = field_of_view(protocol)
     classes = _sample(class_map(canvas.labels), canvas.grid, geometry, 0, 0) * seen
     scan = _sample(hu, canvas.grid, geometry, 1, -1000.0)
@@ -62,20 +65,20 @@ def field_of_view(protocol: Protocol) -> npt.NDArray[np.bool_]:
     return np.hypot(row - half, column - half) <= protocol.matrix / 2
 
 
-def _canvas_grid(geometry: VolumeGeometry) -> Grid:
+def _canvas_grid(geometry: VolumeGeometry, step_mm: float) -> Grid:
     """A grid that holds the heights of the scan, and all of the patient and couch across."""
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in geometry.shape], indexing="ij")).reshape(3, -1)
     heights = (geometry.affine[:3, :3] @ corners)[2] + geometry.affine[2, 3]
     spans = [(heights.min() - 8, heights.max() + 8), *_REACH_MM]
-    count = [int(np.ceil((high - low) / _CANVAS_MM)) + 1 for low, high in spans]
+    count = [int(np.ceil((high - low) / step_mm)) + 1 for low, high in spans]
     origin = (float(spans[0][0]), spans[1][0], spans[2][0])
-    return Grid(origin, (_CANVAS_MM,) * 3, (count[0], count[1], count[2]))
+    return Grid(origin, (step_mm,) * 3, (count[0], count[1], count[2]))
 
 
-def _partial_volume(hu: Field, protocol: Protocol) -> Field:
-    """The in-plane spread of the scanner, and the slice's thickness along z."""
+def _partial_volume(hu: Field, thickness: float) -> Field:
+    """The in-plane spread of the scanner, and the slice's thickness along z, in voxels of the canvas."""
     spread: Field = ndimage.gaussian_filter(hu, (0.5, 0.6, 0.6), truncate=3)
-    through = round(protocol.thickness_mm / _CANVAS_MM)
+    through = round(thickness)
     return ndimage.uniform_filter1d(spread, through, axis=0) if through > 1 else spread
 
 
