@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from dicomnode.adapters.db.receive import locked_series, name_of
 from dicomnode.adapters.db.session import Unit
-from dicomnode.adapters.db.tables import JobRow, ModelRow, RuleRow, SeriesRow
+from dicomnode.adapters.db.tables import JobRow, ModelRow, SeriesRow
 from dicomnode.domain.job import ACTIVE_JOB_STATES, JobEvent, JobState, next_job_state
 from dicomnode.domain.study import Series, SeriesState
 from dicomnode.ports import NewJob
@@ -91,7 +91,3 @@ def tell_job(unit: Unit, job: JobRow, kind: str, words: str, **detail: Any) -> N
         job_id=job.id,
         detail=detail,
     )
-
-
-def rule_words(rule: RuleRow) -> str:
-    return f"{rule.name} revision {rule.revision}"
