@@ -73,11 +73,9 @@ class Canvas:
         self.labels = np.zeros(grid.shape, np.uint8)
         z, y, x = np.meshgrid(grid.axis(0), grid.axis(1), grid.axis(2), indexing="ij", sparse=True)
         warps = [smooth_noise(rng, grid, period) * np.float32(warp_mm / 1.5) for period in (90.0, 70.0, 70.0)]
-        self.z, self.y, self.x = (
-            z + np.clip(warps[0], -9, 9),
-            y + np.clip(warps[1], -9, 9),
-            x + np.clip(warps[2], -9, 9),
-        )
+        self.z: Field = (z + np.clip(warps[0], -9, 9)).astype(np.float32)
+        self.y: Field = (y + np.clip(warps[1], -9, 9)).astype(np.float32)
+        self.x: Field = (x + np.clip(warps[2], -9, 9)).astype(np.float32)
 
     def paint(
         self, code: int, low: Sequence[float], high: Sequence[float], shape: Shape, over: Sequence[int] = ()
