@@ -23,11 +23,14 @@ from pynetdicom.presentation import build_context
 from rich.console import Console
 from rich.table import Table
 
+from dicomnode import __version__
+from dicomnode.adapters.model_store import package_digest
 from dicomnode.config import read_settings
 from dicomnode.node.status import roles_of
 from dicomnode.node.supervisor import read_ready
 
 HERE = Path(__file__).parent
+MODEL = HERE / "models" / "torso-ct"
 DEMO = Path(".demo").absolute()
 OUTPUT = Path("demo-output").absolute()
 PROTOCOL = "chest-abdomen"
@@ -53,7 +56,7 @@ def main() -> None:
 
 
 def run() -> None:
-    DEMO.mkdir(exist_ok=True)
+    start_over_if_outdated()
     received = DEMO / "pacs"
     shutil.rmtree(received, ignore_errors=True)
     pacs_port = free_port()
@@ -72,6 +75,15 @@ def run() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ the node
+
+
+def start_over_if_outdated() -> None:
+    """A home of an earlier version of the project may hold another model under the same version."""
+    stamp, now = DEMO / "made-with", f"{__version__} {package_digest(MODEL)}"
+    if not stamp.exists() or stamp.read_text() != now:
+        shutil.rmtree(DEMO, ignore_errors=True)
+        DEMO.mkdir()
+        stamp.write_text(now)
 
 
 def environment() -> dict[str, str]:
@@ -98,7 +110,7 @@ def _run(*arguments: str) -> str:
 
 def set_up(pacs_port: int) -> None:
     """A model, a rule that says what it runs on, and where results go."""
-    dicomnode("models", "add", str(HERE / "models" / "torso-ct"))
+    dicomnode("models", "add", str(MODEL))
     dicomnode("rules", "add", str(HERE / "rules" / "torso-ct.yaml"))
     # the demo's PACS has another port each time
     with contextlib.suppress(DemoFailed):
