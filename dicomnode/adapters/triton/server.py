@@ -192,6 +192,8 @@ class TritonServer:
             "--model-control-mode=explicit",
             f"--load-model={SELF_TEST}",
             "--disable-auto-complete-config",
+            # else one model that cannot be loaded makes the server say for ever that it is not ready
+            "--strict-readiness=false",
             *http,
             "--allow-metrics=false",
             f"--grpc-address={place.address}",

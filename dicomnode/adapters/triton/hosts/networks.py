@@ -11,6 +11,7 @@ import hashlib
 import logging
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,7 @@ def _fastest(file: Path, spec: NetworkSpec, cache: Path, threads: int, onnx: boo
         return _torchscript(file, spec)
     try:
         return _openvino(file, spec, cache, threads)
-    except (RuntimeError, ImportError) as error:
+    except (ConversionFailed, ImportError) as error:
         log.warning("OpenVINO does not run %s, the slower engine does: %s", file.name, error)
         return _onnxruntime(file, spec, threads) if onnx else _torchscript(file, spec)
 
@@ -72,24 +73,40 @@ def _fastest(file: Path, spec: NetworkSpec, cache: Path, threads: int, onnx: boo
 # ------------------------------------------------------------------------------------------------- openvino
 
 
+class ConversionFailed(RuntimeError):
+    """OpenVINO does not take the network, or gives other answers than it."""
+
+
 def _openvino(file: Path, spec: NetworkSpec, cache: Path, threads: int) -> LoadedNetwork:
     import openvino
+    from openvino.exceptions import OVError
+    from openvino.frontend import GeneralFailure, NotImplementedFailure, OpConversionFailure, OpValidationFailure
 
+    faults = (OVError, GeneralFailure, NotImplementedFailure, OpConversionFailure, OpValidationFailure, RuntimeError)
     converted = cache / "openvino" / _key(file, spec, openvino.__version__)
-    fresh = not converted.is_dir()
-    if fresh:
-        _convert(file, spec, converted)
+    try:
+        if not converted.is_dir():
+            _convert(file, spec, converted, threads)
+        return _compiled(converted / "model.xml", spec.precision, threads)
+    except faults as error:
+        raise ConversionFailed(f"OpenVINO and {file.name}: {error}") from error
+
+
+def _compiled(file: Path, precision: str, threads: int) -> LoadedNetwork:
+    import openvino
+
     core = openvino.Core()
     wanted = {
         # named, since the default is bf16 on some CPUs, without a word
-        "INFERENCE_PRECISION_HINT": "bf16" if spec.precision == "bf16" else "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    compiled = core.compile_model(core.read_model(converted / "model.xml"), "CPU", wanted)
+    compiled = core.compile_model(core.read_model(file), "CPU", wanted)
     request = compiled.create_infer_request()
 
     def run(windows: torch.Tensor) -> torch.Tensor:
+        # the answer lies in the request's own memory; it is blended before the next window is asked for
         answer = request.infer([windows.contiguous().numpy()], share_inputs=True, share_outputs=True)
         return torch.from_numpy(answer[0])
 
@@ -98,10 +115,7 @@ def _openvino(file: Path, spec: NetworkSpec, cache: Path, threads: int) -> Loade
         "precision": compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(),
         "device": str(core.get_property("CPU", "FULL_DEVICE_NAME")),
     }
-    network = LoadedNetwork(run, _CPU, 1, info)
-    if fresh and file.suffix.lower() != ".onnx":
-        _check_conversion(network, file, spec, converted)
-    return network
+    return LoadedNetwork(run, _CPU, 1, info)
 
 
 def _key(file: Path, spec: NetworkSpec, version: str) -> str:
@@ -111,8 +125,8 @@ def _key(file: Path, spec: NetworkSpec, version: str) -> str:
     return digest.hexdigest()[:32]
 
 
-def _convert(file: Path, spec: NetworkSpec, folder: Path) -> None:
-    """Writes the network as OpenVINO's IR, with one window as its fixed input; whole or not at all."""
+def _convert(file: Path, spec: NetworkSpec, folder: Path, threads: int) -> None:
+    """Writes the network as OpenVINO's IR, with one window as its fixed input; whole, compared, or not at all."""
     import openvino
 
     shape = [1, 1, *spec.window]
@@ -121,12 +135,14 @@ def _convert(file: Path, spec: NetworkSpec, folder: Path) -> None:
         model.reshape(shape)
     else:
         # a scripted module converts only once it is frozen
-        frozen = torch.jit.freeze(_module(file, _CPU))
+        frozen = _frozen(file, _CPU)
         model = openvino.convert_model(frozen, example_input=torch.zeros(shape), input=shape)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
     try:
         openvino.save_model(model, scratch / "model.xml", compress_to_fp16=False)
+        if file.suffix.lower() != ".onnx":
+            _check_conversion(_compiled(scratch / "model.xml", "fp32", threads), file, spec)
         if not folder.is_dir():
             scratch.rename(folder)
     except OSError:
@@ -136,31 +152,34 @@ def _convert(file: Path, spec: NetworkSpec, folder: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _check_conversion(network: LoadedNetwork, file: Path, spec: NetworkSpec, converted: Path) -> None:
+def _check_conversion(network: LoadedNetwork, file: Path, spec: NetworkSpec) -> None:
     window = torch.rand((1, 1, *spec.window), generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        original = _module(file, _CPU)(window)
+    with torch.no_grad():
+        original = _frozen(file, _CPU)(window)
     agreement = float((network(window).argmax(1) == original.argmax(1)).float().mean())
     if agreement < _AGREEMENT_LEAST:
-        shutil.rmtree(converted, ignore_errors=True)
-        raise RuntimeError(f"only {agreement:.4f} of its labels are those of the original network")
+        raise ConversionFailed(f"only {agreement:.4f} of its labels are those of the original network")
 
 
 # ------------------------------------------------------------------------------------- torch and onnxruntime
 
 
-def _module(file: Path, device: torch.device) -> torch.jit.ScriptModule:
-    module: torch.jit.ScriptModule = torch.jit.load(file, map_location=device)  # type: ignore[no-untyped-call]
-    return module.eval()
+def _frozen(file: Path, device: torch.device) -> torch.jit.ScriptModule:
+    with warnings.catch_warnings():
+        # TorchScript is deprecated as a thing to write; what was trained in it has to run
+        warnings.simplefilter("ignore", DeprecationWarning)
+        module: torch.jit.ScriptModule = torch.jit.load(file, map_location=device)  # type: ignore[no-untyped-call]
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(module.eval())
+        return frozen
 
 
 def _torchscript(file: Path, spec: NetworkSpec) -> LoadedNetwork:
     device = _CUDA if torch.cuda.is_available() else _CPU
-    module = torch.jit.freeze(_module(file, device))
+    module = _frozen(file, device)
     half = spec.precision == "bf16"
 
     def run(windows: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=half):
             scores: torch.Tensor = module(windows)
             return scores.float()
 

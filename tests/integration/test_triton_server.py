@@ -1,0 +1,248 @@
+"""The real Triton: the same answers as in-process, and killed at the worst moments."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from dicomnode.adapters.triton.client import Client, self_test
+from dicomnode.adapters.triton.engine import TritonEngine
+from dicomnode.adapters.triton.in_process import InProcessEngine
+from dicomnode.adapters.triton.installation import find_server
+from dicomnode.adapters.triton.place import Place
+from dicomnode.adapters.triton.repository import SELF_TEST, triton_name
+from dicomnode.adapters.triton.server import TritonServer
+from dicomnode.adapters.triton.shared_memory import FOLDER
+from dicomnode.errors import EngineUnavailable, InferenceTimeout, ModelFailed
+from dicomnode.ports import InferenceEngine, ModelVersion, Rescale
+from tests.triton_models import Slow, Thresholds, axial, package, random_unet
+
+pytestmark = [pytest.mark.triton, pytest.mark.skipif(find_server() is None, reason="there is no tritonserver here")]
+
+SHAPE = (20, 64, 60)
+GEOMETRY = axial(SHAPE, (3.0, 1.1, 1.1))
+HU = Rescale(1.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("node") / "triton"
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[TritonServer]:
+    with TritonServer(home, 2) as running:
+        yield running
+    assert left_behind(home) == []
+
+
+@pytest.fixture(scope="module")
+def engine(server: TritonServer, home: Path) -> Iterator[TritonEngine]:
+    with TritonEngine(home, 2) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def unet(tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
+    return package(tmp_path_factory.mktemp("models") / "unet", random_unet(), "unet", 2)
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> ModelVersion:
+    return package(tmp_path_factory.mktemp("models") / "slow", Slow(), "slow", 2, engine="torchscript")
+
+
+def left_behind(home: Path) -> list[str]:
+    place = Place(home)
+    return [p.name for prefix in (place.client_prefix, place.server_prefix) for p in FOLDER.glob(f"{prefix}*")]
+
+
+def stub_of(server: TritonServer, name: str) -> psutil.Process:
+    assert server.pid is not None
+    children = psutil.Process(server.pid).children(recursive=True)
+    return next(p for p in children if any(f"/{name}/" in argument for argument in p.cmdline()))
+
+
+def noise() -> np.ndarray[tuple[int, int, int], np.dtype[np.int16]]:
+    return np.random.default_rng(0).integers(-100, 200, SHAPE).astype(np.int16)
+
+
+def labels_of(engine: InferenceEngine, model: ModelVersion) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    with engine.open(SHAPE) as session:
+        session.volume[...] = noise()
+        with session.run(model, GEOMETRY, HU, timeout_s=120) as labels:
+            return labels.copy()
+
+
+def test_every_int16_comes_back_as_it_went_in(engine: TritonEngine) -> None:
+    engine.self_test()
+
+
+def test_labels_are_those_of_the_engine_in_process(engine: TritonEngine, unet: ModelVersion, tmp_path: Path) -> None:
+    with InProcessEngine(tmp_path, 2) as inside:
+        expected = labels_of(inside, unet)
+    assert len(np.unique(expected)) == 3
+    np.testing.assert_array_equal(labels_of(engine, unet), expected)
+
+
+def test_what_runs_the_network_is_known(engine: TritonEngine, unet: ModelVersion) -> None:
+    described = engine.describe(unet)
+    assert described["server"].startswith("triton 2.")
+    assert described["engine"].startswith(("OpenVINO", "TorchScript"))
+    assert described["precision"] == "f32"
+
+
+def test_regions_have_no_names_once_they_are_registered(engine: TritonEngine, home: Path) -> None:
+    with engine.open(SHAPE):
+        assert [name for name in left_behind(home) if "client" in name] == []
+
+
+class InFlight:
+    """A run of a model in a thread, with what came of it."""
+
+    def __init__(self, engine: TritonEngine, model: ModelVersion, timeout_s: float = 120) -> None:
+        self._engine, self._model, self._timeout_s = engine, model, timeout_s
+        self.labels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None = None
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            with self._engine.open(SHAPE) as session:
+                session.volume[...] = noise()
+                with session.run(self._model, GEOMETRY, HU, timeout_s=self._timeout_s) as labels:
+                    self.labels = labels.copy()
+        except (EngineUnavailable, InferenceTimeout, ModelFailed) as error:
+            self.error = error
+
+    def wait(self) -> None:
+        self._thread.join(120)
+        assert not self._thread.is_alive()
+
+
+def wait_until_busy(process: psutil.Process) -> None:
+    """Until it has worked for a moment since now: a network is running in it."""
+    before = sum(process.cpu_times()[:2])
+    for _ in range(1000):
+        if sum(process.cpu_times()[:2]) > before + 0.3:
+            return
+        time.sleep(0.02)
+    pytest.fail("the model did not start to work")
+
+
+@pytest.mark.parametrize("victim", ["server", "stub"])
+def test_a_call_in_flight_survives_kill_9(
+    engine: TritonEngine, server: TritonServer, slow: ModelVersion, unet: ModelVersion, home: Path, victim: str
+) -> None:
+    engine.prepare([slow, unet])
+    expected = labels_of(engine, slow)
+    stub, before = stub_of(server, triton_name(slow)), server.pid
+    assert before is not None
+    call = InFlight(engine, slow)
+    wait_until_busy(stub)
+    os.kill(before if victim == "server" else stub.pid, signal.SIGKILL)
+    call.wait()
+    assert call.error is None
+    assert call.labels is not None
+    np.testing.assert_array_equal(call.labels, expected)
+    assert (server.pid == before) == (victim == "stub")
+    assert labels_of(engine, unet).shape == SHAPE
+    assert [name for name in left_behind(home) if "client" in name] == []
+
+
+def test_a_call_that_takes_too_long_is_given_up_by_the_host_too(
+    engine: TritonEngine, server: TritonServer, slow: ModelVersion
+) -> None:
+    engine.prepare([slow])
+    call = InFlight(engine, slow, timeout_s=0.7)
+    call.wait()
+    assert isinstance(call.error, InferenceTimeout)
+    expected = labels_of(engine, slow)  # the same server, and nothing of the call before is left in it
+    assert expected.any()
+
+
+def test_what_the_network_says_reaches_the_node(engine: TritonEngine, tmp_path: Path) -> None:
+    wrong = package(tmp_path / "wrong", Thresholds(), "wrong", 5)
+    with pytest.raises(ModelFailed, match="2 classes, its card 6"):
+        engine.prepare([wrong])
+    (tmp_path / "wrong" / "model.ts").unlink()
+    gone = dataclasses.replace(wrong, digest="e" * 64)
+    with pytest.raises(ModelFailed, match=r"model\.ts is not in the package"):
+        engine.prepare([gone])
+
+
+def test_a_dead_self_test_is_revived_by_the_supervisor(server: TritonServer, home: Path) -> None:
+    before = server.pid
+    stub_of(server, SELF_TEST).kill()
+    client = Client(Place(home).url)
+    with contextlib.closing(client):
+        for _ in range(150):
+            with contextlib.suppress(EngineUnavailable):
+                self_test(client, Place(home).client_prefix, SELF_TEST)
+                break
+            time.sleep(0.2)
+        else:
+            pytest.fail("the self-test's stub was not revived")
+    assert server.pid == before
+
+
+def test_a_client_that_was_killed_leaves_nothing_registered(server: TritonServer, home: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from dicomnode.adapters.triton.engine import TritonEngine\n"
+        "with TritonEngine(Path(sys.argv[1])) as engine, engine.open((4, 5, 6)):\n"
+        "    print('open', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(home)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"open\n"
+        worker.kill()
+    place = Place(home)
+    with contextlib.closing(Client(place.url)) as client:
+        assert len(client.forget_dead_clients(place.client_prefix)) == 1
+    assert [name for name in left_behind(home) if "client" in name] == []
+
+
+def test_a_second_server_for_one_home_is_refused(server: TritonServer, home: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="another process"), TritonServer(home):
+        pass
+    assert server.pid is not None
+
+
+def test_without_a_server_the_client_says_so(tmp_path: Path) -> None:
+    with TritonEngine(tmp_path / "nobody", grace_s=0.3) as engine:
+        with pytest.raises(EngineUnavailable, match="not ready within"), engine.open(SHAPE):
+            pass
+        assert EngineUnavailable.retryable
+
+
+def test_a_supervisor_that_was_killed_leaves_no_server_behind(tmp_path: Path) -> None:
+    code = (
+        "import sys, threading; from pathlib import Path; from dicomnode.adapters.triton.server import TritonServer\n"
+        "server = TritonServer(Path(sys.argv[1]), 1); server.start(); print(server.pid, flush=True)\n"
+        "threading.Event().wait()"
+    )
+    home = tmp_path / "triton"
+    with subprocess.Popen([sys.executable, "-c", code, str(home)], stdout=subprocess.PIPE) as supervisor:
+        assert supervisor.stdout is not None
+        pid = int(supervisor.stdout.readline())
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        supervisor.kill()
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert alive == []
+    with TritonServer(home, 1) as anew:
+        assert anew.pid not in {None, pid}
+    assert left_behind(home) == []
