@@ -35,6 +35,8 @@ Messages name UIDs, AE titles and what to do; never a patient's name.
 
 from __future__ import annotations
 
+import traceback
+
 
 class DicomNodeError(Exception):
     """Root of the tree. `code` is the stable word stored in the database and printed with --json."""
@@ -43,6 +45,11 @@ class DicomNodeError(Exception):
     retryable = False
     dimse_status = 0xC000
     exit_code = 1
+
+
+def trace_of(error: BaseException) -> str:
+    """Type and frames for the log, without the message: an unexpected one may quote a data set."""
+    return f"{type(error).__name__}\n" + "".join(traceback.format_tb(error.__traceback__))
 
 
 class UsageError(DicomNodeError):

@@ -29,6 +29,8 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
+from dicomnode.errors import trace_of
+
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5  # how often timers, and what other threads ask for, are looked at while the peer is silent
@@ -275,8 +277,9 @@ class SteppedAssociation(Association):
     def run_reactor(self) -> None:
         try:
             super().run_reactor()
-        except Exception:
-            log.exception("an association with %s failed; its connection is closed", self.requestor.ae_title)
+        except Exception as error:  # noqa: BLE001
+            sender = self.requestor.ae_title
+            log.error("an association with %s failed; its connection is closed: %s", sender, trace_of(error))
             self.is_aborted = True
         finally:
             self.is_established = False

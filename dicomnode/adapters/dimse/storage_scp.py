@@ -23,7 +23,7 @@ from pynetdicom.transport import AssociationServer, RequestHandler
 
 from dicomnode.adapters.dimse.reactor import PollSocket, SteppedAssociation, StoreRequest, longest_pdu_bytes
 from dicomnode.encoding.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, TRANSFER_SYNTAXES
-from dicomnode.errors import CannotUnderstand, ReceiveError
+from dicomnode.errors import CannotUnderstand, ReceiveError, trace_of
 from dicomnode.stages.index import AssociationEnd
 from dicomnode.stages.receive import ReceivedDataSet
 
@@ -186,8 +186,8 @@ class _Served:
             self._receiver.accept(self._data_set(association, request, context_id))
         except ReceiveError as error:
             return self._refuse(association, request, error.dimse_status, str(error), error.offending_elements)
-        except Exception:
-            log.exception("a C-STORE from %s failed", association.requestor.ae_title)
+        except Exception as error:  # noqa: BLE001
+            log.error("a C-STORE from %s failed: %s", association.requestor.ae_title, trace_of(error))
             return self._refuse(association, request, PROCESSING_FAILURE, "the node failed; its log says why", ())
         return response_to(request, SUCCESS)
 

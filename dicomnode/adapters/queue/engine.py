@@ -32,6 +32,7 @@ from dicomnode.adapters.queue.tickets import (
     DbosQueue,
     portable_serializer,
 )
+from dicomnode.errors import trace_of
 from dicomnode.ports import EngineState, JobFailed, JobHandlers, NotDelivered
 
 logger = logging.getLogger(__name__)
@@ -183,9 +184,7 @@ class DbosJobEngine:
         try:
             return handler(work)
         except Exception as error:  # noqa: BLE001
-            # the message may quote a data set; the trace may not
-            frames = "".join(traceback.format_tb(error.__traceback__))
-            logger.error("a handler raised %s\n%s", type(error).__name__, frames)
+            logger.error("a handler raised %s", trace_of(error))
             logger.debug("it said: %s", error)
             return error
         finally:
