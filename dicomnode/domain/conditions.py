@@ -53,6 +53,7 @@ class Explanation:
     found: tuple[Found, ...] = ()
     present: bool = False  # a comparison's attribute is in the header, maybe without a value
     note: str = ""  # why a value that is there could not be compared
+    remark: str = ""  # what the node says of a fact: why it is so, or why it is not known
 
     def deciding(self) -> tuple[Explanation, ...]:
         """The comparisons that made it true or false: turn the others over and nothing changes."""
@@ -125,15 +126,16 @@ def explain(condition: Condition, header: Header, facts: Header) -> Explanation:
 def _compared(comparison: Comparison, header: Header, facts: Header) -> Explanation:
     elements = [facts[comparison.subject]] if comparison.subject in facts else list(_at(header, comparison.steps))
     found = tuple(Found(e.vr, value) for e in elements for value in e.values)
+    remark = next((printable(e.note)[:_KEPT_CHARACTERS] for e in elements if e.note), "")
     if comparison.operator is Operator.EXISTS:
-        return Explanation(comparison, bool(found), (), found, bool(elements))
+        return Explanation(comparison, bool(found), (), found, bool(elements), remark=remark)
     holds, note = False, ""
     for value in found:
         try:
             holds = holds or _holds(comparison, kind_of(value.vr), value.value)
         except NotComparable as error:
             note = note or str(error)
-    return Explanation(comparison, holds, (), found, bool(elements), "" if holds else note)
+    return Explanation(comparison, holds, (), found, bool(elements), "" if holds else note, remark)
 
 
 def _at(header: Header, steps: tuple[str, ...]) -> Iterator[Element]:
@@ -208,7 +210,7 @@ def comparison_words(clause: Explanation) -> str:
     if not clause.present:
         return f"{subject} is missing"
     if not clause.found:
-        return f"{subject} is empty"
+        return f"{subject} is not known ({clause.remark})" if clause.remark else f"{subject} is empty"
     if operator is Operator.EXISTS:
         return f"{subject} is there"
     value = _shown_values(clause.found)
@@ -217,7 +219,8 @@ def comparison_words(clause: Explanation) -> str:
     template = (_TRUE_WORDS if clause.holds else _FALSE_WORDS)[operator]
     first, last = _quoted(comparison.operands[0]), _quoted(comparison.operands[-1])
     listed = ", ".join(map(_quoted, comparison.operands))
-    return f"{subject} is {value}" + template.format(first=first, last=last, listed=listed)
+    remark = f" ({clause.remark})" if clause.remark else ""
+    return f"{subject} is {value}" + template.format(first=first, last=last, listed=listed) + remark
 
 
 _TRUE_WORDS: Mapping[Operator, str] = {

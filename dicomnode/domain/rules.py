@@ -38,8 +38,20 @@ from dicomnode.domain.values import Kind, NotComparable, Operand, has_contents, 
 from dicomnode.errors import InvalidRule
 
 NESTED_MOST = 16
-# What the node knows of a series beside its attributes, with the VR it compares as.
-FACTS: Mapping[str, str] = {"CallingAETitle": "AE", "CalledAETitle": "AE", "NumberOfInstances": "IS"}
+# What the node knows of a series beside its attributes, with the VR it compares as; FLAG is true or false.
+FACTS: Mapping[str, str] = {
+    "CallingAETitle": "AE",
+    "CalledAETitle": "AE",
+    "NumberOfInstances": "IS",
+    "AgeInYears": "DS",
+    "IsLocalizer": "FLAG",
+    "IsAVolume": "FLAG",
+    "Orientation": "CS",
+    "MeasuredSliceSpacing": "DS",
+}
+# Facts that take the headers of all instances: they are worked out only when a rule asks for them.
+FACTS_OF_ALL_HEADERS = frozenset({"IsLocalizer", "IsAVolume", "Orientation", "MeasuredSliceSpacing"})
+ORIENTATIONS = ("axial", "coronal", "sagittal", "oblique")
 # Keyword → VR (PS3.6). Given as an argument, for the dictionary is not in the standard library.
 Vocabulary = Mapping[str, str]
 
@@ -176,11 +188,14 @@ class _Reader:
         if operator is Operator.EXISTS:
             exists = Comparison(subject, operator)
             return exists if node.boolean() else Not(exists)
+        if FACTS.get(subject) == "FLAG":
+            return _flag(subject, operator, node)
         comparison = Comparison(subject, operator, _READ[operator](node))
         kind = self._kind(subject)
         _check_pattern(comparison, node)
         if kind is not None:
             _check_operands(comparison, kind, node)
+            _check_orientation(comparison, node)
         return comparison
 
     def _subject(self, node: Node, key: str) -> str:
@@ -214,6 +229,12 @@ class _Reader:
 def _private_in_lower_case(step: str) -> str:
     """The tag's hexadecimal digits; the creator stays as it is written."""
     return step[:9].lower() + step[9:] if step.startswith("(") else step
+
+
+def _flag(subject: str, operator: Operator, node: Node) -> Comparison:
+    if operator is not Operator.EQUALS or not isinstance(node.value, bool):
+        node.fail(f"{subject} is true or false, as in {{{subject}: true}}")
+    return Comparison(subject, operator, (node.value,))
 
 
 def _operand(node: Node) -> Operand:
@@ -291,6 +312,26 @@ def _check_operands(comparison: Comparison, kind: Kind, node: Node) -> None:
         node.fail(f"{comparison.operands[0]} comes after {comparison.operands[1]}")
 
 
+def _check_orientation(comparison: Comparison, node: Node) -> None:
+    """A fact of four values: any other word is a mistake, as transverse for axial is."""
+    if comparison.subject != "Orientation" or comparison.operator is Operator.MATCHES:
+        return
+    for operand in comparison.operands:
+        if str(operand).casefold() not in ORIENTATIONS:
+            node.fail(f"{operand!r} is no orientation: it is one of {', '.join(ORIENTATIONS)}")
+
+
+def facts_in(condition: Condition) -> frozenset[str]:
+    """The facts that a condition asks for."""
+    match condition:
+        case All(parts) | AnyOf(parts):
+            return frozenset().union(*map(facts_in, parts))
+        case Not(part):
+            return facts_in(part)
+        case Comparison(subject):
+            return frozenset({subject}) & FACTS.keys()
+
+
 # ------------------------------------------------------------------------------------------------ printing
 
 
@@ -328,7 +369,8 @@ def condition_text(condition: Condition) -> str:
         case Not(part):
             return f"not ({condition_text(part)})"
         case Comparison(subject, operator, operands):
-            words = [subject, str(operator).replace("_", " "), ", ".join(map(repr, operands))]
+            shown = (str(o).lower() if isinstance(o, bool) else repr(o) for o in operands)
+            words = [subject, str(operator).replace("_", " "), ", ".join(shown)]
             return " ".join(word for word in words if word)
 
 

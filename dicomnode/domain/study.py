@@ -13,11 +13,12 @@ class Element:
     """One attribute's value: its VR (PS3.5 6.2) and its values as JSON has them (PS3.18 F.2.2).
 
     Numbers are int or float, person names their alphabetic group, sequences tuples of Headers.
-    An attribute that is present and empty has no values.
+    An attribute that is present and empty has no values. `note` says of a fact why it is so, or why it is not known.
     """
 
     vr: str
     values: tuple[object, ...]
+    note: str = ""
 
 
 # Attributes by keyword (PS3.6); private ones as "(gggg,ee,CREATOR)" with the block's own last two digits.

@@ -27,6 +27,7 @@ class Kind(StrEnum):
     EXACT = "identifier"  # letter case counts
     CODE = "code"  # CS: one word a value
     TEXT = "text"
+    FLAG = "true or false"  # facts only: no VR says so
     NONE = "no comparable value"  # sequences and bulk data: only `exists` asks for them
 
 
@@ -40,6 +41,7 @@ _VRS: Mapping[Kind, str] = {
     Kind.EXACT: "AE UI AT",
     Kind.CODE: "CS",
     Kind.TEXT: "LO SH LT ST UC UT UR UN",
+    Kind.FLAG: "FLAG",
     Kind.NONE: "SQ OB OW OD OF OL OV",
 }
 _KIND_OF_VR = {vr: kind for kind, vrs in _VRS.items() for vr in vrs.split()}
@@ -113,7 +115,7 @@ def text_of(value: object) -> str:
     """A value as a regular expression sees it, and as it is shown: 5, not 5.0."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
-    return str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def printable(text: str) -> str:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dicomnode.domain.conditions import Decision, decide
-from dicomnode.domain.rules import parse_rule
-from dicomnode.domain.study import Element, Header, Series
+from dicomnode.domain.rules import Rule, facts_in, parse_rule
+from dicomnode.domain.study import Series
 from dicomnode.errors import CannotDecode, InvalidRule
-from dicomnode.imaging.attributes import read_header
 from dicomnode.ports import Clock, InstanceStore, NewJob, RuleRevision, State
+from dicomnode.stages.evidence import Evidence, gather
 
 NO_RULE = "no rule exists; add one with dicomnode rules add FILE"
-# PS3.6 annex A: raw data, registrations, fiducials, segmentations and the like begin so. Some of them have
-# rows and columns, but none is an image that a model could look at.
-_NO_SOURCE_IMAGES = "1.2.840.10008.5.1.4.1.1.66"
-_UNREADABLE_MOST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,39 +42,31 @@ class RouteStage:
         rules = [r for r in self._state.enabled_rules() if r.document.get("enabled", True)]
         if not rules:
             return Routing((), NO_RULE if not self._state.rules() else "every rule is disabled")
+        asked = [(revision, _read(revision)) for revision in rules]
+        wanted = wanted_facts(rule for _, rule in asked if isinstance(rule, Rule))
         try:
-            header = self._header(series)
+            evidence = gather(series, self._place, wanted)
         except CannotDecode as error:
             return Routing((), str(error), {"code": error.code})
-        if reason := no_image_reason(series, header):
-            return Routing((), reason, {"code": "no-image"})
-        return combine([self._apply(revision, header, facts_of(series)) for revision in rules])
+        if evidence.no_image:
+            return Routing((), evidence.no_image, {"code": "no-image"})
+        return combine([self._apply(revision, rule, evidence) for revision, rule in asked])
 
-    def _header(self, series: Series) -> Header:
-        """Of the first instance that can be read; raises the first one's error when the first few cannot."""
-        first: CannotDecode | None = None
-        for instance in series.instances[:_UNREADABLE_MOST]:
-            try:
-                return read_header(Path(self._store.path(instance.path)))
-            except CannotDecode as error:
-                first = first or error
-        raise first or CannotDecode("the series has no instance")
+    def _place(self, path: str) -> Path:
+        return Path(self._store.path(path))
 
-    def _apply(self, revision: RuleRevision, header: Header, facts: Header) -> Outcome:
-        try:
-            decision = decide(parse_rule(revision.document), header, facts)
-        except InvalidRule as error:
-            return Outcome(f"rule {revision.name} cannot be read: {error}", revision)
+    def _apply(self, revision: RuleRevision, rule: Rule | InvalidRule, evidence: Evidence) -> Outcome:
+        if isinstance(rule, InvalidRule):
+            return Outcome(f"rule {revision.name} cannot be read: {rule}", revision)
+        decision = decide(rule, evidence.header, evidence.facts)
         if not decision.matches:
             return Outcome(decision.why(), revision, decision)
-        model = self._state.active_model(decision.rule.model)
+        model = self._state.active_model(rule.model)
         if model is None:
-            missing = (
-                f"{decision.why()}; but no model {decision.rule.model} is registered (dicomnode models add FOLDER)"
-            )
+            missing = f"{decision.why()}; but no model {rule.model} is registered (dicomnode models add FOLDER)"
             return Outcome(missing, revision, decision)
         destinations, words = self._destinations(decision)
-        job = NewJob(revision, model, decision.rule.priority, destinations)
+        job = NewJob(revision, model, rule.priority, destinations)
         return Outcome(f"{decision.why()}{words}", revision, decision, job)
 
     def _destinations(self, decision: Decision) -> tuple[tuple[str, ...], str]:
@@ -105,27 +93,22 @@ class Outcome:
         return {**said, "revision": self.revision.revision, "words": self.words, "model": model}
 
 
+def _read(revision: RuleRevision) -> Rule | InvalidRule:
+    """One that cannot be read must not stop the others, so the error is a value."""
+    try:
+        return parse_rule(revision.document)
+    except InvalidRule as error:
+        return error
+
+
+def wanted_facts(rules: Iterable[Rule]) -> frozenset[str]:
+    """The facts that any of the rules asks for."""
+    return frozenset().union(*(facts_in(rule.when) for rule in rules))
+
+
 def combine(outcomes: list[Outcome]) -> Routing:
     """The rules that made a job first: whoever reads the reason wants to know what runs."""
     ordered = [o for o in outcomes if o.job] + [o for o in outcomes if not o.job]
     jobs = tuple(o.job for o in ordered if o.job)
     why = ". ".join([ordered[0].words, *(o.words[:1].upper() + o.words[1:] for o in ordered[1:])])
     return Routing(jobs, why, {"rules": [o.document() for o in ordered]})
-
-
-def facts_of(series: Series) -> Header:
-    """What domain.rules.FACTS names, of this series."""
-    return {
-        "CallingAETitle": Element("AE", (series.calling_ae_title,) if series.calling_ae_title else ()),
-        "CalledAETitle": Element("AE", (series.called_ae_title,) if series.called_ae_title else ()),
-        "NumberOfInstances": Element("IS", (len(series.instances),)),
-    }
-
-
-def no_image_reason(series: Series, header: Header) -> str:
-    """Why there is nothing in it for a model to look at: a report, a presentation state, a plan; else ""."""
-    classes = {instance.sop_class_uid for instance in series.instances}
-    pixels = all(keyword in header and header[keyword].values for keyword in ("Rows", "Columns"))
-    if pixels and not any(uid.startswith(_NO_SOURCE_IMAGES) for uid in classes):
-        return ""
-    return f"the series holds no image to work on: it is {series.modality or 'of no modality'}"

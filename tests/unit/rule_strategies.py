@@ -29,6 +29,9 @@ SUBJECTS = {
     "(0019,10,GEMS_ACQU_01)": "UN",
     "ReferencedImageSequence.ReferencedSOPInstanceUID": "UI",
     "NumberOfInstances": "IS",
+    "IsAVolume": "FLAG",
+    "Orientation": "CS",
+    "AgeInYears": "DS",
 }
 _WORDS = [
     "CT",
@@ -62,6 +65,8 @@ def comparisons(draw: st.DrawFn) -> Comparison:
     subject, operator = draw(st.sampled_from(sorted(SUBJECTS))), draw(st.sampled_from(Operator))
     if operator is Operator.EXISTS:
         return Comparison(subject, operator)
+    if SUBJECTS[subject] == "FLAG":
+        return Comparison(subject, Operator.EQUALS, (draw(st.booleans()),))
     if operator is Operator.MATCHES:
         return Comparison(subject, operator, (draw(st.sampled_from(_PATTERNS)),))
     counts = {Operator.ONE_OF: (1, 3), Operator.BETWEEN: (2, 2)}
@@ -96,7 +101,9 @@ def headers(draw: st.DrawFn) -> Header:
     """Some attributes there, some empty, some with values that are none of their VR's."""
     header: dict[str, Element] = {}
     for subject in draw(st.lists(st.sampled_from(sorted(SUBJECTS)), unique=True)):
-        element = Element(SUBJECTS[subject], tuple(draw(st.lists(odd_values, max_size=3))))
+        values = st.booleans() | odd_values if SUBJECTS[subject] == "FLAG" else odd_values
+        note = draw(st.sampled_from(["", "", "why\0\ud800 " + "x" * 5000]))
+        element = Element(SUBJECTS[subject], tuple(draw(st.lists(values, max_size=3))), note)
         sequence, _, inner = subject.rpartition(".") if not subject.startswith("(") else ("", "", subject)
         header[sequence or inner] = Element("SQ", ({inner: element}, {})) if sequence else element
     return header
