@@ -137,7 +137,7 @@ def wait_until_busy(process: psutil.Process) -> None:
     """Until it has worked for a moment since now: a network is running in it."""
     before = sum(process.cpu_times()[:2])
     for _ in range(1000):
-        if sum(process.cpu_times()[:2]) > before + 0.3:
+        if sum(process.cpu_times()[:2]) > before + 0.1:
             return
         time.sleep(0.02)
     pytest.fail("the model did not start to work")
@@ -145,9 +145,9 @@ def wait_until_busy(process: psutil.Process) -> None:
 
 @pytest.mark.parametrize("victim", ["server", "stub"])
 def test_a_call_in_flight_survives_kill_9(
-    engine: TritonEngine, server: TritonServer, slow: ModelVersion, unet: ModelVersion, home: Path, victim: str
+    engine: TritonEngine, server: TritonServer, slow: ModelVersion, home: Path, victim: str
 ) -> None:
-    engine.prepare([slow, unet])
+    engine.prepare([slow])
     expected = labels_of(engine, slow)
     stub, before = stub_of(server, triton_name(slow)), server.pid
     assert before is not None
@@ -159,7 +159,6 @@ def test_a_call_in_flight_survives_kill_9(
     assert call.labels is not None
     np.testing.assert_array_equal(call.labels, expected)
     assert (server.pid == before) == (victim == "stub")
-    assert labels_of(engine, unet).shape == SHAPE
     assert [name for name in left_behind(home) if "client" in name] == []
 
 
@@ -167,7 +166,7 @@ def test_a_call_that_takes_too_long_is_given_up_by_the_host_too(
     engine: TritonEngine, server: TritonServer, slow: ModelVersion
 ) -> None:
     engine.prepare([slow])
-    call = InFlight(engine, slow, timeout_s=0.7)
+    call = InFlight(engine, slow, timeout_s=0.4)
     call.wait()
     assert isinstance(call.error, InferenceTimeout)
     expected = labels_of(engine, slow)  # the same server, and nothing of the call before is left in it
@@ -175,7 +174,7 @@ def test_a_call_that_takes_too_long_is_given_up_by_the_host_too(
 
 
 def test_what_the_network_says_reaches_the_node(engine: TritonEngine, tmp_path: Path) -> None:
-    wrong = package(tmp_path / "wrong", Thresholds(), "wrong", 5)
+    wrong = package(tmp_path / "wrong", Thresholds(), "wrong", 5, engine="torchscript")
     with pytest.raises(ModelFailed, match="2 classes, its card 6"):
         engine.prepare([wrong])
     (tmp_path / "wrong" / "model.ts").unlink()
