@@ -17,7 +17,7 @@ from rich.table import Table
 
 from dicomnode import bootstrap
 from dicomnode.config import Origin, Settings, read_settings
-from dicomnode.ports import ResultSink, State
+from dicomnode.ports import InstanceStore, ResultSink, State
 
 
 class Context:
@@ -44,6 +44,10 @@ class Context:
     @cached_property
     def state(self) -> State:
         return bootstrap.state(self.settings)
+
+    @cached_property
+    def store(self) -> InstanceStore:
+        return bootstrap.instance_store(self.settings)
 
     @cached_property
     def sink(self) -> ResultSink:

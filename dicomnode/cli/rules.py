@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.syntax import Syntax
 
+from dicomnode.cli import rule_questions
 from dicomnode.cli.rule_files import read_rules, rule_yaml
+from dicomnode.cli.rule_lookup import find_rule, notes_on
 from dicomnode.domain.rules import Rule, condition_text, parse_rule, rule_document
-from dicomnode.errors import InvalidRule, NotFound
+from dicomnode.errors import InvalidRule
 from dicomnode.imaging.attributes import keyword_vrs
 from dicomnode.ports import RuleRevision, State
 
@@ -54,7 +54,7 @@ def add(
 
 def _added(state: State, rule: Rule, dry_run: bool) -> dict[str, Any]:
     before = next((r for r in state.rules() if r.name == rule.name), None)
-    document, notes = rule_document(rule), list(_notes(state, rule))
+    document, notes = rule_document(rule), list(notes_on(state, rule))
     if before is not None and dict(before.document) == document:
         words, revision = f"rule {rule.name} is as it was (revision {before.revision})", before.revision
     elif dry_run:
@@ -63,20 +63,6 @@ def _added(state: State, rule: Rule, dry_run: bool) -> dict[str, Any]:
         revision = state.add_rule(rule.name, document).revision
         words = f"rule {rule.name} revision {revision} is in force"
     return {"message": words, "name": rule.name, "revision": revision, "dry_run": dry_run, "notes": notes}
-
-
-def _notes(state: State, rule: Rule) -> Iterator[str]:
-    """What is right in itself but will not work yet."""
-    if not rule.enabled:
-        yield "the rule is disabled (enabled: false)"
-    if state.active_model(rule.model) is None:
-        yield f"no model {rule.model} is registered; dicomnode models add FOLDER"
-    known = {destination.name for destination in state.destinations()}
-    for name in rule.destinations:
-        if name not in known:
-            yield f"destination {name} does not exist; dicomnode destinations add {name} ..."
-    if not rule.destinations and not known:
-        yield "there is no destination yet, so results stay here; dicomnode destinations add NAME ..."
 
 
 @app.command("list")
@@ -116,7 +102,7 @@ def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
-    revision = _find(context.state, name)
+    revision = find_rule(context.state, name)
     if context.json:
         context.print_json(_row(revision))
     elif context.console.is_terminal:
@@ -136,7 +122,7 @@ def remove(ctx: typer.Context, name: Name, dry_run: DryRun = False, as_json: Jso
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
-    revision = _find(context.state, name)
+    revision = find_rule(context.state, name)
     if dry_run:
         words = f"rule {name} (revision {revision.revision}) would be removed; nothing was changed"
     else:
@@ -145,10 +131,4 @@ def remove(ctx: typer.Context, name: Name, dry_run: DryRun = False, as_json: Jso
     context.done(words, name=name, revision=revision.revision, dry_run=dry_run)
 
 
-def _find(state: State, name: str) -> RuleRevision:
-    rules = {rule.name: rule for rule in state.rules()}
-    if name in rules:
-        return rules[name]
-    near = difflib.get_close_matches(name, rules, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(rules) or 'none'}"
-    raise NotFound(f"there is no rule {name}; {hint}")
+rule_questions.register(app)

@@ -202,20 +202,28 @@ _TESTS: Mapping[Operator, Callable[[Kind, object, tuple[Operand, ...]], bool]] =
 # --------------------------------------------------------------------------------------------------- words
 
 
+def found_words(clause: Explanation) -> str:
+    """What was found for a comparison, without what was asked: 7, or missing."""
+    if not clause.present:
+        return "missing"
+    if not clause.found:
+        return f"not known ({clause.remark})" if clause.remark else "empty"
+    more = printable(clause.note)[:_KEPT_CHARACTERS] or clause.remark
+    return _shown_values(clause.found) + (f" ({more})" if more else "")
+
+
 def comparison_words(clause: Explanation) -> str:
     """A comparison with what was found: SliceThickness is 7, over 5."""
     comparison = clause.condition
     assert isinstance(comparison, Comparison)
     subject, operator = comparison.subject, comparison.operator
-    if not clause.present:
-        return f"{subject} is missing"
     if not clause.found:
-        return f"{subject} is not known ({clause.remark})" if clause.remark else f"{subject} is empty"
+        return f"{subject} is {found_words(clause)}"
     if operator is Operator.EXISTS:
         return f"{subject} is there"
-    value = _shown_values(clause.found)
     if clause.note:
-        return f"{subject} is {value} ({printable(clause.note)[:_KEPT_CHARACTERS]})"
+        return f"{subject} is {found_words(clause)}"
+    value = _shown_values(clause.found)
     template = (_TRUE_WORDS if clause.holds else _FALSE_WORDS)[operator]
     first, last = _quoted(comparison.operands[0]), _quoted(comparison.operands[-1])
     listed = ", ".join(map(_quoted, comparison.operands))

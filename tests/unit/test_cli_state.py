@@ -39,6 +39,7 @@ class Screen:
         self.node, self.folder = Node(folder), folder
         self.context = Context()
         self.context.__dict__["state"] = self.node.state
+        self.context.__dict__["store"] = self.node.store
         self.context.console = Console(width=100)
 
     def run(self, *words: str) -> str:

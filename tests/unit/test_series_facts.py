@@ -135,7 +135,7 @@ def test_only_what_is_wanted_is_read(tmp_path: Path) -> None:
         ("ct/crlm-1004", ("axial",), (5.0,), ""),
         ("ct/ge-head-tilt18-variable-spacing", ("axial",), (), "uneven-spacing"),
         ("ct/missing-slice-noise", ("axial",), (), "missing-slices"),
-        ("mr/qin-prostate-adc", ("axial",), (3.0,), ""),
+        ("ct/lidc-0002-part", ("axial",), (1.25,), ""),
     ],
 )
 def test_real_series(folder: str, orientation: tuple[str, ...], spacing: tuple[float, ...], reason: str) -> None:

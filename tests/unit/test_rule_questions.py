@@ -1,0 +1,235 @@
+"""rules explain and rules test: what rules say of files and of received studies, and that nothing is changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicomnode.errors import NotFound
+from dicomnode.imaging.series_files import NO_DICOM, NO_UIDS, REPEATED, series_in
+from tests.unit.test_cli_state import Screen
+from tests.unit.test_complete_route import SR
+from tests.unit.test_series_facts import write_slice
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+DRAFT = """
+name: thin
+when:
+  all:
+    - Modality: CT
+    - not: {ImageType: {contains: LOCALIZER}}
+    - any:
+        - BodyPartExamined: CHEST
+        - IsAVolume: true
+    - NumberOfInstances: {at_least: 3}
+model: torso-ct
+"""
+
+
+@pytest.fixture
+def screen(tmp_path: Path) -> Screen:
+    return Screen(tmp_path)
+
+
+def folder(screen: Screen, numbers: list[int], name: str = "ct", **changes: Any) -> str:
+    place = screen.folder / name
+    place.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        write_slice(place / f"{number}.dcm", number, **changes)
+    return str(place)
+
+
+def stored(screen: Screen, series: str, numbers: list[int], **changes: Any) -> None:
+    """A series as the node receives it and as the store lays it out."""
+    place = f"instances/1/{series}"
+    folder(screen, numbers, place, SeriesInstanceUID=series, **changes)
+    for number in numbers:
+        screen.node.receive(series, number)
+
+
+def without_a_database(screen: Screen) -> Screen:
+    del screen.context.__dict__["state"], screen.context.__dict__["store"]
+    screen.context.given["home"] = screen.folder / "no" / "such" / "home"
+    return screen
+
+
+# ------------------------------------------------------------------------------------------------- explain
+
+
+def test_a_draft_is_explained_on_a_folder_without_a_database(screen: Screen) -> None:
+    draft, files = screen.file(DRAFT), folder(screen, [1, 2, 3])
+    said = without_a_database(screen).run("rules", "explain", draft, files)
+    assert "Rule thin matched: Modality is 'CT'" in said
+    assert "✓ true  Modality equals 'CT'  found: 'CT'" in said
+    assert "✗ false ImageType contains 'LOCALIZER'  found: 'ORIGINAL\\PRIMARY\\AXIAL'" in said
+    assert "✗ false BodyPartExamined equals 'CHEST'  found: missing" in said
+    assert "✓ true  IsAVolume equals true  found: true" in said
+    assert not (screen.folder / "no").exists()
+
+
+def test_a_file_that_does_not_match(screen: Screen) -> None:
+    files = folder(screen, [1])
+    said = " ".join(screen.run("rules", "explain", screen.file(DRAFT), f"{files}/1.dcm").split())
+    assert "Rule thin did not match: BodyPartExamined is missing; IsAVolume is false, not true (single-slice" in said
+    assert "found: 1" in said
+
+
+def test_only_what_decided_is_in_colour(screen: Screen) -> None:
+    from rich.console import Console
+
+    screen.context.console = Console(width=100, force_terminal=True, color_system="standard")
+    lines = screen.run("rules", "explain", screen.file(DRAFT), folder(screen, [1, 2, 3])).splitlines()
+    bold_green, dim = "\x1b[1;32m", "\x1b[2m"
+    (decided,) = [line for line in lines if "IsAVolume equals" in line]
+    (other,) = [line for line in lines if "BodyPartExamined equals" in line]
+    assert bold_green + "✓ true " in decided
+    assert dim + "✗ false" in other
+    assert bold_green not in other
+
+
+def test_explained_as_json(screen: Screen) -> None:
+    told = screen.json("rules", "explain", screen.file(DRAFT), folder(screen, [1, 2, 4]))
+    (answer,) = told["answers"]
+    assert (answer["rule"], answer["matches"], answer["instances"]) == ("thin", False, 3)
+    assert [words.partition(" ")[0] for words in answer["decided_by"]] == ["BodyPartExamined", "IsAVolume"]
+    assert answer["when"]["all"][2]["any"][1]["clause"] == {"IsAVolume": {"equals": True}}
+
+
+def test_a_stored_rule_on_a_received_study(screen: Screen) -> None:
+    screen.node.rule("ct1", {"CallingAETitle": "CT1", "Modality": "CT"}, model="gone")
+    stored(screen, "1.1", [1, 2])
+    stored(screen, "1.2", [3], Modality="MR")
+    said = screen.run("rules", "explain", "ct1", "1")
+    assert "found: 'CT1'" in said
+    assert "1 of 2 series match" in said
+    assert "note: no model gone is registered" in said
+    (answer,) = screen.json("rules", "explain", "ct1", "1.2")["answers"]
+    assert (answer["series_instance_uid"], answer["matches"]) == ("1.2", False)
+    assert screen.node.state.jobs() == []
+
+
+def test_asking_and_routing_agree(screen: Screen) -> None:
+    """The words of `rules explain` are those that stand in `studies why` once the node has routed."""
+    rule = {"all": [{"IsAVolume": True}, {"Orientation": "coronal"}]}
+    screen.node.rule("coronal", rule)
+    for number in (1, 2, 3):
+        screen.node.receive("1.1", number)
+        place = write_slice(screen.node.store.path(f"1.1.{number}.dcm"), number)
+        (screen.folder / "instances/1/1.1").mkdir(parents=True, exist_ok=True)
+        (screen.folder / f"instances/1/1.1/{number}.dcm").write_bytes(place.read_bytes())
+    screen.node.sweep()
+    (answer,) = screen.json("rules", "explain", "coronal", "1.1")["answers"]
+    assert answer["why"] == screen.node.why("1.1")
+
+
+def test_series_that_no_rule_is_asked_about(screen: Screen) -> None:
+    screen.node.rule("any", {"Modality": {"exists": True}})
+    report = folder(screen, [1], "sr", Modality="SR", SOPClassUID=SR, Rows=None, PixelData=None)
+    said = screen.run("rules", "explain", "any", report)
+    assert "Rule any is not asked: the series holds no image to work on: it is SR" in said
+    (row,) = screen.json("rules", "test", report)["answers"]
+    assert (row["matches"], row["decided_by"]) == (False, [])
+    assert "never" in screen.run("rules", "test", report)
+
+
+def test_files_that_left_the_store(screen: Screen) -> None:
+    screen.node.rule()
+    screen.node.receive()
+    error = screen.fails("rules", "explain", "torso", "1")
+    assert isinstance(error, NotFound)
+    assert "its files are not in the store" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("rule", "subject", "words"),
+    [
+        ("torsos", "1", "did you mean torso?"),
+        ("torso", "no-such-study", "there is no file or folder no-such-study; see dicomnode studies list"),
+        ("gone.yaml", "1", "gone.yaml"),
+    ],
+)
+def test_what_is_not_there(screen: Screen, rule: str, subject: str, words: str) -> None:
+    screen.node.rule()
+    assert words in str(screen.fails("rules", "explain", rule, subject))
+
+
+# ---------------------------------------------------------------------------------------------------- test
+
+
+def test_every_enabled_rule_says_a_line_a_series(screen: Screen) -> None:
+    screen.node.rule("a-ct", {"Modality": "CT"})
+    screen.node.rule("b-mr", {"Modality": "MR"})
+    screen.node.rule("c-off", {"Modality": "CT"}, enabled=False)
+    screen.node.rule("d-old", {"Modality": {"was": "CT"}})
+    files = folder(screen, [1, 2, 3])
+    said = screen.run("rules", "test", files)
+    assert "✓ match  a-ct  Modality is 'CT'" in said
+    assert "✗ no     b-mr  Modality is 'CT', not 'MR'" in said
+    assert "c-off" not in said
+    assert "note: rule d-old cannot be read" in said
+    assert "1 of 1 series matched by one of 2 rules" in said
+    told = screen.json("rules", "test", files)
+    assert [(row["rule"], row["matches"]) for row in told["answers"]] == [("a-ct", True), ("b-mr", False)]
+
+
+def test_a_draft_is_tested_without_a_database(screen: Screen) -> None:
+    draft, files = screen.file(DRAFT), folder(screen, [1, 2, 3])
+    other = folder(screen, [7], "mr", Modality="MR", SeriesInstanceUID="1.7")
+    told = without_a_database(screen).json("rules", "test", files, other, "--rule", draft)
+    assert [(row["series_instance_uid"], row["matches"]) for row in told["answers"]] == [
+        ("1.1", True),
+        ("1.7", False),
+    ]
+    assert not (screen.folder / "no").exists()
+
+
+def test_no_rule_to_test(screen: Screen) -> None:
+    assert "--rule FILE" in str(screen.fails("rules", "test", folder(screen, [1])))
+
+
+def test_no_image_to_test(screen: Screen) -> None:
+    (screen.folder / "empty").mkdir()
+    error = screen.fails("rules", "test", str(screen.folder / "empty"), "--rule", screen.file(DRAFT))
+    assert "no DICOM instance in" in str(error)
+
+
+# --------------------------------------------------------------------------------------------------- files
+
+
+def test_files_are_sorted_into_series_and_the_rest_is_named(screen: Screen) -> None:
+    place = Path(folder(screen, [2, 1, 10]))
+    write_slice(place / "b.dcm", 5, SeriesInstanceUID="1.2", SeriesDescription="other")
+    write_slice(place / "copy.dcm", 1)
+    write_slice(place / "nameless.dcm", 6, SeriesInstanceUID=None)
+    (place / "notes.txt").write_text("no image", encoding="utf-8")
+    found = series_in([place])
+    assert [[i.instance_number for i in s.series.instances] for s in found.series] == [[1, 2, 10], [5]]
+    assert found.series[1].description == "other"
+    assert found.left_out == (
+        f"1 file left out, {REPEATED}: copy.dcm",
+        f"1 file left out, {NO_UIDS}: nameless.dcm",
+        f"1 file left out, {NO_DICOM}: notes.txt",
+    )
+
+
+@pytest.mark.real_data
+def test_real_folders(screen: Screen) -> None:
+    if not DATA.is_dir():
+        pytest.skip("../shared/data is not there")
+    stack = "name: stack\nmodel: m\nwhen: {Modality: CT, IsAVolume: true, Orientation: axial}\n"
+    told = screen.json("rules", "test", str(DATA / "ct"), "--rule", screen.file(stack))
+    counts = sorted(row["instances"] for row in told["answers"] if row["matches"])
+    assert counts == [12, 41]
+    assert len(told["answers"]) == 12
+
+
+@pytest.mark.real_data
+def test_broken_files_are_left_out_or_answered(screen: Screen) -> None:
+    if not DATA.is_dir():
+        pytest.skip("../shared/data is not there")
+    everything = "name: all\nmodel: m\nwhen: {IsAVolume: true, Orientation: axial, AgeInYears: {at_least: 1}}\n"
+    told = screen.json("rules", "test", str(DATA / "broken"), "--rule", screen.file(everything))
+    assert told["left_out"]
+    assert all(row["why"] for row in told["answers"])
