@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -165,14 +165,14 @@ class RunningNode:
         self.wait_until(is_idle, timeout_s)
 
 
-def storescu(port: int, *files: Path, ae_title: str = "DICOMNODE", options: Sequence[str] = ()) -> int:
-    """dcmtk's storescu; its exit status. Folders are sent whole."""
+def storescu(port: int, *places: Path, ae_title: str = "DICOMNODE") -> int:
+    """dcmtk's storescu; its exit status. Of folders, each .dcm file under them."""
     program = dcmtk("storescu")
     assert program is not None
-    command = [str(program), "-R", "-aet", "SENDER", "-aec", ae_title, *options, "127.0.0.1", str(port)]
+    files = [file for place in places for file in (sorted(place.rglob("*.dcm")) if place.is_dir() else [place])]
+    command = [str(program), "-R", "-aet", "SENDER", "-aec", ae_title, "127.0.0.1", str(port)]
     # without TCP_NODELAY each instance waits 50 ms for a delayed acknowledgement
     environment = {**os.environ, "TCP_NODELAY": "1"}
-    done = subprocess.run(
-        [*command, *map(str, files)], env=environment, capture_output=True, check=False, timeout=300
-    )
-    return done.returncode
+    return subprocess.run(
+        [*command, *files], env=environment, capture_output=True, check=False, timeout=300
+    ).returncode

@@ -62,7 +62,7 @@ def rounds(study: list[pydicom.Dataset], pacs: Orthanc, folder: Path, seed: int,
     with node:
         for number in range(count):
             uid, images = another(study, folder / f"study-{number}")
-            assert storescu(node.port, images, options=["+sd"]) == 0
+            assert storescu(node.port, images) == 0
             studies.append(uid)
             time.sleep(chance.uniform(0, 6))
             if number % 2:

@@ -62,7 +62,7 @@ def test_a_real_ct_comes_back_as_seg_and_sr_by_both_ways(
         pytest.skip("../shared/data is absent")
     images = read_slices(sorted(CT.glob("*.dcm")))
     study = str(images[0].StudyInstanceUID)
-    assert storescu(node.port, CT, options=["+sd"]) == 0
+    assert storescu(node.port, CT) == 0
     by_dimse, by_stow = objects(pacs, study), objects(second_pacs, study)
     assert set(by_dimse) == set(by_stow) == {"SEG", "SR"}
     for modality, dataset in by_dimse.items():
@@ -78,7 +78,7 @@ def test_a_real_ct_comes_back_as_seg_and_sr_by_both_ways(
     shown = node.json("jobs", "list")
     assert [job["state"] for job in shown if job["study_instance_uid"] == study] == ["succeeded"]
     # sent once more, nothing new comes of it: the same objects, under the same UIDs
-    assert storescu(node.port, CT, options=["+sd"]) == 0
+    assert storescu(node.port, CT) == 0
     node.wait_idle()
     assert pacs.count() == second_pacs.count() == 2
 
@@ -87,7 +87,7 @@ def test_the_synthetic_study_comes_back_too(node: RunningNode, pacs: Orthanc, tm
     from sample_data.phantom import write_study
 
     study = write_study(tmp_path, "chest-abdomen", 5)
-    assert storescu(node.port, tmp_path, options=["+sd"]) == 0
+    assert storescu(node.port, tmp_path) == 0
     found = objects(pacs, study)
     assert set(found) == {"SEG", "SR"}
     story = node.run("studies", "why", study)
