@@ -103,6 +103,11 @@ def contains(kind: Kind, value: object, operand: Operand) -> bool:
     return found == wanted if kind is Kind.CODE else wanted in found
 
 
+def overlap(one: Span, other: Span) -> bool:
+    """Whether a value can lie in both."""
+    return _at_most(one.low, other.high) and _at_most(other.low, one.high)
+
+
 def normal(kind: Kind, value: object) -> str:
     """Text as it compares: composed, padding stripped, letter case ignored but in AE titles, UIDs and tags."""
     text = unicodedata.normalize("NFC", text_of(value)).strip(" \0")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pydicom
 from pydicom.charset import convert_encodings, decode_bytes
-from pydicom.datadict import dictionary_VR, keyword_dict, keyword_for_tag
+from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_dict, keyword_for_tag
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
@@ -31,6 +31,7 @@ SEQUENCE_ITEMS_MOST = 64  # per-frame groups have thousands of items, and the fi
 VALUES_MOST = 1024
 UNKNOWN_BYTES_MOST = 1024
 
+_KEYWORDS = tuple((tag, keyword) for keyword, tag in keyword_dict.items() if keyword)
 _BULK = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "OB or OW"})
 _NUMBERS = frozenset({"DS", "IS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"})
 _LONG_TEXT = frozenset({"ST", "LT", "UT", "UR"})  # PS3.5 6.2: these hold one value, backslash included
@@ -39,8 +40,14 @@ _LONG_TEXT = frozenset({"ST", "LT", "UT", "UR"})  # PS3.5 6.2: these hold one va
 @cache
 def keyword_vrs() -> Vocabulary:
     """Every keyword of the standard's dictionary (PS3.6) with its VR."""
-    vrs = {keyword: dictionary_VR(tag) for keyword, tag in keyword_dict.items() if keyword}
+    vrs = {keyword: dictionary_VR(tag) for tag, keyword in _KEYWORDS}
     return {keyword: vr for keyword, vr in vrs.items() if vr != "NONE"}  # the delimiters of items
+
+
+@cache
+def single_valued_keywords() -> frozenset[str]:
+    """Keywords of the attributes that hold one value at most (value multiplicity 1, PS3.6)."""
+    return frozenset(keyword for tag, keyword in _KEYWORDS if dictionary_VM(tag) == "1")
 
 
 def read_header(path: Path) -> Header:

@@ -1,0 +1,246 @@
+"""rules lint: what can never work is found, and what can is left alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dicomnode.cli.rule_files import read_rules
+from dicomnode.domain.conditions import explain
+from dicomnode.domain.rule_lint import Dictionary, findings_in, missing, same_names, twins
+from dicomnode.domain.rules import Rule, parse_condition, parse_rule
+from dicomnode.domain.study import Element, Header
+from dicomnode.imaging.attributes import keyword_vrs, single_valued_keywords
+from tests.unit.test_cli_state import Screen
+
+DICTIONARY = Dictionary(keyword_vrs(), single_valued_keywords())
+ROOT = Path(__file__).parents[2]
+
+
+def rule(when: Any, name: str = "a", **more: Any) -> Rule:
+    return parse_rule({"name": name, "model": "m", "when": when, **more}, keyword_vrs())
+
+
+def found(when: Any) -> list[tuple[str, str]]:
+    return [(finding.path, finding.problem) for finding in findings_in(rule(when), DICTIONARY)]
+
+
+CONTRADICTIONS: list[tuple[Any, str]] = [
+    ({"all": [{"Modality": "CT"}, {"Modality": "MR"}]}, "when.all[1].Modality"),
+    ({"all": [{"Modality": ["CT", "PT"]}, {"Modality": ["mr", "US"]}]}, "when.all[1].Modality"),
+    ({"all": [{"Modality": "CT"}, {"not": {"Modality": "CT"}}]}, "when.all[1].not.Modality"),
+    ({"all": [{"Modality": "CT"}, {"not": {"Modality": ["CT", "MR"]}}]}, "when.all[1].not.Modality"),
+    ({"all": [{"Modality": "CT"}, {"not": {"any": [{"Rows": 5}, {"Modality": "CT"}]}}]}, "when.all[1].not.any[1]"),
+    ({"all": [{"Modality": "CT"}, {"any": [{"Modality": "MR"}, {"Rows": 512}]}]}, "when.all[1].any[0].Modality"),
+    ({"not": {"all": [{"Modality": "CT"}, {"Modality": "MR"}]}}, "when.not.all[1].Modality"),
+    ({"any": [{"all": [{"Modality": "CT"}, {"Modality": "MR"}]}, {"Rows": 1}]}, "when.any[0].all[1].Modality"),
+    ({"SliceThickness": {"at_least": 5, "at_most": 3}}, "when.all[1].SliceThickness"),
+    ({"SliceThickness": {"between": [1, 2], "equals": 3}}, "when.all[1].SliceThickness"),
+    ({"all": [{"StudyDate": "2023"}, {"StudyDate": {"at_least": "2024-01"}}]}, "when.all[1].StudyDate"),
+    ({"all": [{"PatientAge": {"at_least": 18}}, {"PatientAge": {"at_most": "17Y"}}]}, "when.all[1].PatientAge"),
+    ({"all": [{"SeriesDescription": "Chest"}, {"SeriesDescription": {"contains": "abd"}}]}, "when.all[1]"),
+    ({"all": [{"ImageType": "AXIAL"}, {"ImageType": {"exists": False}}]}, "when.all[1].not.ImageType"),
+    ({"all": [{"ImageType": "AXIAL"}, {"not": {"ImageType": "AXIAL"}}]}, "when.all[1].not.ImageType"),
+    ({"all": [{"IsAVolume": True}, {"IsAVolume": False}]}, "when.all[1].IsAVolume"),
+    ({"NumberOfInstances": {"at_least": 10, "at_most": 9}}, "when.all[1].NumberOfInstances"),
+    ({"all": [{"(0019,10,ACME)": 1}, {"not": {"(0019,10,ACME)": 1}}]}, "when.all[1].not"),
+]
+FINE: list[Any] = [
+    {"Modality": "CT"},
+    {"all": [{"Modality": ["CT", "PT"]}, {"Modality": ["PT", "MR"]}]},
+    {"all": [{"ImageType": "ORIGINAL"}, {"ImageType": "PRIMARY"}, {"not": {"ImageType": "LOCALIZER"}}]},
+    {"any": [{"Modality": "CT"}, {"Modality": "MR"}]},
+    {"SliceThickness": {"at_least": 3, "at_most": 3}},
+    {"all": [{"StudyDate": "2024"}, {"StudyDate": {"at_least": "2024-06"}}]},
+    {"all": [{"Orientation": "axial"}, {"Orientation": "coronal"}]},
+    {"all": [{"(0019,10,ACME)": 1}, {"(0019,10,ACME)": 2}]},
+    {"all": [{"SeriesDescription": {"contains": "a"}}, {"SeriesDescription": {"contains": "b"}}]},
+    {"all": [{"SeriesDescription": "a"}, {"SeriesDescription": {"matches": "b"}}]},
+    {
+        "all": [
+            {"RequestAttributesSequence.ScheduledProcedureStepID": "1"},
+            {"RequestAttributesSequence.ScheduledProcedureStepID": "2"},
+        ]
+    },
+    {"all": [{"Modality": "CT"}, {"not": {"all": [{"Modality": "CT"}, {"Rows": 1}]}}]},
+    {"all": [{"not": {"Modality": "CT"}}, {"not": {"Modality": "MR"}}]},
+    {"ImageComments": r"a\b"},
+]
+
+
+@pytest.mark.parametrize(("when", "path"), CONTRADICTIONS)
+def test_contradictions_are_found_where_they_are(when: Any, path: str) -> None:
+    ((where, problem),) = found(when)
+    assert where.startswith(path)
+    assert "says" in problem
+
+
+@pytest.mark.parametrize("when", FINE)
+def test_what_can_be_true_is_left_alone(when: Any) -> None:
+    assert found(when) == []
+
+
+@pytest.mark.parametrize(
+    ("when", "words"),
+    [
+        ({"ImageType": r"ORIGINAL\PRIMARY"}, "is 2 values"),
+        ({"not": {"ImageType": {"contains": r"A\B\C"}}}, "is 3 values"),
+        ({"any": [{"StationName": ["x" * 17, "y"]}, {"Rows": 1}]}, "longer than the 16 characters that a SH holds"),
+    ],
+)
+def test_values_that_never_come(when: Any, words: str) -> None:
+    ((_, problem),) = found(when)
+    assert words in problem
+
+
+# ----------------------------------------------------------------------------------- what is found is true
+
+_POOL: list[Any] = [
+    *({"Modality": value} for value in ("CT", "mr", ["CT", "PT"], {"contains": "CT"}, {"exists": True})),
+    *({"ImageType": value} for value in ("CT", "mr", ["CT", "PT"], {"contains": "CT"}, {"exists": False})),
+    *({"SliceThickness": value} for value in (1, [1, 2], {"at_least": 2}, {"at_most": 1}, {"between": [1, 2]})),
+    *({"StudyDate": value} for value in ("2023", "2024-01-31", {"at_most": "2023"}, {"at_least": "2024-02"})),
+    *({"SeriesDescription": value} for value in ("ct", "a ct", {"contains": "CT"}, {"matches": "mr"})),
+    *({"IsAVolume": value} for value in (True, False)),
+]
+_VRS = {
+    "Modality": "CS",
+    "ImageType": "CS",
+    "SliceThickness": "DS",
+    "StudyDate": "DA",
+    "SeriesDescription": "LO",
+    "IsAVolume": "FLAG",
+}
+_VALUES: dict[str, list[Any]] = {
+    "CS": ["CT", "MR", "PT"],
+    "DS": [1.0, 1.5, 2.0, 3.0],
+    "DA": ["20230101", "2023", "20240131", "20240201", "rubbish"],
+    "LO": ["CT", "a CT", "mr", ""],
+    "FLAG": [True, False],
+}
+_conditions = st.recursive(
+    st.sampled_from(_POOL),
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=2, max_size=4).map(lambda parts: {"all": parts}),
+        st.lists(inner, min_size=2, max_size=2).map(lambda parts: {"any": parts}),
+        inner.map(lambda part: {"not": part}),
+    ),
+    max_leaves=6,
+)
+
+
+@st.composite
+def _series(draw: st.DrawFn) -> Header:
+    """One value each but of Image Type, as the standard has it."""
+    header = {}
+    for subject, vr in _VRS.items():
+        count = draw(st.integers(0, 3 if subject == "ImageType" else 1))
+        values = draw(st.lists(st.sampled_from(_VALUES[vr]), min_size=count, max_size=count))
+        header[subject] = Element(vr, tuple(values))
+    return header
+
+
+_ALWAYS_NEEDED = re.compile(r"when(\.all\[\d+\])*(\.not(\.any\[\d+\])?)?\.[A-Z]\w+")
+
+
+@given(st.lists(_conditions, min_size=2, max_size=4), _series())
+def test_a_condition_that_contradicts_itself_is_never_true(parts: list[Any], series: Header) -> None:
+    when = {"all": parts}
+    if any(_ALWAYS_NEEDED.fullmatch(path) for path, _ in found(when)):
+        assert not explain(parse_condition(when), series, series).holds
+
+
+# ---------------------------------------------------------------------------------------- among other rules
+
+
+def test_twins_are_found_in_any_order_of_parts() -> None:
+    one = rule({"all": [{"Modality": "CT"}, {"Rows": 512}]}, "one")
+    two = rule({"all": [{"Rows": 512}, {"Modality": "CT"}]}, "two", priority="stat")
+    other_model = rule({"all": [{"Rows": 512}, {"Modality": "CT"}]}, "three", model="n")
+    off = rule({"all": [{"Rows": 512}, {"Modality": "CT"}]}, "four", enabled=False)
+    (finding,) = twins([one, two, other_model, off])
+    assert (finding.rule, "rule one" in finding.problem) == ("two", True)
+    assert [f.rule for f in twins([two], [one])] == ["two"]
+    assert [f.path for f in same_names([one, two, rule({"Rows": 1}, "one")])] == ["name"]
+
+
+def test_what_the_node_does_not_have() -> None:
+    asked = rule({"Modality": "CT"}, destinations=["pac", "pacs"])
+    paths = [(f.path, f.remedy) for f in missing(asked, {}, ["pacs"], DICTIONARY)]
+    assert paths == [
+        ("model", "dicomnode models add FOLDER"),
+        ("destinations[0]", "dicomnode destinations add pac ..., or did you mean pacs?"),
+    ]
+    assert missing(asked, {"m": ["CT"]}, ["pac", "pacs"], DICTIONARY) == []
+    (finding,) = missing(asked, {"m": ["MR", "PT"]}, ["pac", "pacs"], DICTIONARY)
+    assert finding.problem == "the model m takes MR or PT, and the rule says Modality equals 'CT'"
+
+
+def test_the_rules_that_are_shown_to_everyone_are_clean() -> None:
+    files = sorted((ROOT / "sample_data" / "rules").glob("*.yaml"))
+    assert files
+    for file in files:
+        rules = read_rules(file, keyword_vrs())
+        assert [f for r in rules for f in findings_in(r, DICTIONARY)] == []
+
+
+# ------------------------------------------------------------------------------------------------- command
+
+
+@pytest.fixture
+def screen(tmp_path: Path) -> Screen:
+    return Screen(tmp_path)
+
+
+def _lint(screen: Screen, *words: str) -> tuple[int, str]:
+    result = screen._invoke("rules", "lint", *words)
+    return result.exit_code, " ".join(result.output.split())
+
+
+def test_rules_in_force_are_looked_at(screen: Screen) -> None:
+    screen.node.rule("old", {"SeriesDescription": {"at_least": "thin"}})
+    screen.node.rule("odd", {"Modalty": "CT"})
+    screen.node.rule("empty", {"Modality": {"one_of": []}})
+    screen.node.rule("torso", {"Modality": "CT"})
+    code, said = _lint(screen)
+    assert code == 1
+    assert "rule old, when.SeriesDescription.at_least: 'thin' is no number" in said
+    assert "rule odd, when: 'Modalty' is no attribute's keyword and no fact; did you mean Modality?" in said
+    assert "rule empty, when.Modality.one_of: the list is empty" in said
+    assert "rule torso, model: no model torso-ct is registered → dicomnode models add FOLDER" in said
+    assert "5 things are wrong (1 rule read)" in said
+
+
+def test_nothing_is_wrong(screen: Screen) -> None:
+    screen.node.model()
+    screen.node.destination("pacs")
+    screen.node.rule()
+    assert _lint(screen) == (0, "1 rule: nothing is wrong")
+    assert screen.json("rules", "lint") == {"rules": 1, "findings": []}
+
+
+def test_a_file_beside_the_rules_in_force(screen: Screen) -> None:
+    screen.node.model()
+    screen.node.destination("pacs")
+    screen.node.rule("torso", {"Modality": "CT"})
+    twin = screen.file("name: other\nmodel: torso-ct\nwhen: {Modality: CT}\n")
+    assert "the same series as rule torso" in _lint(screen, twin)[1]
+    next_revision = screen.file("name: torso\nmodel: torso-ct\nwhen: {Modality: CT}\n")
+    assert _lint(screen, next_revision)[0] == 0
+
+
+def test_files_alone_need_no_database(screen: Screen) -> None:
+    del screen.context.__dict__["state"]
+    screen.context.given["home"] = screen.folder / "no" / "such" / "home"
+    good = screen.file("name: torso\nmodel: gone\nwhen: {Modality: CT}\n", "good.yaml")
+    bad = screen.file("name: torso\nmodel: gone\nwhen: [\n", "bad.yaml")
+    assert _lint(screen, good, "--files-only") == (0, "1 rule: nothing is wrong")
+    code, said = _lint(screen, good, bad, "--files-only")
+    assert (code, "bad.yaml:4:1" in said.replace(" ", "")) == (1, True)
+    assert _lint(screen, "--files-only")[0] == 2
+    assert not (screen.folder / "no").exists()
