@@ -34,9 +34,9 @@ def intensity(spec: InputSpec, slope: float, intercept: float) -> Intensity:
     )
 
 
-def model_input(volume: torch.Tensor, grid: ModelGrid, intensity: Intensity) -> torch.Tensor:
+def model_input(volume: torch.Tensor, grid: ModelGrid, intensity: Intensity, threads: int = 1) -> torch.Tensor:
     """(slice, row, column) int16 stored values → (1, 1, model axes) float32."""
-    return to_model(volume, grid, intensity)[None, None]
+    return torch.from_numpy(to_model(volume.numpy(), grid, intensity, threads))[None, None]
 
 
 def scores(image: torch.Tensor, network: Network, spec: NetworkSpec, batch: int) -> torch.Tensor:
@@ -60,6 +60,6 @@ def label_map(scores: torch.Tensor) -> torch.Tensor:
     return labels
 
 
-def source_labels(scores: torch.Tensor, grid: ModelGrid, out: torch.Tensor) -> None:
+def source_labels(scores: torch.Tensor, grid: ModelGrid, out: torch.Tensor, threads: int = 1) -> None:
     """Scores in the model's grid → `out`, (slice, row, column) uint8 in the source's grid."""
-    to_source(label_map(scores), grid, out)
+    to_source(label_map(scores).cpu().numpy(), grid, out.numpy(), threads)

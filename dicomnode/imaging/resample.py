@@ -1,8 +1,8 @@
 """Between the scanner's grid and the model's grid, and back.
 
 The meaning is MONAI's: Orientation, Spacing (bilinear, border), and their inverse with nearest neighbours. The
-directions of the volume are kept, so that every axis can be resampled on its own: interpolation becomes a few
-small matrix products, and the way back three lists of indices. Sample positions are computed by the same
+directions of the volume are kept, so that every axis can be resampled on its own: two takes and a blend an axis,
+and the way back three lists of indices. Sample positions are computed by the same
 arithmetic as MONAI's, since ties at .5 are the rule rather than the exception (5 mm slices, 2 mm grid) and a tie
 that falls the other way moves a label by a slice.
 
@@ -15,7 +15,9 @@ right, anterior and superior.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,12 +29,12 @@ from monai.networks.utils import to_norm_affine
 from dicomnode.imaging.geometry import FloatArray, VolumeGeometry
 
 IndexArray = npt.NDArray[np.int64]
+FloatPlane = npt.NDArray[np.float32]
+FloatVolume = npt.NDArray[np.float32]
 
 # A shear is straightened from this in-plane displacement between the first and the last slice, in voxels, on:
 # less is the rounding of direction cosines written with six digits.
 SHEAR_LEAST_VOXELS = 0.25
-# Target slices resampled at once: bounds the working memory at a few slices' worth of float32.
-_BLOCK = 8
 _RAS_AXIS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -198,134 +200,156 @@ def _line(theta: torch.Tensor, axis: int, source_shape: tuple[int, ...], target_
 
 @dataclass(frozen=True, eq=False)
 class _Taps:
-    """Linear interpolation along one axis: value[low] × (1 - weight) + value[high] × weight."""
+    """Linear interpolation along one axis: value[low] + (value[high] - value[low]) × weight."""
 
-    low: torch.Tensor  # int64
-    high: torch.Tensor  # int64
-    weight: torch.Tensor  # float32
-    outside: torch.Tensor  # bool: beyond the volume, by more than half a voxel
+    low: IndexArray
+    high: IndexArray
+    weight: npt.NDArray[np.float32]
+    outside: npt.NDArray[np.bool_]
+    """Beyond the volume, by more than half a voxel."""
 
-    @property
-    def exact(self) -> bool:
-        return not bool(self.weight.any())
-
-    def to(self, device: torch.device) -> _Taps:
-        return _Taps(self.low.to(device), self.high.to(device), self.weight.to(device), self.outside.to(device))
+    def blend(self, values: FloatPlane, axis: int) -> FloatPlane:
+        """A plane with this axis resampled."""
+        low = values.take(self.low, axis=axis, mode="clip")
+        if not self.weight.any():
+            return low
+        result = values.take(self.high, axis=axis, mode="clip")
+        result -= low
+        result *= self.weight[:, None] if axis == 0 else self.weight
+        result += low
+        return result
 
 
 def _taps(positions: FloatArray, count: int) -> _Taps:
     inside = np.clip(positions, 0, count - 1)  # the border is repeated
     low = np.floor(inside).astype(np.int64)
     return _Taps(
-        torch.from_numpy(low),
-        torch.from_numpy(np.minimum(low + 1, count - 1)),
-        torch.from_numpy((inside - low).astype(np.float32)),
-        torch.from_numpy((positions < -0.5) | (positions > count - 0.5)),
+        low,
+        np.minimum(low + 1, count - 1),
+        (inside - low).astype(np.float32),
+        (positions < -0.5) | (positions > count - 0.5),
     )
 
 
-def to_model(volume: torch.Tensor, grid: ModelGrid, intensity: Intensity) -> torch.Tensor:
+def to_model(volume: npt.NDArray[np.int16], grid: ModelGrid, intensity: Intensity, threads: int = 1) -> FloatVolume:
     """The volume in the model's grid.
 
     `volume`: (slice, row, column) int16, stored values. The result: float32 along the model's axes, a view whose
-    memory lies in the source's axis order. Working memory beside the result: a few slices.
+    memory lies in the source's axis order. Plane by plane, which a core's cache holds; working memory beside the
+    result: a few planes a thread.
     """
-    slices = _taps(grid.positions[0], grid.source_shape[0]).to(volume.device)
-    out = torch.empty([len(p) for p in grid.positions], dtype=torch.float32, device=volume.device)
-    planes = _Planes(volume, grid, intensity.outside)
-    for block in _blocks(len(out)):
-        needed, position = torch.unique(torch.cat([slices.low[block], slices.high[block]]), return_inverse=True)
-        sampled = planes.sample(needed)
-        low, high = position.chunk(2)
-        torch.lerp(sampled[low], sampled[high], slices.weight[block].view(-1, 1, 1), out=out[block])
-        out[block].mul_(intensity.gain).add_(intensity.offset)
-        if intensity.clip is not None:
-            out[block].clamp_(*intensity.clip)
-    return out.permute(grid.order)
+    out = np.empty([len(p) for p in grid.positions], dtype=np.float32)
+    slices = _taps(grid.positions[0], grid.source_shape[0])
+
+    def fill(part: range) -> None:
+        planes = _Planes(volume, grid, intensity.outside)
+        for index in part:
+            _blend_slices(planes, slices, index, out[index])
+            _scale(out[index], intensity)
+
+    _in_parts(fill, len(out), threads)
+    return out.transpose(grid.order)
 
 
-def _blocks(count: int) -> Iterator[slice]:
-    return (slice(start, min(start + _BLOCK, count)) for start in range(0, count, _BLOCK))
+def _blend_slices(planes: _Planes, slices: _Taps, index: int, out: FloatPlane) -> None:
+    low, weight = planes[int(slices.low[index])], slices.weight[index]
+    if weight == 0:
+        out[...] = low
+        return
+    np.subtract(planes[int(slices.high[index])], low, out=out)
+    out *= weight
+    out += low
+
+
+def _scale(plane: FloatPlane, intensity: Intensity) -> None:
+    plane *= np.float32(intensity.gain)
+    plane += np.float32(intensity.offset)
+    if intensity.clip is not None:
+        np.clip(plane, *intensity.clip, out=plane)
+
+
+def _in_parts(work: Callable[[range], None], count: int, threads: int) -> None:
+    """Splits range(count) among threads, in neighbouring pieces; numpy works without the interpreter's lock."""
+    bounds = np.linspace(0, count, min(threads, count) + 1).astype(int)
+    parts = [range(int(a), int(b)) for a, b in itertools.pairwise(bounds)]
+    if len(parts) == 1:
+        work(parts[0])
+        return
+    with ThreadPoolExecutor(len(parts)) as pool:
+        _all(pool.map(work, parts))
+
+
+def _all(results: Iterable[None]) -> None:
+    """Waits for all and raises what one of them raised."""
+    for _ in results:
+        pass
 
 
 class _Planes:
-    """Slices of the source, resampled within their plane."""
+    """Slices of the source by index, resampled within their plane; neighbours of the last asked for are kept."""
 
-    def __init__(self, volume: torch.Tensor, grid: ModelGrid, outside: float) -> None:
+    def __init__(self, volume: npt.NDArray[np.int16], grid: ModelGrid, outside: float) -> None:
         self._volume, self._grid, self._outside = volume, grid, outside
         self._upright = None if grid.shift is not None else self._axes(np.zeros(2))
+        self._kept: dict[int, FloatPlane] = {}
+
+    def __getitem__(self, index: int) -> FloatPlane:
+        if index not in self._kept:
+            self._kept = {i: plane for i, plane in self._kept.items() if abs(i - index) == 1}
+            self._kept[index] = self._sampled(index)
+        return self._kept[index]
+
+    def _sampled(self, index: int) -> FloatPlane:
+        """(model rows, model columns) float32, stored values."""
+        rows, columns = self._upright or self._axes(self._shift(index))
+        plane = columns.blend(rows.blend(self._volume[index].astype(np.float32), 0), 1)
+        if self._upright is None:
+            plane[rows.outside] = self._outside
+            plane[:, columns.outside] = self._outside
+        return plane
+
+    def _shift(self, index: int) -> FloatArray:
+        assert self._grid.shift is not None
+        shift: FloatArray = self._grid.shift[index]
+        return shift
 
     def _axes(self, shift: FloatArray) -> tuple[_Taps, _Taps]:
         rows, columns = (
-            _taps(self._grid.positions[axis] - shift[axis - 1], self._grid.source_shape[axis]).to(self._volume.device)
-            for axis in (1, 2)
+            _taps(self._grid.positions[axis] - shift[axis - 1], self._grid.source_shape[axis]) for axis in (1, 2)
         )
         return rows, columns
-
-    def sample(self, slices: torch.Tensor) -> torch.Tensor:
-        """(slices, model rows, model columns) float32, stored values."""
-        if self._upright is not None:
-            return _interpolated(self._volume[slices], *self._upright)
-        return torch.cat([self._sheared(int(index)) for index in slices])
-
-    def _sheared(self, index: int) -> torch.Tensor:
-        assert self._grid.shift is not None
-        rows, columns = self._axes(self._grid.shift[index])
-        plane = _interpolated(self._volume[index : index + 1], rows, columns)
-        return plane.masked_fill_(rows.outside[:, None] | columns.outside[None, :], self._outside)
-
-
-def _interpolated(planes: torch.Tensor, rows: _Taps, columns: _Taps) -> torch.Tensor:
-    """(n, row, column) int16 → (n, model rows, model columns) float32."""
-    sampled = planes.index_select(1, rows.low).float()
-    if not rows.exact:
-        sampled = torch.lerp(sampled, planes.index_select(1, rows.high).float(), rows.weight.view(1, -1, 1))
-    if columns.exact:
-        return sampled.index_select(2, columns.low)
-    # as one matrix product: gathering along the fastest axis costs several times as much
-    return torch.matmul(sampled, _matrix(columns, planes.shape[2]))
-
-
-def _matrix(taps: _Taps, count: int) -> torch.Tensor:
-    """(count, samples) float32 with two entries a column."""
-    matrix = torch.zeros(count, len(taps.low), device=taps.low.device)
-    samples = torch.arange(len(taps.low), device=taps.low.device)
-    matrix[taps.low, samples] += 1 - taps.weight
-    matrix[taps.high, samples] += taps.weight
-    return matrix
 
 
 # --------------------------------------------------------------------------------------------------- back
 
 
-def to_source(labels: torch.Tensor, grid: ModelGrid, out: torch.Tensor) -> None:
+def to_source(labels: npt.NDArray[np.uint8], grid: ModelGrid, out: npt.NDArray[np.uint8], threads: int = 1) -> None:
     """Labels along the model's axes, uint8, to the source's grid: `out` (slice, row, column) uint8, by nearest."""
     a, b, c = (grid.order.index(axis) for axis in range(3))
-    labels = labels.permute(a, b, c)
+    source_order = np.ascontiguousarray(labels.transpose(a, b, c))
+    _in_parts(lambda part: _restore(source_order, grid, out, part), len(out), threads)
+
+
+def _restore(labels: npt.NDArray[np.uint8], grid: ModelGrid, out: npt.NDArray[np.uint8], part: range) -> None:
+    last = -1
+    for index in part:
+        nearest = int(grid.nearest[0][index])
+        if nearest == last and grid.shift is None:
+            out[index] = out[index - 1]  # neighbours share a slice of the model's grid where that is coarser
+            continue
+        rows, columns = _nearest_in_plane(grid, index)
+        labels[nearest].take(columns, axis=1, mode="clip").take(rows, axis=0, out=out[index], mode="clip")
+        last = nearest
+
+
+def _nearest_in_plane(grid: ModelGrid, index: int) -> tuple[IndexArray, IndexArray]:
     if grid.shift is None:
-        _upright_back(labels, grid, out)
-    else:
-        _sheared_back(labels, grid, out)
-
-
-def _upright_back(labels: torch.Tensor, grid: ModelGrid, out: torch.Tensor) -> None:
-    slices, rows, columns = (torch.from_numpy(n).to(labels.device) for n in grid.nearest)
-    last, plane = -1, torch.empty(0)
-    for index, nearest in enumerate(slices.tolist()):
-        if nearest != last:  # neighbours share a slice of the model's grid where that is coarser
-            last, plane = nearest, labels[nearest].index_select(1, columns).index_select(0, rows)
-        out[index] = plane
-
-
-def _sheared_back(labels: torch.Tensor, grid: ModelGrid, out: torch.Tensor) -> None:
-    assert grid.shift is not None
-    for index, nearest in enumerate(grid.nearest[0].tolist()):
-        rows, columns = (
-            torch.from_numpy(_nearest(grid.positions[axis], np.arange(n) + grid.shift[index, axis - 1]))
-            for axis, n in ((1, grid.source_shape[1]), (2, grid.source_shape[2]))
-        )
-        plane = labels[nearest].index_select(1, columns.to(labels.device))
-        out[index] = plane.index_select(0, rows.to(labels.device))
+        return grid.nearest[1], grid.nearest[2]
+    rows, columns = (
+        _nearest(grid.positions[axis], np.arange(grid.source_shape[axis]) + grid.shift[index, axis - 1])
+        for axis in (1, 2)
+    )
+    return rows, columns
 
 
 def _nearest(positions: FloatArray, wanted: FloatArray) -> IndexArray:

@@ -49,12 +49,12 @@ def test_volume_and_labels_are_those_of_monai(make: Any, seed: int) -> None:
     reference = Reference(wanted)
     expected = reference.prepare(stored * np.float32(0.5) - np.float32(200), geometry)
     grid = model_grid(geometry, wanted.orientation, wanted.spacing_mm)
-    image = model_input(torch.from_numpy(stored), grid, intensity(wanted, 0.5, -200.0))
+    image = model_input(torch.from_numpy(stored), grid, intensity(wanted, 0.5, -200.0), threads=3)
     assert tuple(image.shape[2:]) == grid.shape == tuple(expected.shape[1:])
     assert float((image[0] - expected).abs().max()) < 1e-5
     labels = torch.from_numpy(rng.integers(0, 5, grid.shape).astype(np.uint8))
     back = np.empty(stored.shape, dtype=np.uint8)
-    to_source(labels, grid, torch.from_numpy(back))
+    to_source(labels.numpy(), grid, back, threads=3)
     np.testing.assert_array_equal(back, reference.restore(labels))
 
 
@@ -66,7 +66,7 @@ def test_a_tie_between_two_slices_falls_as_in_monai() -> None:
     grid = model_grid(geometry, "RAS", (1.5, 1.5, 2.0))
     levels = torch.arange(grid.shape[2], dtype=torch.uint8).expand(grid.shape)
     back = np.empty(geometry.shape, dtype=np.uint8)
-    to_source(levels, grid, torch.from_numpy(back))
+    to_source(levels.numpy(), grid, back)
     np.testing.assert_array_equal(back, reference.restore(levels))
     assert set(np.abs(back[:, 0, 0] - np.arange(41) * 2.5)) == {0.0, 0.5}
 
@@ -134,7 +134,7 @@ def test_a_tilted_ball_is_a_ball_in_the_model_and_comes_back(degrees: float, sid
     assert max(abs(extent - 60) for extent in (x, y, z)) <= 4  # one slice is 3 mm; unstraightened y would be 80
     assert float(labels.sum()) == pytest.approx(4 / 3 * np.pi * 30**3, rel=0.04)
     back = np.empty(geometry.shape, dtype=np.uint8)
-    to_source(labels, grid, torch.from_numpy(back))
+    to_source(labels.numpy(), grid, back, threads=3)
     truth = stored == 100
     dice = 2 * (truth & (back == 1)).sum() / (truth.sum() + (back == 1).sum())
     assert dice > 0.97

@@ -53,7 +53,7 @@ class Host:
     def __init__(self, backend: Any, settings: HostSettings) -> None:
         torch.set_num_threads(settings.threads)
         document = yaml.safe_load((settings.package / "model.yaml").read_text(encoding="utf-8"))
-        self._backend = backend
+        self._backend, self._threads = backend, settings.threads
         self._card = parse_model_card(document)
         self._network = load_network(settings.package, self._card.network, settings.cache, settings.threads)
         self._info = torch.frombuffer(bytearray(json.dumps(self._network.info).encode()), dtype=torch.uint8)
@@ -85,17 +85,17 @@ class Host:
         self, volume: torch.Tensor, rescale: torch.Tensor, affine: torch.Tensor, request: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         started = time.perf_counter()
-        spec, device = self._card.input, self._network.device
+        spec = self._card.input
         slices, rows, columns = volume.shape
         geometry = VolumeGeometry((slices, rows, columns), affine.numpy())
         grid = model_grid(geometry, spec.orientation, spec.spacing_mm)
         slope, intercept = rescale.tolist()
-        image = model_input(volume.to(device), grid, intensity(spec, slope, intercept))
+        image = model_input(volume, grid, intensity(spec, slope, intercept), self._threads)
         prepared = time.perf_counter()
-        result = self._scores(image, request)
+        result = self._scores(image.to(self._network.device), request)
         inferred = time.perf_counter()
         labels = torch.empty(volume.shape, dtype=torch.uint8)
-        source_labels(result, grid, labels)
+        source_labels(result, grid, labels, self._threads)
         ended = time.perf_counter()
         return labels, torch.tensor([prepared - started, inferred - prepared, ended - inferred])
 
