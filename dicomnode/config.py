@@ -5,7 +5,9 @@ The command line goes over the environment (DICOMNODE_*) over `dicomnode.toml` i
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -17,6 +19,8 @@ from dicomnode.errors import InvalidSetting
 
 ENVIRONMENT_PREFIX = "DICOMNODE_"
 FILE_NAME = "dicomnode.toml"
+# of scheme://user:password@host/name?password=...
+_PASSWORD = re.compile(r"(?<=://)([^:@/]*:)[^@]*(?=@)|([?&]password=)[^&]*")
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -60,8 +64,10 @@ class Settings:
         _check(1 <= self.workers <= 64, "workers", "1 to 64")
         _check(self.max_associations >= 1, "max_associations", "1 or more")
         _check(self.max_pdu_bytes == 0 or self.max_pdu_bytes >= 4096, "max_pdu_bytes", "0 (no limit) or 4096 or more")
-        _check(self.quiet_period_s >= 0, "quiet_period_s", "0 or more")
-        _check(self.inference_timeout_s > 0, "inference_timeout_s", "above 0")
+        _check(self.min_free_bytes >= 0, "min_free_bytes", "0 or more")
+        _check(0 <= self.quiet_period_s < math.inf, "quiet_period_s", "0 or more")
+        _check(0 < self.inference_timeout_s < math.inf, "inference_timeout_s", "above 0")
+        _check(self.triton_threads >= 0, "triton_threads", "0 (all cores) or more")
         _check(self.engine in {"auto", "triton", "in-process"}, "engine", "auto, triton or in-process")
         _check(self.log_level in {"DEBUG", "INFO", "WARNING", "ERROR"}, "log_level", "DEBUG, INFO, WARNING or ERROR")
 
@@ -103,6 +109,15 @@ class Origin:
     @property
     def variable(self) -> str:
         return ENVIRONMENT_PREFIX + self.name.upper()
+
+    @property
+    def shown(self) -> Any:
+        """The value as a screen may show it: without the database's password."""
+        return (
+            _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", self.value)
+            if self.name == "database_url"
+            else self.value
+        )
 
 
 def read_settings(

@@ -81,7 +81,7 @@ def doctor(ctx: typer.Context, as_json: Json = False) -> None:
     else:
         for finding in findings:
             mark, style = {"ok": ("✓", "green"), "note": ("•", "yellow"), "bad": ("✗", "bold red")}[finding.verdict]
-            context.console.print(f"[{style}]{mark}[/{style}] [bold]{finding.what:<14}[/bold]", end="")
+            context.console.print(f"[{style}]{mark}[/{style}] [bold]{finding.what:<17}[/bold]", end="")
             context.console.print(finding.words, highlight=False, markup=False, soft_wrap=True)
     if any(finding.verdict == "bad" for finding in findings):
         raise typer.Exit(1)
@@ -98,7 +98,7 @@ def settings(ctx: typer.Context, as_json: Json = False) -> None:
     rows = [
         {
             "setting": o.name,
-            "value": "" if o.value == () else o.value,
+            "value": "" if o.shown == () else o.shown,
             "origin": o.origin,
             "variable": o.variable,
             "help": o.help,

@@ -16,6 +16,8 @@ from dicomnode.config import Settings
 
 # These name values of the data sets they stumble over, patients' names among them, from WARNING up.
 _TALKATIVE = ("pydicom", "highdicom", "dicomweb_client")
+# These report their own set-up at INFO, a dozen lines each start.
+_WORDY = ("alembic", "dbos")
 _LOG_BYTES = 10 << 20
 _LOG_FILES = 5
 LAST_RESORT_S = 25.0
@@ -30,6 +32,8 @@ def start_log(settings: Settings, name: str) -> None:
     if settings.log_level != "DEBUG":
         for logger in _TALKATIVE:
             logging.getLogger(logger).setLevel(logging.CRITICAL)
+        for logger in _WORDY:
+            logging.getLogger(logger).setLevel(logging.WARNING)
         logging.getLogger("pynetdicom").setLevel(logging.ERROR)
         warnings.simplefilter("ignore")
     faulthandler.enable()

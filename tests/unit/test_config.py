@@ -25,6 +25,25 @@ def test_every_setting_has_help_and_a_variable() -> None:
     assert all(o.help and o.variable == f"DICOMNODE_{o.name.upper()}" for o in origins)
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql+psycopg://node:se:cr/et@db:5432/x", None),
+        ("postgresql+psycopg://node:secret@db:5432/x", "postgresql+psycopg://node:***@db:5432/x"),
+        ("postgresql+psycopg://node@db/x?password=secret&sslmode=require", None),
+        ("postgresql+psycopg://node@db:5432/x", "postgresql+psycopg://node@db:5432/x"),
+        ("sqlite:////srv/a:b/node.db", "sqlite:////srv/a:b/node.db"),
+    ],
+)
+def test_settings_are_shown_without_the_password(url: str, shown: str | None) -> None:
+    settings, origins = read_settings({}, {"DICOMNODE_DATABASE_URL": url})
+    assert settings.database_url == url
+    printed = next(o.shown for o in origins if o.name == "database_url")
+    assert "secret" not in printed
+    assert "cr/et" not in printed
+    assert shown in {None, printed}
+
+
 def test_as_environment_reads_back_as_the_same_settings(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, allowed_calling_ae_titles=("CT 1", "MR"), check_called_ae_title=True)
     assert read_settings({}, as_environment(settings))[0] == settings
@@ -41,6 +60,10 @@ def test_as_environment_reads_back_as_the_same_settings(tmp_path: Path) -> None:
         ({"DICOMNODE_CHECK_CALLED_AE_TITLE": "maybe"}, "check_called_ae_title"),
         ({"DICOMNODE_ENGINE": "tensorrt"}, "engine"),
         ({"DICOMNODE_QUIET_PERIOD_S": "-1"}, "quiet_period_s"),
+        ({"DICOMNODE_QUIET_PERIOD_S": "inf"}, "quiet_period_s"),
+        ({"DICOMNODE_INFERENCE_TIMEOUT_S": "nan"}, "inference_timeout_s"),
+        ({"DICOMNODE_TRITON_THREADS": "-1"}, "triton_threads"),
+        ({"DICOMNODE_MIN_FREE_BYTES": "-1"}, "min_free_bytes"),
     ],
 )
 def test_wrong_settings_are_named(environment: dict[str, str], words: str) -> None:
