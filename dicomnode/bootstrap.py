@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ from dicomnode.adapters.model_store import ModelStore, read_card
 from dicomnode.adapters.system_clock import SystemClock
 from dicomnode.config import Settings
 from dicomnode.domain.model_card import ModelCard
-from dicomnode.errors import InvalidSetting, StateError
+from dicomnode.errors import DatabaseAway, InvalidSetting, StateError
 
 if TYPE_CHECKING:
     from dicomnode.adapters.db.repositories import SqlState
@@ -58,6 +60,17 @@ def state(settings: Settings) -> SqlState:
         raise InvalidSetting(str(error), "database_url") from error
     except OperationalError as error:
         raise StateError(f"the database {shown_database(settings)} cannot be used: {error.orig}") from error
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Raises DatabaseAway for what the database's driver raises during an outage."""
+    from sqlalchemy.exc import InterfaceError, OperationalError
+
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise DatabaseAway(" ".join(str(error.orig).split())) from error
 
 
 def shown_database(settings: Settings) -> str:

@@ -128,6 +128,11 @@ class StateError(DicomNodeError):
     code = "state"
 
 
+class DatabaseAway(StateError):
+    code = "database-away"
+    retryable = True
+
+
 class IllegalTransition(StateError):
     code = "illegal-transition"
 

@@ -10,15 +10,16 @@ from types import TracebackType
 
 from dicomnode import bootstrap
 from dicomnode.config import Settings
-from dicomnode.errors import DicomNodeError
+from dicomnode.errors import DatabaseAway, DicomNodeError
 from dicomnode.node.process import start_log, stop_on_signals, stop_with_parent
-from dicomnode.node.supervisor import ready_file, write_ready
+from dicomnode.node.supervisor import forget_ready, write_ready
 from dicomnode.ports import InferenceEngine, State
 
 log = logging.getLogger(__name__)
 
 COMPLETE_POLL_S = 0.1
 MODELS_POLL_S = 2.0
+OUTAGE_POLL_S = 2.0
 
 
 def run(role: str, settings: Settings, name: str, *, supervised: bool) -> None:
@@ -35,7 +36,7 @@ def run(role: str, settings: Settings, name: str, *, supervised: bool) -> None:
         log.error("%s ends: %s", name, error)
         raise
     finally:
-        ready_file(settings.run_folder, name).unlink(missing_ok=True)
+        forget_ready(settings.run_folder, name)
     log.info("%s ends", name)
 
 
@@ -61,8 +62,10 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
         models.prepare()
         with (
             bootstrap.job_engine(settings, state, work),
-            _Loop("complete", lambda: completer.run(stop, COMPLETE_POLL_S), stop) as completing,
-            _Loop("models", lambda: models.run(stop), stop) as preparing,
+            _Loop(
+                "complete", lambda: outlast(lambda: completer.run(stop, COMPLETE_POLL_S), stop), stop
+            ) as completing,
+            _Loop("models", lambda: outlast(lambda: models.run(stop), stop), stop) as preparing,
         ):
             write_ready(settings.run_folder, name)
             stop.wait()
@@ -86,6 +89,18 @@ def _announce(settings: Settings, name: str, wait_ready: Callable[[float], bool]
         if wait_ready(0.2):
             write_ready(settings.run_folder, name)
             return
+
+
+def outlast(loop: Callable[[], None], stop: threading.Event) -> None:
+    """Begins a loop again that an outage of the database ended: what it has loaded is worth keeping."""
+    while not stop.is_set():
+        try:
+            with bootstrap.database_errors():
+                loop()
+                return
+        except DatabaseAway as error:
+            log.warning("the database is away, trying again: %s", error)
+            stop.wait(OUTAGE_POLL_S)
 
 
 class _Models:

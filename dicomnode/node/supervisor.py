@@ -39,6 +39,13 @@ def write_ready(run_folder: Path, name: str, **facts: object) -> None:
     part.replace(file)
 
 
+def forget_ready(run_folder: Path, name: str) -> None:
+    """Takes back what this process said; not what the one says that took over while this one was still ending."""
+    facts = read_ready(run_folder, name)
+    if facts is not None and facts["pid"] == os.getpid():
+        ready_file(run_folder, name).unlink(missing_ok=True)
+
+
 def read_ready(run_folder: Path, name: str) -> dict[str, object] | None:
     """What a role said when it was ready; None when it is not, or its process is gone."""
     try:

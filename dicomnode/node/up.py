@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,14 +16,17 @@ from typing import Literal
 
 from dicomnode import bootstrap
 from dicomnode.config import Settings, as_environment
-from dicomnode.errors import InvalidSetting, StateError
+from dicomnode.errors import DatabaseAway, InvalidSetting, StateError
 from dicomnode.node.process import stop_on_signals
 from dicomnode.node.status import roles_of
-from dicomnode.node.supervisor import Supervisor, wait_ready
+from dicomnode.node.supervisor import Supervisor, ready_file, wait_ready
 from dicomnode.ports import Event, State
 
 READY_TIMEOUT_S = 300.0
 FEED_POLL_S = 0.5
+# Receivers of a node whose supervisor was killed end by themselves, but not in the same moment.
+PORT_PATIENCE_S = 5.0
+_PORT_POLL_S = 0.2
 
 Tone = Literal["good", "bad", "plain", "quiet"]
 
@@ -51,6 +56,8 @@ def run_node(settings: Settings, say: Say) -> None:
         feed.start()
         greeting.start()
         roles = roles_of(settings)
+        for role in roles:  # of before a power cut; another program may have its process id now
+            ready_file(settings.run_folder, role.name).unlink(missing_ok=True)
         environment = {**os.environ, **as_environment(settings)}
         Supervisor(roles, environment, settings.log_folder, lambda text: _say(say, text, "bad")).run(stop)
         feed.join()
@@ -83,10 +90,21 @@ def _lacking(state: State) -> Iterator[tuple[str, str]]:
 
 
 def _feed(state: State, say: Say, stop: threading.Event) -> None:
-    """Prints the events of all processes as they come, from the database."""
-    last = state.last_event_number()
+    """Prints the events of all processes as they come, from the database, and says when that is away."""
+    last, away = state.last_event_number(), False
     while not stop.wait(FEED_POLL_S):
-        for number, event in state.events_after(last):
+        try:
+            with bootstrap.database_errors():
+                events = state.events_after(last)
+        except DatabaseAway as error:
+            if not away:
+                _say(say, f"the database is away; images are still accepted, jobs wait: {error}", "bad")
+            away = True
+            continue
+        if away:
+            _say(say, "the database is back", "good")
+            away = False
+        for number, event in events:
             last = number
             say(Line(event.at, _with_place(event), tone_of(event.kind)))
 
@@ -118,10 +136,14 @@ def _only_one(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def _reserved_port(settings: Settings) -> Iterator[int]:
-    """Holds the port, without listening, so that receivers that restart find it free; resolves port 0."""
+    """Holds the port, without listening, so that receivers that restart find it free; resolves port 0.
+
+    The port is shared among the node's receivers, and the kernel would share it with those of another home too.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
+            _wait_until_ours_alone(settings.dicom_host, settings.dicom_port)
             holder.bind((settings.dicom_host, settings.dicom_port))
         except OSError as error:
             raise InvalidSetting(
@@ -130,3 +152,18 @@ def _reserved_port(settings: Settings) -> Iterator[int]:
                 "dicom_port",
             ) from error
         yield holder.getsockname()[1]
+
+
+def _wait_until_ours_alone(host: str, port: int) -> None:
+    """Raises OSError when another program holds the port, one that shares it included."""
+    end = time.monotonic() + PORT_PATIENCE_S
+    while True:
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that ended do not count
+                probe.bind((host, port))
+                return
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > end:
+                raise
+        time.sleep(_PORT_POLL_S)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dicomnode.node import supervisor
-from dicomnode.node.supervisor import Role, Supervisor, read_ready, write_ready
+from dicomnode.node.supervisor import Role, Supervisor, forget_ready, read_ready, write_ready
 
 
 def wait_until(happened: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -68,3 +68,15 @@ def test_ready_is_only_what_a_living_process_said(tmp_path: Path) -> None:
     file = tmp_path / "receiver-1.json"
     file.write_text(file.read_text().replace(str(os.getpid()), ended.stdout.decode().strip()))
     assert read_ready(tmp_path, "receiver-1") is None
+
+
+def test_a_process_takes_back_only_what_it_said_itself(tmp_path: Path) -> None:
+    write_ready(tmp_path, "receiver-1")
+    forget_ready(tmp_path, "receiver-1")
+    assert read_ready(tmp_path, "receiver-1") is None
+    forget_ready(tmp_path, "receiver-1")  # nothing was said
+    file = tmp_path / "receiver-1.json"
+    successor = os.getppid()
+    file.write_text(f'{{"pid": {successor}, "since": 0}}')
+    forget_ready(tmp_path, "receiver-1")
+    assert read_ready(tmp_path, "receiver-1") == {"pid": successor, "since": 0}
