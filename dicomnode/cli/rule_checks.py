@@ -11,6 +11,7 @@ from rich.text import Text
 
 from dicomnode.cli.rule_files import read_rules
 from dicomnode.domain.rule_lint import Dictionary, Finding, findings_in, missing, same_names, twins
+from dicomnode.domain.rule_schema import rule_schema
 from dicomnode.domain.rules import Rule, parse_rule
 from dicomnode.errors import InvalidRule
 from dicomnode.imaging.attributes import keyword_vrs, single_valued_keywords
@@ -24,6 +25,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def register(app: typer.Typer) -> None:
     app.command("lint")(lint)
+    app.command("schema")(schema)
 
 
 def lint(
@@ -104,3 +106,17 @@ def _print(context: Context, count: int, findings: Sequence[Finding]) -> None:
     rules = "1 rule" if count == 1 else f"{count} rules"
     things = "1 thing is wrong" if len(findings) == 1 else f"{len(findings)} things are wrong"
     context.console.print(f"{things} ({rules} read)" if findings else f"{rules}: nothing is wrong", highlight=False)
+
+
+def schema(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="It is JSON in any case.")] = False,
+) -> None:
+    """Print the JSON Schema of a rule (draft 2020-12), so that editors complete and check rule files.
+
+    Example: dicomnode rules schema > rule.schema.json
+
+    Then, as the first line of a rule file: # yaml-language-server: $schema=rule.schema.json
+    """
+    context: Context = ctx.obj
+    context.print_json(rule_schema(keyword_vrs()))

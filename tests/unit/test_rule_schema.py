@@ -1,0 +1,129 @@
+"""The JSON Schema of a rule takes what the reader takes, and refuses what has no rule's form."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from dicomnode.cli.rule_files import _documents
+from dicomnode.domain.rule_schema import _FACT_WORDS, DIALECT, rule_schema
+from dicomnode.domain.rules import FACTS, Operator, Rule, parse_rule, rule_document
+from dicomnode.errors import InvalidRule
+from dicomnode.imaging.attributes import keyword_vrs
+from tests.unit.json_schema import Schema
+from tests.unit.rule_strategies import rules
+from tests.unit.test_cli_state import Screen
+from tests.unit.test_rule_lint import CONTRADICTIONS, FINE
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = rule_schema(keyword_vrs())
+OWN = Schema(SCHEMA)
+
+
+def _published() -> list[Any]:
+    """Every rule that the manual and the sample data show."""
+    texts = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "rules.md").read_text(encoding="utf-8"), re.DOTALL)
+    texts += [file.read_text(encoding="utf-8") for file in sorted((ROOT / "sample_data" / "rules").glob("*.yaml"))]
+    return [document for text in texts for document in _documents(text, "published")]
+
+
+def _rule(when: Any, **more: Any) -> dict[str, Any]:
+    return {"name": "a", "model": "m", "when": when, **more}
+
+
+RIGHT = [
+    *_published(),
+    *(_rule(when) for when in FINE),
+    *(_rule(when) for when, _ in CONTRADICTIONS),  # well formed all the same
+    _rule({"Orientation": ["AXIAL", "coronal"]}),
+    _rule({"PixelData": {"exists": False}}),
+    _rule({"IsAVolume": {"exists": True}}),
+    _rule({"Rows": {"equals": 512, "between": [1, "5"]}}, enabled=False, destinations=[], description=None),
+]
+WRONG: list[Any] = [
+    None,
+    [],
+    "Modality: CT",
+    {},
+    {"name": "a", "model": "m"},
+    {"name": "a", "when": {"Modality": "CT"}},
+    _rule({}),
+    _rule(None),
+    _rule([{"Modality": "CT"}]),
+    _rule({"Modalty": "CT"}),
+    _rule({"NumberOfInstance": 3}),
+    _rule({"all": []}),
+    _rule({"all": {"Modality": "CT"}}),
+    _rule({"not": [{"Modality": "CT"}]}),
+    _rule({"any": [{"Modality": "CT"}, {}]}),
+    _rule({"all": [{"not": {"any": [{"Modality": {"is": "CT"}}]}}]}),
+    _rule({"Modality": True}),
+    _rule({"Modality": None}),
+    _rule({"Modality": ""}),
+    _rule({"Modality": {}}),
+    _rule({"Modality": []}),
+    _rule({"Modality": {"one_of": []}}),
+    _rule({"Modality": {"one_of": "CT"}}),
+    _rule({"Modality": {"at_least": 3}}),
+    _rule({"Modality": {"exists": "yes"}}),
+    _rule({"Modality": [["CT"]]}),
+    _rule({"SliceThickness": {"contains": 3}}),
+    _rule({"SliceThickness": {"between": [3]}}),
+    _rule({"SliceThickness": {"between": [1, 2, 3]}}),
+    _rule({"SliceThickness": {"matches": 3}}),
+    _rule({"PixelData": "x"}),
+    _rule({"RequestAttributesSequence": "x"}),
+    _rule({"IsAVolume": "true"}),
+    _rule({"IsAVolume": {"one_of": [True]}}),
+    _rule({"Orientation": "transverse"}),
+    _rule({"(0019,10)": "x"}),
+    _rule({"Modality": "CT"}, name="two words"),
+    _rule({"Modality": "CT"}, priority="urgent"),
+    _rule({"Modality": "CT"}, destinations="pacs"),
+    _rule({"Modality": "CT"}, enabled="yes"),
+    _rule({"Modality": "CT"}, modle="m"),
+]
+
+
+@pytest.mark.parametrize("document", RIGHT, ids=str)
+def test_rules_are_taken(document: Any) -> None:
+    assert parse_rule(document, keyword_vrs())
+    assert OWN.takes(document)
+
+
+@pytest.mark.parametrize("document", WRONG, ids=str)
+def test_what_is_no_rule_is_refused_here_and_by_the_reader(document: Any) -> None:
+    assert not OWN.takes(document)
+    with pytest.raises(InvalidRule):
+        parse_rule(document, keyword_vrs())
+
+
+@given(rules())
+def test_whatever_the_reader_takes_the_schema_takes(rule: Rule) -> None:
+    document = json.loads(json.dumps(rule_document(rule)))
+    try:
+        parse_rule(document, keyword_vrs())
+    except InvalidRule:
+        return
+    assert OWN.takes(document)
+
+
+def test_the_validator_of_others_agrees() -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed: only the own check is made")
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    validator.check_schema(SCHEMA)
+    assert [d for d in RIGHT if not validator.is_valid(d)] == []
+    assert [d for d in WRONG if validator.is_valid(d)] == []
+
+
+def test_it_is_printed_and_knows_every_word(tmp_path: Path) -> None:
+    printed = json.loads(Screen(tmp_path).run("rules", "schema"))
+    assert printed == json.loads(json.dumps(SCHEMA))
+    assert printed["$schema"] == DIALECT
+    assert set(_FACT_WORDS) == set(FACTS)
+    assert set(printed["$defs"]["of-any-kind"]["anyOf"][2]["properties"]) == set(Operator)
