@@ -29,6 +29,9 @@ def start_log(settings: Settings, name: str) -> None:
     handler = RotatingFileHandler(settings.log_folder / f"{name}.log", maxBytes=_LOG_BYTES, backupCount=_LOG_FILES)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+    # Without a handler of its own DBOS makes one for standard error, whose file nobody rotates while we run.
+    engine = logging.getLogger("dbos")
+    engine.handlers, engine.propagate = [handler], False
     if settings.log_level != "DEBUG":
         for logger in _TALKATIVE:
             logging.getLogger(logger).setLevel(logging.CRITICAL)

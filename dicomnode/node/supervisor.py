@@ -17,6 +17,7 @@ RESTART_MOST_S = 30.0
 STEADY_AFTER_S = 60.0
 STOP_GRACE_S = 20.0
 POLL_S = 0.1
+_STDERR_MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class _Child:
             return False
         # The child's standard input is a pipe that nobody writes to: its end tells the child that we are gone,
         # however we went, so that nothing is left behind holding the port or the accelerator.
+        self._set_aside_long_log()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "dicomnode", *self.role.arguments],
@@ -91,6 +93,11 @@ class _Child:
             )
         self._started = time.monotonic()
         return True
+
+    def _set_aside_long_log(self) -> None:
+        """A process that cannot start says why each time, for days perhaps."""
+        if self._log.exists() and self._log.stat().st_size > _STDERR_MOST_BYTES:
+            self._log.replace(self._log.with_suffix(".stderr.before"))
 
     def ended(self) -> int | None:
         """The exit status, once, when the process has ended; the restart is then due after the backoff."""

@@ -80,3 +80,19 @@ def test_a_process_takes_back_only_what_it_said_itself(tmp_path: Path) -> None:
     file.write_text(f'{{"pid": {successor}, "since": 0}}')
     forget_ready(tmp_path, "receiver-1")
     assert read_ready(tmp_path, "receiver-1") == {"pid": successor, "since": 0}
+
+
+@pytest.mark.usefixtures("scripted")
+def test_what_a_restarting_process_says_does_not_fill_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_STDERR_MOST_BYTES", 100)
+    stop = threading.Event()
+    code = "import sys; print('x' * 60, file=sys.stderr)"
+    whole = Supervisor([Role("one", ("run", code))], dict(os.environ), tmp_path, lambda _: None)
+    thread = threading.Thread(target=whole.run, args=(stop,))
+    thread.start()
+    wait_until((tmp_path / "one.stderr.before").exists)
+    stop.set()
+    thread.join(20)
+    assert (tmp_path / "one.stderr.before").stat().st_size < 200
