@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.syntax import Syntax
 
-from dicomnode.cli import rule_checks, rule_questions
+from dicomnode.cli import rule_checks, rule_questions, rule_replay
 from dicomnode.cli.rule_files import read_rules, rule_yaml
 from dicomnode.cli.rule_lookup import find_rule, notes_on
 from dicomnode.domain.rules import Rule, condition_text, parse_rule, rule_document
@@ -133,3 +133,4 @@ def remove(ctx: typer.Context, name: Name, dry_run: DryRun = False, as_json: Jso
 
 rule_questions.register(app)
 rule_checks.register(app)
+rule_replay.register(app)

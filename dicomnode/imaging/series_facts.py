@@ -72,13 +72,17 @@ def _volume(instances: Sequence[Instance]) -> dict[str, Element]:
     try:
         geometry = plan_instances(instances).geometry
     except NotAVolume as error:
-        return _no_volume(f"{error.reason}: {error}")
+        return _no_volume(error.reason, str(error))
     except CannotDecode as error:
-        return _no_volume(f"{error.code}: {error}")
+        return _no_volume(error.code, str(error))
     # along the normal, as Spacing Between Slices (0018,0088) is defined, so that a tilted gantry changes nothing
     step_mm = abs(float(geometry.affine[:3, 0] @ geometry.normal))
     return {"IsAVolume": Element("FLAG", (True,)), "MeasuredSliceSpacing": Element("DS", (round(step_mm, 4),))}
 
 
-def _no_volume(why: str) -> dict[str, Element]:
-    return {"IsAVolume": Element("FLAG", (False,), why), "MeasuredSliceSpacing": Element("DS", (), why)}
+def _no_volume(reason: str, words: str) -> dict[str, Element]:
+    """The words once: rules often ask for both."""
+    return {
+        "IsAVolume": Element("FLAG", (False,), f"{reason}: {words}"),
+        "MeasuredSliceSpacing": Element("DS", (), f"no volume: {reason}"),
+    }

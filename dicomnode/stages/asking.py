@@ -69,10 +69,11 @@ def ask(found: FoundSeries, rules: Sequence[Rule]) -> list[Answer]:
 def series_of_study(study: StudyView, key: str, store: InstanceStore) -> Found:
     """The series of a study that the node received; of one series alone when the key is its UID."""
     views = [s for s in study.series if s.series_instance_uid == key] or list(study.series)
-    return joined(_stored(study, view, store) for view in views)
+    return joined(stored_series(study, view, store) for view in views)
 
 
-def _stored(study: StudyView, view: SeriesView, store: InstanceStore) -> Found:
+def stored_series(study: StudyView, view: SeriesView, store: InstanceStore) -> Found:
+    """A received series, from its folder in the store; none when that is gone."""
     folder = Path(store.path(f"instances/{study.study_instance_uid}/{view.series_instance_uid}"))
     if not folder.is_dir():
         return Found((), (f"series {view.series_instance_uid} left out, its files are not in the store ({folder})",))
