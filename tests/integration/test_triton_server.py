@@ -166,11 +166,13 @@ def test_a_call_that_takes_too_long_is_given_up_by_the_host_too(
     engine: TritonEngine, server: TritonServer, slow: ModelVersion
 ) -> None:
     engine.prepare([slow])
-    call = InFlight(engine, slow, timeout_s=0.4)
+    before = server.pid
+    call = InFlight(engine, slow, timeout_s=0.05)
     call.wait()
     assert isinstance(call.error, InferenceTimeout)
     expected = labels_of(engine, slow)  # the same server, and nothing of the call before is left in it
     assert expected.any()
+    assert server.pid == before
 
 
 def test_what_the_network_says_reaches_the_node(engine: TritonEngine, tmp_path: Path) -> None:

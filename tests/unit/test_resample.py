@@ -58,6 +58,16 @@ def test_volume_and_labels_are_those_of_monai(make: Any, seed: int) -> None:
     np.testing.assert_array_equal(back, reference.restore(labels))
 
 
+@pytest.mark.parametrize("shape", [(1, 20, 30), (7, 1, 9), (2, 2, 2)])
+def test_thin_volumes_are_those_of_monai(shape: tuple[int, int, int]) -> None:
+    geometry, wanted = axial(shape, (5.0, 0.75, 0.75)), spec("RAS", (1.5, 1.5, 2.0))
+    stored = np.random.default_rng(0).integers(-60, 170, shape).astype(np.int16)
+    expected = Reference(wanted).prepare(stored, geometry)
+    grid = model_grid(geometry, "RAS", wanted.spacing_mm)
+    image = model_input(torch.from_numpy(stored), grid, intensity(wanted, 1.0, 0.0), threads=4)
+    torch.testing.assert_close(image[0], expected, atol=1e-5, rtol=0)
+
+
 def test_a_tie_between_two_slices_falls_as_in_monai() -> None:
     """5 mm slices in a 2 mm grid: every other slice lies half way, and rounding noise decides."""
     geometry, wanted = axial((41, 8, 8), (5.0, 0.796875, 0.796875)), spec("RAS", (1.5, 1.5, 2.0))

@@ -175,6 +175,7 @@ class TritonSession:
                 labels = self._attempt(model, tensors, deadline, outputs)
             except EngineUnavailable as error:
                 log.warning("inference is tried once more: %s", error)
+                outputs.close()
                 self._recover(model, error, deadline)
                 labels = self._attempt(model, tensors, deadline, outputs)
             yield labels

@@ -1,0 +1,109 @@
+"""One network on every engine that reads it: the same labels, and errors that say what is wrong."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from dicomnode.adapters.triton.hosts.networks import ConversionFailed, load_network
+from dicomnode.domain.model_card import NetworkSpec
+from dicomnode.errors import InvalidModelPackage
+from tests.triton_models import random_unet
+
+WINDOW = (32, 32, 32)
+WINDOWS = torch.rand((1, 1, *WINDOW), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network as TorchScript and as ONNX."""
+    folder = tmp_path_factory.mktemp("package")
+    module = random_unet()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporters, about themselves
+        torch.jit.script(module).save(str(folder / "model.ts"))
+        torch.onnx.export(module, (WINDOWS,), str(folder / "model.onnx"), opset_version=17, dynamo=False)
+    return folder
+
+
+def spec(file: str, engine: str, precision: str = "fp32") -> NetworkSpec:
+    return NetworkSpec(file, engine, precision, WINDOW, 0.25, "constant")
+
+
+@pytest.mark.parametrize(
+    ("file", "engine", "name"),
+    [
+        ("model.ts", "torchscript", "TorchScript"),
+        ("model.ts", "openvino", "OpenVINO"),
+        ("model.onnx", "openvino", "OpenVINO"),
+        ("model.onnx", "onnxruntime", "onnxruntime"),
+    ],
+)
+def test_every_engine_gives_the_same_labels(folder: Path, tmp_path: Path, file: str, engine: str, name: str) -> None:
+    with torch.no_grad():
+        expected = random_unet()(WINDOWS)
+    network = load_network(folder, spec(file, engine), tmp_path, 2)
+    scores = network(WINDOWS)
+    torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)
+    assert network.info["engine"].startswith(name)
+    assert network.info["precision"] == "f32"
+
+
+@pytest.mark.parametrize("engine", ["torchscript", "openvino"])
+def test_the_precision_named_is_the_one_used(folder: Path, tmp_path: Path, engine: str) -> None:
+    """A CPU without bf16 may calculate in f32 instead, and has to say so."""
+    full = load_network(folder, spec("model.ts", engine), tmp_path, 2)
+    half = load_network(folder, spec("model.ts", engine, "bf16"), tmp_path, 2)
+    same = torch.equal(full(WINDOWS).clone(), half(WINDOWS))
+    assert half.info["precision"] == ("f32" if same else "bf16")
+
+
+def test_onnxruntime_says_that_it_runs_fp32_only(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidModelPackage, match="fp32 only"):
+        load_network(folder, spec("model.onnx", "onnxruntime", "bf16"), tmp_path, 2)
+
+
+def test_a_network_is_converted_once(folder: Path, tmp_path: Path) -> None:
+    load_network(folder, spec("model.ts", "openvino"), tmp_path, 2)
+    (converted,) = (tmp_path / "openvino").iterdir()
+    os.utime(converted / "model.xml", (0, 0))
+    load_network(folder, spec("model.ts", "openvino"), tmp_path, 2)
+    assert list((tmp_path / "openvino").iterdir()) == [converted]
+    assert (converted / "model.xml").stat().st_mtime == 0
+
+
+class Dropping(torch.nn.Module):
+    """Answers anew each time: no conversion can agree with it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.rand([x.shape[0], 3, 32, 32, 32])
+
+
+def test_a_conversion_that_gives_other_labels_is_not_used(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(Dropping()).save(str(tmp_path / "model.ts"))
+    with pytest.raises(ConversionFailed):
+        load_network(tmp_path, spec("model.ts", "openvino"), tmp_path / "cache", 2)
+    network = load_network(tmp_path, spec("model.ts", "auto"), tmp_path / "cache", 2)
+    assert network.info["engine"].startswith("TorchScript")
+    assert list((tmp_path / "cache").rglob("*.xml")) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "engine", "words"),
+    [
+        ("gone.onnx", "auto", "not in the package"),
+        ("model.onnx", "torchscript", "does not read"),
+        ("model.ts", "onnxruntime", "does not read"),
+    ],
+)
+def test_a_package_that_cannot_run_is_refused_by_name(
+    folder: Path, tmp_path: Path, file: str, engine: str, words: str
+) -> None:
+    with pytest.raises(InvalidModelPackage, match=words):
+        load_network(folder, spec(file, engine), tmp_path, 2)
