@@ -36,6 +36,7 @@ def test_every_command_has_help_with_an_example(words: tuple[str, ...]) -> None:
 def test_commands_that_the_documentation_names_are_there() -> None:
     named = ["up", "status", "doctor", "settings", "run receiver", "run worker", "run triton"]
     named += ["models add", "models list", "rules add", "rules list", "rules show", "rules remove"]
+    named += ["rules explain", "rules test", "rules lint", "rules schema", "rules replay"]
     named += ["destinations add", "destinations list", "destinations remove", "destinations echo"]
     named += ["studies list", "studies why", "jobs list", "jobs show", "jobs retry", "jobs cancel"]
     assert {tuple(name.split()) for name in named} <= set(ALL)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dicomnode.adapters.instance_store import FolderInstanceStore
 from dicomnode.errors import NotFound
 from dicomnode.imaging.series_files import NO_DICOM, NO_UIDS, REPEATED, series_in
+from dicomnode.ports import InstanceStore
+from tests.adapters.fake_instance_store import FakeInstanceStore
 from tests.unit.test_cli_state import Screen
 from tests.unit.test_complete_route import SR
 from tests.unit.test_series_facts import write_slice
@@ -108,6 +113,24 @@ def test_a_stored_rule_on_a_received_study(screen: Screen) -> None:
     (answer,) = screen.json("rules", "explain", "ct1", "1.2")["answers"]
     assert (answer["series_instance_uid"], answer["matches"]) == ("1.2", False)
     assert screen.node.state.jobs() == []
+
+
+@pytest.mark.parametrize("make", [FolderInstanceStore, FakeInstanceStore])
+def test_a_series_is_found_where_a_store_files_it(make: Callable[[Path], InstanceStore], screen: Screen) -> None:
+    """Other bytes under a UID that is there lie beside it, and are not in use."""
+    store = make(screen.folder / "store")
+    for number, description in ((1, "first"), (2, "first"), (1, "again")):
+        content = write_slice(screen.folder / "new.dcm", number, SeriesDescription=description).read_bytes()
+        spooled = store.spool([content], calling_ae_title="CT1", called_ae_title="DICOMNODE")
+        digest = sha256(content).hexdigest()
+        store.file(spooled, study="1", series="1.1", instance=f"1.2.{number}", sha256=digest)
+        store.discard(spooled)
+    screen.context.__dict__["store"] = store
+    screen.node.receive()
+    screen.node.rule("first", {"SeriesDescription": "first", "NumberOfInstances": 2})
+    told = screen.json("rules", "test", "1.1")
+    assert [(row["matches"], row["instances"]) for row in told["answers"]] == [(True, 2)]
+    assert len(told["left_out"]) == 1
 
 
 def test_asking_and_routing_agree(screen: Screen) -> None:
