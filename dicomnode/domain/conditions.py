@@ -7,7 +7,7 @@ values, and of several items of a sequence, one that fits is enough.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ from dicomnode.domain.values import (
     text_of,
 )
 
+# The note of a fact that nobody worked out, because the other conditions settle the matter without it
+NOT_LOOKED_AT = "not looked at: the other conditions decide"
 _SHOWN_CHARACTERS = 60
 _SHOWN_CLAUSES = 3
 _KEPT_CHARACTERS = 200
@@ -58,7 +60,7 @@ class Explanation:
     def deciding(self) -> tuple[Explanation, ...]:
         """The comparisons that made it true or false: turn the others over and nothing changes."""
         if isinstance(self.condition, Comparison):
-            return (self,)
+            return () if self.remark == NOT_LOOKED_AT else (self,)
         if isinstance(self.condition, Not):
             return self.parts[0].deciding()
         return tuple(clause for part in self.parts if part.holds == self.holds for clause in part.deciding())
@@ -118,6 +120,28 @@ def explain(condition: Condition, header: Header, facts: Header) -> Explanation:
             return Explanation(condition, not part.holds, (part,))
         case Comparison():
             return _compared(condition, header, facts)
+
+
+def settled(condition: Condition, header: Header, facts: Header, unknown: Collection[str]) -> bool | None:
+    """What it comes to whatever the unknown facts turn out to be; None when it depends on them (Kleene's logic)."""
+    match condition:
+        case All(conditions):
+            return _all(settled(c, header, facts, unknown) for c in conditions)
+        case AnyOf(conditions):
+            return _negated(_all(_negated(settled(c, header, facts, unknown)) for c in conditions))
+        case Not(inner):
+            return _negated(settled(inner, header, facts, unknown))
+        case Comparison(subject):
+            return None if subject in unknown else _compared(condition, header, facts).holds
+
+
+def _all(values: Iterable[bool | None]) -> bool | None:
+    found = set(values)
+    return False if False in found else None if None in found else True
+
+
+def _negated(value: bool | None) -> bool | None:
+    return None if value is None else not value
 
 
 # ---------------------------------------------------------------------------------------------- comparing

@@ -14,7 +14,6 @@ from dicomnode.errors import CannotDecode
 from dicomnode.imaging.series_files import Found, FoundSeries, series_in
 from dicomnode.ports import InstanceStore, SeriesView, StudyView
 from dicomnode.stages.evidence import gather
-from dicomnode.stages.route import wanted_facts
 
 _OWN = "it is a result of this node that came back, and these are never routed"
 
@@ -58,7 +57,7 @@ def ask(found: FoundSeries, rules: Sequence[Rule]) -> list[Answer]:
     if found.never:
         return [Answer(found, rule, None, found.never) for rule in rules]
     try:
-        evidence = gather(found.series, Path, wanted_facts(rules))
+        evidence = gather(found.series, Path, [rule.when for rule in rules])
     except CannotDecode as error:
         return [Answer(found, rule, None, str(error)) for rule in rules]
     if evidence.no_image:

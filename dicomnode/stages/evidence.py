@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from dicomnode.domain.age import age_in_years
+from dicomnode.domain.conditions import NOT_LOOKED_AT, settled
+from dicomnode.domain.rules import FACTS, FACTS_OF_ALL_HEADERS, Condition, facts_in
 from dicomnode.domain.study import Element, Header, Series
 from dicomnode.errors import CannotDecode
 from dicomnode.imaging.attributes import read_header
@@ -27,16 +29,28 @@ class Evidence:
     no_image: str = ""  # why nothing in the series is an image, so that no rule can make a job of it
 
 
-def gather(series: Series, place: Place, wanted: Collection[str]) -> Evidence:
-    """The facts wanted, and those that cost nothing; raises CannotDecode when no header can be read."""
+def gather(series: Series, place: Place, conditions: Collection[Condition], sparing: bool = False) -> Evidence:
+    """The facts that the conditions ask for; raises CannotDecode when no header can be read.
+
+    `sparing`: not those of all headers where the rest settles the matter; the node routes so.
+    """
     header = _header(series, place)
+    facts = {**known_facts(series), "AgeInYears": age_in_years(header)}
     if reason := no_image_reason(series, header):
-        return Evidence(header, known_facts(series), reason)
-    facts = dict(known_facts(series))
-    if "AgeInYears" in wanted:
-        facts["AgeInYears"] = age_in_years(header)
-    facts |= facts_of_all_headers([place(instance.path) for instance in series.instances], wanted)
-    return Evidence(header, facts)
+        return Evidence(header, facts, reason)
+    wanted = _wanted(conditions)
+    needed = _wanted(c for c in conditions if not sparing or _is_open(c, header, facts))
+    unread = {name: Element(FACTS[name], (), NOT_LOOKED_AT) for name in wanted - needed}
+    read = facts_of_all_headers([place(instance.path) for instance in series.instances], needed)
+    return Evidence(header, {**facts, **unread, **read})
+
+
+def _wanted(conditions: Iterable[Condition]) -> frozenset[str]:
+    return frozenset().union(*map(facts_in, conditions)) & FACTS_OF_ALL_HEADERS
+
+
+def _is_open(condition: Condition, header: Header, facts: Header) -> bool:
+    return settled(condition, header, facts, FACTS_OF_ALL_HEADERS) is None
 
 
 def _header(series: Series, place: Place) -> Header:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dicomnode.domain.conditions import Decision, decide
-from dicomnode.domain.rules import Rule, facts_in, parse_rule
+from dicomnode.domain.rules import Rule, parse_rule
 from dicomnode.domain.study import Series
 from dicomnode.errors import CannotDecode, InvalidRule
 from dicomnode.ports import Clock, InstanceStore, NewJob, RuleRevision, State
@@ -43,9 +43,9 @@ class RouteStage:
         if not rules:
             return Routing((), NO_RULE if not self._state.rules() else "every rule is disabled")
         asked = [(revision, _read(revision)) for revision in rules]
-        wanted = wanted_facts(rule for _, rule in asked if isinstance(rule, Rule))
+        conditions = [rule.when for _, rule in asked if isinstance(rule, Rule)]
         try:
-            evidence = gather(series, self._place, wanted)
+            evidence = gather(series, self._place, conditions, sparing=True)
         except CannotDecode as error:
             return Routing((), str(error), {"code": error.code})
         if evidence.no_image:
@@ -99,11 +99,6 @@ def _read(revision: RuleRevision) -> Rule | InvalidRule:
         return parse_rule(revision.document)
     except InvalidRule as error:
         return error
-
-
-def wanted_facts(rules: Iterable[Rule]) -> frozenset[str]:
-    """The facts that any of the rules asks for."""
-    return frozenset().union(*(facts_in(rule.when) for rule in rules))
 
 
 def combine(outcomes: list[Outcome]) -> Routing:

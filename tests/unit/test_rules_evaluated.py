@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
-from dicomnode.domain.conditions import Explanation, comparison_words, decide, explain
+from dicomnode.domain.conditions import (
+    NOT_LOOKED_AT,
+    Explanation,
+    comparison_words,
+    decide,
+    explain,
+    settled,
+)
 from dicomnode.domain.rules import (
     All,
     AnyOf,
@@ -22,7 +30,7 @@ from dicomnode.domain.rules import (
     rule_document,
 )
 from dicomnode.domain.study import Element, Header
-from tests.unit.rule_strategies import conditions, headers, rules
+from tests.unit.rule_strategies import SUBJECTS, conditions, headers, rules
 
 
 def _holds(when: Any, header: Header, facts: Header | None = None) -> bool:
@@ -105,6 +113,35 @@ def test_the_deciding_clauses_alone_decide(condition: Condition, header: Header)
     assert deciding
     assert _with_others_turned_over(explanation, [id(d) for d in deciding]) == explanation.holds
     assert all(comparison_words(clause) for clause in deciding)
+
+
+_UNKNOWN = st.sets(st.sampled_from(sorted(subject for subject in SUBJECTS if "." not in subject)))
+
+
+@given(conditions(), headers(), headers(), _UNKNOWN)
+def test_what_is_settled_holds_whatever_is_not_known(
+    condition: Condition, header: Header, others: Header, unknown: set[str]
+) -> None:
+    said = settled(condition, header, {}, unknown)
+    facts = {subject: others.get(subject, Element(SUBJECTS[subject], ())) for subject in unknown}
+    assert said is None or explain(condition, header, facts).holds == said
+
+
+@given(conditions(), headers())
+def test_nothing_unknown_leaves_nothing_open(condition: Condition, header: Header) -> None:
+    assert settled(condition, header, {}, ()) == explain(condition, header, {}).holds
+
+
+@given(conditions(), headers(), _UNKNOWN)
+def test_what_was_not_looked_at_decides_nothing(condition: Condition, header: Header, unknown: set[str]) -> None:
+    if settled(condition, header, {}, unknown) is None:
+        return
+    facts = {subject: Element(SUBJECTS[subject], (), NOT_LOOKED_AT) for subject in unknown}
+    explanation = explain(condition, header, facts)
+    deciding = explanation.deciding()
+    assert deciding
+    assert _with_others_turned_over(explanation, [id(d) for d in deciding]) == explanation.holds
+    assert "not looked at" not in explanation.words()
 
 
 @given(conditions(), headers())

@@ -214,14 +214,20 @@ def test_a_series_is_routed_by_its_facts(tmp_path: Path) -> None:
     assert "IsAVolume is false, not true (single-slice: one image of one frame is no volume)" in node.why("1.2")
 
 
-def test_headers_are_left_alone_when_no_rule_asks_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headers_are_left_alone_when_nothing_depends_on_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("all headers were read")
 
     node = Node(tmp_path)
     node.rule("adults", {"AgeInYears": {"at_least": 18}, "NumberOfInstances": 1})
     node.rule("off", {"IsAVolume": True}, enabled=False)
+    node.rule("mr", {"all": [{"Modality": "MR"}, {"IsAVolume": True}]})
+    node.rule("either", {"any": [{"Modality": "CT"}, {"Orientation": "axial"}]})
     monkeypatch.setattr("dicomnode.imaging.series_facts.read_instances", refuse)
     node.receive(PatientAge="045Y")
     node.sweep()
     assert "rule adults matched: AgeInYears is 45, at least 18; NumberOfInstances is 1" in node.why()
+    assert "Rule either matched: Modality is 'CT'; but" in node.why()
+    assert node.why().endswith("Rule mr did not match: Modality is 'CT', not 'MR'")
+    (said,) = [r for r in node.state.routing_details["1.1"]["rules"] if r["rule"] == "mr"]
+    assert "not looked at" in said["when"]["all"][1]["words"]
