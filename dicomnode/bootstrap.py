@@ -13,7 +13,7 @@ from dicomnode.adapters.model_store import ModelStore, read_card
 from dicomnode.adapters.system_clock import SystemClock
 from dicomnode.config import Settings
 from dicomnode.domain.model_card import ModelCard
-from dicomnode.errors import DatabaseAway, InvalidSetting, StateError
+from dicomnode.errors import DatabaseAway, InvalidSetting
 
 if TYPE_CHECKING:
     from dicomnode.adapters.db.repositories import SqlState
@@ -41,25 +41,37 @@ def prepare_home(settings: Settings) -> None:
         raise InvalidSetting(f"{error.filename}: {error.strerror}", "home") from error
 
 
-def state(settings: Settings) -> SqlState:
-    """The state in the database, whose tables are made or upgraded first. Raises StateError."""
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+def migrate_database(settings: Settings) -> None:
+    """Makes or upgrades the tables. Raises DatabaseAway, InvalidSetting."""
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
     from dicomnode.adapters.db.migration import migrate
-    from dicomnode.adapters.db.repositories import open_state
-    from dicomnode.adapters.queue import DbosQueue
     from dicomnode.adapters.queue import migrate as migrate_queue
 
     prepare_home(settings)
-    url = settings.sqlalchemy_url
     try:
-        migrate(url)
-        migrate_queue(url)
-        return open_state(url, DbosQueue(url))
+        with database_errors():
+            migrate(settings.sqlalchemy_url)
+            migrate_queue(settings.sqlalchemy_url)
     except (ArgumentError, NoSuchModuleError) as error:
         raise InvalidSetting(str(error), "database_url") from error
-    except OperationalError as error:
-        raise StateError(f"the database {shown_database(settings)} cannot be used: {error.orig}") from error
+    except DatabaseAway as error:
+        raise DatabaseAway(f"the database {shown_database(settings)} cannot be used: {error}") from error
+
+
+def open_state(settings: Settings) -> SqlState:
+    """The state, before its database is asked anything: it may be away now, or have no tables yet."""
+    from dicomnode.adapters.db.repositories import open_state
+    from dicomnode.adapters.queue import DbosQueue
+
+    url = settings.sqlalchemy_url
+    return open_state(url, DbosQueue(url))
+
+
+def state(settings: Settings) -> SqlState:
+    """The state in a database that is there and up to date. Raises DatabaseAway, InvalidSetting."""
+    migrate_database(settings)
+    return open_state(settings)
 
 
 @contextmanager
@@ -107,7 +119,7 @@ def receive_stage(settings: Settings) -> ReceiveStage:
     from dicomnode.stages.receive import ReceiveStage
 
     return ReceiveStage(
-        instance_store(settings), state(settings), SystemClock(), min_free_bytes=settings.min_free_bytes
+        instance_store(settings), open_state(settings), SystemClock(), min_free_bytes=settings.min_free_bytes
     )
 
 

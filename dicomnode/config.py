@@ -23,6 +23,14 @@ FILE_NAME = "dicomnode.toml"
 _PASSWORD = re.compile(r"(?<=://)([^:@/]*:)[^@]*(?=@)|([?&]password=)[^&]*")
 
 
+# Kubernetes tells every pod of a service called dicomnode with variables that look like settings.
+_SERVICE_LINK = re.compile(
+    r"DICOMNODE_(SERVICE_(HOST|PORT)\w*=.*|PORT(_\d+_(TCP|UDP))?=(tcp|udp)://.*|PORT_\d+_\w+=.*)"
+)
+# What a setting may be when it is not text: a file's `workers = true` is a mistake, not 1
+_TYPED: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (), Path: (type(Path()),)}
+
+
 def _setting(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
@@ -151,7 +159,8 @@ def _origin(spec: Field[Any], settings: Settings, origin: str) -> Origin:
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     known = {ENVIRONMENT_PREFIX + spec.name.upper(): spec.name for spec in fields(Settings)}
-    found = {k: v for k, v in environment.items() if k.startswith(ENVIRONMENT_PREFIX)}
+    ours = {k: v for k, v in environment.items() if k.startswith(ENVIRONMENT_PREFIX)}
+    found = {k: v for k, v in ours.items() if k in known or not _SERVICE_LINK.fullmatch(f"{k}={v}")}
     if unknown := sorted(set(found) - set(known)):
         raise InvalidSetting(
             f"no such setting; `dicomnode settings` lists them all ({', '.join(unknown)})", "environment"
@@ -179,6 +188,8 @@ def _converted(name: str, value: Any, hint: Any, origin: str) -> Any:
         if hint is tuple[str, ...] or hint == tuple[str, ...]:
             items = value.split(",") if isinstance(value, str) else value
             return tuple(str(item).strip() for item in items if str(item).strip())
+        if not isinstance(value, str) and type(value) not in _TYPED[hint]:
+            raise ValueError(value)
         return hint(value)
     except (TypeError, ValueError) as error:
         raise InvalidSetting(f"{value!r} is no {getattr(hint, '__name__', hint)}", f"{name} ({origin})") from error

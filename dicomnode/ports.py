@@ -411,6 +411,10 @@ class InferenceSession(Protocol):
     volume: npt.NDArray[np.int16]
     """(slice, row, column) int16, stored values, in the source's grid: decode straight into it."""
 
+    @property
+    def timings_s(self) -> Mapping[str, float]:
+        """Of the last run: "before", "network" and "after", in seconds, as the model's host measured them."""
+
     def run(
         self, model: ModelVersion, geometry: VolumeGeometry, rescale: Rescale, *, timeout_s: float
     ) -> AbstractContextManager[npt.NDArray[np.uint8]]:

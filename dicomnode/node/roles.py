@@ -14,6 +14,7 @@ from dicomnode.errors import DatabaseAway, DicomNodeError
 from dicomnode.node.process import start_log, stop_on_signals, stop_with_parent
 from dicomnode.node.supervisor import forget_ready, write_ready
 from dicomnode.ports import InferenceEngine, State
+from dicomnode.stages.receive import ReceiveStage
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +43,12 @@ def run(role: str, settings: Settings, name: str, *, supervised: bool) -> None:
 
 def receiver(settings: Settings, name: str, stop: threading.Event) -> None:
     stage = bootstrap.receive_stage(settings)
-    stage.indexer.start()
     try:
-        with bootstrap.storage_scp(settings, stage) as scp:
+        # images are taken from the first moment, and indexed once the database is there
+        with (
+            bootstrap.storage_scp(settings, stage) as scp,
+            _Loop("index", lambda: _index(settings, stage, stop), stop),
+        ):
             write_ready(settings.run_folder, name, dicom_port=scp.port)
             log.info("listens on %s port %d as %s", settings.dicom_host, scp.port, settings.ae_title)
             stop.wait()
@@ -52,8 +56,17 @@ def receiver(settings: Settings, name: str, stop: threading.Event) -> None:
         stage.indexer.stop()
 
 
+def _index(settings: Settings, stage: ReceiveStage, stop: threading.Event) -> None:
+    outlast(lambda: bootstrap.migrate_database(settings), stop)
+    if not stop.is_set():
+        stage.indexer.start()
+
+
 def worker(settings: Settings, name: str, stop: threading.Event) -> None:
-    state = bootstrap.state(settings)
+    outlast(lambda: bootstrap.migrate_database(settings), stop)
+    if stop.is_set():
+        return
+    state = bootstrap.open_state(settings)
     completer = bootstrap.completer(settings, state)
     with bootstrap.inference_engine(settings) as engine:
         work = bootstrap.work(settings, engine)

@@ -49,15 +49,19 @@ def run_node(settings: Settings, say: Say) -> None:
     with _only_one(settings), _reserved_port(settings) as port:
         settings = replace(settings, dicom_port=port)
         stop = stop_on_signals()
-        state = bootstrap.state(settings)
+        state = bootstrap.open_state(settings)
         _say(say, f"starting; everything is kept under {settings.home}", "quiet")
+        try:
+            bootstrap.migrate_database(settings)
+        except DatabaseAway as error:
+            _say(say, f"images are accepted and jobs wait, for {error}", "bad")
+        roles = roles_of(settings)
+        for role in roles:  # of before a power cut; another program may have its process id now
+            ready_file(settings.run_folder, role.name).unlink(missing_ok=True)
         feed = threading.Thread(target=_feed, args=(state, say, stop), name="feed", daemon=True)
         greeting = threading.Thread(target=_greet, args=(settings, state, say, stop), name="greeting", daemon=True)
         feed.start()
         greeting.start()
-        roles = roles_of(settings)
-        for role in roles:  # of before a power cut; another program may have its process id now
-            ready_file(settings.run_folder, role.name).unlink(missing_ok=True)
         environment = {**os.environ, **as_environment(settings)}
         Supervisor(roles, environment, settings.log_folder, lambda text: _say(say, text, "bad")).run(stop)
         feed.join()
@@ -75,8 +79,12 @@ def _greet(settings: Settings, state: State, say: Say, stop: threading.Event) ->
             _say(say, f"not ready after {READY_TIMEOUT_S:.0f} s; the logs are in {settings.log_folder}", "bad")
         return
     _say(say, f"ready: {settings.ae_title} listens on {settings.dicom_host} port {settings.dicom_port}", "good")
-    for lacking, command in _lacking(state):
-        _say(say, f"no {lacking} yet: {command}", "plain")
+    try:
+        with bootstrap.database_errors():
+            for lacking, command in _lacking(state):
+                _say(say, f"no {lacking} yet: {command}", "plain")
+    except DatabaseAway:
+        return  # the feed says so
 
 
 def _lacking(state: State) -> Iterator[tuple[str, str]]:
@@ -91,10 +99,12 @@ def _lacking(state: State) -> Iterator[tuple[str, str]]:
 
 def _feed(state: State, say: Say, stop: threading.Event) -> None:
     """Prints the events of all processes as they come, from the database, and says when that is away."""
-    last, away = state.last_event_number(), False
+    last: int | None = None
+    away = False
     while not stop.wait(FEED_POLL_S):
         try:
             with bootstrap.database_errors():
+                last = state.last_event_number() if last is None else last
                 events = state.events_after(last)
         except DatabaseAway as error:
             if not away:

@@ -47,6 +47,7 @@ class InferStage:
             decoded = clock()
             with session.run(work.model, plan.geometry, plan.rescale, timeout_s=self._timeout_s) as labels:
                 timings = {"plan": planned - begun, "decode": decoded - planned, "infer": clock() - decoded}
+                timings |= {f"infer: {part}": seconds for part, seconds in session.timings_s.items()}
                 details = {"engine": dict(self._engine.describe(work.model)), "notes": list(plan.notes)}
                 yield Inference(plan, session.volume, labels, timings, details)
 

@@ -37,6 +37,8 @@ class FakeEngine:
 
 
 class FakeSession:
+    timings_s: Mapping[str, float] = {}
+
     def __init__(self, engine: FakeEngine, shape: tuple[int, int, int]) -> None:
         self._engine = engine
         self.volume: npt.NDArray[np.int16] = np.zeros(shape, dtype=np.int16)

@@ -79,3 +79,26 @@ def test_a_file_that_is_no_toml_or_has_unknown_names_is_refused(tmp_path: Path) 
     file.write_text('aetitle = "X"')
     with pytest.raises(InvalidSetting, match="unknown: aetitle"):
         read_settings({"home": str(tmp_path)}, {})
+
+
+@pytest.mark.parametrize("line", ["receivers = 1.7", "workers = true", "ae_title = 5", 'check_called_ae_title = "x"'])
+def test_a_file_gives_each_setting_its_own_type(tmp_path: Path, line: str) -> None:
+    (tmp_path / "dicomnode.toml").write_text(line)
+    with pytest.raises(InvalidSetting, match=r"dicomnode\.toml"):
+        read_settings({"home": str(tmp_path)}, {})
+
+
+def test_whole_numbers_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "dicomnode.toml").write_text("quiet_period_s = 3")
+    assert read_settings({"home": str(tmp_path)}, {})[0].quiet_period_s == 3.0
+
+
+def test_what_kubernetes_says_of_a_service_is_no_setting() -> None:
+    environment = {
+        "DICOMNODE_PORT": "tcp://10.0.0.1:11112",
+        "DICOMNODE_PORT_11112_TCP": "tcp://10.0.0.1:11112",
+        "DICOMNODE_PORT_11112_TCP_ADDR": "10.0.0.1",
+        "DICOMNODE_SERVICE_HOST": "10.0.0.1",
+        "DICOMNODE_SERVICE_PORT_DICOM": "11112",
+    }
+    assert read_settings({}, environment)[0] == read_settings({}, {})[0]

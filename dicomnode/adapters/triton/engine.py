@@ -150,6 +150,10 @@ class TritonSession:
 
     last_timings: Timings | None = None
 
+    @property
+    def timings_s(self) -> Mapping[str, float]:
+        return self.last_timings.as_mapping() if self.last_timings else {}
+
     def __init__(self, engine: TritonEngine, regions: contextlib.ExitStack, shape: tuple[int, int, int]) -> None:
         self._engine, self._regions, self._shape = engine, regions, shape
         self._region = self._new_region()

@@ -97,6 +97,10 @@ class InProcessSession:
 
     last_timings: Timings | None = None
 
+    @property
+    def timings_s(self) -> Mapping[str, float]:
+        return self.last_timings.as_mapping() if self.last_timings else {}
+
     def __init__(self, engine: InProcessEngine, shape: tuple[int, int, int]) -> None:
         self._engine = engine
         self.volume: npt.NDArray[np.int16] = np.zeros(shape, dtype=np.int16)
