@@ -11,7 +11,9 @@ import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
+from dicomnode.encoding.part10 import data_set_offset
 from tests.e2e.running_node import RunningNode, storescu
+from tests.raw_scu import Closed, RawScu
 from tests.server_fixtures import require_dcmtk, require_orthanc
 from tests.servers import Orthanc
 
@@ -94,32 +96,29 @@ def test_twenty_moments(study: list[pydicom.Dataset], pacs: Orthanc, tmp_path: P
 
 
 def test_a_receiver_killed_while_it_receives_loses_nothing_it_acknowledged(
-    study: list[pydicom.Dataset], pacs: Orthanc, tmp_path: Path
+    study: list[pydicom.Dataset], tmp_path: Path
 ) -> None:
-    from pynetdicom import AE
-
     node = RunningNode(tmp_path / "home", quiet_period_s=3600)
-    acknowledged = []
+    _, folder = another(study, tmp_path / "study")
+    images = [(pydicom.dcmread(file, stop_before_pixels=True), file.read_bytes()) for file in folder.glob("*.dcm")]
+    sop_class, syntax = images[0][0].SOPClassUID, images[0][0].file_meta.TransferSyntaxUID
+    acknowledged: set[str] = set()
+
+    def send_until_cut_off() -> None:
+        with RawScu(node.port, {1: (sop_class, [syntax])}, called="DICOMNODE") as scu:
+            for number, (header, content) in enumerate(images):
+                if number == len(images) // 2:
+                    assert node.kill_matching("run receiver")
+                data_set = content[data_set_offset(content[:65536]) :]
+                assert scu.store(data_set, header.SOPInstanceUID, sop_class).status == 0
+                acknowledged.add(str(header.SOPInstanceUID))
+
+    def filed() -> set[str]:
+        return {file.stem for file in (node.home / "store" / "instances").rglob("*.dcm")}
+
     with node:
-        ae = AE("SENDER")
-        ae.add_requested_context(study[0].SOPClassUID, study[0].file_meta.TransferSyntaxUID)
-        same_class = [dataset for dataset in study if dataset.SOPClassUID == study[0].SOPClassUID]
-        association = ae.associate("127.0.0.1", node.port, ae_title="DICOMNODE")
-        for number, dataset in enumerate(same_class):
-            if number == len(same_class) // 2:
-                assert node.kill_matching("run receiver")
-            try:
-                status = association.send_c_store(dataset)
-            except RuntimeError:  # the association is gone
-                break
-            if getattr(status, "Status", None) != 0:
-                break
-            acknowledged.append(str(dataset.SOPInstanceUID))
-        association.abort()
-        assert 0 < len(acknowledged) < len(same_class)
-
-        def filed() -> set[str]:
-            return {file.stem for file in (node.home / "store" / "instances").rglob("*.dcm")}
-
-        node.wait_until(lambda: filed() >= set(acknowledged))
+        with pytest.raises(Closed):
+            send_until_cut_off()
+        assert len(acknowledged) == len(images) // 2
+        node.wait_until(lambda: filed() >= acknowledged)
         node.wait_until(lambda: node.json("status")["work"]["instances"]["all"] >= len(acknowledged))
