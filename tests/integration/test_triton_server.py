@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
+from dicomnode.adapters.triton import server as server_module
 from dicomnode.adapters.triton.client import Client, self_test
 from dicomnode.adapters.triton.engine import TritonEngine
 from dicomnode.adapters.triton.in_process import InProcessEngine
@@ -228,6 +229,82 @@ def test_without_a_server_the_client_says_so(tmp_path: Path) -> None:
         with pytest.raises(EngineUnavailable, match="not ready within"), engine.open(SHAPE):
             pass
         assert EngineUnavailable.retryable
+
+
+def test_a_client_that_is_closed_waits_no_longer(tmp_path: Path) -> None:
+    engine, said = TritonEngine(tmp_path / "nobody", grace_s=600), []
+
+    def prepare() -> None:
+        try:
+            engine.prepare([])
+        except EngineUnavailable as error:
+            said.append(str(error))
+
+    waiting = threading.Thread(target=prepare, daemon=True)
+    waiting.start()
+    engine.close()
+    waiting.join(60)
+    assert said == ["the connection to Triton was closed here"]
+
+
+def test_a_home_may_be_called_anything(tmp_path: Path) -> None:
+    odd = tmp_path / "Übung mit Raum $(exit 1)" / "å;b"
+    model = package(odd / "unet", random_unet(), "unet", 2)
+    with TritonServer(odd / "triton", 2), TritonEngine(odd / "triton", 2) as engine:
+        assert len(np.unique(labels_of(engine, model))) == 3
+        assert engine.describe(model)["engine"].startswith(("OpenVINO", "TorchScript"))
+    assert left_behind(odd / "triton") == []
+
+
+def replace_stub(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """The server passes its check of the stub, and then finds another."""
+
+    def replaced(folder: Path, environment: object) -> None:
+        (folder / "python" / "triton_python_backend_stub").write_text(code)
+
+    monkeypatch.setattr(server_module, "probe_stub", replaced)
+
+
+def test_a_stub_that_cannot_start_fails_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_stub(monkeypatch, "#!/no/such/program\n")
+    monkeypatch.setattr(server_module, "START_S", 600.0)
+    with pytest.raises(EngineUnavailable, match=r"ended at once(.|\n)*triton_python_backend_stub: "):
+        TritonServer(tmp_path / "triton").start()
+
+
+def test_a_stop_while_a_model_loads_ends_the_server_and_its_stub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_stub(monkeypatch, "#!/bin/sh\nexec sleep 600\n")
+    server, stop = TritonServer(tmp_path / "triton"), threading.Event()
+    serving = threading.Thread(target=server.serve_forever, args=(stop,))
+    serving.start()
+    try:
+        family = family_once_it_loads(server)
+    finally:
+        stop.set()
+        serving.join(60)
+    assert not serving.is_alive()
+    assert not any(lives(process) for process in family)
+    assert left_behind(tmp_path / "triton") == []
+
+
+def lives(process: psutil.Process) -> bool:
+    """A process that ended may keep its entry: its parent is gone too."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def family_once_it_loads(server: TritonServer) -> list[psutil.Process]:
+    """The server and the process that should become its stub."""
+    for _ in range(600):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if server.pid and (children := psutil.Process(server.pid).children()):
+                return [psutil.Process(server.pid), *children]
+        time.sleep(0.05)
+    pytest.fail("Triton did not start a stub")
 
 
 def test_a_supervisor_that_was_killed_leaves_no_server_behind(tmp_path: Path) -> None:

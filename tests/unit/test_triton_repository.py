@@ -77,6 +77,44 @@ def test_a_socket_folder_that_others_can_enter_is_refused(tmp_path: Path, monkey
         place.make()
 
 
+def test_what_triton_is_told_is_plain_whatever_the_home_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "Übung $(a) 'b'"
+    odd.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(odd))
+    assert Place(odd).socket_folder.parent == Path("/tmp")
+    (short := tmp_path / "t").mkdir()
+    monkeypatch.setattr(Place, "socket_folder", short / "own")
+    place = Place(odd / "triton")
+    place.make()
+    assert place.plain_repository.samefile(place.repository)
+    assert place.plain_backends.samefile(place.backends)
+    linked = place.plain(place.cache)
+    assert linked.parent == short / "own"
+    assert linked.samefile(place.cache)
+    assert place.plain(short) == short
+
+
+def test_a_link_that_leads_elsewhere_is_put_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Place, "socket_folder", tmp_path / "own")
+    place = Place(tmp_path / "triton")
+    place.make()
+    place.plain_repository.unlink()
+    place.plain_repository.symlink_to(tmp_path)
+    place.make()
+    assert place.plain_repository.samefile(place.repository)
+    assert sorted(path.name for path in (tmp_path / "own").iterdir()) == ["backends", "repository"]
+
+
+def test_a_socket_folder_that_is_a_link_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Place, "socket_folder", tmp_path / "planted")
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "planted").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(EngineUnavailable, match="this user alone"):
+        Place(tmp_path / "triton").make()
+
+
 @pytest.mark.parametrize(
     ("status", "message", "kind"),
     [

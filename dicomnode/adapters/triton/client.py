@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -67,6 +68,10 @@ def own_errors() -> Iterator[None]:
         yield
     except InferenceServerException as error:
         raise error_of(error) from error
+    except ValueError as error:
+        if "closed channel" not in str(error):  # gRPC's only word for it
+            raise
+        raise EngineUnavailable("the connection to Triton was closed here") from error
 
 
 class Client:
@@ -74,23 +79,28 @@ class Client:
 
     def __init__(self, url: str) -> None:
         self._triton = triton.InferenceServerClient(url=url, channel_args=_CHANNEL)
+        self._closed = threading.Event()
 
     def close(self) -> None:
+        """Ends what other threads wait for or have in flight, too: they get EngineUnavailable."""
+        self._closed.set()
         self._triton.close()
 
     def is_ready(self) -> bool:
         try:
-            return bool(self._triton.is_server_ready(client_timeout=2.0))
-        except InferenceServerException:
+            with own_errors():
+                return bool(self._triton.is_server_ready(client_timeout=2.0))
+        except (InferenceError, OutOfResources):
             return False
 
     def wait_ready(self, grace_s: float) -> None:
-        """Raises EngineUnavailable when the server is not there after so long."""
+        """Raises EngineUnavailable when the server is not there after so long, or when this client is closed."""
         deadline = time.monotonic() + grace_s
         while not self.is_ready():
             if time.monotonic() > deadline:
                 raise EngineUnavailable(f"Triton was not ready within {grace_s:g} s")
-            time.sleep(_POLL_S)
+            if self._closed.wait(_POLL_S):
+                raise EngineUnavailable("the connection to Triton was closed here")
 
     def server(self) -> str:
         with own_errors():
@@ -140,7 +150,7 @@ class Client:
                 yield made
             finally:
                 # a server that was killed knows no region any more
-                with contextlib.suppress(InferenceServerException):
+                with contextlib.suppress(InferenceError, OutOfResources), own_errors():
                     self._triton.unregister_system_shared_memory(made.name, client_timeout=_CALL_S)
 
     def infer(

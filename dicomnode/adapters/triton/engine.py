@@ -7,6 +7,7 @@ client finds out from its answers and does again; a call that was in flight is t
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import math
@@ -81,6 +82,7 @@ class TritonEngine:
         self.close()
 
     def close(self) -> None:
+        """From any thread: calls that wait for the server, load or run end soon with EngineUnavailable."""
         self._client.close()
 
     # ----------------------------------------------------------------------------------------------- the port
@@ -134,10 +136,15 @@ class TritonEngine:
         name = triton_name(model)
         with self._loading:
             if not self._client.is_model_ready(name):
-                self._place.repository.mkdir(parents=True, exist_ok=True)
-                write_model(self._place.repository, model, cache=self._place.cache, threads=self._threads)
+                self._write(model)
                 self._client.load(name, timeout_s)
         return name
+
+    def _write(self, model: ModelVersion) -> None:
+        place = self._place
+        place.repository.mkdir(parents=True, exist_ok=True)
+        reachable = dataclasses.replace(model, path=place.plain(model.path))
+        write_model(place.repository, reachable, cache=place.plain(place.cache), threads=self._threads)
 
     def _revive(self, name: str) -> None:
         with self._loading:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,10 +75,11 @@ def _stub_for_this_python(root: Path) -> Path | None:
     return stub if stub.is_file() else None
 
 
-def server_environment(installation: Installation, threads: int) -> dict[str, str]:
+def server_environment(installation: Installation, threads: int, plain: Callable[[Path], Path]) -> dict[str, str]:
     """Variables for the server and its stubs: libraries, this interpreter's own modules, threads.
 
-    The stub embeds an isolated Python; PYTHONPATH is for our model.py, which puts it into sys.path.
+    The stub embeds an isolated Python; PYTHONPATH is for our model.py, which puts it into sys.path. `plain` gives
+    a name of a folder in ASCII: that Python crashes over others.
     """
     own = [
         Path(dicomnode.__file__).parent.parent,
@@ -88,8 +89,10 @@ def server_environment(installation: Installation, threads: int) -> dict[str, st
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "DICOMNODE_"))}
     return {
         **kept,
-        "LD_LIBRARY_PATH": _joined([*libraries, *map(Path, filter(None, [os.environ.get("LD_LIBRARY_PATH")]))]),
-        "PYTHONPATH": _joined(own),
+        "LD_LIBRARY_PATH": _joined(
+            [*map(plain, libraries), *map(Path, filter(None, [os.environ.get("LD_LIBRARY_PATH")]))]
+        ),
+        "PYTHONPATH": _joined([plain(folder) for folder in own]),
         "OMP_NUM_THREADS": str(threads),
     }
 
@@ -109,16 +112,18 @@ def copy_backends(installation: Installation, folder: Path) -> None:
 
 
 def probe_stub(folder: Path, environment: Mapping[str, str]) -> None:
-    """Runs the stub without arguments, which it refuses; 127 says that it cannot even start.
+    """Runs the stub as Triton does, but without arguments, which it refuses; 126 and 127 say that it cannot start.
 
-    Without this the server would wait for it for ever when it loads a model.
+    Without this the server would wait for it for ever when it loads a model. Triton's way is a line for bash in
+    which nothing is quoted: `folder` must be a plain name.
     """
-    stub = folder / "python" / _STUB
+    command = ["bash", "-c", f"exec {folder}/python/{_STUB}"]
     try:
-        done = subprocess.run([stub], env=environment, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, errors="replace", timeout=30, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EngineUnavailable(f"Triton's Python stub does not start: {error}") from error
-    if done.returncode == 127:
-        raise EngineUnavailable(
-            f"Triton's Python stub does not start: {done.stderr.strip()}; a Python with a shared libpython is needed"
-        )
+    if done.returncode in {126, 127}:
+        needed = "; a Python with a shared libpython is needed" if "libpython" in done.stderr else ""
+        raise EngineUnavailable(f"Triton's Python stub does not start: {done.stderr.strip()}{needed}")

@@ -43,6 +43,7 @@ START_S = 120.0  # a cold disk and a busy machine
 HEALTH_EVERY_S = 5.0
 HEALTH_ANSWER_S = 20.0
 FAILURES_MOST = 3
+DEAD_STUB_S = 2.0  # Triton has reported a stub that ended by then, unless it waits for it for ever
 _WATCH_S = 0.1
 _BACKOFF_MOST_S = 30.0
 _EXIT_S = 3  # nothing is lost by ending sooner: jobs that were in flight are tried again
@@ -139,8 +140,8 @@ class TritonServer:
         with self._only_one():
             self._clear_up()
             copy_backends(installation, self.place.backends)
-            environment = server_environment(installation, self._threads)
-            probe_stub(self.place.backends, environment)
+            environment = server_environment(installation, self._threads, self.place.plain)
+            probe_stub(self.place.plain_backends, environment)
             write_self_test(self.place.repository)
             self._supervise(installation, environment, stop)
 
@@ -155,14 +156,17 @@ class TritonServer:
                     raise EngineUnavailable(f"Triton did not start: {error}{self._log_tail()}") from error
                 log.warning("Triton is started anew: %s", error)
             finally:
+                # one that still starts heeds no signal for a while, and has nothing to finish
+                grace_s = _EXIT_S + 2 if self._ready.is_set() else 0.0
                 proven = proven or self._ready.is_set()
                 self._ready.clear()
-                self._clear_up()
+                self._clear_up(grace_s)
             lived_s = time.monotonic() - started
             pause_s = 0.0 if lived_s > _BACKOFF_MOST_S else min(max(2 * pause_s, 0.25), _BACKOFF_MOST_S)
 
     def _run_once(self, installation: Installation, environment: dict[str, str], stop: threading.Event) -> None:
         """One life of the server: returns when told to stop, raises when it died or fell silent."""
+        self.place.link()
         with self._log() as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *self._command(installation)],
@@ -188,7 +192,7 @@ class TritonServer:
             http = ["--allow-http=true", "--http-address=127.0.0.1", f"--http-port={self._http_port}"]
         return [
             str(installation.program),
-            f"--model-repository={place.repository}",
+            f"--model-repository={place.plain_repository}",
             "--model-control-mode=explicit",
             f"--load-model={SELF_TEST}",
             "--disable-auto-complete-config",
@@ -198,7 +202,7 @@ class TritonServer:
             "--allow-metrics=false",
             f"--grpc-address={place.address}",
             f"--grpc-port={place.port}",
-            f"--backend-directory={place.backends}",
+            f"--backend-directory={place.plain_backends}",
             f"--backend-config=python,shm-region-prefix-name={place.server_prefix}",
             # one step for a whole CT instead of hundreds
             f"--backend-config=python,shm-growth-byte-size={64 * _MIB}",
@@ -209,10 +213,15 @@ class TritonServer:
 
     def _prove(self, client: Client, stop: threading.Event) -> None:
         deadline = time.monotonic() + START_S
+        well = time.monotonic()
         while not client.is_ready():
             self._check_alive()
             if stop.wait(_WATCH_S):
                 return
+            if not self._has_dead_child():
+                well = time.monotonic()
+            elif time.monotonic() > well + DEAD_STUB_S:
+                raise EngineUnavailable("the Python stub of its self-test ended at once")
             if time.monotonic() > deadline:
                 raise EngineUnavailable(f"it was not ready within {START_S:g} s")
         self_test(client, self.place.client_prefix, SELF_TEST, timeout_s=HEALTH_ANSWER_S)
@@ -233,6 +242,13 @@ class TritonServer:
     def _check_alive(self) -> None:
         if self._process is not None and (status := self._process.poll()) is not None:
             raise EngineUnavailable(f"tritonserver ended with status {status}")
+
+    def _has_dead_child(self) -> bool:
+        """Whether a stub ended that Triton has not asked about: it waits for some of them for ever."""
+        with contextlib.suppress(psutil.Error):
+            children = psutil.Process(self._process.pid).children() if self._process else []
+            return any(child.status() == psutil.STATUS_ZOMBIE for child in children)
+        return False
 
     def _healthy(self, client: Client) -> bool:
         """A real tiny inference: a server whose stub is dead still says that it is ready."""
@@ -258,12 +274,13 @@ class TritonServer:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise EngineUnavailable(f"another process runs the Triton of {self.place.folder}") from error
-            yield
+            with _kept(self.place.socket_folder):
+                yield
 
-    def _clear_up(self) -> None:
+    def _clear_up(self, grace_s: float = 0.0) -> None:
         """Ends the server and its stubs, whoever started them, and removes their shared memory and socket."""
         if self._process is not None:
-            _end(self._process)
+            _end(self._process, grace_s)
             self._process = None
         _kill_group_left_behind(self.place)
         sweep_all(self.place.server_prefix)
@@ -280,17 +297,29 @@ class TritonServer:
         """The server's own words about why it did not start."""
         with contextlib.suppress(OSError):
             lines = self.place.log.read_text(errors="replace").splitlines()
-            errors = [line for line in lines if line.startswith("E")] or lines
+            errors = [line for line in lines if line.startswith(("E", "bash:"))] or lines
             return "".join(f"\n  {line[:300]}" for line in errors[-5:])
         return ""
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+@contextlib.contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """systemd-tmpfiles leaves a folder alone while it is locked (tmpfiles.d(5)), however old its links."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
     """Asks the server to end, then kills its whole group: stubs outlive a server that was killed."""
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_EXIT_S + 2)
+            process.wait(grace_s)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -302,10 +331,10 @@ def _kill_group_left_behind(place: Place) -> None:
         group = int(place.group.read_text())
     except (OSError, ValueError):
         return
-    mark = str(place.folder.resolve()), str(place.folder)
+    mark = str(place.socket_folder)  # in the command of the server and of every stub
     for process in psutil.process_iter(["pid", "cmdline"]):
         command = " ".join(process.info["cmdline"] or [])
         with contextlib.suppress(ProcessLookupError, psutil.Error):
-            if os.getpgid(process.info["pid"]) == group and any(m in command for m in mark):
+            if os.getpgid(process.info["pid"]) == group and mark in command:
                 os.kill(process.info["pid"], signal.SIGKILL)
     place.group.unlink(missing_ok=True)
