@@ -268,7 +268,8 @@ class FakeState:
     def _end_job(self, job: JobRecord, event: JobEvent, code: str, reason: str) -> None:
         job.state = next_job_state(job.state, event)
         job.code, job.reason, job.finished_at = code, reason, self.clock.now()
-        self._tell_job(f"job.{job.state}", f"{job.state}: {reason}" if reason else str(job.state), job)
+        words = "finished" if job.state is JobState.SUCCEEDED else str(job.state)
+        self._tell_job(f"job.{words}", f"{words}: {reason}" if reason else words, job)
 
     def _tell_job(self, kind: str, words: str, job: JobRecord) -> None:
         self._tell(kind, f"{model_words(job.new.model)}: {words}", job.series, job_id=job.id)
@@ -302,7 +303,7 @@ class FakeState:
             delivery.state = next_delivery_state(delivery.state, DeliveryEvent.DELIVER)
             delivery.reason, delivery.delivered_at = outcome.status, self.clock.now()
             delivery.next_attempt_at = None
-            self._tell_delivery("delivery.delivered", outcome.status, delivery)
+            self._tell_delivery("delivery.sent", outcome.status, delivery)
             return
         age_s = (self.clock.now() - delivery.created_at).total_seconds()
         delay_s = delivery_backoff_s(delivery.attempts, age_s) if outcome.retryable else None
