@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from dicomnode import bootstrap
 from dicomnode.config import Settings
@@ -15,6 +16,10 @@ from dicomnode.node.process import start_log, stop_on_signals, stop_with_parent
 from dicomnode.node.supervisor import forget_ready, write_ready
 from dicomnode.ports import InferenceEngine, State
 from dicomnode.stages.receive import ReceiveStage
+
+if TYPE_CHECKING:
+    from dicomnode.adapters.triton.engine import TritonEngine
+    from dicomnode.adapters.triton.in_process import InProcessEngine
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +76,15 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
     with bootstrap.inference_engine(settings) as engine:
         work = bootstrap.work(settings, engine)
         models = _Models(state, engine)
-        work.warm_up(state.models())
-        models.prepare()
+        tried = threading.Event()
+        with _Loop("start", lambda: _let_go(engine, stop, tried), stop):
+            try:
+                work.warm_up(state.models())
+                models.prepare()
+            finally:
+                tried.set()
+        if stop.is_set():
+            return
         with (
             bootstrap.job_engine(settings, state, work),
             _Loop(
@@ -84,6 +96,14 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
             stop.wait()
         completing.check()
         preparing.check()
+
+
+def _let_go(engine: TritonEngine | InProcessEngine, stop: threading.Event, tried: threading.Event) -> None:
+    """A stop while models load does not wait for them."""
+    while not tried.wait(0.1):
+        if stop.is_set():
+            engine.close()
+            return
 
 
 def triton(settings: Settings, name: str, stop: threading.Event) -> None:

@@ -229,12 +229,13 @@ def complete_series(unit: Unit, series_instance_uid: str, quiet_period_s: float)
     row.state, row.generation, row.completed_at = SeriesState.COMPLETE, row.generation + 1, now
     series = load_series(unit.session, row)
     again = f", for the {row.generation}th time" if row.generation > 1 else ""
+    count = len(series.instances)
     unit.tell(
         "series.complete",
-        f"The {name_of(row)} is complete{again}: {len(series.instances)} instances",
+        f"The {name_of(row)} is complete{again}: {count} instance{'s' if count != 1 else ''}",
         study_instance_uid=series.study_instance_uid,
         series_instance_uid=series_instance_uid,
-        detail={"instances": len(series.instances), "generation": row.generation},
+        detail={"instances": count, "generation": row.generation},
     )
     return series
 
