@@ -13,6 +13,7 @@ import pydicom
 from scipy import ndimage
 
 from sample_data.canvas import Field
+from sample_data.tissue import T
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 Labels = npt.NDArray[np.uint8]
@@ -25,11 +26,22 @@ _TOTAL: dict[int, tuple[int, ...]] = {
     5: (1,),
     6: (2, 3, 23, 24),
 }
+# What contrast medium may fill in it, by the phantom's tissue codes
+_FILLED: dict[int, tuple[int, ...]] = {
+    T.KIDNEY: (2, 3),
+    T.BLOOD: (52,),
+    T.VEIN: (63, 64),
+    T.LIVER: (5,),
+    T.SPLEEN: (1,),
+    T.GUT: (6, 18, 19, 20),
+}
 
 
 @dataclass(frozen=True)
 class RealVolume:
     """A CT in HU and, when there are any, labels; both (slice, row, column), slices from feet to head, LPS.
+
+    `tissues` are the phantom's codes (`tissue.T`) of what contrast medium may fill, 0 elsewhere.
 
     `affine` is (4, 4) float64 from (slice, row, column) to LPS mm.
     """
@@ -38,6 +50,7 @@ class RealVolume:
     hu: Field
     affine: npt.NDArray[np.float64]
     labels: Labels | None = None
+    tissues: Labels | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -86,7 +99,10 @@ def total_segmentator_example() -> RealVolume:
     affine = np.zeros((4, 4))
     affine[2, 0], affine[1, 1], affine[0, 2] = spacing[2], spacing[1], spacing[0]
     affine[:, 3] = -corner[0], -corner[1], corner[2], 1
-    return RealVolume("totalsegmentator-example", hu, affine, _classes(hu, numbers))
+    tissues = np.zeros(hu.shape, np.uint8)
+    for code, labels in _FILLED.items():
+        tissues[np.isin(numbers, labels)] = code
+    return RealVolume("totalsegmentator-example", hu, affine, _classes(hu, numbers), tissues)
 
 
 def _classes(hu: Field, numbers: npt.NDArray[np.float32]) -> Labels:

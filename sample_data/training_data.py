@@ -18,6 +18,7 @@ from torch.utils.data import IterableDataset
 
 from sample_data.anatomy import Setting, paint_patient
 from sample_data.canvas import Field, Grid, Vector
+from sample_data.contrast import with_contrast, with_trabeculae
 from sample_data.real import Labels, RealVolume, total_segmentator_example
 from sample_data.tissue import CLASSES, PHASES, T, class_map, hounsfield
 
@@ -26,6 +27,7 @@ WINDOW = (96, 96, 96)  # RAS
 HU_FROM = (-1000.0, 1000.0)
 _CROP = (64, 88, 88)  # (z, y, x) of a training sample
 _REAL_SHARE = 0.3
+_BRIGHT_SHARE = 0.7  # of the samples, with contrast medium as bright as bone
 _PER_PATIENT = 10
 
 
@@ -74,14 +76,21 @@ def phantom_sample(rng: np.random.Generator, patient: Labels) -> Sample:
     labels = ndimage.affine_transform(patient, matrix, offset, _CROP, order=0, cval=int(T.AIR))
     grid = Grid((0, 0, 0), (SPACING_MM,) * 3, _CROP)
     hu = hounsfield(labels, grid, str(rng.choice(list(PHASES))), rng, spread=1.5)
+    hu = with_trabeculae(rng, hu, labels)
+    if rng.random() < _BRIGHT_SHARE:
+        hu = with_contrast(rng, hu, labels)
     return Sample(hu, shown_classes(class_map(labels)))
 
 
 def real_sample(rng: np.random.Generator, volume: RealVolume) -> Sample:
     assert volume.labels is not None
+    assert volume.tissues is not None
     matrix, offset = place(rng, volume.hu.shape, SPACING_MM / volume.spacing_mm[0])
     hu = ndimage.affine_transform(volume.hu, matrix, offset, _CROP, order=1, cval=-1000.0)
     classes = ndimage.affine_transform(shown_classes(volume.labels), matrix, offset, _CROP, order=0)
+    if rng.random() < _BRIGHT_SHARE:
+        tissues = ndimage.affine_transform(volume.tissues, matrix, offset, _CROP, order=0)
+        hu = with_contrast(rng, hu, tissues)
     return Sample(hu, classes)
 
 

@@ -19,6 +19,9 @@ from pydicom.sr.codedict import codes
 from dicomnode.domain.model_card import parse_model_card
 from dicomnode.domain.rules import parse_rule
 from dicomnode.imaging.volume import plan_volume
+from sample_data.anatomy import Setting, paint_patient
+from sample_data.canvas import Grid
+from sample_data.contrast import with_contrast
 from sample_data.dicom_files import PADDING
 from sample_data.evaluate import Case, dice, measured, predict, references
 from sample_data.export import PACKAGE
@@ -26,7 +29,7 @@ from sample_data.net import CLASSES, TorsoNet
 from sample_data.phantom import PROTOCOLS, Scan, make_scan, write_scan
 from sample_data.real import REAL_DATA, body_mask, read_series, total_segmentator_example
 from sample_data.tissue import T, class_map
-from sample_data.train import rate_at
+from sample_data.train import bone_loss, rate_at
 from sample_data.training_data import Samples, scaled, shown_classes, to_ras
 
 # The same scans on a coarse matrix: enough to see everything, a tenth of the time
@@ -172,6 +175,38 @@ def test_the_rate_rises_then_falls() -> None:
     assert rates[:11] == sorted(rates[:11])
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert min(rates) > 0
+
+
+def test_contrast_is_as_bright_as_bone_in_the_cavity_and_nowhere_else() -> None:
+    grid = Grid((-150.0, -190.0, -225.0), (5.0,) * 3, (48, 76, 90))
+    tissues = paint_patient(grid, 3, Setting()).labels
+    bright = dict.fromkeys((T.KIDNEY, T.BLOOD, T.GUT), 0)
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        hu = with_contrast(rng, np.zeros(tissues.shape, np.float32), tissues)
+        assert hu[np.isin(tissues, (T.AIR, T.SKIN, T.LUNG))].mean() < 5
+        # what touches bone spreads into it by a voxel
+        assert np.median(hu[np.isin(tissues, (T.CORTEX, T.MARROW))]) < 1
+        for code in bright:
+            bright[code] += int((hu[tissues == code] > 150).sum())
+    assert min(bright.values()) > 500
+
+
+def test_the_bone_loss_minds_false_bone_more_than_missed_bone() -> None:
+    classes = torch.full((1, 1, 4, 4, 4), 3)
+    classes[..., :2] = 2
+    image = torch.zeros(1, 1, 4, 4, 4)
+
+    def loss(bone: torch.Tensor) -> float:
+        logits = torch.zeros(1, 4, 4, 4, 4)
+        logits[:, 2], logits[:, 3] = 20.0 * bone, 20.0 * ~bone
+        return float(bone_loss(logits, image, classes))
+
+    right = classes[:, 0] == 2
+    more, less = right.clone(), right.clone()
+    more[..., 2], less[..., 1] = True, False
+    assert loss(right) < 0.01
+    assert loss(more) > loss(less) > 0.2
 
 
 def test_the_card_is_read_and_its_codes_are_the_standard_s() -> None:
