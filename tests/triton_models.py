@@ -19,7 +19,7 @@ from dicomnode.ports import ModelVersion
 
 
 class Slow(torch.nn.Module):
-    """Thresholds, after as many needless products as it takes to be caught in flight: a fifth of a second a window."""
+    """Thresholds, after as many needless products as it takes to be caught in flight: 0.2 s a window."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         burnt = torch.rand(400, 400)
