@@ -49,6 +49,8 @@ lock: ## pin what the virtual environment holds now
 	@$(BIN)/pip freeze --all | grep -viE '^(torch==|pip==|uv==|-e |dicomnode)' > $(VENV)/frozen.txt
 	@uv pip compile --quiet --no-deps --generate-hashes --no-header --no-annotate --python-version 3.11 \
 		$(VENV)/frozen.txt -o requirements.lock
+	@# the embedded Triton is there for one platform; elsewhere models run in-process
+	@sed -i "s/^\(nvidia-pytriton==[^ ]*\) /\1 ; sys_platform == 'linux' and platform_machine == 'x86_64' /" requirements.lock
 
 clean: ## the demo's node and output
 	@rm -rf .demo demo-output

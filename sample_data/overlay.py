@@ -14,6 +14,7 @@ import highdicom as hd
 import matplotlib
 import numpy as np
 import pydicom
+from pydicom.misc import is_dicom
 from pydicom.pixels import apply_modality_lut
 
 matplotlib.use("Agg")
@@ -129,7 +130,7 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     arguments = parser.parse_args()
     segmentation = pydicom.dcmread(arguments.seg)
-    images = read_slices([file for file in sorted(arguments.images.rglob("*")) if file.is_file()])
+    images = read_slices([file for file in sorted(arguments.images.rglob("*")) if file.is_file() and is_dicom(file)])
     draw(images, segmentation, arguments.picture, segmentation.SeriesDescription)
 
 
