@@ -11,6 +11,7 @@ import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
+from dicomnode.adapters.triton.place import Place
 from dicomnode.encoding.part10 import data_set_offset
 from tests.e2e.running_node import RunningNode, storescu
 from tests.raw_scu import Closed, RawScu
@@ -83,7 +84,9 @@ def rounds(study: list[pydicom.Dataset], pacs: Orthanc, folder: Path, seed: int,
         assert {job["state"] for job in jobs} == {"succeeded"}
         delivered = [d["state"] for job in jobs for d in node.json("jobs", "show", job["job_id"])["deliveries"]]
         assert delivered == ["delivered"] * 4 * count
-    assert not [file.name for file in Path("/dev/shm").glob("*") if node.home.name in file.name]
+    place = Place(node.home / "triton")
+    left = [f for prefix in (place.client_prefix, place.server_prefix) for f in Path("/dev/shm").glob(f"{prefix}*")]
+    assert not left, "shared memory is left behind"
 
 
 def test_four_moments(study: list[pydicom.Dataset], pacs: Orthanc, tmp_path: Path) -> None:
