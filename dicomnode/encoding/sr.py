@@ -99,7 +99,8 @@ def _report(
         instance_number=1,
         manufacturer=MANUFACTURER,
         is_complete=True,
-        previous_versions=[_previous(p) for p in made.predecessors] or None,
+        # late images that the volume leaves out give the same report again, which does not supersede itself
+        previous_versions=[_previous(p) for p in made.predecessors if p.sop_instance_uid != uids[1]] or None,
         contributing_equipment=contributing_equipment(card, made),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         specific_character_set=None,

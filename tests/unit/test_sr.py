@@ -136,18 +136,23 @@ def test_the_same_result_is_the_same_object_byte_for_byte(empty: bool) -> None:
     assert to_part10_bytes(result(labels=labels)[3]) == to_part10_bytes(result(labels=labels)[3])
 
 
+def predecessor(report: Dataset) -> Predecessor:
+    uids = (report.StudyInstanceUID, report.SeriesInstanceUID, report.SOPClassUID, report.SOPInstanceUID)
+    return Predecessor(*map(str, uids))
+
+
 def test_a_report_that_supersedes_another_names_it() -> None:
+    before = result(labels=np.zeros((5, 12, 16), np.uint8))[3]
+    [study] = written(result(predecessors=(predecessor(before),))[3]).PredecessorDocumentsSequence
+    named = study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+    assert named == before.SOPInstanceUID
+
+
+def test_a_report_never_supersedes_itself() -> None:
     before = result()[3]
-    earlier = Predecessor(
-        str(before.StudyInstanceUID),
-        str(before.SeriesInstanceUID),
-        str(before.SOPClassUID),
-        str(before.SOPInstanceUID),
-    )
-    [study] = written(result(predecessors=(earlier,))[3]).PredecessorDocumentsSequence
-    assert (
-        study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == before.SOPInstanceUID
-    )
+    again = written(result(predecessors=(predecessor(before),))[3])
+    assert again.SOPInstanceUID == before.SOPInstanceUID
+    assert "PredecessorDocumentsSequence" not in again
 
 
 @pytest.mark.parametrize(
