@@ -1,4 +1,4 @@
-"""The States that the suites run on: SQLite, PostgreSQL and the fake."""
+"""The States that the suites run on: SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 from dicomnode.adapters.db import open_state
 from dicomnode.domain.study import SeriesState
 from dicomnode.ports import State
-from tests.adapters.fake_state import FakeState
 from tests.adapters.state_material import (
     SERIES,
     STUDY,
@@ -26,15 +25,11 @@ class Bench:
     """A State and what it put into the queue."""
 
     state: State
-    queue: RecordingQueue | FakeState
+    queue: RecordingQueue
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres), "fake"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    if request.param == "fake":
-        fake = FakeState()
-        yield Bench(fake, fake)
-        return
     if request.param == "postgresql":
         url = request.getfixturevalue("migrated_postgresql").create("migrated")
     else:

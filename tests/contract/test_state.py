@@ -11,7 +11,6 @@ import pytest
 from dicomnode.domain.job import JOB_ATTEMPTS_MOST, DeliveryState, JobState, Priority
 from dicomnode.domain.study import Recorded, SeriesState
 from dicomnode.ports import Delivered, JobFailed, JobRefused, NotDelivered, State
-from tests.adapters.fake_state import FakeState
 from tests.adapters.state_material import (
     ARCHIVE,
     SERIES,
@@ -109,8 +108,6 @@ def test_the_longest_quiet_series_come_first_and_no_more_than_asked(state: State
     for uid in uids:
         state.record_instances([instance(1, uid)])
         time.sleep(0.002)  # SQLite's clock counts milliseconds
-        if isinstance(state, FakeState):
-            state.clock.advance(1)
     assert state.quiet_series(0) == uids
     assert state.quiet_series(0, most=2) == uids[:2]
 

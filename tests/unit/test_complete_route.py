@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,11 @@ class Node:
     def why(self, series: str = "1.1") -> str:
         return next(s.why for s in self.state.study(series).series if s.series_instance_uid == series)
 
+    def routed(self, series: str = "1.1") -> Mapping[str, Any]:
+        """The detail of its last routing."""
+        events = [e for e in self.state.events("1") if e.kind in ("series.routed", "series.not-routed")]
+        return next(e.detail for e in reversed(events) if e.series_instance_uid == series)
+
     def series_state(self, series: str = "1.1") -> SeriesState:
         return next(s.state for s in self.state.study(series).series if s.series_instance_uid == series)
 
@@ -189,7 +195,7 @@ def test_every_rule_is_told_of_the_ones_that_run_first(node: Node) -> None:
         "rule b-ct matched: Modality is 'CT'. Rule a-mr did not match: Modality is 'CT', not 'MR'. "
         "Rule c-many did not match: NumberOfInstances is 1, below 10"
     )
-    detail = node.state.routing_details["1.1"]["rules"]
+    detail = node.routed("1.1")["rules"]
     assert [(r["rule"], r["matches"], r["model"]) for r in detail] == [
         ("b-ct", True, "torso-ct 1.0.0"),
         ("a-mr", False, None),

@@ -67,9 +67,13 @@ def open_engine(url: str) -> sa.Engine:
     if sa.make_url(url).get_backend_name() != "sqlite":
         return sa.create_engine(url, pool_pre_ping=True)
     engine = sa.create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000})
+    set_up_sqlite_transactions(engine)
+    return engine
+
+
+def set_up_sqlite_transactions(engine: sa.Engine) -> None:
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
-    return engine
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:
