@@ -49,6 +49,14 @@ class ReceivedInstance:
     accession_number: str = ""
     study_date: str = ""
     study_description: str = ""
+    association: str = ""  # that brought it; "" when it is not known any more
+    number_of_frames: int = 1
+    # Of a single-frame image with Image Plane attributes (PS3.3 C.7.6.2): which plane it is parallel to, as a stable
+    # word, and its place along that plane's normal in mm
+    plane: str = ""
+    position_mm: float | None = None
+    # How many images its header says that the series, or this stack of it, has (NumberOfSlices, ImagesInAcquisition)
+    images_announced: int | None = None
 
 
 class Recorded(StrEnum):
@@ -58,6 +66,12 @@ class Recorded(StrEnum):
     DUPLICATE = "duplicate"  # same SOP Instance UID, same bytes
     CONFLICT = "conflict"  # same SOP Instance UID, other bytes: both kept, the first stays the one in use
     OWN_RESULT = "own-result"  # a result of this node that came back; filed, never routed
+
+
+class StudyState(StrEnum):
+    RECEIVING = "receiving"
+    COMPLETE = "complete"  # rules that look at the whole study may be decided
+    ROUTED = "routed"  # they were
 
 
 class SeriesState(StrEnum):
@@ -91,3 +105,18 @@ class Series:
     instances: tuple[StoredInstance, ...]
     generation: int = 1  # how often it was found complete; late images make it grow
     extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What rules are asked about: a series' header and facts, as the database keeps them.
+
+    `facts` lacks those of all headers until somebody has read these headers (`all_facts`).
+    """
+
+    series_instance_uid: str
+    generation: int
+    header: Header
+    facts: Header
+    all_facts: bool = False
+    no_image: str = ""  # why nothing in the series is an image, so that no rule can make a job of it

@@ -10,15 +10,18 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from dicomnode.adapters.db.columns import Prose, UtcDateTime, words
 from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES, DeliveryState, JobState, Priority
-from dicomnode.domain.study import SeriesState
+from dicomnode.domain.study import SeriesState, StudyState
 
 _Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _Uid = sa.String(64)
 _Json = sa.JSON()
+# for documents whose parts are asked for one by one
+_Document = sa.JSON().with_variant(JSONB(), "postgresql")
 
 
 class Base(DeclarativeBase):
@@ -36,6 +39,9 @@ class Base(DeclarativeBase):
         JobState: words(JobState, "state"),
         DeliveryState: words(DeliveryState, "state"),
         SeriesState: words(SeriesState, "state"),
+        StudyState: sa.Enum(
+            StudyState, values_callable=lambda states: [str(s) for s in states], native_enum=False, length=16
+        ),
         Priority: words(Priority, "priority"),
     }
 
@@ -60,6 +66,9 @@ class StudyRow(Base):
     study_date: Mapped[str] = mapped_column(sa.String(32))
     description: Mapped[str] = mapped_column(sa.String(256))
     received_at: Mapped[datetime] = mapped_column(index=True)
+    state: Mapped[StudyState] = mapped_column(server_default="routed", index=True)
+    generation: Mapped[int] = mapped_column(default=0, server_default="0")  # how often it was found complete
+    completed_at: Mapped[datetime | None]
 
     series: Mapped[list[SeriesRow]] = relationship(back_populates="study", order_by="SeriesRow.id")
 
@@ -82,6 +91,10 @@ class SeriesRow(Base):
     last_received_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
     why: Mapped[str] = mapped_column(Prose(), default="")  # the last routing decision in words
+    # what the source answered when it was asked how many instances there are
+    counted_instances: Mapped[int | None]
+    counted_from: Mapped[str] = mapped_column(sa.String(256), default="", server_default=sa.text("''"))
+    counted_at: Mapped[datetime | None]
 
     study: Mapped[StudyRow] = relationship(back_populates="series")
 
@@ -106,6 +119,82 @@ class InstanceRow(Base):
     sha256: Mapped[str] = mapped_column(sa.String(64))
     in_use: Mapped[bool]
     received_at: Mapped[datetime]
+    number_of_frames: Mapped[int] = mapped_column(default=1, server_default="1")
+    plane: Mapped[str] = mapped_column(sa.String(32), default="", server_default=sa.text("''"))
+    position_mm: Mapped[float | None]
+    images_announced: Mapped[int | None]
+
+
+class ArrivalRow(Base):
+    """What one association brought of one series, and how the association ended, if it did."""
+
+    __tablename__ = "arrival"
+    __table_args__ = (sa.UniqueConstraint("series_id", "association"),)
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    series_id: Mapped[int] = mapped_column(_Key, sa.ForeignKey("series.id"))
+    association: Mapped[str] = mapped_column(sa.String(128), index=True)  # begins with its receiver's name
+    calling_ae_title: Mapped[str] = mapped_column(sa.String(16))
+    instances: Mapped[int]
+    first_at: Mapped[datetime]
+    last_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    ended_how: Mapped[str] = mapped_column(sa.String(16), default="")  # released, aborted, lost
+
+
+class EvidenceRow(Base):
+    """A series' header and facts, so that rules can be asked about the past from the database alone."""
+
+    __tablename__ = "evidence"
+
+    series_id: Mapped[int] = mapped_column(_Key, sa.ForeignKey("series.id"), primary_key=True)
+    generation: Mapped[int]  # of the series
+    header: Mapped[dict[str, Any]] = mapped_column(_Document)
+    facts: Mapped[dict[str, Any]] = mapped_column(_Document)
+    all_facts: Mapped[bool]
+    no_image: Mapped[str] = mapped_column(Prose(), default="")
+
+    series: Mapped[SeriesRow] = relationship()
+
+
+class AnnouncementRow(Base):
+    """What a modality or an archive said about instances to come or there: an MPPS or an IAN object."""
+
+    __tablename__ = "announcement"
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    kind: Mapped[str] = mapped_column(sa.String(8))  # mpps, ian
+    sop_instance_uid: Mapped[str] = mapped_column(_Uid, unique=True)
+    calling_ae_title: Mapped[str] = mapped_column(sa.String(16))
+    state: Mapped[str] = mapped_column(sa.String(16))  # in progress, completed, discontinued, available
+    document: Mapped[dict[str, Any]] = mapped_column(_Json)  # the data set as DICOM JSON (PS3.18 F)
+    received_at: Mapped[datetime]
+    changed_at: Mapped[datetime]
+
+    series: Mapped[list[AnnouncedSeriesRow]] = relationship(back_populates="announcement")
+
+
+class AnnouncedSeriesRow(Base):
+    __tablename__ = "announced_series"
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    announcement_id: Mapped[int] = mapped_column(_Key, sa.ForeignKey("announcement.id"), index=True)
+    study_instance_uid: Mapped[str] = mapped_column(_Uid, index=True)
+    series_instance_uid: Mapped[str] = mapped_column(_Uid, index=True)
+    sop_instance_uids: Mapped[list[str]] = mapped_column(_Json)
+
+    announcement: Mapped[AnnouncementRow] = relationship(back_populates="series")
+
+
+class SourceRow(Base):
+    """What the node knows and wants of one sender, by its AE title."""
+
+    __tablename__ = "source"
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    ae_title: Mapped[str] = mapped_column(sa.String(16), unique=True)
+    document: Mapped[dict[str, Any]] = mapped_column(_Json)
+    changed_at: Mapped[datetime]
 
 
 class RuleRow(Base):
@@ -123,6 +212,11 @@ class RuleRow(Base):
     document: Mapped[dict[str, Any]] = mapped_column(_Json)
     in_force: Mapped[bool]
     created_at: Mapped[datetime]
+    author: Mapped[str] = mapped_column(sa.String(64), default="", server_default=sa.text("''"))
+    reason: Mapped[str] = mapped_column(Prose(), default="", server_default=sa.text("''"))
+    removed_at: Mapped[datetime | None]
+    removed_by: Mapped[str] = mapped_column(sa.String(64), default="", server_default=sa.text("''"))
+    removed_why: Mapped[str] = mapped_column(Prose(), default="", server_default=sa.text("''"))
 
 
 class ModelRow(Base):
@@ -173,6 +267,9 @@ class JobRow(Base):
     state: Mapped[JobState]
     priority: Mapped[Priority]
     destinations: Mapped[list[str]] = mapped_column(_Json)
+    # what the rule wants of it: see routing.options_of; jobs of before there were any have none
+    options: Mapped[dict[str, Any] | None] = mapped_column(_Json)
+    not_before: Mapped[datetime | None]  # a schedule window's begin
     run: Mapped[int]
     attempts: Mapped[int] = mapped_column(default=0)
     crashes: Mapped[int] = mapped_column(default=0)  # of the attempts, those whose process died
@@ -203,6 +300,8 @@ class ResultRow(Base):
     size_bytes: Mapped[int] = mapped_column(sa.BigInteger)
     sha256: Mapped[str] = mapped_column(sa.String(64))
     created_at: Mapped[datetime]
+    # the later job, of more images or another version, whose result takes this one's place
+    superseded_by: Mapped[str | None] = mapped_column(sa.String(32))
 
     job: Mapped[JobRow] = relationship(back_populates="results")
     deliveries: Mapped[list[DeliveryRow]] = relationship(back_populates="result", order_by="DeliveryRow.id")
