@@ -15,11 +15,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dicomnode.domain.announcement import Announcement
+from dicomnode.domain.completeness import Place, SeriesSigns, StudySigns, Verdict
 from dicomnode.domain.destination import Destination
 from dicomnode.domain.job import DeliveryState, JobState, Priority
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.result import StoredResult
-from dicomnode.domain.study import ReceivedInstance, Recorded, Series, SeriesState
+from dicomnode.domain.rules import Parameter, Window
+from dicomnode.domain.source import Source
+from dicomnode.domain.study import Evidence, Header, ReceivedInstance, Recorded, Series, SeriesState
 from dicomnode.imaging.geometry import Rescale as Rescale
 from dicomnode.imaging.geometry import VolumeGeometry
 
@@ -91,6 +95,13 @@ class RuleRevision:
     name: str
     revision: int
     document: Mapping[str, Any]
+    author: str = ""
+    reason: str = ""
+    created_at: datetime | None = None
+    in_force: bool = True
+    removed_at: datetime | None = None  # when the rule was removed while this revision was in force
+    removed_by: str = ""
+    removed_why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +123,20 @@ class NewJob:
     model: ModelVersion
     priority: Priority
     destinations: tuple[str, ...]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    objects: tuple[str, ...] = ()  # kinds of results to send, as "SEG"; none: all
+    inputs: Mapping[str, str] = field(default_factory=dict)  # role → Series Instance UID, of further series
+    schedule: tuple[Window, ...] = ()  # when it may start; none: now
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesRouting:
+    """What was decided for one series; `detail` is JSON-able and holds what each rule said."""
+
+    series: Series
+    jobs: tuple[NewJob, ...]
+    why: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +153,9 @@ class JobWork:
     created_at: datetime  # of the job: results are dated with it, so that a repeat gives the same bytes
     # The SR of an earlier run of the same rule and model on this series (late images), which this run's supersedes
     predecessor: StoredResult | None = None
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    objects: tuple[str, ...] = ()  # kinds of results to send; none: all
+    inputs: Mapping[str, Series] = field(default_factory=dict)  # role → a further series that the model needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +242,68 @@ class JobView:
     details: Mapping[str, Any]
     results: tuple[StoredResult, ...]
     deliveries: tuple[DeliveryView, ...]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)  # role → Series Instance UID
+    not_before: datetime | None = None
+    superseded: Mapping[str, str] = field(default_factory=dict)  # SOP Instance UID → the later job
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs are meant; what is not given leaves all."""
+
+    states: tuple[JobState, ...] = ()
+    model: str = ""  # name, or "name version"
+    rule: str = ""
+    destination: str = ""
+    study_instance_uid: str = ""
+    since: datetime | None = None  # made then or later
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFilter:
+    """Which studies are meant; what is not given leaves all. Of jobs: studies that have such a one."""
+
+    series_states: tuple[SeriesState, ...] = ()
+    job_states: tuple[JobState, ...] = ()
+    model: str = ""
+    rule: str = ""
+    destination: str = ""
+    since: datetime | None = None  # received then or later
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What was taken out of the database; the files are to be removed by whoever asked."""
+
+    study_instance_uid: str
+    series: int
+    instances: int
+    jobs: int
+    results: int
+    paths: tuple[str, ...]  # relative to the store's root
+
+
+@dataclass(frozen=True, slots=True)
+class PastSeries:
+    """A received series and, of its evidence, what was asked for."""
+
+    series_instance_uid: str
+    description: str
+    modality: str
+    state: SeriesState
+    received_at: datetime
+    evidence: Evidence | None  # None: it was never read
+
+
+@dataclass(frozen=True, slots=True)
+class PastStudy:
+    study_instance_uid: str
+    accession_number: str
+    received_at: datetime
+    series: tuple[PastSeries, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,28 +352,113 @@ class State(Protocol):
 
     def record_event(self, event: Event) -> None: ...
 
+    def association_ended(self, association: str, how: str) -> None:
+        """released or aborted; after all that it brought was recorded."""
+
+    def associations_lost(self, receiver: str, but: str) -> None:
+        """Ends, as lost, the open associations of the receiver of that name, but those of its present process.
+
+        Associations are called RECEIVER/PROCESS/NUMBER; `but` is the present RECEIVER/PROCESS.
+        """
+
     # complete
+    def receiving_series(self, most: int = 200) -> list[SeriesSigns]:
+        """The signs of RECEIVING series, those longest without an image first."""
+
+    def places(self, series_instance_uid: str) -> list[Place]:
+        """Of its instances in use, each in its stack."""
+
+    def record_count(self, series_instance_uid: str, instances: int, source: str) -> None:
+        """The source's answer to how many instances it has of a series."""
+
     def quiet_series(self, quiet_period_s: float, most: int = 100) -> list[str]:
         """UIDs of RECEIVING series in which nothing arrived for so long."""
 
-    def complete_series(self, series_instance_uid: str, quiet_period_s: float) -> Series | None:
-        """RECEIVING → COMPLETE if it is still quiet; None when another process was first or an image came."""
+    def complete_series(
+        self, series_instance_uid: str, quiet_period_s: float, verdict: Verdict | None = None
+    ) -> Series | None:
+        """RECEIVING → COMPLETE if it is still quiet for so long and, with a verdict, has as many instances as then.
+
+        None when another process was first or an image came. The event says by which signal.
+        """
 
     def complete_unrouted(self) -> list[Series]:
         """COMPLETE series whose routing was never recorded: left behind by a process that died."""
 
+    def receiving_studies(self, most: int = 200) -> list[StudySigns]:
+        """The signs of RECEIVING studies none of whose series is RECEIVING or COMPLETE."""
+
+    def complete_study(self, study_instance_uid: str, verdict: Verdict) -> int | None:
+        """RECEIVING → COMPLETE, as complete_series; its generation, or None."""
+
+    def complete_unrouted_studies(self) -> list[tuple[str, int]]:
+        """(Study Instance UID, generation) of COMPLETE studies whose routing was never recorded."""
+
+    # what senders say and may
+    def record_announcement(self, announcement: Announcement) -> None:
+        """New, or what it is now."""
+
+    def announcement(self, sop_instance_uid: str) -> Announcement | None: ...
+
+    def sources(self) -> list[Source]: ...
+
+    def put_source(self, source: Source) -> None:
+        """A new one, or in place of the one of that AE title."""
+
+    def remove_source(self, ae_title: str) -> None: ...
+
     # route
-    def enabled_rules(self) -> list[RuleRevision]: ...
+    def enabled_rules(self) -> list[RuleRevision]:
+        """All that are asked, shadows too, in the order in which they are asked."""
 
     def active_model(self, name: str) -> ModelVersion | None: ...
 
+    def model_version(self, name: str, version: str) -> ModelVersion | None: ...
+
     def record_routing(
-        self, series: Series, jobs: Sequence[NewJob], why: str, detail: Mapping[str, Any]
+        self,
+        series: Series,
+        jobs: Sequence[NewJob],
+        why: str,
+        detail: Mapping[str, Any],
+        evidence: Evidence | None = None,
     ) -> list[str]:
         """COMPLETE → ROUTED with its jobs enqueued, or → NOT_ROUTED; all in one transaction. Job ids.
 
         A job that is active already for the same (series, model version, rule revision) is not made twice.
         """
+
+    def record_study_routing(
+        self, study_instance_uid: str, generation: int, routings: Sequence[SeriesRouting]
+    ) -> list[str]:
+        """COMPLETE → ROUTED for the study: jobs that the series' own routing could not decide yet. Job ids.
+
+        A job that the rule's revision made already for a series as it is now, with the same model and options,
+        is not made again, whatever became of it.
+        """
+
+    def study_series(self, study_instance_uid: str) -> list[Series]:
+        """Those that were routed or not routed: neither still received nor own results."""
+
+    def study_evidence(self, study_instance_uid: str) -> list[Evidence]:
+        """Of the series of a study, as far as it was recorded."""
+
+    def prior_studies(self, study_instance_uid: str, most: int = 10) -> list[str]:
+        """Earlier studies of the same patient by PatientID, newest first by Study Date; Study Instance UIDs."""
+
+    def series(self, series_instance_uid: str) -> Series:
+        """Raises NotFound."""
+
+    def series_without_facts(self, most: int = 10) -> list[Series]:
+        """Series, not RECEIVING, whose evidence lacks the facts of all headers; newest first."""
+
+    def record_facts(self, series_instance_uid: str, generation: int, facts: Header) -> None:
+        """Adds the facts of all headers to its evidence, unless it has changed meanwhile."""
+
+    def past(
+        self, keywords: Sequence[str], facts: Sequence[str], since: datetime | None = None, page: int = 1000
+    ) -> Iterator[PastStudy]:
+        """Received studies, oldest first, a page in memory at a time: of headers these keywords, of facts these."""
 
     # infer, encode
     def start_job(self, job_id: str, run: int | None = None) -> JobWork | None:
@@ -306,12 +481,16 @@ class State(Protocol):
         """Ends it, or postpones it by the backoff with the next attempt enqueued; `attempt` as in finish_job."""
 
     # administration
-    def add_rule(self, name: str, document: Mapping[str, Any]) -> RuleRevision:
+    def add_rule(self, name: str, document: Mapping[str, Any], *, author: str = "", reason: str = "") -> RuleRevision:
         """A new rule, or the next revision of one; equal documents make no revision."""
 
-    def remove_rule(self, name: str) -> None: ...
+    def remove_rule(self, name: str, *, author: str = "", reason: str = "") -> None: ...
 
-    def rules(self) -> list[RuleRevision]: ...
+    def rules(self) -> list[RuleRevision]:
+        """Those in force, disabled ones too, by name."""
+
+    def rule_history(self, name: str) -> list[RuleRevision]:
+        """All revisions, the oldest first; raises NotFound."""
 
     def add_model(self, card: ModelCard, digest: str, path: Path) -> ModelVersion:
         """Registers and activates it; the version that was active is not any more."""
@@ -324,7 +503,8 @@ class State(Protocol):
 
     def destinations(self) -> list[Destination]: ...
 
-    def jobs(self, *, state: JobState | None = None, most: int = 100) -> list[JobView]: ...
+    def jobs(self, which: JobFilter = JobFilter(), *, most: int = 100) -> list[JobView]:
+        """Newest first."""
 
     def job(self, job_id: str) -> JobView:
         """By id or its unambiguous beginning; raises NotFound."""
@@ -333,7 +513,21 @@ class State(Protocol):
 
     def cancel_job(self, job_id: str) -> None: ...
 
-    def studies(self, most: int = 100) -> list[StudyView]: ...
+    def prioritise_job(self, job_id: str, priority: Priority, *, now: bool = False) -> None:
+        """Of a QUEUED job; `now`: without waiting for its schedule. Raises IllegalTransition."""
+
+    def studies(self, which: StudyFilter = StudyFilter(), *, most: int = 100) -> list[StudyView]:
+        """Newest first."""
+
+    def rerun_study(self, key: str) -> list[str]:
+        """Its series are routed again by the rules in force, as if they had just come. Series Instance UIDs.
+
+        `key` as in study(); of one series alone when it is a Series Instance UID. Series that are still received
+        and own results are left out.
+        """
+
+    def forget_study(self, key: str) -> Forgotten:
+        """Takes a study, its jobs, results and story out of the database; raises IllegalTransition while jobs run."""
 
     def study(self, key: str) -> StudyView:
         """By Study Instance UID, Series Instance UID, accession number or patient ID (newest); raises NotFound."""

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dicomnode.domain.job import DeliveryState, JobState
-from dicomnode.ports import DeliveryView, JobView
+from dicomnode.ports import DeliveryView, JobFilter, JobView
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
@@ -52,7 +52,7 @@ def list_jobs(
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
-    jobs = context.state.jobs(state=state, most=most)
+    jobs = context.state.jobs(JobFilter(states=(state,) if state else ()), most=most)
     if context.json:
         context.print_json(jobs)
     elif not jobs:

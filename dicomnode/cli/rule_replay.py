@@ -65,7 +65,7 @@ def replay_rule(
     age = _age(since)
     revision = find_rule(context.state, rule)
     rules = [parse_rule(revision.document), *([_draft(draft)] if draft else [])]
-    newest = context.state.studies(most)
+    newest = context.state.studies(most=most)
     studies = received_since(newest, datetime.now(UTC) - age)
     past = _replayed(context, studies, rules)
     changes = other_differences(rules[0], rules[1]) if draft else {}

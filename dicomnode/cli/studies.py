@@ -49,7 +49,7 @@ def list_studies(
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
-    studies = context.state.studies(most)
+    studies = context.state.studies(most=most)
     if context.json:
         context.print_json(studies)
     elif not studies:

@@ -26,7 +26,8 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import time
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
@@ -74,6 +75,7 @@ class Operator(StrEnum):
     EXISTS = "exists"  # `exists: false` is read as not exists
 
 
+Parameter = str | int | float | bool
 _ORDERING = frozenset({Operator.AT_LEAST, Operator.AT_MOST, Operator.BETWEEN})
 
 
@@ -108,15 +110,87 @@ class Not:
 Condition = Comparison | All | AnyOf | Not
 
 
+class RuleState(StrEnum):
+    ENABLED = "enabled"
+    SHADOW = "shadow"  # decided and recorded, nothing runs
+    DISABLED = "disabled"  # asked nothing
+
+
+class Choice(StrEnum):
+    """How one of several series is preferred; each decides among those that the ones before leave equal."""
+
+    THINNEST_SLICES = "thinnest_slices"  # by MeasuredSliceSpacing, else SliceThickness; unknown last
+    MOST_INSTANCES = "most_instances"
+    KERNEL = "kernel"  # ConvolutionKernel, in the order of `values`, others last
+    LATEST = "latest"  # by SeriesDate and SeriesTime, else AcquisitionDate and -Time; unknown last
+    LOWEST_NUMBER = "lowest_number"  # SeriesNumber; the last resort of every choice, then the UID
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    choice: Choice
+    values: tuple[str, ...] = ()  # of KERNEL
+
+
+class Origin(StrEnum):
+    STUDY = "study"  # of the same study
+    PRIOR = "prior"  # of the newest earlier study of the same patient that has one
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A further series that the model needs beside the one that `when` finds, by the name the model card gives it."""
+
+    name: str
+    when: Condition
+    origin: Origin = Origin.STUDY
+    choose: tuple[Preference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StudyConditions:
+    """Each of `has` holds for some series of the study, the one in question too; each of `has_not` for none."""
+
+    has: tuple[Condition, ...] = ()
+    has_not: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Daily hours, the node's local time; one that ends before it begins goes over midnight."""
+
+    start: time
+    end: time
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     name: str
     when: Condition
-    model: str
-    priority: Priority = Priority.ROUTINE
-    destinations: tuple[str, ...] = ()  # empty: all
+    model: str = ""  # "": the rule runs nothing and is there to stop others
+    version: str = "active"  # of the model, or the one that is active when the series is routed
     description: str = ""
-    enabled: bool = True
+    order: int = 100  # lower first, then by name: what `stop` keeps from being asked
+    study: StudyConditions = StudyConditions()
+    choose: tuple[Preference, ...] = ()  # none: every series that matches
+    roles: tuple[Role, ...] = ()
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    priority: Priority = Priority.ROUTINE
+    schedule: tuple[Window, ...] = ()  # none: now
+    destinations: tuple[str, ...] = ()  # none: all
+    results: tuple[str, ...] = ()  # kinds to send, as "SEG"; none: all that the model gives
+    stop: bool = False  # a series that it matches is not shown to the rules after it
+    state: RuleState = RuleState.ENABLED
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it is asked at all."""
+        return self.state is not RuleState.DISABLED
+
+    @property
+    def needs_study(self) -> bool:
+        """Whether it can only be decided once the whole study is there."""
+        return bool(self.study.has or self.study.has_not or self.choose or self.roles)
 
 
 @lru_cache(maxsize=4096)
@@ -143,7 +217,7 @@ def parse_rule(document: object, vocabulary: Vocabulary | None = None) -> Rule:
         priority=Priority(root.get("priority", "routine").one_of([str(p) for p in Priority])),
         destinations=tuple(n.matching(_NAME, _NAME_WORDS) for n in root.get("destinations", []).items()),
         description=_plain_text(root["description"], 1000, "\n\t") if root.get("description", "").value else "",
-        enabled=root.get("enabled", True).boolean(),
+        state=RuleState.ENABLED if root.get("enabled", True).boolean() else RuleState.DISABLED,
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from dicomnode.domain.destination import Destination, parse_dimse
 from dicomnode.domain.job import JobState
 from dicomnode.errors import AlreadyActive, AlreadyExists, IllegalTransition, NotFound, UsageError
-from dicomnode.ports import Delivered, Event, JobFailed, State
+from dicomnode.ports import Delivered, Event, JobFailed, JobFilter, State
 from tests.adapters.state_material import (
     ARCHIVE,
     SERIES,
@@ -95,7 +95,7 @@ def test_jobs_are_listed_newest_first_by_state_and_no_more_than_asked(state: Sta
         time.sleep(0.002)  # SQLite's clock counts milliseconds
     state.cancel_job(ids[1])
     assert [j.job_id for j in state.jobs()] == ids[::-1]
-    assert [j.job_id for j in state.jobs(state=JobState.QUEUED)] == [ids[2], ids[0]]
+    assert [j.job_id for j in state.jobs(JobFilter(states=(JobState.QUEUED,)))] == [ids[2], ids[0]]
     assert [j.job_id for j in state.jobs(most=1)] == [ids[2]]
 
 

@@ -2,60 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dicomnode.adapters.db import deliveries, jobs
 from dicomnode.adapters.db.session import Unit
-from dicomnode.adapters.db.tables import DeliveryRow, DestinationRow, JobRow, ModelRow, ResultRow, RuleRow
+from dicomnode.adapters.db.tables import DeliveryRow, DestinationRow, JobRow, ModelRow, ResultRow
 from dicomnode.domain.destination import Destination
-from dicomnode.domain.job import OPEN_DELIVERY_STATES, JobEvent, JobState, next_job_state
+from dicomnode.domain.job import OPEN_DELIVERY_STATES, JobEvent, JobState, Priority, next_job_state
 from dicomnode.domain.model_card import ModelCard, card_document
 from dicomnode.errors import AlreadyExists, NotFound, UsageError
-from dicomnode.ports import ModelVersion, RuleRevision
-
-# ----------------------------------------------------------------------------------------------------- rules
-
-
-def rules(session: Session) -> list[RuleRevision]:
-    return [_rule(row) for row in session.scalars(sa.select(RuleRow).where(RuleRow.in_force).order_by(RuleRow.name))]
-
-
-def enabled_rules(session: Session) -> list[RuleRevision]:
-    return [rule for rule in rules(session) if rule.document.get("enabled", True)]
-
-
-def add_rule(unit: Unit, name: str, document: Mapping[str, Any]) -> RuleRevision:
-    unit.alone_with(RuleRow)
-    revisions = unit.session.scalars(sa.select(RuleRow).where(RuleRow.name == name).order_by(RuleRow.revision)).all()
-    for row in (r for r in revisions if r.in_force):
-        if row.document == document:
-            return _rule(row)
-        row.in_force = False
-    unit.session.flush()  # the old revision goes before the new one comes: at most one is in force
-    revision = revisions[-1].revision + 1 if revisions else 1
-    new = RuleRow(name=name, revision=revision, document=dict(document), in_force=True, created_at=unit.now())
-    unit.session.add(new)
-    unit.session.flush()
-    unit.tell("rule.added", f"Rule {name} revision {revision} is in force")
-    return _rule(new)
-
-
-def remove_rule(unit: Unit, name: str) -> None:
-    row = unit.session.scalar(sa.select(RuleRow).where(RuleRow.name == name, RuleRow.in_force).with_for_update())
-    if row is None:
-        raise NotFound(f"there is no rule {name}")
-    row.in_force = False
-    unit.tell("rule.removed", f"Rule {name} was removed")
-
-
-def _rule(row: RuleRow) -> RuleRevision:
-    return RuleRevision(row.id, row.name, row.revision, row.document)
-
+from dicomnode.ports import ModelVersion
 
 # ---------------------------------------------------------------------------------------------------- models
 
@@ -64,6 +23,11 @@ def models(session: Session) -> list[ModelVersion]:
     return [
         jobs.model_version(row) for row in session.scalars(sa.select(ModelRow).order_by(ModelRow.name, ModelRow.id))
     ]
+
+
+def model_version(session: Session, name: str, version: str) -> ModelVersion | None:
+    row = session.scalar(sa.select(ModelRow).where(ModelRow.name == name, ModelRow.version == version))
+    return None if row is None else jobs.model_version(row)
 
 
 def active_model(session: Session, name: str) -> ModelVersion | None:
@@ -182,3 +146,11 @@ def _deliveries(unit: Unit, job: JobRow) -> list[DeliveryRow]:
 def _locked(unit: Unit, query: sa.Select[DeliveryRow]) -> list[DeliveryRow]:
     """Rows in the order of their ids, locked: every process locks in the same order."""
     return list(unit.session.scalars(query.order_by(DeliveryRow.id).with_for_update(of=DeliveryRow)))
+
+
+def prioritise_job(unit: Unit, key: str, priority: Priority, now: bool) -> None:
+    raise NotImplementedError
+
+
+def rerun_study(unit: Unit, key: str) -> list[str]:
+    raise NotImplementedError

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from dicomnode.adapters.db.columns import database_now, storable
+from dicomnode.adapters.db.columns import storable
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.tables import InstanceRow, ResultRow, SeriesRow, StudyRow
 from dicomnode.domain.study import ReceivedInstance, Recorded, Series, SeriesState, StoredInstance
@@ -203,46 +203,6 @@ def _row(instance: ReceivedInstance, series_id: int, *, in_use: bool, now: datet
         in_use=in_use,
         received_at=now,
     )
-
-
-# ------------------------------------------------------------------------------------------------ completion
-
-
-def quiet_series(session: Session, quiet_period_s: float, most: int) -> list[str]:
-    quiet_since = session.scalars(sa.select(database_now())).one() - timedelta(seconds=quiet_period_s)
-    query = (
-        sa.select(SeriesRow.series_instance_uid)
-        .where(SeriesRow.state == SeriesState.RECEIVING, SeriesRow.last_received_at <= quiet_since)
-        .order_by(SeriesRow.last_received_at)
-        .limit(most)
-    )
-    return list(session.scalars(query))
-
-
-def complete_series(unit: Unit, series_instance_uid: str, quiet_period_s: float) -> Series | None:
-    row = locked_series(unit, series_instance_uid)
-    now = unit.now()
-    if row is None or row.state is not SeriesState.RECEIVING:
-        return None
-    if row.last_received_at > now - timedelta(seconds=quiet_period_s):
-        return None
-    row.state, row.generation, row.completed_at = SeriesState.COMPLETE, row.generation + 1, now
-    series = load_series(unit.session, row)
-    again = f", for the {row.generation}th time" if row.generation > 1 else ""
-    count = len(series.instances)
-    unit.tell(
-        "series.complete",
-        f"The {name_of(row)} is complete{again}: {count} instance{'s' if count != 1 else ''}",
-        study_instance_uid=series.study_instance_uid,
-        series_instance_uid=series_instance_uid,
-        detail={"instances": count, "generation": row.generation},
-    )
-    return series
-
-
-def complete_unrouted(session: Session) -> list[Series]:
-    query = sa.select(SeriesRow).where(SeriesRow.state == SeriesState.COMPLETE).order_by(SeriesRow.last_received_at)
-    return [load_series(session, row) for row in session.scalars(query).all()]
 
 
 def locked_series(unit: Unit, series_instance_uid: str) -> SeriesRow | None:

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import sqlalchemy as sa
 
-from dicomnode.adapters.db import administration, deliveries, executors, jobs, receive, routing, story
+from dicomnode.adapters.db import (
+    administration,
+    completion,
+    deliveries,
+    evidence,
+    executors,
+    forget,
+    jobs,
+    past,
+    receive,
+    routing,
+    rules,
+    senders,
+    story,
+)
 from dicomnode.adapters.db.session import Transactions, Unit, WorkQueue, open_engine
+from dicomnode.domain.announcement import Announcement
+from dicomnode.domain.completeness import Place, SeriesSigns, StudySigns, Verdict
 from dicomnode.domain.destination import Destination
-from dicomnode.domain.job import JobState
+from dicomnode.domain.job import Priority
 from dicomnode.domain.model_card import ModelCard
-from dicomnode.domain.study import ReceivedInstance, Recorded, Series
+from dicomnode.domain.source import Source
+from dicomnode.domain.study import Evidence, Header, ReceivedInstance, Recorded, Series
 from dicomnode.ports import (
     DeliveryOutcome,
     DeliveryWork,
     Event,
     Executor,
+    Forgotten,
+    JobFilter,
     JobOutcome,
     JobView,
     JobWork,
     ModelVersion,
     NewJob,
+    PastStudy,
     Pulse,
     RuleRevision,
+    SeriesRouting,
+    StudyFilter,
     StudyView,
 )
 
@@ -57,27 +80,107 @@ class SqlState:
     def record_event(self, event: Event) -> None:
         self._write(_record_event, event)
 
-    # complete
-    def quiet_series(self, quiet_period_s: float, most: int = 100) -> list[str]:
-        return self._read(receive.quiet_series, quiet_period_s, most)
+    def association_ended(self, association: str, how: str) -> None:
+        self._write(completion.association_ended, association, how)
 
-    def complete_series(self, series_instance_uid: str, quiet_period_s: float) -> Series | None:
-        return self._write(receive.complete_series, series_instance_uid, quiet_period_s)
+    def associations_lost(self, receiver: str, but: str) -> None:
+        self._write(completion.associations_lost, receiver, but)
+
+    # complete
+    def receiving_series(self, most: int = 200) -> list[SeriesSigns]:
+        return self._read(completion.receiving_series, most)
+
+    def places(self, series_instance_uid: str) -> list[Place]:
+        return self._read(completion.places, series_instance_uid)
+
+    def record_count(self, series_instance_uid: str, instances: int, source: str) -> None:
+        self._write(completion.record_count, series_instance_uid, instances, source)
+
+    def quiet_series(self, quiet_period_s: float, most: int = 100) -> list[str]:
+        return self._read(completion.quiet_series, quiet_period_s, most)
+
+    def complete_series(
+        self, series_instance_uid: str, quiet_period_s: float, verdict: Verdict | None = None
+    ) -> Series | None:
+        return self._write(completion.complete_series, series_instance_uid, quiet_period_s, verdict)
 
     def complete_unrouted(self) -> list[Series]:
-        return self._read(receive.complete_unrouted)
+        return self._read(completion.complete_unrouted)
+
+    def receiving_studies(self, most: int = 200) -> list[StudySigns]:
+        return self._read(completion.receiving_studies, most)
+
+    def complete_study(self, study_instance_uid: str, verdict: Verdict) -> int | None:
+        return self._write(completion.complete_study, study_instance_uid, verdict)
+
+    def complete_unrouted_studies(self) -> list[tuple[str, int]]:
+        return self._read(completion.complete_unrouted_studies)
+
+    # what senders say and may
+    def record_announcement(self, announcement: Announcement) -> None:
+        self._write(senders.record_announcement, announcement)
+
+    def announcement(self, sop_instance_uid: str) -> Announcement | None:
+        return self._read(senders.announcement, sop_instance_uid)
+
+    def sources(self) -> list[Source]:
+        return self._read(senders.sources)
+
+    def put_source(self, source: Source) -> None:
+        self._write(senders.put_source, source)
+
+    def remove_source(self, ae_title: str) -> None:
+        self._write(senders.remove_source, ae_title)
 
     # route
     def enabled_rules(self) -> list[RuleRevision]:
-        return self._read(administration.enabled_rules)
+        return self._read(rules.enabled_rules)
 
     def active_model(self, name: str) -> ModelVersion | None:
         return self._read(administration.active_model, name)
 
+    def model_version(self, name: str, version: str) -> ModelVersion | None:
+        return self._read(administration.model_version, name, version)
+
     def record_routing(
-        self, series: Series, jobs: Sequence[NewJob], why: str, detail: Mapping[str, Any]
+        self,
+        series: Series,
+        jobs: Sequence[NewJob],
+        why: str,
+        detail: Mapping[str, Any],
+        evidence: Evidence | None = None,
     ) -> list[str]:
-        return self._write(routing.record_routing, series, jobs, why, detail)
+        return self._write(routing.record_routing, series, jobs, why, detail, evidence)
+
+    def record_study_routing(
+        self, study_instance_uid: str, generation: int, routings: Sequence[SeriesRouting]
+    ) -> list[str]:
+        return self._write(routing.record_study_routing, study_instance_uid, generation, routings)
+
+    def study_series(self, study_instance_uid: str) -> list[Series]:
+        return self._read(evidence.study_series, study_instance_uid)
+
+    def study_evidence(self, study_instance_uid: str) -> list[Evidence]:
+        return self._read(evidence.study_evidence, study_instance_uid)
+
+    def prior_studies(self, study_instance_uid: str, most: int = 10) -> list[str]:
+        return self._read(evidence.prior_studies, study_instance_uid, most)
+
+    def series(self, series_instance_uid: str) -> Series:
+        return self._read(evidence.series, series_instance_uid)
+
+    def series_without_facts(self, most: int = 10) -> list[Series]:
+        return self._read(evidence.series_without_facts, most)
+
+    def record_facts(self, series_instance_uid: str, generation: int, facts: Header) -> None:
+        self._write(evidence.record_facts, series_instance_uid, generation, facts)
+
+    def past(
+        self, keywords: Sequence[str], facts: Sequence[str], since: datetime | None = None, page: int = 1000
+    ) -> Iterator[PastStudy]:
+        """One read transaction for as long as it is iterated."""
+        with self._transactions.reading() as session:
+            yield from past.past(session, keywords, facts, since, page)
 
     # infer, encode
     def start_job(self, job_id: str, run: int | None = None) -> JobWork | None:
@@ -94,14 +197,17 @@ class SqlState:
         self._write(deliveries.finish_delivery, delivery_id, outcome, attempt)
 
     # administration
-    def add_rule(self, name: str, document: Mapping[str, Any]) -> RuleRevision:
-        return self._write(administration.add_rule, name, document)
+    def add_rule(self, name: str, document: Mapping[str, Any], *, author: str = "", reason: str = "") -> RuleRevision:
+        return self._write(rules.add_rule, name, document, author, reason)
 
-    def remove_rule(self, name: str) -> None:
-        self._write(administration.remove_rule, name)
+    def remove_rule(self, name: str, *, author: str = "", reason: str = "") -> None:
+        self._write(rules.remove_rule, name, author, reason)
 
     def rules(self) -> list[RuleRevision]:
-        return self._read(administration.rules)
+        return self._read(rules.rules)
+
+    def rule_history(self, name: str) -> list[RuleRevision]:
+        return self._read(rules.rule_history, name)
 
     def add_model(self, card: ModelCard, digest: str, path: Path) -> ModelVersion:
         return self._write(administration.add_model, card, digest, path)
@@ -118,8 +224,8 @@ class SqlState:
     def destinations(self) -> list[Destination]:
         return self._read(administration.destinations)
 
-    def jobs(self, *, state: JobState | None = None, most: int = 100) -> list[JobView]:
-        return self._read(story.jobs, state, most)
+    def jobs(self, which: JobFilter = JobFilter(), *, most: int = 100) -> list[JobView]:  # noqa: B008
+        return self._read(story.jobs, which, most)
 
     def job(self, job_id: str) -> JobView:
         return self._read(lambda session: story.job_view(administration.find_job(session, job_id)))
@@ -130,8 +236,17 @@ class SqlState:
     def cancel_job(self, job_id: str) -> None:
         self._write(administration.cancel_job, job_id)
 
-    def studies(self, most: int = 100) -> list[StudyView]:
-        return self._read(story.studies, most)
+    def prioritise_job(self, job_id: str, priority: Priority, *, now: bool = False) -> None:
+        self._write(administration.prioritise_job, job_id, priority, now)
+
+    def rerun_study(self, key: str) -> list[str]:
+        return self._write(administration.rerun_study, key)
+
+    def forget_study(self, key: str) -> Forgotten:
+        return self._write(forget.forget_study, key)
+
+    def studies(self, which: StudyFilter = StudyFilter(), *, most: int = 100) -> list[StudyView]:  # noqa: B008
+        return self._read(story.studies, which, most)
 
     def study(self, key: str) -> StudyView:
         return self._read(story.study, key)

@@ -12,14 +12,19 @@ from dicomnode.adapters.db.receive import locked_series, name_of
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.tables import JobRow, ModelRow, SeriesRow
 from dicomnode.domain.job import ACTIVE_JOB_STATES, JobEvent, JobState, next_job_state
-from dicomnode.domain.study import Series, SeriesState
-from dicomnode.ports import NewJob
+from dicomnode.domain.study import Evidence, Series, SeriesState
+from dicomnode.ports import NewJob, SeriesRouting
 
 _NOW = 0.0
 
 
 def record_routing(
-    unit: Unit, series: Series, jobs: Sequence[NewJob], why: str, detail: Mapping[str, Any]
+    unit: Unit,
+    series: Series,
+    jobs: Sequence[NewJob],
+    why: str,
+    detail: Mapping[str, Any],
+    evidence: Evidence | None = None,
 ) -> list[str]:
     row = locked_series(unit, series.series_instance_uid)
     if row is None or row.state is not SeriesState.COMPLETE or row.generation != series.generation:
@@ -34,6 +39,12 @@ def record_routing(
     )
     _supersede(unit, row)
     return [job_id for job in jobs if (job_id := _make(unit, row, job)) is not None]
+
+
+def record_study_routing(
+    unit: Unit, study_instance_uid: str, generation: int, routings: Sequence[SeriesRouting]
+) -> list[str]:
+    raise NotImplementedError
 
 
 def _make(unit: Unit, series: SeriesRow, new: NewJob) -> str | None:

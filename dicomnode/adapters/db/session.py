@@ -96,8 +96,13 @@ class Transactions:
         self._session = sessionmaker(engine, expire_on_commit=False)
         self._queue = queue
 
-    def read(self, function: Callable[Concatenate[Session, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
         with self._session() as session, session.begin():
+            yield session
+
+    def read(self, function: Callable[Concatenate[Session, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        with self.reading() as session:
             return function(session, *args, **kwargs)
 
     def write(self, function: Callable[Concatenate[Unit, P], R], *args: P.args, **kwargs: P.kwargs) -> R:

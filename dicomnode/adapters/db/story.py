@@ -11,18 +11,18 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload, selectinl
 
 from dicomnode.adapters.db.deliveries import stored_result
 from dicomnode.adapters.db.tables import DeliveryRow, EventRow, InstanceRow, JobRow, ResultRow, SeriesRow, StudyRow
-from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES, JobState
+from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES
 from dicomnode.errors import NotFound
-from dicomnode.ports import DeliveryView, Event, JobView, SeriesView, StudyView
+from dicomnode.ports import DeliveryView, Event, JobFilter, JobView, SeriesView, StudyFilter, StudyView
 
 S = TypeVar("S", bound=StrEnum)
 
 
-def jobs(session: Session, state: JobState | None, most: int) -> list[JobView]:
+def jobs(session: Session, which: JobFilter, most: int) -> list[JobView]:
     """Newest first."""
     query = _with_all(sa.select(JobRow)).order_by(JobRow.created_at.desc(), JobRow.id).limit(most)
-    if state is not None:
-        query = query.where(JobRow.state == state)
+    if which.states:
+        query = query.where(JobRow.state.in_(which.states))
     return [job_view(row) for row in session.scalars(query)]
 
 
@@ -75,7 +75,7 @@ def _delivery_view(row: DeliveryRow, job_id: str) -> DeliveryView:
     )
 
 
-def studies(session: Session, most: int) -> list[StudyView]:
+def studies(session: Session, which: StudyFilter, most: int) -> list[StudyView]:
     """Newest first."""
     query = sa.select(StudyRow).order_by(StudyRow.received_at.desc(), StudyRow.id.desc()).limit(most)
     return _study_views(session, session.scalars(query.options(selectinload(StudyRow.series))).all())
