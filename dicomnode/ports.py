@@ -89,7 +89,7 @@ class InstanceStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RuleRevision:
-    """An immutable version of a rule; `document` is what domain.rules.parse_rule reads."""
+    """An immutable version of a rule; `document` is what domain.rule_reading.parse_rule reads."""
 
     id: int
     name: str

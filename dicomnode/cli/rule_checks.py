@@ -11,8 +11,9 @@ from rich.text import Text
 
 from dicomnode.cli.rule_files import read_rules
 from dicomnode.domain.rule_lint import Dictionary, Finding, findings_in, missing, same_names, twins
+from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.domain.rule_schema import rule_schema
-from dicomnode.domain.rules import Rule, parse_rule
+from dicomnode.domain.rules import Rule
 from dicomnode.errors import InvalidRule
 from dicomnode.imaging.attributes import keyword_vrs, single_valued_keywords
 from dicomnode.ports import RuleRevision, State

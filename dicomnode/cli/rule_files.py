@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from dicomnode.domain.rules import Rule, Vocabulary, parse_rule
+from dicomnode.domain.rule_reading import parse_rule
+from dicomnode.domain.rules import Rule, Vocabulary
 from dicomnode.errors import InvalidRule
 
 FILE_BYTES_MOST = 1 << 20

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dicomnode.cli.rule_files import read_rules
-from dicomnode.domain.rules import Rule, parse_rule
+from dicomnode.domain.rule_reading import parse_rule
+from dicomnode.domain.rules import Rule
 from dicomnode.errors import NotFound
 from dicomnode.imaging.attributes import keyword_vrs
 from dicomnode.ports import RuleRevision, State

@@ -15,7 +15,8 @@ from rich.tree import Tree
 
 from dicomnode.cli.rule_lookup import is_file, notes_on, rules_named
 from dicomnode.domain.conditions import Explanation, found_words
-from dicomnode.domain.rules import AnyOf, Comparison, Not, Rule, condition_text, parse_rule
+from dicomnode.domain.rule_reading import parse_rule
+from dicomnode.domain.rules import AnyOf, Comparison, Not, Rule, condition_text
 from dicomnode.errors import InvalidRule, NotFound
 from dicomnode.imaging.series_files import Found, FoundSeries, series_in
 from dicomnode.stages.asking import Answer, ask, joined, series_of_study

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from dicomnode.cli.rule_files import read_rules
 from dicomnode.cli.rule_lookup import find_rule
-from dicomnode.domain.rules import Rule, parse_rule
+from dicomnode.domain.rule_reading import parse_rule
+from dicomnode.domain.rules import Rule
 from dicomnode.errors import InvalidRule
 from dicomnode.imaging.attributes import keyword_vrs
 from dicomnode.ports import StudyView

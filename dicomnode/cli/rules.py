@@ -11,7 +11,8 @@ from rich.syntax import Syntax
 from dicomnode.cli import rule_checks, rule_questions, rule_replay
 from dicomnode.cli.rule_files import read_rules, rule_yaml
 from dicomnode.cli.rule_lookup import find_rule, notes_on
-from dicomnode.domain.rules import Rule, condition_text, parse_rule, rule_document
+from dicomnode.domain.rule_reading import parse_rule
+from dicomnode.domain.rules import Rule, condition_text, rule_document
 from dicomnode.errors import InvalidRule
 from dicomnode.imaging.attributes import keyword_vrs
 from dicomnode.ports import RuleRevision, State

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dicomnode.domain.conditions import Decision, decide
-from dicomnode.domain.rules import Rule, parse_rule
+from dicomnode.domain.rule_reading import parse_rule
+from dicomnode.domain.rules import Rule
 from dicomnode.domain.study import Series
 from dicomnode.errors import CannotDecode, InvalidRule
 from dicomnode.ports import Clock, InstanceStore, NewJob, RuleRevision, State

@@ -16,7 +16,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicomnode.domain.conditions import explain
-from dicomnode.domain.rules import parse_condition
+from dicomnode.domain.rule_reading import parse_condition
 from dicomnode.domain.study import Element
 from dicomnode.errors import CannotDecode
 from dicomnode.imaging.attributes import SEQUENCE_DEPTH_MOST, SEQUENCE_ITEMS_MOST, header_of, keyword_vrs, read_header

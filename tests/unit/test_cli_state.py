@@ -16,7 +16,7 @@ from dicomnode.cli import jobs, rules, studies
 from dicomnode.cli.context import Context
 from dicomnode.domain.job import JobState
 from dicomnode.domain.result import StoredResult
-from dicomnode.domain.rules import parse_rule
+from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.errors import DicomNodeError, InvalidRule, NotFound
 from dicomnode.ports import Delivered, JobFailed, JobFinished, JobRefused, NotDelivered
 from tests.unit.test_complete_route import Node

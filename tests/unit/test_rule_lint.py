@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from dicomnode.cli.rule_files import read_rules
 from dicomnode.domain.conditions import explain
 from dicomnode.domain.rule_lint import Dictionary, findings_in, missing, same_names, twins
-from dicomnode.domain.rules import Rule, parse_condition, parse_rule
+from dicomnode.domain.rule_reading import parse_condition, parse_rule
+from dicomnode.domain.rules import Rule
 from dicomnode.domain.study import Element, Header
 from dicomnode.imaging.attributes import keyword_vrs, single_valued_keywords
 from tests.unit.test_cli_state import Screen

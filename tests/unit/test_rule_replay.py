@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.domain.rules import parse_rule
+from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.domain.study import SeriesState
 from dicomnode.stages.replay import other_differences, received_since, replay
 from tests.unit.test_cli_state import Screen

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 
 from dicomnode.cli.rule_files import _documents
+from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.domain.rule_schema import _FACT_WORDS, DIALECT, rule_schema
-from dicomnode.domain.rules import FACTS, Operator, Rule, parse_rule, rule_document
+from dicomnode.domain.rules import FACTS, Operator, Rule, rule_document
 from dicomnode.errors import InvalidRule
 from dicomnode.imaging.attributes import keyword_vrs
 from tests.unit.json_schema import Schema

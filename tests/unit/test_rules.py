@@ -10,9 +10,9 @@ from hypothesis import given
 
 from dicomnode.domain.job import Priority
 from dicomnode.domain.patterns import bounded_pattern
+from dicomnode.domain.rule_reading import NESTED_MOST, parse_condition, parse_rule
 from dicomnode.domain.rules import (
     FACTS,
-    NESTED_MOST,
     All,
     AnyOf,
     Comparison,
@@ -20,8 +20,6 @@ from dicomnode.domain.rules import (
     Operator,
     Rule,
     condition_document,
-    parse_condition,
-    parse_rule,
     rule_document,
 )
 from dicomnode.errors import InvalidRule

@@ -17,18 +17,8 @@ from dicomnode.domain.conditions import (
     explain,
     settled,
 )
-from dicomnode.domain.rules import (
-    All,
-    AnyOf,
-    Comparison,
-    Condition,
-    Not,
-    Rule,
-    condition_document,
-    parse_condition,
-    parse_rule,
-    rule_document,
-)
+from dicomnode.domain.rule_reading import parse_condition, parse_rule
+from dicomnode.domain.rules import All, AnyOf, Comparison, Condition, Not, Rule, condition_document, rule_document
 from dicomnode.domain.study import Element, Header
 from tests.unit.rule_strategies import SUBJECTS, conditions, headers, rules
 

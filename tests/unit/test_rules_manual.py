@@ -8,7 +8,8 @@ from pathlib import Path
 from hypothesis import given
 
 from dicomnode.cli.rule_files import read_rules, rule_yaml, rules_in
-from dicomnode.domain.rules import FACTS, Operator, Rule, parse_rule, rule_document
+from dicomnode.domain.rule_reading import parse_rule
+from dicomnode.domain.rules import FACTS, Operator, Rule, rule_document
 from dicomnode.imaging.attributes import keyword_vrs
 from tests.unit.rule_strategies import rules
 

@@ -17,7 +17,7 @@ import yaml
 from pydicom.sr.codedict import codes
 
 from dicomnode.domain.model_card import parse_model_card
-from dicomnode.domain.rules import parse_rule
+from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.imaging.volume import plan_volume
 from sample_data.anatomy import Setting, paint_patient
 from sample_data.canvas import Grid

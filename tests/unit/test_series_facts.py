@@ -11,7 +11,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.domain.age import age_in_years
 from dicomnode.domain.conditions import explain
-from dicomnode.domain.rules import FACTS, FACTS_OF_ALL_HEADERS, facts_in, parse_condition
+from dicomnode.domain.rule_reading import parse_condition
+from dicomnode.domain.rules import FACTS, FACTS_OF_ALL_HEADERS, facts_in
 from dicomnode.domain.study import Element, Header
 from dicomnode.imaging.series_facts import facts_of_all_headers
 from tests.unit.test_complete_route import CARD, Node
