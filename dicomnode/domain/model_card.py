@@ -12,6 +12,11 @@ input:
   spacing_mm: [3.0, 3.0, 3.0]    # along those axes
   intensity: {from: [-1000, 1000], to: [0, 1], clip: true}
   minimum_extent_mm: [0, 0, 0]   # optional; a smaller volume is refused
+inputs:                          # optional: further series, by the role that a rule gives them
+  - role: pet
+    modality: [PT]
+    intensity: {from: [0, 20000], to: [0, 1], clip: true}
+    frame_of_reference: same     # as the main series' (PS3.3 C.7.4.1); any: positions are taken as they are
 network:
   file: models/model.onnx        # .onnx, or .ts / .pt (TorchScript)
   engine: auto                   # auto, openvino, torchscript, onnxruntime
@@ -26,6 +31,11 @@ output:
       category: {value: "123037004", scheme: SCT, meaning: Anatomical Structure}
       type: {value: "39607008", scheme: SCT, meaning: Lung}
       colour: [0, 151, 206]      # RGB, shown by viewers; encoded as CIELab
+parameters:                      # optional: what a rule may set beside overlap and minimum_volume_ml
+  threshold: {type: number, default: 0.5, at_least: 0, at_most: 1, description: ...}
+
+The network's channels are the main series and then the roles, in the order of the card. When the card has
+parameters, the network takes them as a second input: a vector of float32 in the order of the card.
 """
 
 from __future__ import annotations
@@ -37,13 +47,17 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dicomnode.domain.document import Node
+from dicomnode.domain.model_parameter import ParameterSpec, built_in, parameter_specs, parameters_document
 from dicomnode.errors import InvalidModelPackage
 
 ENGINES = ("auto", "openvino", "torchscript", "onnxruntime")
 PRECISIONS = ("fp32", "bf16")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,47}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,31}")
+_ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _AXES = ("LR", "PA", "IS")
+ROLES_MOST = 8
+FRAMES_OF_REFERENCE = ("same", "any")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +90,22 @@ class InputSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RoleSpec:
+    """A further series that the model needs beside the main one; it is resampled onto the main one's grid."""
+
+    name: str
+    modality: tuple[str, ...]
+    intensity_from: tuple[float, float]
+    intensity_to: tuple[float, float]
+    clip: bool
+    frame_of_reference: str = "same"  # one of FRAMES_OF_REFERENCE
+
+    @property
+    def needs_same_frame_of_reference(self) -> bool:
+        return self.frame_of_reference == "same"
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSpec:
     file: str
     engine: str
@@ -96,12 +126,34 @@ class ModelCard:
     input: InputSpec
     network: NetworkSpec
     segments: tuple[Segment, ...]
+    roles: tuple[RoleSpec, ...] = ()
+    own_parameters: tuple[ParameterSpec, ...] = ()  # those that the card declares
+
+    @property
+    def parameters(self) -> Mapping[str, ParameterSpec]:
+        """All that a rule may set, by name: those of every model first, then the card's own."""
+        return {spec.name: spec for spec in (*built_in(self.network.overlap), *self.own_parameters)}
+
+
+_KEYS = (
+    "name",
+    "version",
+    "manufacturer",
+    "family",
+    "intended_use",
+    "limits",
+    "input",
+    "inputs",
+    "network",
+    "output",
+    "parameters",
+)
 
 
 def parse_model_card(document: object) -> ModelCard:
     """A card from what YAML gave; raises InvalidModelPackage with the path of what is wrong."""
     root = Node(document, "model.yaml", InvalidModelPackage)
-    root.only("name", "version", "manufacturer", "family", "intended_use", "limits", "input", "network", "output")
+    root.only(*_KEYS)
     return ModelCard(
         name=root["name"].matching(_NAME, "lower-case letters, digits, '.', '_', '-', at most 48"),
         version=root["version"].matching(_VERSION, "letters, digits, '.', '+', '_', '-', at most 32"),
@@ -112,16 +164,13 @@ def parse_model_card(document: object) -> ModelCard:
         input=_input(root["input"]),
         network=_network(root["network"]),
         segments=_segments(root["output"]["segments"]),
+        roles=_roles(root.get("inputs", [])),
+        own_parameters=parameter_specs(root.get("parameters", {})),
     )
 
 
 def _input(node: Node) -> InputSpec:
     node.only("modality", "orientation", "spacing_mm", "intensity", "minimum_extent_mm")
-    intensity = node["intensity"]
-    intensity.only("from", "to", "clip")
-    low, high = intensity["from"].numbers(2)
-    if low >= high:
-        intensity["from"].fail(f"{low} is not below {high}")
     orientation = node.get("orientation", "RAS")
     letters = orientation.text()
     if sorted(next((i for i, axis in enumerate(_AXES) if c in axis), -1) for c in letters) != [0, 1, 2]:
@@ -130,13 +179,43 @@ def _input(node: Node) -> InputSpec:
     if min(spacing) <= 0:
         node["spacing_mm"].fail("spacing is above zero")
     return InputSpec(
-        modality=tuple(n.text(most=16) for n in node["modality"].items()),
+        modality=_modality(node),
         orientation=letters,
         spacing_mm=(spacing[0], spacing[1], spacing[2]),
-        intensity_from=(low, high),
-        intensity_to=tuple(intensity.get("to", [0.0, 1.0]).numbers(2)),  # type: ignore[arg-type]
-        clip=intensity.get("clip", True).boolean(),
         minimum_extent_mm=tuple(node.get("minimum_extent_mm", [0, 0, 0]).numbers(3)),  # type: ignore[arg-type]
+        **_intensity(node["intensity"]),
+    )
+
+
+def _modality(node: Node) -> tuple[str, ...]:
+    return tuple(n.text(most=16) for n in node["modality"].items())
+
+
+def _intensity(node: Node) -> dict[str, Any]:
+    """intensity_from, intensity_to and clip of an input."""
+    node.only("from", "to", "clip")
+    low, high = node["from"].numbers(2)
+    if low >= high:
+        node["from"].fail(f"{low} is not below {high}")
+    to_low, to_high = node.get("to", [0.0, 1.0]).numbers(2)
+    clip = node.get("clip", True).boolean()
+    return {"intensity_from": (low, high), "intensity_to": (to_low, to_high), "clip": clip}
+
+
+def _roles(node: Node) -> tuple[RoleSpec, ...]:
+    roles = tuple(_role(n) for n in node.items())
+    if len({role.name for role in roles}) < len(roles) or len(roles) > ROLES_MOST:
+        node.fail(f"each role has a name of its own, and there are {ROLES_MOST} at most")
+    return roles
+
+
+def _role(node: Node) -> RoleSpec:
+    node.only("role", "modality", "intensity", "frame_of_reference")
+    return RoleSpec(
+        name=node["role"].matching(_ROLE, "letters, digits, '.', '_' and '-', at most 64"),
+        modality=_modality(node),
+        frame_of_reference=node.get("frame_of_reference", "same").one_of(FRAMES_OF_REFERENCE),
+        **_intensity(node["intensity"]),
     )
 
 
@@ -201,7 +280,7 @@ def card_document(card: ModelCard) -> Mapping[str, Any]:
             "modality": list(i.modality),
             "orientation": i.orientation,
             "spacing_mm": list(i.spacing_mm),
-            "intensity": {"from": list(i.intensity_from), "to": list(i.intensity_to), "clip": i.clip},
+            "intensity": _intensity_document(i),
             "minimum_extent_mm": list(i.minimum_extent_mm),
         },
         "network": {
@@ -224,6 +303,21 @@ def card_document(card: ModelCard) -> Mapping[str, Any]:
                 for s in card.segments
             ]
         },
+        **({"inputs": [_role_document(role) for role in card.roles]} if card.roles else {}),
+        **({"parameters": parameters_document(card.own_parameters)} if card.own_parameters else {}),
+    }
+
+
+def _intensity_document(spec: InputSpec | RoleSpec) -> dict[str, Any]:
+    return {"from": list(spec.intensity_from), "to": list(spec.intensity_to), "clip": spec.clip}
+
+
+def _role_document(role: RoleSpec) -> dict[str, Any]:
+    return {
+        "role": role.name,
+        "modality": list(role.modality),
+        "intensity": _intensity_document(role),
+        "frame_of_reference": role.frame_of_reference,
     }
 
 

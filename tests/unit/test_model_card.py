@@ -9,6 +9,7 @@ import yaml
 
 from dicomnode.adapters.model_store import ModelStore, package_digest, read_card
 from dicomnode.domain.model_card import card_document, parse_model_card
+from dicomnode.domain.model_parameter import as_numbers, complaints, settled
 from dicomnode.errors import InvalidModelPackage
 
 CARD: dict[str, Any] = {
@@ -50,9 +51,85 @@ def test_a_card_survives_being_written_and_read() -> None:
     assert card.network.engine == "auto"
 
 
+PET: dict[str, Any] = {"role": "pet", "modality": ["PT"], "intensity": {"from": [0, 20000]}}
+PARAMETERS: dict[str, Any] = {
+    "threshold": {"type": "number", "default": 0.5, "at_least": 0, "at_most": 1, "description": "of the score"},
+    "rounds": {"type": "integer", "default": 2, "one_of": [1, 2, 4]},
+    "kernel": {"type": "text", "default": "soft", "one_of": ["sharp", "soft"]},
+    "fine": {"type": "boolean", "default": False},
+}
+
+
+def test_roles_and_parameters_survive_being_written_and_read() -> None:
+    card = parse_model_card({**CARD, "inputs": [PET], "parameters": PARAMETERS})
+    assert parse_model_card(yaml.safe_load(yaml.safe_dump(card_document(card), sort_keys=False))) == card
+    (pet,) = card.roles
+    assert (pet.name, pet.modality, pet.intensity_from, pet.intensity_to) == ("pet", ("PT",), (0, 20000), (0, 1))
+    assert pet.needs_same_frame_of_reference
+    assert list(card.parameters) == ["overlap", "minimum_volume_ml", *PARAMETERS]
+    assert hash(card) == hash(parse_model_card(card_document(card)))
+
+
+def test_a_card_without_roles_and_parameters_is_written_as_before() -> None:
+    card = parse_model_card(CARD)
+    assert not {"inputs", "parameters"} & card_document(card).keys()
+    assert (card.roles, list(card.parameters)) == ((), ["overlap", "minimum_volume_ml"])
+    assert card.parameters["overlap"].default == card.network.overlap
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("overlap", (0, 0.5, 0.999), (1, 1.0, -0.1, "0.5", True, float("nan"), None)),
+        ("minimum_volume_ml", (0, 12.5), (-1, [1], float("inf"))),
+        ("threshold", (0, 1, 0.25), (1.01, -1, "high")),
+        ("rounds", (1, 2, 4), (3, 2.0, True)),
+        ("kernel", ("soft", "sharp"), ("B30f", 1, "", "so\nft")),
+        ("fine", (True, False), (0, 1, "yes")),
+    ],
+)
+def test_a_parameter_takes_what_it_is_and_says_what_is_wrong_with_the_rest(
+    name: str, good: tuple[object, ...], bad: tuple[object, ...]
+) -> None:
+    spec = parse_model_card({**CARD, "parameters": PARAMETERS}).parameters[name]
+    assert [spec.check(value) for value in good] == [""] * len(good)
+    assert all(spec.check(value) for value in bad)
+
+
+def test_parameters_of_a_job_are_settled_to_one_form() -> None:
+    card = parse_model_card({**CARD, "parameters": PARAMETERS})
+    given = {"overlap": 0, "kernel": "sharp", "fine": True}
+    values = settled(card.parameters, given)
+    assert values == {
+        "overlap": 0.0,
+        "minimum_volume_ml": 0.0,
+        "threshold": 0.5,
+        "rounds": 2,
+        "kernel": "sharp",
+        "fine": True,
+    }
+    assert isinstance(values["overlap"], float)
+    assert as_numbers(card.own_parameters, values) == [0.5, 2.0, 0.0, 1.0]
+    assert complaints(card.parameters, {"overlap": 2, "speed": 1, "rounds": 1}) == [
+        "speed is no parameter of it; it takes overlap, minimum_volume_ml, threshold, rounds, kernel, fine",
+        "overlap: 2 is not below 1",
+    ]
+
+
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
+        ("inputs", [PET, PET], r"inputs: each role has a name of its own"),
+        ("inputs", [{**PET, "role": "a b"}], r"inputs\[0\]\.role"),
+        ("inputs", [{**PET, "spacing_mm": 1}], r"inputs\[0\]: unknown: spacing_mm"),
+        ("inputs", [{**PET, "frame_of_reference": "other"}], r"inputs\[0\]\.frame_of_reference.*same, any"),
+        ("parameters", {"overlap": {"type": "number", "default": 0.5}}, r"parameters\.overlap: .*every model"),
+        ("parameters", {"Speed": {"type": "number", "default": 0.5}}, r"parameters\.Speed: .*lower-case"),
+        ("parameters", {"speed": {"type": "float", "default": 0.5}}, r"parameters\.speed\.type"),
+        ("parameters", {"speed": {"type": "number", "default": 2, "at_most": 1}}, r"speed\.default: 2 is over 1"),
+        ("parameters", {"speed": {"type": "text", "default": "x"}}, r"parameters\.speed: a text needs one_of"),
+        ("parameters", {"speed": {"type": "text", "default": "x", "one_of": ["x", 1]}}, r"one_of\[1\]"),
+        ("parameters", {"speed": {"type": "boolean", "default": True, "at_least": 0}}, r"speed\.at_least"),
         ("name", "Organs!", r"model\.yaml\.name"),
         ("version", "", r"model\.yaml\.version"),
         ("input.spacing_mm", [1, 1], r"input\.spacing_mm: 3 numbers are needed, 2 are there"),
