@@ -104,6 +104,7 @@ class Series:
     called_ae_title: str
     instances: tuple[StoredInstance, ...]
     generation: int = 1  # how often it was found complete; late images make it grow
+    received_at: datetime | None = None  # its last image, UTC, aware; None where nobody noted it, as of files
     extra: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -260,7 +260,7 @@ def test_a_rule_that_cannot_be_read_does_not_stop_the_others(node: Node) -> None
     node.receive()
     node.sweep()
     assert len(node.state.jobs()) == 1
-    assert "Rule a cannot be read: when.Modality: unknown: is" in node.why()
+    assert "Rule a cannot be read: when.Modality.is: unknown" in node.why()
 
 
 @pytest.mark.parametrize(

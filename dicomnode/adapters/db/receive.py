@@ -229,6 +229,7 @@ def load_series(session: Session, row: SeriesRow) -> Series:
         called_ae_title=row.called_ae_title,
         instances=instances,
         generation=row.generation,
+        received_at=row.last_received_at,
     )
 
 
