@@ -6,6 +6,7 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from dicomnode.domain.document import Node
 from dicomnode.domain.job import Priority
@@ -17,23 +18,43 @@ from dicomnode.domain.rules import (
     STEP,
     All,
     AnyOf,
+    Choice,
     Comparison,
     Condition,
     Not,
     Operator,
+    Origin,
+    Parameter,
+    Preference,
+    Role,
     Rule,
     RuleState,
+    StudyConditions,
     Vocabulary,
+    Window,
     steps_of,
 )
+from dicomnode.domain.schedule import parse_window
 from dicomnode.domain.values import Kind, NotComparable, Operand, has_contents, is_ordered, kind_of, span_of
 from dicomnode.errors import InvalidRule
 
 NESTED_MOST = 16
+ORDER_MOST = 1_000_000
+# What every rule may say, and what only one with a model
+_OF_EVERY_RULE = ("name", "description", "order", "when", "study", "stop", "state", "enabled")
+_OF_A_JOB = (
+    "model", "version", "choose", "roles", "parameters", "priority", "schedule", "destinations", "results",
+)  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NAME_WORDS = "letters, digits, '.', '_' and '-', at most 64"
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,31}")
+_VERSION_WORDS = "active, or a version: letters, digits, '.', '+', '_' and '-', at most 32"
+_ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_ROLE_WORDS = "letters, digits, '_' and '-', a letter first, at most 64"
+_RESULT = re.compile(r"[A-Z][A-Z0-9_]{0,15}")
 _SUBJECT = re.compile(rf"{STEP}(?:\.{STEP})*")
 _GROUPS = ("all", "any", "not")
+T = TypeVar("T")
 
 
 def parse_rule(document: object, vocabulary: Vocabulary | None = None) -> Rule:
@@ -42,17 +63,157 @@ def parse_rule(document: object, vocabulary: Vocabulary | None = None) -> Rule:
     With a vocabulary, keywords must be in it and operands must suit their VR. A stored rule is read without:
     what was valid once stays valid when the dictionary changes.
     """
-    root = Node(document, "", InvalidRule)
-    root.only("name", "description", "when", "model", "priority", "destinations", "enabled")
-    return Rule(
-        name=root["name"].matching(_NAME, _NAME_WORDS),
-        when=_Reader(vocabulary).condition(root["when"], 0),
-        model=root["model"].matching(_NAME, _NAME_WORDS),
-        priority=Priority(root.get("priority", "routine").one_of([str(p) for p in Priority])),
-        destinations=tuple(n.matching(_NAME, _NAME_WORDS) for n in root.get("destinations", []).items()),
-        description=_plain_text(root["description"], 1000, "\n\t") if root.get("description", "").value else "",
-        state=RuleState.ENABLED if root.get("enabled", True).boolean() else RuleState.DISABLED,
+    root, conditions = Node(document, "", InvalidRule), _Reader(vocabulary)
+    _only(root, *_OF_EVERY_RULE, *_OF_A_JOB)
+    common: dict[str, Any] = {
+        "name": root["name"].matching(_NAME, _NAME_WORDS),
+        "description": _plain_text(root["description"], 1000, "\n\t") if root.get("description", "").value else "",
+        "order": _order(root.get("order", 100)),
+        "when": conditions.condition(root["when"], 0),
+        "study": _study(root["study"], conditions) if "study" in root else StudyConditions(),
+        "stop": root.get("stop", False).boolean(),
+        "state": _state(root),
+    }
+    if "model" in root:
+        return Rule(**common, **_job(root, conditions))
+    if not common["stop"]:
+        root.fail("model is missing; only a rule that says `stop: true` may go without")
+    for name in _OF_A_JOB:
+        if name in root:
+            root[name].fail("it means nothing in a rule without a model, which runs nothing")
+    return Rule(**common)
+
+
+def _job(root: Node, conditions: _Reader) -> dict[str, Any]:
+    """What only a rule with a model has."""
+    return {
+        "model": root["model"].matching(_NAME, _NAME_WORDS),
+        "version": root.get("version", "active").matching(_VERSION, _VERSION_WORDS),
+        "choose": _choose(root.get("choose", "all")),
+        "roles": tuple(_role(name, root["roles"], conditions) for name in root.get("roles", {}).mapping()),
+        "parameters": _parameters(root.get("parameters", {})),
+        "priority": Priority(root.get("priority", "routine").one_of([str(p) for p in Priority])),
+        "schedule": _schedule(root.get("schedule", "now")),
+        "destinations": _names(root.get("destinations", []), _NAME, _NAME_WORDS),
+        "results": _names(root.get("results", []), _RESULT, "a kind of result is in capitals, as SEG"),
+    }
+
+
+def _order(node: Node) -> int:
+    value = node.value
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > ORDER_MOST:
+        node.fail(f"order is a whole number from {-ORDER_MOST} to {ORDER_MOST}; lower is asked first")
+    return value
+
+
+def _state(root: Node) -> RuleState:
+    """`enabled` is how rules of before say it."""
+    words = [str(state) for state in RuleState]
+    if "enabled" not in root:
+        return RuleState(root.get("state", "enabled").one_of(words))
+    enabled = root["enabled"].boolean()
+    state = RuleState(root.get("state", "enabled" if enabled else "disabled").one_of(words))
+    if enabled is (state is RuleState.DISABLED):
+        root["enabled"].fail(f"it contradicts `state: {state}`; leave enabled out")
+    return state
+
+
+def _study(node: Node, conditions: _Reader) -> StudyConditions:
+    _only(node, "has", "has_not")
+    if not node.mapping():
+        node.fail("has or has_not is needed, as in {has: [{Modality: PT}]}")
+    has, has_not = (_conditions(node[name], conditions) if name in node else () for name in ("has", "has_not"))
+    return StudyConditions(has, has_not)
+
+
+def _conditions(node: Node, conditions: _Reader) -> tuple[Condition, ...]:
+    """A list of conditions, or one."""
+    if isinstance(node.value, Mapping):
+        return (conditions.condition(node, 0),)
+    return _filled(node, tuple(conditions.condition(n, 0) for n in node.items()))
+
+
+def _choose(node: Node) -> tuple[Preference, ...]:
+    """A list of preferences, or one; none for `all`."""
+    if node.value == "all":
+        return ()
+    nodes = list(node.items()) if isinstance(node.value, list) else [node]
+    preferences = _filled(node, tuple(_preference(n) for n in nodes))
+    for number, preference in enumerate(preferences):
+        if preference.choice in {earlier.choice for earlier in preferences[:number]}:
+            nodes[number].fail(f"{preference.choice} stands there already")
+    return preferences
+
+
+def _preference(node: Node) -> Preference:
+    if isinstance(node.value, Mapping):
+        _only(node, Choice.KERNEL)
+        kernels = node[Choice.KERNEL]
+        return Preference(Choice.KERNEL, _filled(kernels, tuple(_plain_text(n, most=64) for n in kernels.items())))
+    choice = Choice(node.one_of([str(choice) for choice in Choice]))
+    if choice is Choice.KERNEL:
+        node.fail("kernel takes the kernels in order of preference, as in {kernel: [B30f, Br40]}")
+    return Preference(choice)
+
+
+def _role(name: str, roles: Node, conditions: _Reader) -> Role:
+    node = roles[name]
+    if not _ROLE.fullmatch(name):
+        node.fail(f"{name!r} is not allowed: {_ROLE_WORDS}")
+    _only(node, "when", "from", "choose")
+    if "choose" in node and node["choose"].value == "all":
+        node["choose"].fail("a role takes one series: say which, as in [most_instances]")
+    return Role(
+        name,
+        when=conditions.condition(node["when"], 0),
+        origin=Origin(node.get("from", "study").one_of([str(origin) for origin in Origin])),
+        choose=_choose(node.get("choose", "all")),
     )
+
+
+def _parameters(node: Node) -> dict[str, Parameter]:
+    for name in node.mapping():
+        if not _ROLE.fullmatch(name):
+            node[name].fail(f"{name!r} is not allowed: {_ROLE_WORDS}")
+    return {name: _parameter(node[name]) for name in node.mapping()}
+
+
+def _parameter(node: Node) -> Parameter:
+    return node.value if isinstance(node.value, bool) else _operand(node)
+
+
+def _schedule(node: Node) -> tuple[Window, ...]:
+    """A list of daily hours, or one; none for `now`."""
+    if node.value == "now":
+        return ()
+    nodes = list(node.items()) if isinstance(node.value, list) else [node]
+    return _filled(node, tuple(_window(n) for n in nodes))
+
+
+def _window(node: Node) -> Window:
+    try:
+        return parse_window(node.text())
+    except ValueError as error:
+        node.fail(str(error))
+
+
+def _names(node: Node, pattern: re.Pattern[str], words: str) -> tuple[str, ...]:
+    return tuple(n.matching(pattern, words) for n in node.items())
+
+
+def _only(node: Node, *known: str) -> None:
+    """As Node.only, but it says where the unknown name stands, for the line of a file."""
+    for name in node.mapping():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            node[name].fail(f"unknown{hint}; known: {', '.join(known)}")
+
+
+def _filled(node: Node, things: tuple[T, ...]) -> tuple[T, ...]:
+    if not things:
+        node.fail("the list is empty")
+    return things
 
 
 def parse_condition(document: object, vocabulary: Vocabulary | None = None) -> Condition:
@@ -76,16 +237,14 @@ class _Reader:
         if key == "not":
             return Not(self.condition(child, depth + 1))
         if key in _GROUPS:
-            parts = tuple(self.condition(n, depth + 1) for n in child.items())
-            if not parts:
-                child.fail("the list is empty")
+            parts = _filled(child, tuple(self.condition(n, depth + 1) for n in child.items()))
             return All(parts) if key == "all" else AnyOf(parts)
-        return self._about(self._subject(node, key), child)
+        return self._about(self._subject(child, key), child)
 
     def _about(self, subject: str, node: Node) -> Condition:
         """What is said of one attribute: a value, a list of values, or operators with theirs."""
         if isinstance(node.value, Mapping):
-            node.only(*Operator)
+            _only(node, *Operator)
             parts = tuple(self._operation(subject, Operator(key), node[key]) for key in node.mapping())
             if not parts:
                 node.fail(f"an operator is needed: {', '.join(Operator)}")
@@ -166,10 +325,7 @@ def _one(node: Node) -> tuple[Operand, ...]:
 
 
 def _several(node: Node) -> tuple[Operand, ...]:
-    operands = tuple(_operand(n) for n in node.items())
-    if not operands:
-        node.fail("the list is empty")
-    return operands
+    return _filled(node, tuple(_operand(n) for n in node.items()))
 
 
 def _two(node: Node) -> tuple[Operand, ...]:
@@ -216,7 +372,8 @@ def _check_operands(comparison: Comparison, kind: Kind, node: Node) -> None:
         spans = [span_of(kind, o) for o in comparison.operands] if is_ordered(kind) else []
     except NotComparable as error:
         node.fail(str(error))
-    if operator is Operator.BETWEEN and spans[0].low > spans[1].high:
+    # hours may go over midnight
+    if operator is Operator.BETWEEN and spans[0].low > spans[1].high and kind is not Kind.TIME:
         node.fail(f"{comparison.operands[0]} comes after {comparison.operands[1]}")
 
 

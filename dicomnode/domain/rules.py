@@ -2,6 +2,7 @@
 
 name: torso-ct
 description: thin axial CT of the trunk
+order: 100                              # lower is asked first, then by name
 when:                                   # several in one mapping: all of them
   all:
     - Modality: CT                      # short for {equals: CT}
@@ -12,10 +13,21 @@ when:                                   # several in one mapping: all of them
         - SeriesDescription: {matches: "(?i)torso|trunk"}
     - not: {ImageType: {contains: LOCALIZER}}
     - NumberOfInstances: {at_least: 10}               # a fact the node knows, see FACTS
-model: torso-ct                         # the active version of a registered model
+study:                                  # what else is in the study
+  has: [{Modality: PT}]                 # each holds for some series
+  has_not: [{Modality: SR}]             # each holds for none
+choose: [thinnest_slices, {kernel: [B30f, Br40]}]     # one of those that match; all: every one
+roles:                                  # further series that the model needs
+  pet: {when: {Modality: PT}, from: study, choose: [most_instances]}
+model: torso-ct                         # may be left out with `stop: true`
+version: active                         # or one of the registered ones, as "1.0.0"
+parameters: {overlap: 0.5}              # as far as the model takes them
 priority: routine                       # stat, high, routine, low
+schedule: now                           # or "20:00-06:00", or a list of such
 destinations: [pacs]                    # none named: all destinations
-enabled: true
+results: [SEG, SR]                      # what is sent; none named: all
+stop: false                             # true: a series that it matches is not shown to later rules
+state: enabled                          # enabled, shadow, disabled
 
 How values compare is in domain.values, what a condition says of a series in domain.conditions.
 """
@@ -38,6 +50,7 @@ FACTS: Mapping[str, str] = {
     "CallingAETitle": "AE",
     "CalledAETitle": "AE",
     "NumberOfInstances": "IS",
+    "ReceivedTimeOfDay": "TM",
     "AgeInYears": "DS",
     "IsLocalizer": "FLAG",
     "IsAVolume": "FLAG",
@@ -205,16 +218,57 @@ def facts_in(condition: Condition) -> frozenset[str]:
 
 
 def rule_document(rule: Rule) -> dict[str, Any]:
-    """The rule as parse_rule reads it, with every default written out."""
+    """The rule as parse_rule reads it, JSON-able, with every default written out but what is empty anyway."""
     return {
         "name": rule.name,
-        **({"description": rule.description} if rule.description else {}),
+        **_unless_empty("description", rule.description),
+        "order": rule.order,
         "when": condition_document(rule.when),
-        "model": rule.model,
-        "priority": str(rule.priority),
-        "destinations": list(rule.destinations),
-        "enabled": rule.enabled,
+        **_unless_empty("study", _study_document(rule.study)),
+        **(_job_document(rule) if rule.model else {}),
+        "stop": rule.stop,
+        "state": str(rule.state),
     }
+
+
+def _job_document(rule: Rule) -> dict[str, Any]:
+    return {
+        "choose": choose_document(rule.choose),
+        **_unless_empty("roles", {role.name: _role_document(role) for role in rule.roles}),
+        "model": rule.model,
+        "version": rule.version,
+        **_unless_empty("parameters", dict(rule.parameters)),
+        "priority": str(rule.priority),
+        "schedule": [window_text(window) for window in rule.schedule] or "now",
+        "destinations": list(rule.destinations),
+        **_unless_empty("results", list(rule.results)),
+    }
+
+
+def _unless_empty(name: str, value: Any) -> dict[str, Any]:
+    return {name: value} if value else {}
+
+
+def _study_document(study: StudyConditions) -> dict[str, Any]:
+    return {
+        **_unless_empty("has", [condition_document(condition) for condition in study.has]),
+        **_unless_empty("has_not", [condition_document(condition) for condition in study.has_not]),
+    }
+
+
+def _role_document(role: Role) -> dict[str, Any]:
+    chosen = _unless_empty("choose", choose_document(role.choose) if role.choose else None)
+    return {"when": condition_document(role.when), "from": str(role.origin), **chosen}
+
+
+def choose_document(choose: tuple[Preference, ...]) -> str | list[Any]:
+    """ "all", or the preferences in their order."""
+    return [{str(p.choice): list(p.values)} if p.values else str(p.choice) for p in choose] or "all"
+
+
+def window_text(window: Window) -> str:
+    """As it is written: 20:00-06:00."""
+    return f"{window.start:%H:%M}-{window.end:%H:%M}"
 
 
 def condition_document(condition: Condition) -> dict[str, Any]:

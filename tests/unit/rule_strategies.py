@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import string
+from datetime import time
 from typing import Any
 
 from hypothesis import strategies as st
 
 from dicomnode.domain.job import Priority
-from dicomnode.domain.rules import All, AnyOf, Comparison, Condition, Not, Operator, Rule
+from dicomnode.domain.rules import (
+    All,
+    AnyOf,
+    Choice,
+    Comparison,
+    Condition,
+    Not,
+    Operator,
+    Origin,
+    Preference,
+    Role,
+    Rule,
+    RuleState,
+    StudyConditions,
+    Window,
+)
 from dicomnode.domain.study import Element, Header
 
 # A handful of subjects, so that rules and headers meet
@@ -29,6 +45,7 @@ SUBJECTS = {
     "(0019,10,GEMS_ACQU_01)": "UN",
     "ReferencedImageSequence.ReferencedSOPInstanceUID": "UI",
     "NumberOfInstances": "IS",
+    "ReceivedTimeOfDay": "TM",
     "IsAVolume": "FLAG",
     "Orientation": "CS",
     "AgeInYears": "DS",
@@ -82,17 +99,69 @@ def conditions() -> st.SearchStrategy[Condition]:
     return st.recursive(comparisons(), grow, max_leaves=8)
 
 
+names = st.text(string.ascii_letters + string.digits, min_size=1, max_size=8)
+words = st.text(string.ascii_letters, min_size=1, max_size=8)
+_several = st.lists(conditions(), max_size=2).map(tuple)
+studies = st.builds(StudyConditions, has=_several, has_not=_several)
+
+
+def _preferences(choice: Choice) -> st.SearchStrategy[Preference]:
+    if choice is not Choice.KERNEL:
+        return st.just(Preference(choice))
+    kernels = plain.filter(lambda t: bool(t.strip()))
+    return st.lists(kernels, min_size=1, max_size=3).map(lambda values: Preference(choice, tuple(values)))
+
+
+choices = st.lists(
+    st.sampled_from(Choice).flatmap(_preferences), max_size=3, unique_by=lambda preference: preference.choice
+).map(tuple)
+roles = st.lists(
+    st.builds(Role, name=words, when=conditions(), origin=st.sampled_from(Origin), choose=choices),
+    max_size=2,
+    unique_by=lambda role: role.name,
+).map(tuple)
+clocks = st.builds(time, st.integers(0, 23), st.integers(0, 59))
+windows = st.builds(Window, clocks, clocks).filter(lambda window: window.start != window.end)
+parameters = st.dictionaries(words, st.booleans() | operands, max_size=2)
+_descriptions = plain.filter(lambda t: not t or bool(t.strip()))
+
+
 def rules() -> st.SearchStrategy[Rule]:
-    names = st.text(string.ascii_letters + string.digits, min_size=1, max_size=8)
+    return st.one_of(_rules_with_a_model(), _rules_that_only_stop())
+
+
+def _rules_with_a_model() -> st.SearchStrategy[Rule]:
     return st.builds(
         Rule,
         name=names,
         when=conditions(),
         model=names,
+        version=st.just("active") | names,
+        description=_descriptions,
+        order=st.integers(-1000, 1000),
+        study=studies,
+        choose=choices,
+        roles=roles,
+        parameters=parameters,
         priority=st.sampled_from(Priority),
+        schedule=st.lists(windows, max_size=2).map(tuple),
         destinations=st.lists(names, max_size=2).map(tuple),
-        description=plain.filter(lambda t: not t or bool(t.strip())),
-        enabled=st.booleans(),
+        results=st.lists(st.sampled_from(["SEG", "SR"]), max_size=2, unique=True).map(tuple),
+        stop=st.booleans(),
+        state=st.sampled_from(RuleState),
+    )
+
+
+def _rules_that_only_stop() -> st.SearchStrategy[Rule]:
+    return st.builds(
+        Rule,
+        name=names,
+        when=conditions(),
+        description=_descriptions,
+        order=st.integers(-1000, 1000),
+        study=studies,
+        stop=st.just(True),
+        state=st.sampled_from(RuleState),
     )
 
 
