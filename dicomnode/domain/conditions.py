@@ -20,6 +20,7 @@ from dicomnode.domain.values import (
     Operand,
     at_least,
     at_most,
+    between,
     contains,
     equal,
     has_contents,
@@ -217,9 +218,7 @@ _TESTS: Mapping[Operator, Callable[[Kind, object, tuple[Operand, ...]], bool]] =
     Operator.MATCHES: _matches,
     Operator.AT_LEAST: _at_least,
     Operator.AT_MOST: _at_most,
-    Operator.BETWEEN: lambda kind, value, operands: (
-        _at_least(kind, value, operands) and _at_most(kind, value, operands)
-    ),
+    Operator.BETWEEN: lambda kind, value, operands: between(_ordered(kind), value, operands[0], operands[1]),
 }
 
 

