@@ -23,7 +23,8 @@ from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.result import StoredResult
 from dicomnode.domain.rules import Parameter, Window
 from dicomnode.domain.source import Source
-from dicomnode.domain.study import Evidence, Header, ReceivedInstance, Recorded, Series, SeriesState
+from dicomnode.domain.study import Evidence, Header, ReceivedInstance, Recorded, Series, SeriesState, StudyState
+from dicomnode.imaging.geometry import Placement as Placement
 from dicomnode.imaging.geometry import Rescale as Rescale
 from dicomnode.imaging.geometry import VolumeGeometry
 
@@ -80,6 +81,18 @@ class InstanceStore(Protocol):
 
     def path(self, relative: str) -> Path:
         """Absolute path of a stored file."""
+
+    def remove(self, paths: Iterable[str]) -> int:
+        """Takes stored files out for good, and the folders they leave empty; how many were still there.
+
+        Repeats are harmless. Raises CannotUnderstand, before anything is removed, for a path out of the store.
+        """
+
+    def files_of(self, study: str, older_than_s: float = 0.0) -> list[str]:
+        """Relative paths of all that lies stored of a study and got its place so long ago, known to anybody or not."""
+
+    def discard_study(self, study: str) -> int:
+        """Takes what is spooled of a study out of the spool, whoever spooled it; how many instances that were."""
 
     def free_bytes(self) -> int: ...
 
@@ -341,6 +354,7 @@ class StudyView:
     description: str
     received_at: datetime
     series: tuple[SeriesView, ...]
+    state: StudyState = StudyState.ROUTED
 
 
 class State(Protocol):
@@ -600,27 +614,41 @@ class JobEngine(AbstractContextManager["JobEngine"], Protocol):
 
 
 class InferenceSession(Protocol):
-    """One decoded volume, open for any number of models."""
+    """One decoded volume, and those of further series if there are any, open for any number of models."""
 
     volume: npt.NDArray[np.int16]
     """(slice, row, column) int16, stored values, in the source's grid: decode straight into it."""
+
+    further: Sequence[npt.NDArray[np.int16]]
+    """Of the model card's roles in their order, as `volume`, each in its own grid."""
 
     @property
     def timings_s(self) -> Mapping[str, float]:
         """Of the last run: "before", "network" and "after", in seconds, as the model's host measured them."""
 
     def run(
-        self, model: ModelVersion, geometry: VolumeGeometry, rescale: Rescale, *, timeout_s: float
+        self,
+        model: ModelVersion,
+        geometry: VolumeGeometry,
+        rescale: Rescale,
+        *,
+        timeout_s: float,
+        further: Sequence[Placement] = (),
+        parameters: Mapping[str, Parameter] | None = None,
     ) -> AbstractContextManager[npt.NDArray[np.uint8]]:
         """The label map, (slice, row, column) uint8, 0 for background, in the same grid; valid inside the `with`.
+
+        `further` says where the further volumes lie; `parameters` are those of the model card that differ from it.
 
         Raises EngineUnavailable, InferenceTimeout, ModelFailed, OutOfResources (no shared memory left).
         """
 
 
 class InferenceEngine(Protocol):
-    def open(self, shape: tuple[int, int, int]) -> AbstractContextManager[InferenceSession]:
-        """A session with room for a volume of this shape."""
+    def open(
+        self, shape: tuple[int, int, int], further: Sequence[tuple[int, int, int]] = ()
+    ) -> AbstractContextManager[InferenceSession]:
+        """A session with room for a volume of this shape, and for further ones of these."""
 
     def prepare(self, models: Sequence[ModelVersion]) -> None:
         """Loads and warms these models, and no others, so that the first study does not wait."""

@@ -16,6 +16,7 @@ import secrets
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
 from dicomnode.domain.identifiers import is_uid
-from dicomnode.encoding.part10 import data_set_sha256
+from dicomnode.encoding.part10 import Unreadable, data_set_offset, data_set_sha256, first_elements
 from dicomnode.errors import CannotUnderstand, OutOfResources
 from dicomnode.ports import Spooled, StoredFile
 
@@ -47,6 +48,8 @@ Read as you like. Do not write or delete while the node runs; the database knows
 
 _STAMP = "%Y%m%dT%H%M%S.%fZ"
 _ENTRY = re.compile(r"(?P<stamp>[0-9]{8}T[0-9]{6}\.[0-9]{6}Z)-.*\.dcm")
+_TOPS = ("instances", "results")
+_STUDY_INSTANCE_UID = 0x0020000D
 _WRITEV_MOST = 512  # IOV_MAX is 1024 on Linux
 
 
@@ -112,6 +115,38 @@ class FolderInstanceStore:
 
     def path(self, relative: str) -> Path:
         return self._root / relative
+
+    def remove(self, paths: Iterable[str]) -> int:
+        wanted = list(paths)
+        for path in wanted:
+            if not _is_stored(path):
+                raise CannotUnderstand(f"{path!r} is no file of the store")
+        places = [self._root / path for path in wanted]
+        found = 0
+        for place in places:
+            with suppress(FileNotFoundError):
+                place.unlink()
+                found += 1
+        for folder in sorted({place.parent for place in places}):
+            _remove_empty(folder, self._root)
+        return found
+
+    def files_of(self, study: str, older_than_s: float = 0.0) -> list[str]:
+        if not is_uid(study):
+            return []
+        # of a hard link the inode's change time is when it was made
+        until_s = time.time() - older_than_s
+        folders = [self._root / top / study for top in _TOPS]
+        files = [file for folder in folders for file in sorted(folder.glob("*/*")) if file.is_file()]
+        old = [file.relative_to(self._root).as_posix() for file in files if file.stat().st_ctime <= until_s]
+        return [path for path in old if _is_stored(path)]
+
+    def discard_study(self, study: str) -> int:
+        """A live receiver that has one of them at hand passes over it (see Indexer)."""
+        mine = [path for path in sorted((self._root / "spool").glob("*/*.dcm")) if _study_of(path) == study]
+        for path in mine:
+            path.unlink(missing_ok=True)
+        return len(mine)
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self._root).free
@@ -246,6 +281,42 @@ def _link(source: Path, folder: Path, instance: str, sha256: str) -> Path:
             with suppress(FileExistsError):
                 os.link(source, place)
     return place
+
+
+def _is_stored(relative: str) -> bool:
+    """Whether it is such a path as `file` and `put_result` give; no other leads to a file of the store for sure."""
+    parts = relative.split("/")
+    return (
+        len(parts) == 4
+        and parts[0] in _TOPS
+        and all(map(is_uid, parts[1:3]))
+        and parts[3] not in ("", ".", "..")
+        and "\0" not in relative
+    )
+
+
+def _remove_empty(folder: Path, root: Path) -> None:
+    """Folders that hold nothing any more, from the leaf up; what went is gone after a power cut too."""
+    while folder.parent != root:
+        try:
+            with suppress(FileNotFoundError):
+                folder.rmdir()
+        except OSError:  # not empty
+            break
+        folder = folder.parent
+    with suppress(FileNotFoundError):
+        _fsync_folder(folder)
+
+
+def _study_of(path: Path) -> str:
+    """The Study Instance UID of a spooled file; empty when it cannot be read."""
+    try:
+        syntax = str(read_file_meta_info(path).get("TransferSyntaxUID", ""))
+        content = path.read_bytes()
+        found = first_elements([memoryview(content)[data_set_offset(content) :]], syntax, [_STUDY_INSTANCE_UID])
+    except (OSError, InvalidDicomError, Unreadable):
+        return ""
+    return found.get(_STUDY_INSTANCE_UID, b"").decode("ascii", "replace").rstrip("\0 ")
 
 
 def _write_durably(path: Path, chunks: Iterable[bytes | memoryview]) -> None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from dicomnode.errors import OutOfResources
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from dicomnode.errors import CannotUnderstand, OutOfResources
 from dicomnode.ports import Spooled, StoredFile
+
+_STORED = re.compile(r"(instances|results)/[0-9.]*[0-9]/[0-9.]*[0-9]/[^/\0]*[^/\0.][^/\0]*")
 
 
 class FakeInstanceStore:
@@ -58,6 +64,30 @@ class FakeInstanceStore:
     def path(self, relative: str) -> Path:
         return self.root / relative
 
+    def remove(self, paths: Iterable[str]) -> int:
+        wanted = list(paths)
+        if bad := [path for path in wanted if not _STORED.fullmatch(path)]:
+            raise CannotUnderstand(f"{bad[0]!r} is no file of the store")
+        self.calls.append(f"remove {len(wanted)}")
+        there = [path for path in wanted if self.path(path).exists()]
+        for path in there:
+            self.path(path).unlink()
+            self._digests.pop(path, None)
+        for folder in {self.path(path).parent for path in wanted}:
+            _remove_empty(folder, self.root)
+        return len(there)
+
+    def files_of(self, study: str, older_than_s: float = 0.0) -> list[str]:
+        """It has no clock: all files are old enough."""
+        found = [file for top in ("instances", "results") for file in (self.root / top / study).glob("*/*")]
+        return sorted(file.relative_to(self.root).as_posix() for file in found)
+
+    def discard_study(self, study: str) -> int:
+        mine = [spooled for spooled in self._spool.values() if _study_of(spooled.path) == study]
+        for spooled in mine:
+            self.discard(spooled)
+        return len(mine)
+
     def free_bytes(self) -> int:
         return self.free
 
@@ -73,6 +103,19 @@ class FakeInstanceStore:
         if not self.path(relative).exists():
             _write(self.path(relative), content)
         return StoredFile(relative, self.path(relative).stat().st_size, sha256)
+
+
+def _remove_empty(folder: Path, root: Path) -> None:
+    while folder.parent != root and folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
+
+
+def _study_of(path: Path) -> str:
+    try:
+        return str(pydicom.dcmread(path, specific_tags=["StudyInstanceUID"]).get("StudyInstanceUID", ""))
+    except (InvalidDicomError, NotImplementedError):
+        return ""
 
 
 def _write(path: Path, content: bytes) -> None:

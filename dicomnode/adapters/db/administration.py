@@ -1,4 +1,4 @@
-"""Rules, models, destinations, and what an administrator does to jobs."""
+"""Models, destinations, and what an administrator does to jobs and studies."""
 
 from __future__ import annotations
 
@@ -8,12 +8,24 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dicomnode.adapters.db import deliveries, jobs
+from dicomnode.adapters.db.receive import name_of
+from dicomnode.adapters.db.routing import tell_job
 from dicomnode.adapters.db.session import Unit
-from dicomnode.adapters.db.tables import DeliveryRow, DestinationRow, JobRow, ModelRow, ResultRow
+from dicomnode.adapters.db.story import find_study
+from dicomnode.adapters.db.tables import (
+    DeliveryRow,
+    DestinationRow,
+    JobRow,
+    ModelRow,
+    ResultRow,
+    SeriesRow,
+    StudyRow,
+)
 from dicomnode.domain.destination import Destination
 from dicomnode.domain.job import OPEN_DELIVERY_STATES, JobEvent, JobState, Priority, next_job_state
 from dicomnode.domain.model_card import ModelCard, card_document
-from dicomnode.errors import AlreadyExists, NotFound, UsageError
+from dicomnode.domain.study import SeriesState, StudyState
+from dicomnode.errors import AlreadyExists, IllegalTransition, NotFound, UsageError
 from dicomnode.ports import ModelVersion
 
 # ---------------------------------------------------------------------------------------------------- models
@@ -149,8 +161,49 @@ def _locked(unit: Unit, query: sa.Select[DeliveryRow]) -> list[DeliveryRow]:
 
 
 def prioritise_job(unit: Unit, key: str, priority: Priority, now: bool) -> None:
-    raise NotImplementedError
+    """A new ticket takes the place of the old one, whose priority the queue does not change any more."""
+    job = _locked_job(unit, key)
+    if job.state is not JobState.QUEUED:
+        raise IllegalTransition(f"a job that is {job.state} has no place in the queue; only a queued one has")
+    words = f"priority {priority} by the administrator" + (f", before {job.priority}" * (priority != job.priority))
+    if now and job.not_before is not None:
+        job.not_before, words = None, f"{words}; it does not wait for its schedule"
+    job.priority, job.run = priority, job.run + 1
+    delay_s = 0.0 if job.not_before is None else max(0.0, (job.not_before - unit.now()).total_seconds())
+    tell_job(unit, job, "job.prioritised", words)
+    unit.queue.add_job(unit.session, job.id, job.run, priority=priority.rank, delay_s=delay_s)
+
+
+# --------------------------------------------------------------------------------------------------- studies
 
 
 def rerun_study(unit: Unit, key: str) -> list[str]:
-    raise NotImplementedError
+    """Its series are COMPLETE once more, one generation on, and the study is RECEIVING: the completer does the rest.
+
+    Jobs that are active go on until the new routing is recorded, which ends them.
+    """
+    study = find_study(unit.session, key)
+    query = sa.select(SeriesRow).where(SeriesRow.study_id == study.id, SeriesRow.state.in_(_DECIDED))
+    if any(series.series_instance_uid == key for series in study.series):
+        query = query.where(SeriesRow.series_instance_uid == key)
+    locked = query.order_by(SeriesRow.series_instance_uid).with_for_update()
+    again = unit.session.scalars(locked.execution_options(populate_existing=True)).all()
+    for series in again:
+        series.state, series.generation = SeriesState.COMPLETE, series.generation + 1
+        _tell_rerun(unit, study, series)
+    if again:
+        study.state = StudyState.RECEIVING
+    return [series.series_instance_uid for series in again]
+
+
+_DECIDED = (SeriesState.ROUTED, SeriesState.NOT_ROUTED)
+
+
+def _tell_rerun(unit: Unit, study: StudyRow, series: SeriesRow) -> None:
+    unit.tell(
+        "series.rerun",
+        f"The {name_of(series)} is routed again, as the administrator asked",
+        study_instance_uid=study.study_instance_uid,
+        series_instance_uid=series.series_instance_uid,
+        detail={"generation": series.generation},
+    )

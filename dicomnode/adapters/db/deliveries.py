@@ -25,29 +25,79 @@ from dicomnode.ports import Delivered, DeliveryOutcome, DeliveryWork, NotDeliver
 RETRYABLE = frozenset({DeliveryState.WAITING, DeliveryState.FAILED, DeliveryState.CANCELLED})
 
 
+_NOT_YET_SENT = frozenset({DeliveryState.QUEUED, DeliveryState.WAITING})
+_MAY_BE_MADE_AGAIN = frozenset({DeliveryState.FAILED, DeliveryState.CANCELLED})
+
+
 def deliver_results(unit: Unit, job: JobRow, results: Sequence[ResultRow]) -> None:
-    """Makes the deliveries of a job's results; what a destination has already, or soon will, is not sent again."""
+    """Makes the deliveries of a job's results; what a destination has already, or soon will, is not sent again.
+
+    Call it after `superseded_by` was set: what this job's results supersede is not sent any more.
+    """
+    _withdraw(unit, job)
+    wanted = [result for result in results if _is_wanted(job, result)]
+    for result in (result for result in results if result not in wanted):
+        _tell(
+            unit, result, "delivery.unwanted", f"{result.kind} kept here and not sent: its rule does not want it sent"
+        )
     for name in job.destinations:
         destination = destination_in_force(unit, name)
-        for result in results:
+        for result in wanted:
             if destination is None:
-                _tell(
-                    unit,
-                    result,
-                    "delivery.skipped",
-                    f"{result.kind} not sent: there is no destination {name} any more",
-                )
+                words = f"{result.kind} not sent: there is no destination {name} any more"
+                _tell(unit, result, "delivery.skipped", words)
             else:
-                _make(unit, job, result, destination)
+                _deliver(unit, result, destination)
 
 
-def _make(unit: Unit, job: JobRow, result: ResultRow, destination: DestinationRow) -> None:
-    same = (DeliveryRow.result_id == result.id, DeliveryRow.destination_id == destination.id)
-    existing = unit.session.scalar(sa.select(DeliveryRow).where(*same).with_for_update())
-    if existing is not None:
-        if existing.state in RETRYABLE:
-            retry_delivery(unit, existing)
-        return
+def _is_wanted(job: JobRow, result: ResultRow) -> bool:
+    """Whether the rule wants this kind sent; one that names no kinds wants all."""
+    kinds = (job.options or {}).get("objects")
+    return not kinds or result.kind in kinds
+
+
+def _withdraw(unit: Unit, job: JobRow) -> None:
+    """Cancels what was not sent yet of the results that this job's supersede, which are of the same series."""
+    query = (
+        sa.select(DeliveryRow)
+        .join(ResultRow, DeliveryRow.result_id == ResultRow.id)
+        .join(JobRow, ResultRow.job_id == JobRow.id)
+        .where(JobRow.series_id == job.series_id, ResultRow.superseded_by == job.id)
+        .where(DeliveryRow.state.in_(_NOT_YET_SENT))
+    )
+    for row in unit.session.scalars(query.order_by(DeliveryRow.id).with_for_update(of=DeliveryRow)).all():
+        cancel_delivery(unit, row, _superseded(job.id))
+
+
+def _superseded(job_id: str) -> str:
+    return f"the result of job {job_id} supersedes it"
+
+
+def _deliver(unit: Unit, result: ResultRow, destination: DestinationRow) -> None:
+    there = _deliveries_to(unit, result, destination)
+    settled = next((d for d in there if d.state not in _MAY_BE_MADE_AGAIN), None)
+    same = next((d for d in there if d.destination_id == destination.id), None)
+    if settled is not None:
+        where = "is there already" if settled.state is DeliveryState.DELIVERED else "is on its way"
+        tell_delivery(unit, settled, "delivery.kept", f"not sent again: the same object {where}")
+    elif same is not None:
+        retry_delivery(unit, same)
+    else:
+        _make(unit, result, destination)
+
+
+def _deliveries_to(unit: Unit, result: ResultRow, destination: DestinationRow) -> list[DeliveryRow]:
+    """Of a result to a place, also under a destination that was removed and added again."""
+    query = (
+        sa.select(DeliveryRow)
+        .join(DestinationRow, DeliveryRow.destination_id == DestinationRow.id)
+        .where(DeliveryRow.result_id == result.id)
+        .where(DestinationRow.kind == destination.kind, DestinationRow.address == destination.address)
+    )
+    return list(unit.session.scalars(query.order_by(DeliveryRow.id).with_for_update(of=DeliveryRow)))
+
+
+def _make(unit: Unit, result: ResultRow, destination: DestinationRow) -> None:
     row = DeliveryRow(
         id=secrets.token_hex(8),
         result_id=result.id,
@@ -87,6 +137,9 @@ def finish_delivery(unit: Unit, delivery_id: str, outcome: DeliveryOutcome, atte
 def _not_delivered(unit: Unit, row: DeliveryRow, outcome: NotDelivered) -> None:
     now = unit.now()
     row.reason = outcome.reason
+    if row.result.superseded_by:
+        cancel_delivery(unit, row, f"{_superseded(row.result.superseded_by)}, and {outcome.reason}")
+        return
     age_s = (now - row.since).total_seconds()
     delay_s = delivery_backoff_s(row.attempts, age_s) if outcome.retryable else None
     if delay_s is None:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload, selectinload
 
 from dicomnode.adapters.db.deliveries import stored_result
+from dicomnode.adapters.db.filters import job_conditions, study_conditions
 from dicomnode.adapters.db.tables import DeliveryRow, EventRow, InstanceRow, JobRow, ResultRow, SeriesRow, StudyRow
 from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES
 from dicomnode.errors import NotFound
@@ -20,10 +21,8 @@ S = TypeVar("S", bound=StrEnum)
 
 def jobs(session: Session, which: JobFilter, most: int) -> list[JobView]:
     """Newest first."""
-    query = _with_all(sa.select(JobRow)).order_by(JobRow.created_at.desc(), JobRow.id).limit(most)
-    if which.states:
-        query = query.where(JobRow.state.in_(which.states))
-    return [job_view(row) for row in session.scalars(query)]
+    query = sa.select(JobRow).where(*job_conditions(which)).order_by(JobRow.created_at.desc(), JobRow.id)
+    return [job_view(row) for row in session.scalars(_with_all(query.limit(most)))]
 
 
 def _with_all(query: sa.Select[JobRow]) -> sa.Select[JobRow]:
@@ -38,6 +37,7 @@ def _with_all(query: sa.Select[JobRow]) -> sa.Select[JobRow]:
 
 
 def job_view(row: JobRow) -> JobView:
+    options = row.options or {}
     return JobView(
         job_id=row.id,
         state=row.state,
@@ -57,6 +57,10 @@ def job_view(row: JobRow) -> JobView:
         details=row.details,
         results=tuple(stored_result(result) for result in row.results),
         deliveries=tuple(_delivery_view(d, row.id) for result in row.results for d in result.deliveries),
+        parameters=options.get("parameters", {}),
+        inputs=options.get("inputs", {}),
+        not_before=row.not_before,
+        superseded={r.sop_instance_uid: r.superseded_by for r in row.results if r.superseded_by},
     )
 
 
@@ -77,11 +81,17 @@ def _delivery_view(row: DeliveryRow, job_id: str) -> DeliveryView:
 
 def studies(session: Session, which: StudyFilter, most: int) -> list[StudyView]:
     """Newest first."""
-    query = sa.select(StudyRow).order_by(StudyRow.received_at.desc(), StudyRow.id.desc()).limit(most)
-    return _study_views(session, session.scalars(query.options(selectinload(StudyRow.series))).all())
+    query = sa.select(StudyRow).where(*study_conditions(which)).options(selectinload(StudyRow.series))
+    newest = query.order_by(StudyRow.received_at.desc(), StudyRow.id.desc()).limit(most)
+    return _study_views(session, session.scalars(newest).all())
 
 
 def study(session: Session, key: str) -> StudyView:
+    return _study_views(session, [find_study(session, key)])[0]
+
+
+def find_study(session: Session, key: str) -> StudyRow:
+    """By Study Instance UID, Series Instance UID, accession number or patient ID (newest); raises NotFound."""
     for same in (
         StudyRow.study_instance_uid == key,
         StudyRow.series.any(SeriesRow.series_instance_uid == key),
@@ -90,7 +100,7 @@ def study(session: Session, key: str) -> StudyView:
     ):
         newest = sa.select(StudyRow).where(same).order_by(StudyRow.received_at.desc(), StudyRow.id.desc()).limit(1)
         if key and (row := session.scalar(newest)) is not None:
-            return _study_views(session, [row])[0]
+            return row
     raise NotFound(f"no study has {key!r} as a UID, a series' UID, an accession number or a patient ID")
 
 
@@ -114,6 +124,7 @@ def _study_view(row: StudyRow, counts: dict[int, int]) -> StudyView:
         description=row.description,
         received_at=row.received_at,
         series=tuple(_series_view(series, counts.get(series.id, 0)) for series in row.series),
+        state=row.state,
     )
 
 

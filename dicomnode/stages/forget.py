@@ -1,0 +1,40 @@
+"""Forgetting a study: its rows first, then its files. What a crash leaves between the two, a repeat takes away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dicomnode.errors import NotFound
+from dicomnode.ports import Forgotten, InstanceStore, State
+
+# A file that got its place just now may be on its way into the database.
+SETTLED_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What was taken away: out of the database, and how many files out of the store and its spool."""
+
+    forgotten: Forgotten
+    files: int
+    spooled: int
+
+
+def forget(state: State, store: InstanceStore, key: str, settled_s: float = SETTLED_S) -> Removed:
+    """Raises NotFound, and IllegalTransition while something of the study is still to be done."""
+    forgotten = state.forget_study(key)
+    study = forgotten.study_instance_uid
+    spooled = store.discard_study(study)
+    files = store.remove(forgotten.paths)
+    left = [path for path in store.files_of(study, settled_s) if not _is_known(state, path)]
+    return Removed(forgotten, files + store.remove(left), spooled)
+
+
+def _is_known(state: State, path: str) -> bool:
+    """Whether its series is in the database: in another study, or because its images have come again."""
+    series_instance_uid = path.split("/")[2]
+    try:
+        study = state.study(series_instance_uid)
+    except NotFound:
+        return False
+    return any(series.series_instance_uid == series_instance_uid for series in study.series)
