@@ -8,6 +8,8 @@ numbers are anything but text here, and a name written twice is an error.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_rules(path: Path, vocabulary: Vocabulary | None = None) -> list[Rule]:
-    """The rules of a file; raises InvalidRule naming the file and the place in it."""
+    """The rules of a file; raises InvalidRule naming the file, the line and column, and the path in the rule."""
     try:
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MOST + 1)
@@ -62,15 +64,30 @@ def read_rules(path: Path, vocabulary: Vocabulary | None = None) -> list[Rule]:
 
 def rules_in(text: str, source: str, vocabulary: Vocabulary | None = None) -> list[Rule]:
     """The rules of a text, one a YAML document; `source` is what errors call it."""
-    documents = _documents(text, source)
+    documents = documents_in(text, source)
     if not documents:
         raise InvalidRule("the file holds no rule", source)
-    return [_rule(document, source, number, vocabulary) for number, document in enumerate(documents, start=1)]
+    return [_rule(document, source, vocabulary) for document in documents]
 
 
-def _documents(text: str, source: str) -> list[Any]:
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a YAML document says, and where each path of it stands: (line, column), both from 1."""
+
+    value: Any
+    places: Mapping[str, tuple[int, int]]
+
+    def place(self, path: str) -> tuple[int, int]:
+        """Of the path or, when it is not there, of the nearest one around it."""
+        while path not in self.places:
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return self.places[path]
+
+
+def documents_in(text: str, source: str) -> list[Document]:
+    """Those that are not empty; raises InvalidRule naming the place where it is no YAML."""
     try:
-        return [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]
+        return [document for document in _read(text) if document.value is not None]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
@@ -79,12 +96,35 @@ def _documents(text: str, source: str) -> list[Any]:
         raise InvalidRule(str(error), source) from error
 
 
-def _rule(document: Any, source: str, number: int, vocabulary: Vocabulary | None) -> Rule:
+def _read(text: str) -> Iterator[Document]:
+    loader = _Loader(text)
     try:
-        return parse_rule(document, vocabulary)
+        while loader.check_node():
+            node = loader.get_node()
+            yield Document(loader.construct_document(node), dict(_places(node, "", node)))
+    finally:
+        loader.dispose()
+
+
+def _places(node: yaml.Node, path: str, named: yaml.Node) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Paths as domain.document.Node writes them, each where its name stands, or its item in a list."""
+    yield path, (named.start_mark.line + 1, named.start_mark.column + 1)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = str(key.value)
+            yield from _places(value, f"{path}.{name}" if path else name, key)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            yield from _places(item, f"{path}[{number}]", item)
+
+
+def _rule(document: Document, source: str, vocabulary: Vocabulary | None) -> Rule:
+    try:
+        return parse_rule(document.value, vocabulary)
     except InvalidRule as error:
-        message = str(error).removeprefix(f"{error.path}: ")
-        place = source + (f" (rule {number})" if number > 1 else "")
+        message = str(error).removeprefix(f"{error.path}: ") if error.path else str(error)
+        line, column = document.place(error.path)
+        place = f"{source}:{line}:{column}"
         raise InvalidRule(message, f"{place}: {error.path}" if error.path else place) from error
 
 

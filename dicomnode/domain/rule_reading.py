@@ -215,7 +215,7 @@ def _only(node: Node, *known: str) -> None:
     for name in node.mapping():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = f" (did you mean {near[0]}?)" if near else ""
             node[name].fail(f"unknown{hint}; known: {', '.join(known)}")
 
 

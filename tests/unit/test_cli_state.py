@@ -109,7 +109,7 @@ def test_all_files_are_checked_before_any_is_added(screen: Screen) -> None:
     good, bad = screen.file(RULE, "good.yaml"), screen.file(RULE.replace("Modality", "Modalty"), "bad.yaml")
     error = screen.fails("rules", "add", good, bad)
     assert isinstance(error, InvalidRule)
-    assert str(error).endswith("bad.yaml: when.all[0]: 'Modalty' is no attribute's keyword and no fact; "
+    assert str(error).endswith("bad.yaml:5:7: when.all[0].Modalty: 'Modalty' is no attribute's keyword and no fact; "
                                "did you mean Modality?")  # fmt: skip
     assert screen.node.state.rules() == []
 

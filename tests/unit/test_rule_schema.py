@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from dicomnode.cli.rule_files import _documents
+from dicomnode.cli.rule_files import documents_in
 from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.domain.rule_schema import _FACT_WORDS, DIALECT, rule_schema
 from dicomnode.domain.rules import FACTS, Operator, Rule, rule_document
@@ -30,7 +30,7 @@ def _published() -> list[Any]:
     """Every rule that the manual and the sample data show."""
     texts = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "rules.md").read_text(encoding="utf-8"), re.DOTALL)
     texts += [file.read_text(encoding="utf-8") for file in sorted((ROOT / "sample_data" / "rules").glob("*.yaml"))]
-    return [document for text in texts for document in _documents(text, "published")]
+    return [document.value for text in texts for document in documents_in(text, "published")]
 
 
 def _rule(when: Any, **more: Any) -> dict[str, Any]:
