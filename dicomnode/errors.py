@@ -6,12 +6,20 @@
     │   ├── InvalidRule
     │   ├── InvalidModelPackage
     │   ├── InvalidDestination
+    │   ├── InvalidSource
     │   ├── NotFound
     │   └── AlreadyExists
-    ├── ReceiveError                  carries the C-STORE status (PS3.4 B.2.3, PS3.7 9.1.1.1.9)
+    ├── ReceiveError                  carries the status of the answer (PS3.4 B.2.3 and F.7.2, PS3.7 C)
     │   ├── OutOfResources            0xA700, the sender should try again
     │   ├── DataSetMismatch           0xA900
-    │   └── CannotUnderstand          0xC000
+    │   ├── CannotUnderstand          0xC000
+    │   ├── SopClassRefused           0x0122
+    │   ├── NotAuthorised             0x0124
+    │   ├── MissingAttribute          0x0120, MissingAttributeValue 0x0121
+    │   ├── InvalidAttribute          0x0106
+    │   ├── DuplicateInstance         0x0111
+    │   ├── NoSuchInstance            0x0112
+    │   └── NoLongerUpdatable         0x0110 with Error ID 0xA710
     ├── StateError
     │   ├── IllegalTransition
     │   └── AlreadyActive             the database's unique index said so
@@ -79,6 +87,10 @@ class InvalidDestination(UsageError):
     code = "invalid-destination"
 
 
+class InvalidSource(UsageError):
+    code = "invalid-source"
+
+
 class NotFound(UsageError):
     code = "not-found"
     exit_code = 1
@@ -92,10 +104,11 @@ class AlreadyExists(UsageError):
 class ReceiveError(DicomNodeError):
     """An instance was not accepted; the sender keeps the responsibility for it.
 
-    `offending_elements` are tags, for the answer's (0000,0901) (PS3.7 C.4.2).
+    `offending_elements` are tags, for the answer's (0000,0901) (PS3.7 C.4.2); `error_id` is its (0000,0903).
     """
 
     code = "receive"
+    error_id: int | None = None
 
     def __init__(self, message: str, offending_elements: tuple[int, ...] = ()) -> None:
         super().__init__(message)
@@ -122,6 +135,62 @@ class CannotUnderstand(ReceiveError):
 
     code = "cannot-understand"
     dimse_status = 0xC000
+
+
+class SopClassRefused(ReceiveError):
+    """PS3.7 C.5: Refused: SOP Class not supported; here: not from this sender."""
+
+    code = "sop-class-refused"
+    dimse_status = 0x0122
+
+
+class NotAuthorised(ReceiveError):
+    """PS3.7 C.5: Refused: not authorised."""
+
+    code = "not-authorised"
+    dimse_status = 0x0124
+
+
+class MissingAttribute(ReceiveError):
+    """PS3.7 C.5: Missing Attribute."""
+
+    code = "missing-attribute"
+    dimse_status = 0x0120
+
+
+class MissingAttributeValue(MissingAttribute):
+    """PS3.7 C.5: Missing Attribute Value."""
+
+    dimse_status = 0x0121
+
+
+class InvalidAttribute(ReceiveError):
+    """PS3.7 C.5: Invalid attribute value."""
+
+    code = "invalid-attribute"
+    dimse_status = 0x0106
+
+
+class DuplicateInstance(ReceiveError):
+    """PS3.7 C.5: Duplicate SOP Instance."""
+
+    code = "duplicate-instance"
+    dimse_status = 0x0111
+
+
+class NoSuchInstance(ReceiveError):
+    """PS3.7 C.5: No such SOP Instance."""
+
+    code = "no-such-instance"
+    dimse_status = 0x0112
+
+
+class NoLongerUpdatable(ReceiveError):
+    """PS3.4 F.7.2.2: the Performed Procedure Step object may no longer be updated."""
+
+    code = "no-longer-updatable"
+    dimse_status = 0x0110
+    error_id = 0xA710
 
 
 class StateError(DicomNodeError):

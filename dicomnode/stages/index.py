@@ -88,6 +88,7 @@ class AssociationEnd:
     called_ae_title: str
     how: str  # "released" or "aborted"
     refusals: Mapping[str, int] = field(default_factory=dict)  # reason → how many instances
+    turned_away: Sequence[str] = ()  # what it proposed and may not send by its sender's settings
 
 
 # ------------------------------------------------------------------------------------------------- decisions
@@ -193,13 +194,16 @@ def association_stories(end: AssociationEnd, studies: Mapping[str, Counter[Recor
     """One line for each study that the association brought; one without a study when it brought none in vain."""
     refused = sum(end.refusals.values())
     tail = f"; {_counted(refused)} of it refused" if refused else ""
-    detail = {"association": end.association, "refused": dict(end.refusals)}
+    detail: dict[str, object] = {"association": end.association, "refused": dict(end.refusals)}
+    if end.turned_away:
+        tail += f"; its settings keep it from sending {_some(end.turned_away)}"
+        detail["turned_away"] = list(end.turned_away)
     kind = f"association.{end.how}"
     stories = [
         Story(kind, f"association from {end.calling_ae_title} {end.how}: {_tally(tally)}{tail}", study, "", detail)
         for study, tally in studies.items()
     ]
-    if not stories and (refused or end.how != "released"):
+    if not stories and (refused or end.turned_away or end.how != "released"):
         message = f"association from {end.calling_ae_title} {end.how}: nothing kept{tail}"
         stories.append(Story(kind, message, detail=detail))
     return stories
@@ -215,6 +219,10 @@ _IN_WORDS = {
 def _tally(tally: Counter[Recorded]) -> str:
     others = [f"{n} {_IN_WORDS[what]}" for what, n in tally.items() if what is not Recorded.NEW]
     return _counted(tally.total()) + (f" ({', '.join(others)})" if others else "")
+
+
+def _some(words: Sequence[str]) -> str:
+    return ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
 
 
 def _counted(number: int) -> str:

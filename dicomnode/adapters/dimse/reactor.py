@@ -328,8 +328,13 @@ class SteppedAssociation(Association):
         self.kill()
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
-        """C-STORE goes straight to its handler, also when its SOP class is private or a parameter is wrong."""
-        if not isinstance(msg, StoreRequest):
+        """C-STORE goes straight to its handler, also when its SOP class is private or a parameter is wrong.
+
+        Every other request goes pynetdicom's way to what is bound to its event, in this association's thread.
+        """
+        if threading.current_thread() is not self:  # as pynetdicom does with an N-EVENT-REPORT
+            self.dimse.msg_queue.put((context_id, msg))
+        elif not isinstance(msg, StoreRequest):
             super()._serve_request(msg, context_id)
         elif context_id not in self._accepted_cx or msg.message_id is None:
             log.warning("%s sent a C-STORE that cannot be answered", self.requestor.ae_title)

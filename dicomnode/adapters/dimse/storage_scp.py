@@ -1,4 +1,4 @@
-"""The Storage SCP: C-STORE and C-ECHO from anyone who may (PS3.4 Annex B, A.4)."""
+"""The Storage SCP: C-STORE and C-ECHO from anyone who may (PS3.4 Annex B, A.4); announcement_scp is beside it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -21,9 +21,14 @@ from pynetdicom.service_class import ServiceClass, StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 from pynetdicom.transport import AssociationServer, RequestHandler
 
+from dicomnode.adapters.dimse import announcement_scp
+from dicomnode.adapters.dimse.announcement_scp import Announcements, AnnouncementService
 from dicomnode.adapters.dimse.reactor import PollSocket, SteppedAssociation, StoreRequest, longest_pdu_bytes
+from dicomnode.adapters.dimse.refusals import BROKEN, COMMENT_MOST, Refusal, refusal_of
+from dicomnode.domain.source import Source
 from dicomnode.encoding.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, TRANSFER_SYNTAXES
-from dicomnode.errors import CannotUnderstand, ReceiveError, trace_of
+from dicomnode.encoding.uid_names import name_of
+from dicomnode.errors import CannotUnderstand, DicomNodeError, NotAuthorised, SopClassRefused, trace_of
 from dicomnode.stages.index import AssociationEnd
 from dicomnode.stages.receive import ReceivedDataSet
 
@@ -31,8 +36,6 @@ log = logging.getLogger(__name__)
 
 VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 A.4
 SUCCESS = 0x0000  # PS3.7 C.1
-PROCESSING_FAILURE = 0x0110  # PS3.7 C.5.18
-_COMMENT_MOST = 64  # Error Comment (0000,0902) is an LO
 _MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 _BACKLOG = 128
 
@@ -46,18 +49,62 @@ class Receiver(Protocol):
     def association_ended(self, end: AssociationEnd) -> None: ...
 
 
-def acceptable_contexts(proposed: Iterable[PresentationContext]) -> list[PresentationContext]:
-    """What we support of what is proposed: Verification, and everything that may be stored.
+class Sources(Protocol):
+    """What senders may send; stages.sources.KnownSources knows it."""
+
+    def of(self, ae_title: str) -> Source: ...
+
+
+class Everybody:
+    """Sources without settings."""
+
+    def of(self, ae_title: str) -> Source:
+        return Source(ae_title.strip())
+
+
+def acceptable_contexts(
+    proposed: Iterable[PresentationContext], source: Source, announcements: bool = False
+) -> list[PresentationContext]:
+    """What we support of what is proposed: Verification, announcements, and all that may be stored by this source.
 
     That is each storage SOP class of the standard and each UID that is not known to be something else: new ones,
-    retired ones, private ones. Of the transfer syntaxes the requestor's order is kept.
+    retired ones, private ones. Of the transfer syntaxes the requestor's order is kept; a context left without any
+    is answered with that reason (PS3.8 Table 9-18).
     """
     syntaxes: dict[str, dict[str, None]] = {}
     for context in proposed:
-        if is_storable(str(context.abstract_syntax)) or context.abstract_syntax == VERIFICATION:
-            known = [str(uid) for uid in context.transfer_syntax if uid in TRANSFER_SYNTAXES]
-            syntaxes.setdefault(str(context.abstract_syntax), {}).update(dict.fromkeys(known))
-    return [build_context(abstract, list(transfer)) for abstract, transfer in syntaxes.items() if transfer]
+        abstract = str(context.abstract_syntax)
+        if (known := _known_syntaxes(abstract, announcements)) and (
+            not is_storable(abstract) or source.may_send(abstract)
+        ):
+            offered = [str(uid) for uid in context.transfer_syntax if uid in known]
+            if is_storable(abstract):
+                offered = [uid for uid in offered if source.may_send_in(uid)]
+            syntaxes.setdefault(abstract, {}).update(dict.fromkeys(offered))
+    return [build_context(abstract, list(transfer)) for abstract, transfer in syntaxes.items()]
+
+
+def _known_syntaxes(abstract_syntax: str, announcements: bool) -> frozenset[str]:
+    """The transfer syntaxes in which we support it; none when we do not."""
+    if announcements and abstract_syntax in announcement_scp.SOP_CLASSES:
+        return announcement_scp.TRANSFER_SYNTAXES
+    return TRANSFER_SYNTAXES if abstract_syntax == VERIFICATION or is_storable(abstract_syntax) else frozenset()
+
+
+def turned_away(proposed: Iterable[PresentationContext], source: Source) -> list[str]:
+    """What is not accepted for this source's settings alone, in words, sorted."""
+    words: set[str] = set()
+    for context in proposed:
+        abstract = str(context.abstract_syntax)
+        if not is_storable(abstract):
+            continue
+        if not source.may_send(abstract):
+            words.add(name_of(abstract))
+            continue
+        known = [str(uid) for uid in context.transfer_syntax if uid in TRANSFER_SYNTAXES]
+        if known and not any(map(source.may_send_in, known)):
+            words.add(f"{name_of(abstract)} in {' or '.join(map(name_of, known))}")
+    return sorted(words)
 
 
 def is_storable(sop_class_uid: str) -> bool:
@@ -77,7 +124,7 @@ def response_to(request: StoreRequest, status: int, comment: str = "", offending
         _element(0x0800, struct.pack("<H", 0x0101)),  # Command Data Set Type: none
         _element(0x0900, struct.pack("<H", status)),
         _element(0x0901, b"".join(struct.pack("<HH", tag >> 16, tag & 0xFFFF) for tag in offending)),
-        _element(0x0902, _even(comment.encode("ascii", "replace")[:_COMMENT_MOST], b" ")),
+        _element(0x0902, _even(comment.encode("ascii", "replace")[:COMMENT_MOST], b" ")),
         _element(0x1000, _uid(request.sop_instance_uid)),
     ]
     body = b"".join(elements)
@@ -104,6 +151,9 @@ class StorageSCP:
         self,
         receiver: Receiver,
         *,
+        announcements: Announcements | None = None,
+        sources: Sources | None = None,
+        name: str = "",
         host: str,
         port: int,
         ae_title: str,
@@ -113,8 +163,12 @@ class StorageSCP:
         max_associations: int = 64,
         reuse_port: bool = False,
         idle_timeout_s: float = 60.0,
+        grace_s: float = 30.0,
     ) -> None:
-        self._receiver = receiver
+        """`name` begins the names of its associations: RECEIVER/PROCESS, unique among all that share a database."""
+        self._receiver, self._announcements, self._sources = receiver, announcements, sources or Everybody()
+        self._name = name or f"{threading.get_native_id()}"
+        self._grace_s = grace_s
         self._address = (host, port)
         self._reuse_port = reuse_port
         self._ae = _application_entity(ae_title, check_called_ae_title, allowed_calling_ae_titles)
@@ -140,13 +194,16 @@ class StorageSCP:
         self._thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="dicom-listener")
         self._thread.start()
 
-    def stop(self, timeout_s: float = 30.0) -> None:
-        """Takes no new associations, lets the running ones end for so long, then cuts them off."""
+    def stop(self, timeout_s: float | None = None) -> None:
+        """Takes no new associations, lets the running ones end for so long, then cuts them off.
+
+        The receiver has been told of the end of each of them when this returns.
+        """
         if self._server is None or self._thread is None:
             return
         self._server.shutdown()
         self._thread.join()
-        end = time.monotonic() + timeout_s
+        end = time.monotonic() + (self._grace_s if timeout_s is None else timeout_s)
         for association in self._associations():
             association.join(max(0.0, end - time.monotonic()))
         for association in self._associations():
@@ -167,29 +224,68 @@ class StorageSCP:
         return [a for a in self._ae.active_associations if isinstance(a, SteppedAssociation)]
 
     def new_association(self) -> SteppedAssociation:
-        served = _Served(self._receiver, next(self._numbers))
+        name = f"{self._name}/{next(self._numbers)}"
+        served = _Served(self._receiver, self._sources, name, self._announcements is not None)
         association = SteppedAssociation(self._ae, served.c_store, served.ended)
-        association.bind(evt.EVT_REQUESTED, _support_what_is_proposed)
+        association.bind(evt.EVT_REQUESTED, served.requested)
+        if self._announcements is not None:
+            AnnouncementService(self._announcements, served.attempt).bind(association)
         return association
 
 
 class _Served:
-    """One association's C-STOREs, and what is said of it when it ends."""
+    """One association's requests, and what is said of it when it ends."""
 
-    def __init__(self, receiver: Receiver, number: int) -> None:
-        self._receiver = receiver
-        self._name = f"{threading.get_native_id()}-{number}"
+    def __init__(self, receiver: Receiver, sources: Sources, name: str, announcements: bool) -> None:
+        self._receiver, self._sources = receiver, sources
+        self._name = name
+        self._announcements = announcements
         self._refusals: Counter[str] = Counter()
+        self._turned_away: tuple[str, ...] = ()
+
+    def requested(self, event: evt.Event) -> None:
+        """Supports, of what is proposed, what this sender may (PS3.8 7.1.1.13, 9.3.3.2)."""
+        association = event.assoc
+        if (request := association.requestor.primitive) is None:
+            return
+        proposed, source = request.presentation_context_definition_list, self._source(association)
+        association.acceptor.supported_contexts = acceptable_contexts(proposed, source, self._announcements)
+        self._turned_away = tuple(turned_away(proposed, source))
+        if self._turned_away:
+            words, more = ", ".join(self._turned_away[:5]), len(self._turned_away) - 5
+            tail = f" and {more} more" if more > 0 else ""
+            log.info("%s is kept from sending %s%s by its settings", source.ae_title, words, tail)
 
     def c_store(self, association: Association, request: StoreRequest, context_id: int) -> bytes:
+        refusal = self.attempt(
+            association, request.sop_instance_uid, lambda: self._accept(association, request, context_id)
+        )
+        if refusal is None:
+            return response_to(request, SUCCESS)
+        self._refusals[refusal.reason] += 1
+        return response_to(request, refusal.status, refusal.reason, refusal.offending_elements)
+
+    def attempt(self, association: Association, what: str, work: Callable[[], None]) -> Refusal | None:
+        """Why it could not be done; whatever goes wrong, the association goes on."""
+        calling = association.requestor.ae_title
         try:
-            self._receiver.accept(self._data_set(association, request, context_id))
-        except ReceiveError as error:
-            return self._refuse(association, request, error.dimse_status, str(error), error.offending_elements)
+            work()
+            return None
+        except DicomNodeError as error:
+            refusal = refusal_of(error)
+            log.warning("refused %s from %s with 0x%04X: %s", what, calling, refusal.status, error)
+            return refusal
         except Exception as error:  # noqa: BLE001
-            log.error("a C-STORE from %s failed: %s", association.requestor.ae_title, trace_of(error))
-            return self._refuse(association, request, PROCESSING_FAILURE, "the node failed; its log says why", ())
-        return response_to(request, SUCCESS)
+            log.error("%s from %s failed: %s", what, calling, trace_of(error))
+            return BROKEN
+
+    def _accept(self, association: Association, request: StoreRequest, context_id: int) -> None:
+        data_set = self._data_set(association, request, context_id)
+        check_source(self._source(association), data_set)
+        self._receiver.accept(data_set)
+
+    def _source(self, association: Association) -> Source:
+        return self._sources.of(association.requestor.ae_title)
 
     def _data_set(self, association: Association, request: StoreRequest, context_id: int) -> ReceivedDataSet:
         if not request.chunks:
@@ -204,14 +300,6 @@ class _Served:
             association=self._name,
         )
 
-    def _refuse(
-        self, association: Association, request: StoreRequest, status: int, reason: str, offending: tuple[int, ...]
-    ) -> bytes:
-        calling, sop_instance_uid = association.requestor.ae_title, request.sop_instance_uid
-        log.warning("refused %s from %s with 0x%04X: %s", sop_instance_uid, calling, status, reason)
-        self._refusals[reason] += 1
-        return response_to(request, status, reason, offending)
-
     def ended(self, association: Association) -> None:
         if association.requestor.primitive is None or association.is_rejected:
             return
@@ -222,8 +310,20 @@ class _Served:
                 called_ae_title=_called(association),
                 how="released" if association.is_released else "aborted",
                 refusals=dict(self._refusals),
+                turned_away=self._turned_away,
             )
         )
+
+
+def check_source(source: Source, data_set: ReceivedDataSet) -> None:
+    """What was negotiated may come under another name, or before the settings were as they are now.
+
+    Raises SopClassRefused, NotAuthorised (PS3.7 9.1.1.1.9).
+    """
+    if not source.may_send(data_set.affected_sop_class_uid):
+        raise SopClassRefused(f"{source.ae_title} may not send {name_of(data_set.affected_sop_class_uid)}")
+    if not source.may_send_in(data_set.transfer_syntax_uid):
+        raise NotAuthorised(f"{source.ae_title} may not send in {name_of(data_set.transfer_syntax_uid)}")
 
 
 def _called(association: Association) -> str:
@@ -241,11 +341,6 @@ def _application_entity(ae_title: str, check_called: bool, allowed_calling: Sequ
     ae.require_calling_aet = list(allowed_calling)
     ae.add_supported_context(VERIFICATION)
     return ae
-
-
-def _support_what_is_proposed(event: evt.Event) -> None:
-    if (request := event.assoc.requestor.primitive) is not None:
-        event.assoc.acceptor.supported_contexts = acceptable_contexts(request.presentation_context_definition_list)
 
 
 class _Connection(RequestHandler):
