@@ -6,11 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.syntax import Syntax
 
-from dicomnode.cli import rule_checks, rule_questions, rule_replay
-from dicomnode.cli.rule_files import read_rules, rule_yaml
-from dicomnode.cli.rule_lookup import find_rule, notes_on
+from dicomnode.cli import rule_checks, rule_history, rule_questions, rule_replay, rule_states
+from dicomnode.cli.rule_files import read_rules
+from dicomnode.cli.rule_lookup import (
+    Author,
+    DryRun,
+    Json,
+    Name,
+    Reason,
+    author_or_user,
+    find_rule,
+    notes_on,
+)
+from dicomnode.domain.rule_diff import rule_differences
 from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.domain.rules import Rule, condition_text, rule_document
 from dicomnode.errors import InvalidRule
@@ -22,15 +31,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Rules: which model runs on which series, and where its results go.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, change nothing.")]
-Name = Annotated[str, typer.Argument(help="The rule's name, as in `dicomnode rules list`.")]
-
 
 @app.command()
 def add(
     ctx: typer.Context,
     files: Annotated[list[Path], typer.Argument(help="YAML files, one rule or several (--- between them) in each.")],
+    reason: Reason = "",
+    author: Author = "",
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -38,88 +45,117 @@ def add(
 
     Every file is checked before anything is changed; docs/rules.md explains the language.
 
-    Example: dicomnode rules add sample_data/rules/torso-ct.yaml
+    Example: dicomnode rules add sample_data/rules/torso-ct.yaml --reason "thin slices only"
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
     rules = [rule for file in files for rule in read_rules(file, keyword_vrs())]
-    changes = [_added(context.state, rule, dry_run) for rule in rules]
+    who = author_or_user(author)
+    changes = [_added(context.state, rule, who, reason, dry_run) for rule in rules]
     if context.json:
         context.print_json(changes)
         return
     for change in changes:
         context.done(change["message"])
+        for words in change["changes"]:
+            context.console.print(f"  {words}", style="dim", highlight=False, markup=False, soft_wrap=True)
         for note in change["notes"]:
             context.console.print(f"  note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
-def _added(state: State, rule: Rule, dry_run: bool) -> dict[str, Any]:
+def _added(state: State, rule: Rule, author: str, reason: str, dry_run: bool) -> dict[str, Any]:
     before = next((r for r in state.rules() if r.name == rule.name), None)
     document, notes = rule_document(rule), list(notes_on(state, rule))
-    if before is not None and dict(before.document) == document:
+    differences = rule_differences(before.document, document) if before else []
+    if before is not None and not differences:
         words, revision = f"rule {rule.name} is as it was (revision {before.revision})", before.revision
     elif dry_run:
         words, revision = f"rule {rule.name} would be {'changed' if before else 'added'}; nothing was changed", None
     else:
-        revision = state.add_rule(rule.name, document).revision
+        revision = state.add_rule(rule.name, document, author=author, reason=reason).revision
         words = f"rule {rule.name} revision {revision} is in force"
-    return {"message": words, "name": rule.name, "revision": revision, "dry_run": dry_run, "notes": notes}
+    return {
+        "message": words,
+        "name": rule.name,
+        "revision": revision,
+        "dry_run": dry_run,
+        "changes": [f"{d.change} {d.words()}" for d in differences],
+        "notes": notes,
+    }
 
 
 @app.command("list")
 def list_rules(ctx: typer.Context, as_json: Json = False) -> None:
-    """The rules in force, one a line.
+    """The rules in force, one a line, in the order in which they are asked.
 
     Example: dicomnode rules list --json
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
-    rows = [_row(revision) for revision in context.state.rules()]
-    context.show(rows, ["name", "on", "when", "model", "priority", "destinations"], "Rules")
+    rows = sorted((_row(revision) for revision in context.state.rules()), key=lambda r: (r["order"], r["name"]))
+    if context.json:
+        context.print_json(rows)
+        return
+    columns = ["order", "rule", "state", "when", "model", "since", "author"]
+    context.show([{**row, "rule": f"{row['name']}@{row['revision']}"} for row in rows], columns, "Rules")
 
 
 def _row(revision: RuleRevision) -> dict[str, Any]:
-    row = {"name": revision.name, "revision": revision.revision, "document": revision.document}
+    row = {
+        "name": revision.name,
+        "revision": revision.revision,
+        "order": 100,
+        "state": "broken",
+        "since": revision.created_at,
+        "author": revision.author,
+        "reason": revision.reason,
+        "document": revision.document,
+    }
     try:
-        rule = parse_rule(revision.document)
+        return row | _fields(parse_rule(revision.document))
     except InvalidRule as error:
-        return {**row, "on": "broken", "when": str(error)}
+        return row | {"when": str(error)}
+
+
+def _fields(rule: Rule) -> dict[str, Any]:
+    version = "" if rule.version == "active" else f" {rule.version}"
     return {
-        **row,
-        "on": "on" if rule.enabled else "off",
-        "when": condition_text(rule.when),
-        "model": rule.model,
+        "order": rule.order,
+        "state": str(rule.state),
+        "when": condition_text(rule.when) + _beside_when(rule),
+        "model": f"{rule.model}{version}" or "stops",
         "priority": str(rule.priority),
         "destinations": list(rule.destinations) or "all",
         "description": rule.description,
+        "stop": rule.stop,
+        "needs_study": rule.needs_study,
     }
 
 
-@app.command()
-def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
-    """A rule as YAML, with every default written out: edit it and add it again.
-
-    Example: dicomnode rules show torso-ct > torso-ct.yaml
-    """
-    context: Context = ctx.obj
-    context.json = context.json or as_json
-    revision = find_rule(context.state, name)
-    if context.json:
-        context.print_json(_row(revision))
-    elif context.console.is_terminal:
-        context.console.print(f"[dim]# revision {revision.revision}[/dim]", highlight=False)
-        context.console.print(
-            Syntax(rule_yaml(revision.document), "yaml", background_color="default", word_wrap=True)
-        )
-    else:
-        typer.echo(rule_yaml(revision.document), nl=False)
+def _beside_when(rule: Rule) -> str:
+    """What else decides, in short; `rules show` has it whole."""
+    parts = [
+        *(f"the study has {condition_text(c)}" for c in rule.study.has),
+        *(f"the study has no {condition_text(c)}" for c in rule.study.has_not),
+        *(f"{role.name} from the {role.origin}" for role in rule.roles),
+        *([f"chosen by {', '.join(str(p.choice) for p in rule.choose)}"] if rule.choose else []),
+        *(["stops"] if rule.stop and rule.model else []),
+    ]
+    return "".join(f"; {part}" for part in parts)
 
 
 @app.command()
-def remove(ctx: typer.Context, name: Name, dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Take a rule out of force. Jobs that it made go on.
+def remove(
+    ctx: typer.Context,
+    name: Name,
+    reason: Reason = "",
+    author: Author = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Take a rule out of force. Jobs that it made go on, and its history stays.
 
-    Example: dicomnode rules remove torso-ct --dry-run
+    Example: dicomnode rules remove torso-ct --reason "the scanner was sold" --dry-run
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
@@ -127,11 +163,13 @@ def remove(ctx: typer.Context, name: Name, dry_run: DryRun = False, as_json: Jso
     if dry_run:
         words = f"rule {name} (revision {revision.revision}) would be removed; nothing was changed"
     else:
-        context.state.remove_rule(name)
+        context.state.remove_rule(name, author=author_or_user(author), reason=reason)
         words = f"rule {name} (revision {revision.revision}) was removed"
     context.done(words, name=name, revision=revision.revision, dry_run=dry_run)
 
 
+rule_states.register(app)
+rule_history.register(app)
 rule_questions.register(app)
 rule_checks.register(app)
 rule_replay.register(app)
