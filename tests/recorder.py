@@ -16,6 +16,7 @@ class Recorder:
         self.rows: dict[str, ReceivedInstance] = {}
         self.events: list[Event] = []
         self.batches: list[int] = []
+        self.ended: list[tuple[str, str]] = []
         self.own: set[str] = set()
         self.down = False
         self.poison: set[str] = set()
@@ -35,6 +36,10 @@ class Recorder:
         if first is one:
             return Recorded.NEW
         return Recorded.DUPLICATE if first.sha256 == one.sha256 else Recorded.CONFLICT
+
+    def association_ended(self, association: str, how: str) -> None:
+        self._connect()
+        self.ended.append((association, how))
 
     def record_event(self, event: Event) -> None:
         self._connect()

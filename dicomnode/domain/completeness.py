@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from dicomnode.domain.announcement import AnnouncementKind, AnnouncementState
+from dicomnode.domain.source import Source
 
 
 class Signal(StrEnum):
@@ -40,6 +41,12 @@ class ArrivalSigns:
     idle_s: float  # since its last instance of this series
     ended_how: str = ""  # "" while it is open; released, aborted, lost
     ended_s: float | None = None  # since it ended
+    began_s: float = 0.0  # since its first instance of this series
+    any_idle_s: float | None = None  # since its last instance of any series; None: of no other than this one
+
+    def has_moved_on(self, quiet_s: float) -> bool:
+        """Whether it has brought other series for so long since its last instance of this one."""
+        return self.any_idle_s is not None and self.idle_s - self.any_idle_s >= quiet_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +77,20 @@ class SeriesSigns:
     instances: int
     idle_s: float  # since its last instance, a repeated one included
     arrivals: tuple[ArrivalSigns, ...] = ()
-    announced: tuple[AnnouncedSigns, ...] = ()
+    announced: tuple[AnnouncedSigns, ...] = ()  # those that name it, and those in progress for its study
     counted: CountSigns | None = None
+    counting: bool = False  # the source has been asked and has not answered yet
+
+    @property
+    def expected(self) -> int:
+        """As many instances as the source, or an announcement, says that there are; 0 when nobody says."""
+        counted = self.counted.instances if self.counted else 0
+        return max([counted, *(a.expected for a in self.announced)])
+
+    @property
+    def missing(self) -> int:
+        """Instances that an announcement names and that are not here."""
+        return max((a.missing for a in self.announced), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +102,7 @@ class StudySigns:
     idle_s: float  # since the last instance of any of its series
     open_associations: int  # that have brought something of it
     announced: tuple[AnnouncedSigns, ...] = ()  # summed up over all the series that each names
+    instances: int = 0  # of all its series
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +113,325 @@ class Verdict:
     words: str
     instances: int  # that it was decided for: one more, and the decision is void
     signs: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Need(StrEnum):
+    """What would say more, and costs something to find out."""
+
+    CONTIGUITY = "contiguity"  # the stack, from State.places
+    COUNT = "count"  # the source's answer
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Not complete yet."""
+
+    words: str
+    again_s: float  # when to look again at the latest, if nothing happens meanwhile
+    needs: frozenset[Need] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Whether the instances lie without a gap; see contiguity.look_at_stack."""
+
+    contiguous: bool
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How long is waited for what; a source's own settings go over it."""
+
+    quiet_period_s: float = 5.0
+    study_quiet_period_s: float = 20.0
+    release_grace_s: float = 0.5  # after the end of an association: another one may follow at once
+    settle_s: float = 0.3  # after an instance by an association that goes on
+    held_most_s: float = (
+        60.0  # how long an association that is open but silent keeps what it brought from being quiet
+    )
+    sources: Mapping[str, Source] = field(default_factory=dict)  # by AE title
+
+    def source(self, ae_title: str) -> Source:
+        return self.sources.get(ae_title) or Source(ae_title)
+
+    def quiet_s(self, ae_title: str) -> float:
+        own = self.source(ae_title).quiet_period_s
+        return self.quiet_period_s if own is None else own
+
+    def study_quiet_s(self, ae_title: str) -> float:
+        """A study is not quiet before its series may be."""
+        return max(self.study_quiet_period_s, self.quiet_s(ae_title))
+
+    def held_s(self, quiet_s: float) -> float:
+        return max(self.held_most_s, quiet_s)
+
+    def missing_s(self, quiet_s: float) -> float:
+        """How long instances are waited for of which somebody said that there are more."""
+        return max(self.held_most_s, _MISSING_PERIODS * quiet_s)
+
+
+# ------------------------------------------------------------------------------------------------- decisions
+
+_MISSING_PERIODS = 12
+_PAUSES = 2.0  # a sender that makes an association for each image is waited for so many of its longest pauses
+_ASSOCIATIONS_TOLD = 20
+_NEVER_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one signal says."""
+
+    signal: Signal
+    complete: bool
+    words: str
+    again_s: float = _NEVER_S
+    needs: frozenset[Need] = frozenset()
+
+
+def series_verdict(signs: SeriesSigns, policy: Policy, stack: Stack | None = None) -> Verdict | Wait:
+    """Whether a series is complete, by the surest signal that says so.
+
+    `stack` is of the instances as they are now; None: not looked at yet, and the answer says when that would help.
+    """
+    looks = (
+        _announced(signs, policy),
+        _counted(signs, policy),
+        _released(signs, policy, stack),
+        _quiet(signs, policy),
+    )
+    if (sure := next((look for look in looks if look.complete), None)) is not None:
+        return Verdict(sure.signal, sure.words, signs.instances, _document(signs, looks))
+    return _wait(looks)
+
+
+def study_verdict(signs: StudySigns, policy: Policy) -> Verdict | Wait:
+    """Whether a study is complete all of whose series are: by what was announced of it, or when it is quiet."""
+    looks = (_study_announced(signs, policy), _study_quiet(signs, policy))
+    if (sure := next((look for look in looks if look.complete), None)) is not None:
+        return Verdict(sure.signal, sure.words, signs.instances, _study_document(signs, looks))
+    return _wait(looks)
+
+
+def _wait(looks: Sequence[_Look]) -> Wait:
+    return Wait(
+        words="; ".join(look.words for look in looks if look.words),
+        again_s=max(0.0, min(look.again_s for look in looks)),
+        needs=frozenset().union(*(look.needs for look in looks)),
+    )
+
+
+def _settling_s(signs: SeriesSigns, policy: Policy) -> float:
+    """Seconds until no open association has brought an instance just now; 0 or less when that is so."""
+    return max((policy.settle_s - a.idle_s for a in signs.arrivals if not a.ended_how), default=0.0)
+
+
+def _announced(signs: SeriesSigns, policy: Policy) -> _Look:
+    """MPPS (PS3.4 F.7.2) and IAN (PS3.4 R.3) name every instance; one that is still in progress may name more."""
+    final = [a for a in signs.announced if a.state is not AnnouncementState.IN_PROGRESS and a.expected]
+    if not final:
+        return _Look(Signal.ANNOUNCED, False, "")
+    words = _announced_words(final)
+    if signs.missing:
+        return _Look(Signal.ANNOUNCED, False, words)
+    if signs.instances > max(a.expected for a in final):
+        return _Look(Signal.ANNOUNCED, False, f"{words}, and more came")
+    settling_s = _settling_s(signs, policy)
+    return _Look(Signal.ANNOUNCED, settling_s <= 0, words, settling_s)
+
+
+def _announced_words(final: Sequence[AnnouncedSigns]) -> str:
+    most = max(final, key=lambda a: (a.missing, a.expected))
+    of_whom = f"the {most.kind.upper()} {'' if most.kind is AnnouncementKind.IAN else f'is {most.state} and '}names"
+    here = f"{most.missing} of them are missing" if most.missing else "all of them are here"
+    return f"{of_whom} {_instances(most.expected)}, {here}"
+
+
+def _counted(signs: SeriesSigns, policy: Policy) -> _Look:
+    """The source's answer counts when it was given after the last instance: the source may still be growing."""
+    count, asked = signs.counted, policy.source(signs.calling_ae_title).query is not None
+    settling_s = max(_settling_s(signs, policy), policy.settle_s - signs.idle_s)
+    if count is None:
+        ask = asked and settling_s <= 0
+        return _Look(Signal.COUNTED, False, "", settling_s if asked else _NEVER_S, _needs(Need.COUNT, ask))
+    words = f"{count.source} says {_instances(count.instances)}, and {signs.instances} are here"
+    fresh = count.age_s <= signs.idle_s
+    complete = fresh and settling_s <= 0 and count.instances <= signs.instances
+    ask = asked and settling_s <= 0 and not complete
+    return _Look(Signal.COUNTED, complete, words, settling_s, _needs(Need.COUNT, ask))
+
+
+def _needs(need: Need, wanted: bool) -> frozenset[Need]:
+    return frozenset({need} if wanted else ())
+
+
+def _released(signs: SeriesSigns, policy: Policy, stack: Stack | None) -> _Look:
+    """All associations that brought it were released, and what they brought is a stack without a gap."""
+    if doubt := _release_doubt(signs, policy):
+        return _Look(Signal.RELEASED, False, doubt)
+    ended_s = min(a.ended_s or 0.0 for a in signs.arrivals)
+    grace_s = max(policy.release_grace_s, _PAUSES * _longest_pause_s(signs, policy))
+    if ended_s < grace_s:
+        words = f"the association was released {ended_s:.1f} s ago, and another may follow"
+        return _Look(Signal.RELEASED, False, words, grace_s - ended_s)
+    if stack is None:
+        return _Look(Signal.RELEASED, False, "", 0.0, frozenset({Need.CONTIGUITY}))
+    if not stack.contiguous:
+        return _Look(Signal.RELEASED, False, f"{_senders(signs)} released, but {stack.words}")
+    return _Look(Signal.RELEASED, True, f"{_senders(signs)} released after {stack.words}")
+
+
+def _release_doubt(signs: SeriesSigns, policy: Policy) -> str:
+    """Why the end of associations says nothing of this series; empty when it does."""
+    if not signs.arrivals:
+        return "which association brought it is not known"
+    if not all(policy.source(a.calling_ae_title).release for a in signs.arrivals):
+        return "the end of this source's associations says nothing"
+    if open_ones := [a for a in signs.arrivals if not a.ended_how]:
+        return f"{_associations(len(open_ones))} that brought it {'is' if len(open_ones) == 1 else 'are'} open"
+    last = min(signs.arrivals, key=lambda a: a.ended_s or 0.0)
+    if last.ended_how != "released":
+        return f"the last association that brought it was {last.ended_how}"
+    if any(a.state is AnnouncementState.IN_PROGRESS for a in signs.announced):
+        return "an MPPS of the study is in progress"
+    if signs.expected > signs.instances or signs.missing:
+        return "more were announced"
+    return "the source is being asked how many there are" if signs.counting else ""
+
+
+def _longest_pause_s(signs: SeriesSigns, policy: Policy) -> float:
+    """Between associations, while none was open; pauses over the quiet period were the end of an earlier delivery."""
+    quiet_s = policy.quiet_s(signs.calling_ae_title)
+    longest_s, ended_s = 0.0, None
+    for arrival in sorted(signs.arrivals, key=lambda a: -a.began_s):
+        if ended_s is not None and arrival.began_s < ended_s <= arrival.began_s + quiet_s:
+            longest_s = max(longest_s, ended_s - arrival.began_s)
+        ended_s = min(arrival.ended_s or 0.0, _NEVER_S if ended_s is None else ended_s)
+    return longest_s
+
+
+def _quiet(signs: SeriesSigns, policy: Policy) -> _Look:
+    quiet_s = policy.quiet_s(signs.calling_ae_title)
+    holds = [(quiet_s - signs.idle_s, "")]
+    for arrival in signs.arrivals:
+        if not arrival.ended_how and not arrival.has_moved_on(quiet_s):
+            words = f"an association from {arrival.calling_ae_title} is open"
+            holds.append((policy.held_s(quiet_s) - arrival.idle_s, words))
+    if signs.expected > signs.instances or signs.missing:
+        holds.append((policy.missing_s(quiet_s) - signs.idle_s, _missing_words(signs)))
+    longest_s = max(seconds for seconds, _ in holds)
+    reasons = list(dict.fromkeys(words for _, words in holds if words))
+    if longest_s > 0:
+        words = "; ".join([f"the last instance came {signs.idle_s:.1f} s ago", *reasons])
+        return _Look(Signal.QUIET, False, words, longest_s)
+    return _Look(Signal.QUIET, True, "; ".join([f"nothing came for {signs.idle_s:.1f} s", *reasons]))
+
+
+def _missing_words(signs: SeriesSigns) -> str:
+    if signs.counted is not None and signs.counted.instances > signs.instances:
+        return f"{signs.instances} of {signs.counted.instances} are here, by {signs.counted.source}"
+    most = max(signs.announced, key=lambda a: a.missing)
+    return f"{most.missing} of the {_instances(most.expected)} that the {most.kind.upper()} names are missing"
+
+
+def _senders(signs: SeriesSigns) -> str:
+    titles = sorted({a.calling_ae_title for a in signs.arrivals})
+    several = len(signs.arrivals) > 1
+    what = f"{len(signs.arrivals)} associations" if several else "the association"
+    return f"{what} from {' and '.join(titles)} {'were' if several else 'was'}"
+
+
+def _instances(number: int) -> str:
+    return "1 instance" if number == 1 else f"{number} instances"
+
+
+def _associations(number: int) -> str:
+    return "an association" if number == 1 else f"{number} associations"
+
+
+def _study_announced(signs: StudySigns, policy: Policy) -> _Look:
+    if any(a.state is AnnouncementState.IN_PROGRESS for a in signs.announced):
+        return _Look(Signal.ANNOUNCED, False, "an MPPS of it is in progress")
+    final = [a for a in signs.announced if a.expected]
+    if not final:
+        return _Look(Signal.ANNOUNCED, False, "")
+    if max(a.expected for a in final) < signs.instances:
+        return _Look(Signal.ANNOUNCED, False, f"{_announced_words(final)}, and more came")
+    settling_s = policy.settle_s - signs.idle_s if signs.open_associations else 0.0
+    settled = settling_s <= 0 and not any(a.missing for a in final)
+    return _Look(Signal.ANNOUNCED, settled, _announced_words(final), settling_s if settling_s > 0 else _NEVER_S)
+
+
+def _study_quiet(signs: StudySigns, policy: Policy) -> _Look:
+    quiet_s = policy.study_quiet_s(signs.calling_ae_title)
+    holds = [(quiet_s - signs.idle_s, "")]
+    if signs.open_associations:
+        holds.append((policy.held_s(quiet_s) - signs.idle_s, f"{_associations(signs.open_associations)} open"))
+    if any(a.missing for a in signs.announced):
+        holds.append((policy.missing_s(quiet_s) - signs.idle_s, "some of what was announced is missing"))
+    longest_s = max(seconds for seconds, _ in holds)
+    came = (
+        f"the last instance came {signs.idle_s:.1f} s ago"
+        if longest_s > 0
+        else f"nothing came for {signs.idle_s:.1f} s"
+    )
+    return _Look(Signal.QUIET, longest_s <= 0, "; ".join([came, *(w for _, w in holds if w)]), longest_s)
+
+
+# ----------------------------------------------------------------------------------------- what was looked at
+
+
+def _document(signs: SeriesSigns, looks: Sequence[_Look]) -> dict[str, Any]:
+    last = sorted(signs.arrivals, key=lambda a: a.idle_s)[:_ASSOCIATIONS_TOLD]
+    document: dict[str, Any] = {
+        "idle_s": round(signs.idle_s, 3),
+        "associations": [_arrival_document(arrival) for arrival in last],
+        "said": _said(looks),
+    }
+    if len(signs.arrivals) > len(last):
+        document["associations_in_all"] = len(signs.arrivals)
+    if signs.announced:
+        document["announced"] = [_announced_document(a) for a in signs.announced]
+    if signs.counted is not None:
+        counted = signs.counted
+        document["counted"] = {
+            "instances": counted.instances,
+            "source": counted.source,
+            "age_s": round(counted.age_s, 3),
+        }
+    return document
+
+
+def _study_document(signs: StudySigns, looks: Sequence[_Look]) -> dict[str, Any]:
+    return {
+        "idle_s": round(signs.idle_s, 3),
+        "open_associations": signs.open_associations,
+        "announced": [_announced_document(a) for a in signs.announced],
+        "said": _said(looks),
+    }
+
+
+def _said(looks: Sequence[_Look]) -> dict[str, str]:
+    return {str(look.signal): look.words for look in looks if look.words}
+
+
+def _arrival_document(arrival: ArrivalSigns) -> dict[str, Any]:
+    ended_s = None if arrival.ended_s is None else round(arrival.ended_s, 3)
+    return {
+        "association": arrival.association,
+        "calling_ae_title": arrival.calling_ae_title,
+        "instances": arrival.instances,
+        "idle_s": round(arrival.idle_s, 3),
+        "ended": arrival.ended_how,
+        "ended_s": ended_s,
+    }
+
+
+def _announced_document(announced: AnnouncedSigns) -> dict[str, Any]:
+    return {
+        "kind": str(announced.kind),
+        "state": str(announced.state),
+        "expected": announced.expected,
+        "missing": announced.missing,
+    }

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
-from pathlib import Path
-
-from pydicom.charset import convert_encodings, decode_bytes
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
-from pydicom.valuerep import TEXT_VR_DELIMS
 
 from dicomnode.domain.study import ReceivedInstance, Recorded
-from dicomnode.encoding.part10 import Chunk, Unreadable, data_set_offset, data_set_sha256, first_elements
+from dicomnode.encoding.part10 import Unreadable, data_set_sha256
 from dicomnode.errors import ReceiveError
 from dicomnode.ports import Clock, Event, InstanceStore, Spooled, State, StoredFile
+from dicomnode.stages.instance_header import Header as Header
+from dicomnode.stages.instance_header import header_of_file
+from dicomnode.stages.instance_header import read_header as read_header
 
 log = logging.getLogger(__name__)
 
@@ -29,49 +25,6 @@ GATHER_S = 0.2  # a batch waits so long to grow: one commit and one fsync then s
 LEFTOVERS_EVERY_S = 30.0
 BACKOFF_FIRST_S = 0.25
 BACKOFF_MOST_S = 10.0
-
-_TEXT_MOST = 64  # characters of the longest VR read here, LO (PS3.5 Table 6.2-1)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
-_INTEGER = re.compile(r"[+-]?[0-9]{1,10}")
-
-_CHARACTER_SET = 0x00080005
-_TEXTS = {
-    "study_date": 0x00080020,
-    "accession_number": 0x00080050,
-    "modality": 0x00080060,
-    "manufacturer": 0x00080070,
-    "study_description": 0x00081030,
-    "series_description": 0x0008103E,
-    "patient_id": 0x00100020,
-}
-_UIDS = {
-    "sop_class_uid": 0x00080016,
-    "sop_instance_uid": 0x00080018,
-    "study_instance_uid": 0x0020000D,
-    "series_instance_uid": 0x0020000E,
-}
-_INTEGERS = {"series_number": 0x00200011, "instance_number": 0x00200013}
-_TAGS = (_CHARACTER_SET, *_UIDS.values(), *_TEXTS.values(), *_INTEGERS.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What the index keeps of an instance, as the instance says it; a UID may be anything until it is checked."""
-
-    transfer_syntax_uid: str
-    sop_class_uid: str = ""
-    sop_instance_uid: str = ""
-    study_instance_uid: str = ""
-    series_instance_uid: str = ""
-    modality: str = ""
-    manufacturer: str = ""
-    instance_number: int | None = None
-    series_number: int | None = None
-    series_description: str = ""
-    patient_id: str = ""
-    accession_number: str = ""
-    study_date: str = ""
-    study_description: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,43 +47,9 @@ class AssociationEnd:
 # ------------------------------------------------------------------------------------------------- decisions
 
 
-def read_header(chunks: Sequence[Chunk], transfer_syntax_uid: str) -> Header:
-    """Raises Unreadable. Text that its character set does not explain is kept with replacement characters."""
-    raw = first_elements(chunks, transfer_syntax_uid, _TAGS)
-    encodings = _encodings(raw.get(_CHARACTER_SET, b""))
-    values: dict[str, object] = {name: _ascii(raw.get(tag, b"")) for name, tag in _UIDS.items()}
-    values |= {name: _text(raw.get(tag, b""), encodings) for name, tag in _TEXTS.items()}
-    values |= {name: _integer(raw.get(tag, b"")) for name, tag in _INTEGERS.items()}
-    return Header(transfer_syntax_uid, **values)  # type: ignore[arg-type]
-
-
-def _ascii(value: bytes) -> str:
-    return value.decode("ascii", "replace").rstrip("\0 ")
-
-
-def _integer(value: bytes) -> int | None:
-    text = _ascii(value).strip()
-    number = int(text) if _INTEGER.fullmatch(text) else None
-    return number if number is not None and abs(number) < 1 << 31 else None
-
-
-def _encodings(value: bytes) -> list[str]:
-    """Python's names for the Specific Character Set (PS3.3 C.12.1.1.2); Latin 1 for what nobody knows."""
-    try:
-        return convert_encodings([part.strip() for part in _ascii(value).split("\\")])
-    except (LookupError, ValueError, Warning):
-        return ["iso8859"]
-
-
-def _text(value: bytes, encodings: list[str]) -> str:
-    try:
-        text = decode_bytes(value, encodings, TEXT_VR_DELIMS)
-    except (LookupError, ValueError, Warning):
-        text = value.decode("iso8859")
-    return _CONTROL.sub(" ", text).strip()[:_TEXT_MOST]
-
-
-def received_instance(header: Header, stored: StoredFile, spooled: Spooled) -> ReceivedInstance:
+def received_instance(
+    header: Header, stored: StoredFile, spooled: Spooled, association: str = ""
+) -> ReceivedInstance:
     return ReceivedInstance(
         sop_instance_uid=header.sop_instance_uid,
         sop_class_uid=header.sop_class_uid,
@@ -152,6 +71,11 @@ def received_instance(header: Header, stored: StoredFile, spooled: Spooled) -> R
         accession_number=header.accession_number,
         study_date=header.study_date,
         study_description=header.study_description,
+        association=association,
+        number_of_frames=header.number_of_frames,
+        plane=header.plane,
+        position_mm=header.position_mm,
+        images_announced=header.images_announced,
     )
 
 
@@ -328,13 +252,16 @@ class Indexer:
             self._index(self._next_batch())
 
     def _conclude(self, end: AssociationEnd) -> None:
-        """Tells of an association, or later when an instance of it is still to be tried again."""
+        """Records its end and tells of it, or later when an instance of it is still to be tried again."""
         with self._changed:
             if any(isinstance(item, Arrival) and item.association == end.association for item in self._todo):
                 self._todo.rotate(-1)
-            else:
-                self._stories.extend(association_stories(end, self._tallies.pop(end.association, {})))
-                self._todo.popleft()
+                return
+        if end.association in self._tallies:
+            self._state.association_ended(end.association, end.how)
+        with self._changed:
+            self._stories.extend(association_stories(end, self._tallies.pop(end.association, {})))
+            self._todo.popleft()
 
     def _next_batch(self) -> list[Arrival]:
         with self._changed:
@@ -378,7 +305,7 @@ class Indexer:
             log.error("%s stays in the spool: %s", spooled.path, error)
             self._set_aside.add(spooled.name)
             return None
-        return received_instance(header, stored, spooled)
+        return received_instance(header, stored, spooled, arrival.association)
 
     def _postpone(self, error: Exception) -> None:
         """After a failure smaller bites; a single instance that failed goes behind the others."""
@@ -410,13 +337,3 @@ class Indexer:
             log.info("%d instances were left in the spool; they are indexed now", len(found))
             with self._changed:
                 self._todo.extend(found)
-
-
-def header_of_file(path: Path) -> Header:
-    """Of a file with file meta information; raises Unreadable."""
-    try:
-        transfer_syntax_uid = str(read_file_meta_info(path).get("TransferSyntaxUID", ""))
-    except InvalidDicomError as error:
-        raise Unreadable(str(error)) from error
-    content = path.read_bytes()
-    return read_header([memoryview(content)[data_set_offset(content) :]], transfer_syntax_uid)

@@ -1,8 +1,9 @@
-"""Signs of completeness, and the moment at which a series, or a study, counts as complete."""
+"""The moment at which a series, or a study, counts as complete, and what is left over when a process dies then."""
 
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -10,9 +11,31 @@ from sqlalchemy.orm import Session
 from dicomnode.adapters.db.columns import database_now
 from dicomnode.adapters.db.receive import load_series, locked_series, name_of
 from dicomnode.adapters.db.session import Unit
-from dicomnode.adapters.db.tables import SeriesRow
-from dicomnode.domain.completeness import Place, SeriesSigns, StudySigns, Verdict
-from dicomnode.domain.study import Series, SeriesState
+from dicomnode.adapters.db.signs import (
+    association_ended,
+    associations_lost,
+    places,
+    receiving_series,
+    receiving_studies,
+    record_count,
+)
+from dicomnode.adapters.db.tables import InstanceRow, SeriesRow, StudyRow
+from dicomnode.domain.completeness import Verdict
+from dicomnode.domain.study import Series, SeriesState, StudyState
+
+__all__ = [
+    "association_ended",
+    "associations_lost",
+    "complete_series",
+    "complete_study",
+    "complete_unrouted",
+    "complete_unrouted_studies",
+    "places",
+    "quiet_series",
+    "receiving_series",
+    "receiving_studies",
+    "record_count",
+]
 
 
 def quiet_series(session: Session, quiet_period_s: float, most: int) -> list[str]:
@@ -35,18 +58,39 @@ def complete_series(
         return None
     if row.last_received_at > now - timedelta(seconds=quiet_period_s):
         return None
+    if verdict is not None and _instances_of(unit.session, row) != verdict.instances:
+        return None
     row.state, row.generation, row.completed_at = SeriesState.COMPLETE, row.generation + 1, now
     series = load_series(unit.session, row)
-    again = f", for the {row.generation}th time" if row.generation > 1 else ""
-    count = len(series.instances)
+    words = f"The {name_of(row)} is complete{_again(row.generation)}: {_counted(len(series.instances))}"
     unit.tell(
         "series.complete",
-        f"The {name_of(row)} is complete{again}: {count} instance{'s' if count != 1 else ''}",
+        f"{words}; {verdict.words}" if verdict else words,
         study_instance_uid=series.study_instance_uid,
         series_instance_uid=series_instance_uid,
-        detail={"instances": count, "generation": row.generation},
+        detail=_detail(len(series.instances), row.generation, verdict),
     )
     return series
+
+
+def _instances_of(session: Session, series: SeriesRow) -> int:
+    query = sa.select(sa.func.count()).where(InstanceRow.series_id == series.id, InstanceRow.in_use)
+    return session.scalars(query).one()
+
+
+def _again(generation: int) -> str:
+    return f", for the {generation}th time" if generation > 1 else ""
+
+
+def _counted(instances: int) -> str:
+    return f"{instances} instance{'s' if instances != 1 else ''}"
+
+
+def _detail(instances: int, generation: int, verdict: Verdict | None) -> dict[str, Any]:
+    detail: dict[str, Any] = {"instances": instances, "generation": generation}
+    if verdict is not None:
+        detail |= {"signal": str(verdict.signal), "signs": dict(verdict.signs)}
+    return detail
 
 
 def complete_unrouted(session: Session) -> list[Series]:
@@ -54,33 +98,36 @@ def complete_unrouted(session: Session) -> list[Series]:
     return [load_series(session, row) for row in session.scalars(query).all()]
 
 
-def association_ended(unit: Unit, association: str, how: str) -> None:
-    raise NotImplementedError
-
-
-def associations_lost(unit: Unit, receiver: str, but: str) -> None:
-    raise NotImplementedError
-
-
-def receiving_series(session: Session, most: int) -> list[SeriesSigns]:
-    raise NotImplementedError
-
-
-def places(session: Session, series_instance_uid: str) -> list[Place]:
-    raise NotImplementedError
-
-
-def record_count(unit: Unit, series_instance_uid: str, instances: int, source: str) -> None:
-    raise NotImplementedError
-
-
-def receiving_studies(session: Session, most: int) -> list[StudySigns]:
-    raise NotImplementedError
-
-
 def complete_study(unit: Unit, study_instance_uid: str, verdict: Verdict) -> int | None:
-    raise NotImplementedError
+    """Who records images locks the study too: an image is either counted here or finds the study complete."""
+    query = sa.select(StudyRow).where(StudyRow.study_instance_uid == study_instance_uid).with_for_update()
+    row = unit.session.scalars(query).one_or_none()
+    if row is None or row.state is not StudyState.RECEIVING:
+        return None
+    series = dict(_instances_by_state(unit.session, row))
+    received = {state: n for state, n in series.items() if state is not SeriesState.OWN_RESULT}
+    if received.keys() & {SeriesState.RECEIVING, SeriesState.COMPLETE} or sum(received.values()) != verdict.instances:
+        return None
+    row.state, row.generation, row.completed_at = StudyState.COMPLETE, row.generation + 1, unit.now()
+    unit.tell(
+        "study.complete",
+        f"The study is complete{_again(row.generation)}: {_counted(verdict.instances)}; {verdict.words}",
+        study_instance_uid=study_instance_uid,
+        detail=_detail(verdict.instances, row.generation, verdict),
+    )
+    return row.generation
+
+
+def _instances_by_state(session: Session, study: StudyRow) -> list[tuple[SeriesState, int]]:
+    query = (
+        sa.select(SeriesRow.state, sa.func.count(InstanceRow.id))
+        .join(InstanceRow, sa.and_(InstanceRow.series_id == SeriesRow.id, InstanceRow.in_use), isouter=True)
+        .where(SeriesRow.study_id == study.id)
+        .group_by(SeriesRow.state)
+    )
+    return [(state, number) for state, number in session.execute(query)]
 
 
 def complete_unrouted_studies(session: Session) -> list[tuple[str, int]]:
-    raise NotImplementedError
+    query = sa.select(StudyRow.study_instance_uid, StudyRow.generation).where(StudyRow.state == StudyState.COMPLETE)
+    return [(uid, generation) for uid, generation in session.execute(query.order_by(StudyRow.completed_at))]

@@ -1,8 +1,8 @@
-"""Indexing what arrived, and finding the series in which nothing arrives any more."""
+"""Indexing what arrived."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from dicomnode.adapters.db.columns import storable
 from dicomnode.adapters.db.session import Unit
-from dicomnode.adapters.db.tables import InstanceRow, ResultRow, SeriesRow, StudyRow
-from dicomnode.domain.study import ReceivedInstance, Recorded, Series, SeriesState, StoredInstance
+from dicomnode.adapters.db.tables import ArrivalRow, InstanceRow, ResultRow, SeriesRow, StudyRow
+from dicomnode.domain.study import ReceivedInstance, Recorded, Series, SeriesState, StoredInstance, StudyState
 
 # What this node writes into Manufacturer (0008,0070), and the modalities of its results.
 _OWN_MANUFACTURER = "dicomnode"
@@ -38,7 +38,49 @@ def record_instances(unit: Unit, instances: Sequence[ReceivedInstance]) -> list[
     studies = _studies(unit, instances, now)
     known = _Known(_series(unit, instances, studies, now))
     _recall(unit.session, instances, known)
-    return [_record(unit, instance, known, now) for instance in instances]
+    recorded = [_record(unit, instance, known, now) for instance in instances]
+    _record_arrivals(unit.session, instances, recorded, known, now)
+    new = {i.series_instance_uid for i, what in zip(instances, recorded, strict=True) if what is Recorded.NEW}
+    _reopen_studies(unit.session, {known.series[uid].study_id for uid in new})
+    return recorded
+
+
+def _record_arrivals(
+    session: Session,
+    instances: Sequence[ReceivedInstance],
+    recorded: Sequence[Recorded],
+    known: _Known,
+    now: datetime,
+) -> None:
+    """What each association brought of each series; a repeat shows that its sender is still at it."""
+    brought: dict[tuple[str, str], list[ReceivedInstance]] = {}
+    for instance, what in zip(instances, recorded, strict=True):
+        if instance.association and what is not Recorded.OWN_RESULT:
+            brought.setdefault((instance.series_instance_uid, instance.association), []).append(instance)
+    if not brought:
+        return
+    values = [
+        {
+            "series_id": known.series[series].id,
+            "association": association,
+            "calling_ae_title": storable(of[0].calling_ae_title, 16),
+            "instances": len(of),
+            "first_at": now,
+            "last_at": now,
+            "ended_how": "",
+        }
+        for (series, association), of in sorted(brought.items())
+    ]
+    insert = _insert(session)(ArrivalRow).values(values)
+    grown = {"instances": ArrivalRow.instances + insert.excluded.instances, "last_at": insert.excluded.last_at}
+    session.execute(insert.on_conflict_do_update(index_elements=["series_id", "association"], set_=grown))
+
+
+def _reopen_studies(session: Session, study_ids: set[int]) -> None:
+    """A new image opens its study; images that only repeat, and own results, do not."""
+    if study_ids:
+        open_again = sa.update(StudyRow).where(StudyRow.id.in_(study_ids), StudyRow.state != StudyState.RECEIVING)
+        session.execute(open_again.values(state=StudyState.RECEIVING))
 
 
 def verdict(instance: ReceivedInstance, digests: set[str], own: bool) -> Recorded:
@@ -92,7 +134,7 @@ def _tell(unit: Unit, kind: str, message: str, instance: ReceivedInstance, **mor
 
 
 def _studies(unit: Unit, instances: Sequence[ReceivedInstance], now: datetime) -> dict[str, int]:
-    """Study Instance UID → id, the missing ones made."""
+    """Study Instance UID → id, the missing ones made; locked, or complete_study might not see these images."""
     first = _first_of_each((i.study_instance_uid, i) for i in instances)
     made = _insert_missing(
         unit.session, StudyRow, "study_instance_uid", [_study_values(i, now) for i in first.values()]
@@ -101,7 +143,8 @@ def _studies(unit: Unit, instances: Sequence[ReceivedInstance], now: datetime) -
         words = f"First image of the study, from {instance.calling_ae_title} to {instance.called_ae_title}"
         _tell(unit, "study.received", words, instance, detail={"calling_ae_title": instance.calling_ae_title})
     query = sa.select(StudyRow.study_instance_uid, StudyRow.id).where(StudyRow.study_instance_uid.in_(first))
-    return dict(unit.session.execute(query).all())
+    locked = query.order_by(StudyRow.study_instance_uid).with_for_update(key_share=True)
+    return dict(unit.session.execute(locked).all())
 
 
 def _series(
@@ -157,9 +200,13 @@ def _insert_missing(
     session: Session, table: type[StudyRow] | type[SeriesRow], key: str, values: list[dict[str, Any]]
 ) -> set[str]:
     """Inserts those whose key is not there yet; the keys that were inserted."""
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(table).values(values).on_conflict_do_nothing(index_elements=[key])
+    statement = _insert(session)(table).values(values).on_conflict_do_nothing(index_elements=[key])
     return set(session.scalars(statement.returning(getattr(table, key))))
+
+
+def _insert(session: Session) -> Callable[[Any], Any]:
+    """The dialect's own INSERT, which knows what to do on a conflict."""
+    return sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
 
 
 def _study_values(instance: ReceivedInstance, now: datetime) -> dict[str, Any]:
@@ -170,6 +217,9 @@ def _study_values(instance: ReceivedInstance, now: datetime) -> dict[str, Any]:
         "study_date": storable(instance.study_date, 32),
         "description": storable(instance.study_description, 256),
         "received_at": now,
+        # until an image comes that is not this node's own result
+        "state": StudyState.ROUTED,
+        "generation": 0,
     }
 
 
@@ -202,6 +252,10 @@ def _row(instance: ReceivedInstance, series_id: int, *, in_use: bool, now: datet
         sha256=instance.sha256,
         in_use=in_use,
         received_at=now,
+        number_of_frames=instance.number_of_frames,
+        plane=instance.plane,
+        position_mm=instance.position_mm,
+        images_announced=instance.images_announced,
     )
 
 

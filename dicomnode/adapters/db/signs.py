@@ -1,0 +1,298 @@
+"""Signs of completeness: what associations brought and how they ended, what was announced and counted.
+
+Everything is asked for many series at once: a sweep is a handful of queries, however much is being received.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from dicomnode.adapters.db.columns import database_now, storable
+from dicomnode.adapters.db.session import Unit
+from dicomnode.adapters.db.tables import (
+    AnnouncedSeriesRow,
+    AnnouncementRow,
+    ArrivalRow,
+    InstanceRow,
+    SeriesRow,
+    StudyRow,
+)
+from dicomnode.domain.announcement import AnnouncementKind, AnnouncementState
+from dicomnode.domain.completeness import AnnouncedSigns, ArrivalSigns, CountSigns, Place, SeriesSigns, StudySigns
+from dicomnode.domain.study import SeriesState, StudyState
+
+_UNDECIDED = (SeriesState.RECEIVING, SeriesState.COMPLETE)
+
+
+def association_ended(unit: Unit, association: str, how: str) -> None:
+    _end(unit, how, ArrivalRow.association == association)
+
+
+def associations_lost(unit: Unit, receiver: str, but: str) -> None:
+    _end(
+        unit,
+        "lost",
+        ArrivalRow.association.startswith(f"{receiver}/", autoescape=True),
+        sa.not_(ArrivalRow.association.startswith(f"{but}/", autoescape=True)),
+    )
+
+
+def _end(unit: Unit, how: str, *which: sa.ColumnElement[bool]) -> None:
+    open_ones = sa.update(ArrivalRow).where(ArrivalRow.ended_at.is_(None), *which)
+    unit.session.execute(open_ones.values(ended_at=unit.now(), ended_how=how))
+
+
+def places(session: Session, series_instance_uid: str) -> list[Place]:
+    query = (
+        sa.select(
+            InstanceRow.instance_number,
+            InstanceRow.plane,
+            InstanceRow.position_mm,
+            InstanceRow.number_of_frames,
+            InstanceRow.images_announced,
+        )
+        .join(SeriesRow, InstanceRow.series_id == SeriesRow.id)
+        .where(SeriesRow.series_instance_uid == series_instance_uid, InstanceRow.in_use)
+    )
+    return [Place(*values) for values in session.execute(query)]
+
+
+def record_count(unit: Unit, series_instance_uid: str, instances: int, source: str) -> None:
+    of_it = sa.update(SeriesRow).where(SeriesRow.series_instance_uid == series_instance_uid)
+    values = {"counted_instances": instances, "counted_from": storable(source, 256), "counted_at": unit.now()}
+    unit.session.execute(of_it.values(**values))
+
+
+# ------------------------------------------------------------------------------------------------ of series
+
+
+def receiving_series(session: Session, most: int) -> list[SeriesSigns]:
+    query = (
+        sa.select(SeriesRow, StudyRow.study_instance_uid, database_now())
+        .join(StudyRow, SeriesRow.study_id == StudyRow.id)
+        .where(SeriesRow.state == SeriesState.RECEIVING)
+        .order_by(SeriesRow.last_received_at, SeriesRow.id)
+        .limit(most)
+    )
+    rows = session.execute(query).all()
+    if not rows:
+        return []
+    now = max(now for _, _, now in rows)
+    ids = [row.id for row, _, _ in rows]
+    counts, arrivals = _instance_counts(session, ids), _arrivals(session, ids, now)
+    announced = _announced_of_series(session, {row.series_instance_uid: study for row, study, _ in rows}, counts)
+    return [
+        SeriesSigns(
+            study_instance_uid=study,
+            series_instance_uid=row.series_instance_uid,
+            modality=row.modality,
+            calling_ae_title=row.calling_ae_title,
+            instances=counts.get(row.series_instance_uid, 0),
+            idle_s=_age_s(row.last_received_at, now),
+            arrivals=arrivals.get(row.id, ()),
+            announced=tuple(announced.get(row.series_instance_uid, ())),
+            counted=_count_signs(row, now),
+        )
+        for row, study, _ in rows
+    ]
+
+
+def _age_s(at: datetime, now: datetime) -> float:
+    """Never negative: PostgreSQL's clock may be put back."""
+    return max(0.0, (now - at).total_seconds())
+
+
+def _count_signs(row: SeriesRow, now: datetime) -> CountSigns | None:
+    if row.counted_instances is None or row.counted_at is None:
+        return None
+    return CountSigns(row.counted_instances, row.counted_from, _age_s(row.counted_at, now))
+
+
+def _instance_counts(session: Session, series_ids: Sequence[int]) -> dict[str, int]:
+    """By Series Instance UID, of the instances in use."""
+    query = (
+        sa.select(SeriesRow.series_instance_uid, sa.func.count())
+        .join(InstanceRow, InstanceRow.series_id == SeriesRow.id)
+        .where(SeriesRow.id.in_(series_ids), InstanceRow.in_use)
+        .group_by(SeriesRow.series_instance_uid)
+    )
+    return dict(session.execute(query).all())
+
+
+def _arrivals(session: Session, series_ids: Sequence[int], now: datetime) -> dict[int, tuple[ArrivalSigns, ...]]:
+    """By series, in the order in which the associations began to bring it."""
+    query = sa.select(ArrivalRow).where(ArrivalRow.series_id.in_(series_ids)).order_by(ArrivalRow.first_at)
+    rows = session.scalars(query).all()
+    last_at = _last_of_any(session, {row.association for row in rows if row.ended_at is None})
+    found: dict[int, list[ArrivalSigns]] = defaultdict(list)
+    for row in rows:
+        any_at = last_at.get(row.association)
+        found[row.series_id].append(
+            ArrivalSigns(
+                association=row.association,
+                calling_ae_title=row.calling_ae_title,
+                instances=row.instances,
+                idle_s=_age_s(row.last_at, now),
+                ended_how=row.ended_how,
+                ended_s=None if row.ended_at is None else _age_s(row.ended_at, now),
+                began_s=_age_s(row.first_at, now),
+                any_idle_s=None if any_at is None else _age_s(any_at, now),
+            )
+        )
+    return {series: tuple(arrivals) for series, arrivals in found.items()}
+
+
+def _last_of_any(session: Session, associations: Collection[str]) -> dict[str, datetime]:
+    """When each association brought its last instance of any series."""
+    if not associations:
+        return {}
+    query = sa.select(ArrivalRow.association, sa.func.max(ArrivalRow.last_at, type_=ArrivalRow.last_at.type))
+    of_them = query.where(ArrivalRow.association.in_(associations)).group_by(ArrivalRow.association)
+    return dict(session.execute(of_them).all())
+
+
+def _announced_of_series(
+    session: Session, studies: Mapping[str, str], counts: Mapping[str, int]
+) -> dict[str, list[AnnouncedSigns]]:
+    """By Series Instance UID; `studies` is the study of each. What is in progress counts for its whole study."""
+    of_them = AnnouncedSeriesRow.series_instance_uid.in_(studies)
+    in_progress = sa.and_(
+        AnnouncedSeriesRow.study_instance_uid.in_(set(studies.values())),
+        AnnouncementRow.state == str(AnnouncementState.IN_PROGRESS),
+    )
+    rows = _announced(session, sa.or_(of_them, in_progress))
+    here = _here(session, [uids for _, _, series, uids in rows if 0 < len(uids) <= counts.get(series, 0)])
+    found: dict[str, list[AnnouncedSigns]] = defaultdict(list)
+    for (kind, state), study, named, uids in rows:
+        if named in studies:
+            missing = len(uids) - counts.get(named, 0)
+            missing = missing if missing > 0 else sum(uid not in here for uid in uids)
+            found[named].append(AnnouncedSigns(kind, state, len(uids), missing))
+        elif state is AnnouncementState.IN_PROGRESS:
+            for series in (uid for uid, of in studies.items() if of == study):
+                found[series].append(AnnouncedSigns(kind, state, 0, 0))
+    return found
+
+
+_Named = tuple[tuple[AnnouncementKind, AnnouncementState], str, str, list[str]]
+
+
+def _announced(session: Session, which: sa.ColumnElement[bool]) -> list[_Named]:
+    """(kind, state), Study Instance UID, Series Instance UID ("": no series yet), SOP Instance UIDs."""
+    query = (
+        sa.select(
+            AnnouncementRow.kind,
+            AnnouncementRow.state,
+            AnnouncedSeriesRow.study_instance_uid,
+            AnnouncedSeriesRow.series_instance_uid,
+            AnnouncedSeriesRow.sop_instance_uids,
+        )
+        .join(AnnouncementRow, AnnouncedSeriesRow.announcement_id == AnnouncementRow.id)
+        .where(which)
+        .order_by(AnnouncedSeriesRow.id)
+    )
+    return [
+        ((AnnouncementKind(kind), AnnouncementState(state)), study, series, uids)
+        for kind, state, study, series, uids in session.execute(query)
+    ]
+
+
+_PARAMETERS_MOST = 10_000  # of one statement; SQLite takes 32,766
+
+
+def _here(session: Session, named: Iterable[Sequence[str]]) -> set[str]:
+    """Of these SOP Instance UIDs, those that are here."""
+    wanted = sorted({uid for uids in named for uid in uids})
+    found: set[str] = set()
+    for start in range(0, len(wanted), _PARAMETERS_MOST):
+        some = InstanceRow.sop_instance_uid.in_(wanted[start : start + _PARAMETERS_MOST])
+        found.update(session.scalars(sa.select(InstanceRow.sop_instance_uid).where(some, InstanceRow.in_use)))
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ of studies
+
+
+def receiving_studies(session: Session, most: int) -> list[StudySigns]:
+    undecided = sa.exists().where(SeriesRow.study_id == StudyRow.id, SeriesRow.state.in_(_UNDECIDED))
+    query = (
+        sa.select(StudyRow.id, StudyRow.study_instance_uid, database_now())
+        .where(StudyRow.state == StudyState.RECEIVING, ~undecided)
+        .order_by(StudyRow.received_at, StudyRow.id)
+        .limit(most)
+    )
+    rows = session.execute(query).all()
+    if not rows:
+        return []
+    now = max(now for _, _, now in rows)
+    ids = [study_id for study_id, _, _ in rows]
+    last, counts = _last_series(session, ids), _study_instances(session, ids)
+    open_ones = _open_associations(session, ids)
+    announced = _announced_of_studies(session, {uid: counts.get(study_id, 0) for study_id, uid, _ in rows})
+    return [
+        StudySigns(
+            study_instance_uid=uid,
+            calling_ae_title=last[study_id].calling_ae_title,
+            idle_s=_age_s(last[study_id].last_received_at, now),
+            open_associations=open_ones.get(study_id, 0),
+            announced=announced.get(uid, ()),
+            instances=counts.get(study_id, 0),
+        )
+        for study_id, uid, _ in rows
+        if study_id in last
+    ]
+
+
+def _last_series(session: Session, study_ids: Sequence[int]) -> dict[int, Any]:
+    """By study, the calling AE title and time of what came last."""
+    query = sa.select(SeriesRow.study_id, SeriesRow.calling_ae_title, SeriesRow.last_received_at)
+    received = query.where(SeriesRow.study_id.in_(study_ids), SeriesRow.state != SeriesState.OWN_RESULT)
+    return {row.study_id: row for row in session.execute(received.order_by(SeriesRow.last_received_at))}
+
+
+def _study_instances(session: Session, study_ids: Sequence[int]) -> dict[int, int]:
+    query = (
+        sa.select(SeriesRow.study_id, sa.func.count())
+        .join(InstanceRow, InstanceRow.series_id == SeriesRow.id)
+        .where(SeriesRow.study_id.in_(study_ids), SeriesRow.state != SeriesState.OWN_RESULT, InstanceRow.in_use)
+        .group_by(SeriesRow.study_id)
+    )
+    return dict(session.execute(query).all())
+
+
+def _open_associations(session: Session, study_ids: Sequence[int]) -> dict[int, int]:
+    query = (
+        sa.select(SeriesRow.study_id, sa.func.count(ArrivalRow.association.distinct()))
+        .join(SeriesRow, ArrivalRow.series_id == SeriesRow.id)
+        .where(SeriesRow.study_id.in_(study_ids), ArrivalRow.ended_at.is_(None))
+        .group_by(SeriesRow.study_id)
+    )
+    return dict(session.execute(query).all())
+
+
+def _announced_of_studies(session: Session, counts: Mapping[str, int]) -> dict[str, tuple[AnnouncedSigns, ...]]:
+    """By Study Instance UID, each announcement summed up; `counts` is how many instances are here of each study."""
+    named: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    said: dict[int, tuple[AnnouncementKind, AnnouncementState]] = {}
+    query = (
+        sa.select(AnnouncementRow.id, AnnouncementRow.kind, AnnouncementRow.state, AnnouncedSeriesRow)
+        .join(AnnouncementRow, AnnouncedSeriesRow.announcement_id == AnnouncementRow.id)
+        .where(AnnouncedSeriesRow.study_instance_uid.in_(counts))
+    )
+    for number, kind, state, series in session.execute(query):
+        said[number] = (AnnouncementKind(kind), AnnouncementState(state))
+        named[series.study_instance_uid][number].extend(series.sop_instance_uids)
+    here = _here(session, (uids for of_study in named.values() for uids in of_study.values()))
+    return {
+        study: tuple(
+            AnnouncedSigns(*said[number], len(uids), sum(uid not in here for uid in uids))
+            for number, uids in sorted(of_study.items())
+        )
+        for study, of_study in named.items()
+    }

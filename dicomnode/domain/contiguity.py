@@ -1,0 +1,98 @@
+"""Whether the instances of a series, as they are now, are a stack without a gap.
+
+A gap says that something is missing; no gap does not say that nothing is, since half a stack has none either.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from statistics import median
+
+from dicomnode.domain.completeness import Place, Stack
+
+# Modalities whose single-frame images lie in planes (PS3.3 C.7.6.2); fewer than so many of them are no stack yet
+_IN_PLANES = frozenset({"CT", "MR", "PT", "NM"})
+STACK_LEAST = 3
+# Positions nearer to each other than this are one place, seen at several times or echoes
+_SAME_PLACE_MM = 0.01
+# How far a step may be from the usual one: a tenth of it, or what rounding of positions makes of thin slices
+_STEP_TOLERANCE, _ROUNDING_MM, _ROUNDING_MOST_OF_STEP = 0.1, 0.1, 0.2
+
+
+def look_at_stack(places: Sequence[Place], modality: str) -> Stack:
+    """Of the instances in use; the words say what is missing, or how many images there are."""
+    images = sum(place.number_of_frames for place in places)
+    announced = max((place.images_announced or 0 for place in places), default=0)
+    doubts = (
+        _too_few(places, modality),
+        _number_gap(places),
+        _plane_gap(places, modality),
+        _short(images, announced),
+    )
+    doubt = next((words for words in doubts if words), "")
+    if doubt:
+        return Stack(contiguous=False, words=doubt)
+    several = f"{images} of {announced}" if announced == images else str(images)
+    return Stack(contiguous=True, words=f"{several} contiguous image{'' if images == 1 else 's'}")
+
+
+def _too_few(places: Sequence[Place], modality: str) -> str:
+    """Of a stack's first images nothing can be told; one multi-frame image is a stack by itself."""
+    single = sum(place.number_of_frames == 1 for place in places)
+    if not places:
+        return "no images are here"
+    if modality in _IN_PLANES and single == len(places) and single < STACK_LEAST:
+        return f"{single} image{'' if single == 1 else 's'} of {modality} may be the first of a stack"
+    return ""
+
+
+def _number_gap(places: Sequence[Place]) -> str:
+    """Instance numbers (0020,0013) count from 0 or 1, as scanners number a series; equal ones may lie in planes."""
+    numbers = {place.instance_number for place in places}
+    known = sorted(number for number in numbers if number is not None)
+    if len(known) < len(numbers):
+        alone = len(places) == 1 and places[0].number_of_frames > 1
+        return "" if alone else "images have no instance number"
+    if known[0] > 1:
+        return f"the instance numbers begin at {known[0]}: earlier ones may be missing"
+    gap = next((a for a, b in itertools.pairwise(known) if b > a + 1), None)
+    return "" if gap is None else f"instance number {gap + 1} is missing"
+
+
+def _plane_gap(places: Sequence[Place], modality: str) -> str:
+    planes: dict[str, list[float]] = defaultdict(list)
+    for place in places:
+        if place.plane and place.position_mm is not None:
+            planes[place.plane].append(place.position_mm)
+    in_planes = sum(map(len, planes.values()))
+    if not in_planes:
+        single = any(place.number_of_frames == 1 for place in places)
+        return "the images have no positions" if modality in _IN_PLANES and single else ""
+    return next((words for positions in planes.values() if (words := _position_gap(positions))), "")
+
+
+def _position_gap(positions_mm: Sequence[float]) -> str:
+    """Of the images parallel to one plane, along its normal."""
+    ordered = sorted(positions_mm)
+    starts = [k for k, here in enumerate(ordered) if k == 0 or here - ordered[k - 1] > _SAME_PLACE_MM]
+    repeats = Counter(end - start for start, end in zip(starts, [*starts[1:], len(ordered)], strict=True))
+    if len(repeats) > 1:
+        return f"some places were seen {min(repeats)} times and some {max(repeats)} times"
+    distinct = [ordered[k] for k in starts]
+    steps = [b - a for a, b in itertools.pairwise(distinct)]
+    if not steps:
+        return ""
+    usual = median(steps)
+    tolerance = max(_STEP_TOLERANCE * usual, min(_ROUNDING_MM, _ROUNDING_MOST_OF_STEP * usual))
+    worst = max(steps, key=lambda step: abs(step - usual))
+    if math.isclose(worst, usual, abs_tol=tolerance):
+        return ""
+    return f"the images are {usual:.2f} mm apart, but two are {worst:.2f} mm apart"
+
+
+def _short(images: int, announced: int) -> str:
+    """By NumberOfSlices (0054,0081) or ImagesInAcquisition (0020,1002)."""
+    return f"{images} of the {announced} images that the headers announce are here" if announced > images else ""
