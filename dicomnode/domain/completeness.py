@@ -217,7 +217,7 @@ def study_verdict(signs: StudySigns, policy: Policy) -> Verdict | Wait:
 def _wait(looks: Sequence[_Look]) -> Wait:
     return Wait(
         words="; ".join(look.words for look in looks if look.words),
-        again_s=max(0.0, min(look.again_s for look in looks)),
+        again_s=min(look.again_s for look in looks if look.again_s > 0),
         needs=frozenset().union(*(look.needs for look in looks)),
     )
 

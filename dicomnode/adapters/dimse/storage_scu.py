@@ -75,7 +75,7 @@ class StorageScu:
         header = read_header(file)
         contexts = [build_context(header.sop_class_uid, syntax) for syntax in proposed(header.transfer_syntax_uid)]
         timeout_s = self._timeouts.for_object(header.size_bytes)
-        with self._associated(_address(destination), contexts, timeout_s) as call:
+        with self.associated(_address(destination), contexts, timeout_s) as call:
             syntax = chosen(header.transfer_syntax_uid, call.accepted)
             if syntax is None:
                 raise DestinationRefused(f"{call.peer} {context_words(call.association.rejected_contexts)}")
@@ -85,7 +85,7 @@ class StorageScu:
 
     def echo(self, destination: Destination) -> str:
         contexts = [build_context(Verification)]
-        with self._associated(_address(destination), contexts, self._timeouts.response_s) as call:
+        with self.associated(_address(destination), contexts, self._timeouts.response_s) as call:
             started = time.monotonic()
             code = call.echo()
             took_ms = (time.monotonic() - started) * 1000
@@ -94,7 +94,7 @@ class StorageScu:
         return f"{call.peer} answered C-ECHO in {took_ms:.0f} ms"
 
     @contextmanager
-    def _associated(
+    def associated(
         self, address: DimseAddress, contexts: Sequence[PresentationContext], response_timeout_s: float
     ) -> Iterator[Call]:
         """An association that is established, and released or aborted afterwards."""
@@ -188,7 +188,7 @@ class Call:
         try:
             answer = self.association.send_c_store(file)
         except RuntimeError as error:  # the peer ended the association before the request
-            raise DestinationUnavailable(f"{self.peer} {self._end(started)}") from error
+            raise DestinationUnavailable(f"{self.peer} {self.end_words(started)}") from error
         return self._status(answer.get("Status"), started)
 
     def echo(self) -> int:
@@ -196,15 +196,16 @@ class Call:
         try:
             answer = self.association.send_c_echo()
         except RuntimeError as error:
-            raise DestinationUnavailable(f"{self.peer} {self._end(started)}") from error
+            raise DestinationUnavailable(f"{self.peer} {self.end_words(started)}") from error
         return self._status(answer.get("Status"), started)
 
     def _status(self, status: object, started: float) -> int:
         if not isinstance(status, int):
-            raise DestinationUnavailable(f"{self.peer} {self._end(started)}")
+            raise DestinationUnavailable(f"{self.peer} {self.end_words(started)}")
         return status
 
-    def _end(self, started: float) -> str:
+    def end_words(self, started: float) -> str:
+        """How the association ended instead of the response to a request of that monotonic time."""
         if self.watch.abort is not None:
             return abort_words(self.watch.abort.source, self.watch.abort.reason_diagnostic)
         if time.monotonic() - started >= self.timeout_s:

@@ -1,0 +1,100 @@
+"""Asks a peer by C-FIND how many instances it has of a series (PS3.4 C.4.1, Study Root)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from pydicom.dataset import Dataset
+from pynetdicom.presentation import build_context
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
+
+from dicomnode.adapters.dimse.storage_scu import Call, StorageScu, Timeouts
+from dicomnode.domain.destination import Address, DimseAddress
+from dicomnode.errors import DestinationRefused, DestinationUnavailable
+
+# Studies wait for the answer: better none than a late one
+QUICK = Timeouts(connect_s=3.0, association_s=3.0, response_s=4.0, stall_s=3.0)
+
+_SUCCESS = 0x0000
+_PENDING = (0xFF00, 0xFF01)  # PS3.4 C.4.1.1.4
+_FAILURES = {
+    0xA700: (0xFFFF, "out of resources; see the peer's log"),
+    0xA900: (0xFFFF, "the query does not match its SOP class; see the peer's log"),
+    0xC000: (0xF000, "unable to process; see the peer's log"),
+    0xFE00: (0xFFFF, "cancelled"),
+    0x0122: (0xFFFF, "SOP class not supported; enable Study Root C-FIND at the peer"),
+    0x0124: (0xFFFF, "not authorised; allow this node's AE title to query at the peer"),
+}
+
+
+class QueryScu:
+    """Counts by NumberOfSeriesRelatedInstances, or image by image where the peer does not give that attribute."""
+
+    def __init__(self, calling_ae_title: str, timeouts: Timeouts = QUICK) -> None:
+        self._peers = StorageScu(calling_ae_title, timeouts)
+        self._timeouts = timeouts
+
+    def count(self, address: Address, study_instance_uid: str, series_instance_uid: str) -> int | None:
+        """None when the peer does not know the series. Raises DestinationUnavailable, DestinationRefused."""
+        assert isinstance(address, DimseAddress)
+        contexts = [build_context(StudyRootQueryRetrieveInformationModelFind)]
+        with self._peers.associated(address, contexts, self._timeouts.response_s) as call:
+            found = list(_find(call, series_query(study_instance_uid, series_instance_uid)))
+            same = [one for one in found if str(one.get("SeriesInstanceUID", "")) == series_instance_uid]
+            if not same:
+                return None
+            number = _number(same[0])
+            if number is not None:
+                return number
+            return len({str(one.get("SOPInstanceUID", "")) for one in _find(call, image_query(same[0]))})
+
+
+def series_query(study_instance_uid: str, series_instance_uid: str) -> Dataset:
+    query = Dataset()
+    query.QueryRetrieveLevel = "SERIES"
+    query.StudyInstanceUID = study_instance_uid
+    query.SeriesInstanceUID = series_instance_uid
+    query.NumberOfSeriesRelatedInstances = None
+    return query
+
+
+def image_query(series: Dataset) -> Dataset:
+    query = Dataset()
+    query.QueryRetrieveLevel = "IMAGE"
+    query.StudyInstanceUID = series.StudyInstanceUID
+    query.SeriesInstanceUID = series.SeriesInstanceUID
+    query.SOPInstanceUID = ""
+    return query
+
+
+def _number(answer: Dataset) -> int | None:
+    """NumberOfSeriesRelatedInstances (0020,1209), an IS that may be empty."""
+    element = answer.get("NumberOfSeriesRelatedInstances")
+    try:
+        return int(element) if element not in (None, "") else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _find(call: Call, query: Dataset) -> Iterator[Dataset]:
+    """The identifiers that match; raises unless the peer answers with success in the end."""
+    started = time.monotonic()
+    try:
+        answers = call.association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind)
+        for status, identifier in answers:
+            code = status.get("Status")
+            if code in _PENDING and identifier is not None:
+                yield identifier
+            elif code not in _PENDING and code != _SUCCESS:
+                _raise_failed(call, code, started)
+    except RuntimeError as error:  # the peer ended the association before the request
+        raise DestinationUnavailable(f"{call.peer} {call.end_words(started)}") from error
+
+
+def _raise_failed(call: Call, code: object, started: float) -> None:
+    if not isinstance(code, int):
+        raise DestinationUnavailable(f"{call.peer} {call.end_words(started)}")
+    masked = ((words, code & mask == status & mask) for status, (mask, words) in _FAILURES.items())
+    words = next((words for words, same in masked if same), "see the peer's log")
+    raise DestinationRefused(f"{call.peer} answered C-FIND with status 0x{code:04X}: {words}")
