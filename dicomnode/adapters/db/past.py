@@ -7,7 +7,7 @@ handful of its attributes. Rows are plain columns, so that nothing gathers in th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -24,22 +24,30 @@ from dicomnode.ports import PastSeries, PastStudy
 _PLAIN = re.compile(r"[A-Za-z0-9(), _.+-]+")
 
 
-def past(
-    session: Session, keywords: Sequence[str], facts: Sequence[str], since: datetime | None, page: int
-) -> Iterator[PastStudy]:
-    after: tuple[datetime, int] | None = None
-    while studies := _studies(session, since, after, page):
-        series = _series(session, [row.id for row in studies], keywords, facts)
-        for row in studies:
-            found = tuple(series.get(row.id, ()))
-            yield PastStudy(row.study_instance_uid, row.accession_number, row.received_at, found)
-        after = (studies[-1].received_at, studies[-1].id)
+Place = tuple[datetime, int]  # of a study in the order of receiving, then id
+
+
+def past_page(
+    session: Session,
+    keywords: Sequence[str],
+    facts: Sequence[str],
+    since: datetime | None,
+    after: Place | None,
+    page: int,
+) -> tuple[list[PastStudy], Place | None]:
+    """So many studies after that place, and the place of the last one; None when nothing comes after it."""
+    studies = _studies(session, since, after, page)
+    series = _series(session, [row.id for row in studies], keywords, facts) if studies else {}
+    found = [
+        PastStudy(row.study_instance_uid, row.accession_number, row.received_at, tuple(series.get(row.id, ())))
+        for row in studies
+    ]
+    return found, (studies[-1].received_at, studies[-1].id) if len(studies) == page else None
 
 
 def _studies(
-    session: Session, since: datetime | None, after: tuple[datetime, int] | None, page: int
-) -> Sequence[sa.Row[Any]]:
-    """The next page in the order of receiving, then id."""
+    session: Session, since: datetime | None, after: Place | None, page: int
+) -> Sequence[sa.Row[int, str, str, datetime]]:
     place = sa.tuple_(StudyRow.received_at, StudyRow.id)
     query = sa.select(
         StudyRow.id, StudyRow.study_instance_uid, StudyRow.accession_number, StudyRow.received_at
@@ -103,7 +111,7 @@ def _elements(found: Mapping[str, Any] | Sequence[Any] | None, names: Sequence[s
 # ----------------------------------------------------------------------------------------- in the database
 
 
-def _projected(session: Session, column: sa.ColumnElement[Any], names: Sequence[str]) -> sa.ColumnElement[Any]:
+def _projected(session: Session, column: sa.SQLColumnExpression[Any], names: Sequence[str]) -> sa.ColumnElement[Any]:
     """Of a JSON object the values of these names, as an array in their order; or the object, where a name is odd."""
     if not names:
         return sa.null()

@@ -25,6 +25,7 @@ from dicomnode.adapters.db import (
     senders,
     story,
 )
+from dicomnode.adapters.db.evidence import record_evidence as keep_evidence
 from dicomnode.adapters.db.session import Transactions, Unit, WorkQueue, open_engine
 from dicomnode.domain.announcement import Announcement
 from dicomnode.domain.completeness import Place, SeriesSigns, StudySigns, Verdict
@@ -172,15 +173,22 @@ class SqlState:
     def series_without_facts(self, most: int = 10) -> list[Series]:
         return self._read(evidence.series_without_facts, most)
 
+    def record_evidence(self, evidence: Evidence) -> None:
+        self._write(keep_evidence, evidence)
+
     def record_facts(self, series_instance_uid: str, generation: int, facts: Header) -> None:
         self._write(evidence.record_facts, series_instance_uid, generation, facts)
 
     def past(
         self, keywords: Sequence[str], facts: Sequence[str], since: datetime | None = None, page: int = 1000
     ) -> Iterator[PastStudy]:
-        """One read transaction for as long as it is iterated."""
-        with self._transactions.reading() as session:
-            yield from past.past(session, keywords, facts, since, page)
+        """A transaction a page: none is open while the caller works."""
+        after: past.Place | None = None
+        while True:
+            studies, after = self._read(past.past_page, keywords, facts, since, after, page)
+            yield from studies
+            if after is None:
+                return
 
     # infer, encode
     def start_job(self, job_id: str, run: int | None = None) -> JobWork | None:
