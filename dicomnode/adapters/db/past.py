@@ -6,9 +6,11 @@ handful of its attributes. Rows are plain columns, so that nothing gathers in th
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -17,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from dicomnode.adapters.db.evidence_json import element_of
 from dicomnode.adapters.db.tables import EvidenceRow, SeriesRow, StudyRow
-from dicomnode.domain.study import Element, Evidence
+from dicomnode.domain.study import Evidence, Header
 from dicomnode.ports import PastSeries, PastStudy
 
 # What needs no escaping in an SQLite JSON path: all keywords, and private tags but for the odd creator
@@ -93,8 +95,8 @@ def _past_series(row: sa.Row[Any], keywords: Sequence[str], facts: Sequence[str]
         evidence = Evidence(
             series_instance_uid=row.series_instance_uid,
             generation=row.generation,
-            header=_elements(row.header, keywords),
-            facts=_elements(row.facts, facts),
+            header=_elements(row.header, tuple(keywords)),
+            facts=_elements(row.facts, tuple(facts)),
             all_facts=row.all_facts,
             no_image=row.no_image,
         )
@@ -103,8 +105,11 @@ def _past_series(row: sa.Row[Any], keywords: Sequence[str], facts: Sequence[str]
     )
 
 
-def _elements(found: Mapping[str, Any] | Sequence[Any] | None, names: Sequence[str]) -> dict[str, Element]:
-    values: Iterable[Any] = map(found.get, names) if isinstance(found, Mapping) else found or ()
+@lru_cache(maxsize=2048)
+def _elements(text: str | None, names: tuple[str, ...]) -> Header:
+    """What the database projected. Series of one protocol often say the same, and then share it."""
+    found = json.loads(text) if text else []
+    values = map(found.get, names) if isinstance(found, dict) else found
     return {name: element_of(value) for name, value in zip(names, values, strict=False) if value is not None}
 
 
@@ -112,13 +117,16 @@ def _elements(found: Mapping[str, Any] | Sequence[Any] | None, names: Sequence[s
 
 
 def _projected(session: Session, column: sa.SQLColumnExpression[Any], names: Sequence[str]) -> sa.ColumnElement[Any]:
-    """Of a JSON object the values of these names, as an array in their order; or the object, where a name is odd."""
+    """Of a JSON object the values of these names, as an array in their order; or the object, where a name is odd.
+
+    As text in both databases.
+    """
     if not names:
         return sa.null()
     if session.get_bind().dialect.name == "postgresql":
-        return sa.func.jsonb_build_array(*(column[name] for name in names), type_=sa.JSON())
+        return sa.cast(sa.func.jsonb_build_array(*(column[name] for name in names)), sa.Text())
     if not all(map(_PLAIN.fullmatch, names)):
-        return column
+        return sa.cast(column, sa.Text())
     paths = [f'$."{name}"' for name in names]
     # of one path alone SQLite gives the value itself, of several an array
-    return sa.func.json_extract(column, *paths, *paths[: 1 if len(paths) == 1 else 0], type_=sa.JSON())
+    return sa.func.json_extract(column, *paths, *paths[: 1 if len(paths) == 1 else 0], type_=sa.Text())
