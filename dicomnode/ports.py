@@ -144,12 +144,16 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class SeriesRouting:
-    """What was decided for one series; `detail` is JSON-able and holds what each rule said."""
+    """What was decided for one series; `detail` is JSON-able and holds what each rule said.
+
+    `settled` names the rules that were decided with the whole study: of their jobs, `jobs` are all there should be.
+    """
 
     series: Series
     jobs: tuple[NewJob, ...]
     why: str
     detail: Mapping[str, Any] = field(default_factory=dict)
+    settled: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,7 +452,8 @@ class State(Protocol):
         """COMPLETE → ROUTED for the study: jobs that the series' own routing could not decide yet. Job ids.
 
         A job that the rule's revision made already for a series as it is now, with the same model and options,
-        is not made again, whatever became of it.
+        is not made again, whatever became of it. Active jobs of settled rules that are not wanted any more are
+        cancelled.
         """
 
     def study_series(self, study_instance_uid: str) -> list[Series]:
@@ -464,7 +469,13 @@ class State(Protocol):
         """Raises NotFound."""
 
     def series_without_facts(self, most: int = 10) -> list[Series]:
-        """Series, not RECEIVING, whose evidence lacks the facts of all headers; newest first."""
+        """Series that were routed or not routed whose evidence is not there or lacks the facts of all headers.
+
+        Newest first.
+        """
+
+    def record_evidence(self, evidence: Evidence) -> None:
+        """In place of what is kept of the series, unless more images came meanwhile."""
 
     def record_facts(self, series_instance_uid: str, generation: int, facts: Header) -> None:
         """Adds the facts of all headers to its evidence, unless it has changed meanwhile."""
@@ -616,11 +627,13 @@ class JobEngine(AbstractContextManager["JobEngine"], Protocol):
 class InferenceSession(Protocol):
     """One decoded volume, and those of further series if there are any, open for any number of models."""
 
-    volume: npt.NDArray[np.int16]
-    """(slice, row, column) int16, stored values, in the source's grid: decode straight into it."""
+    @property
+    def volume(self) -> npt.NDArray[np.int16]:
+        """(slice, row, column) int16, stored values, in the source's grid: decode straight into it."""
 
-    further: Sequence[npt.NDArray[np.int16]]
-    """Of the model card's roles in their order, as `volume`, each in its own grid."""
+    @property
+    def further(self) -> Sequence[npt.NDArray[np.int16]]:
+        """Of the model card's roles in their order, as `volume`, each in its own grid."""
 
     @property
     def timings_s(self) -> Mapping[str, float]:

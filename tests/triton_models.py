@@ -35,6 +35,22 @@ class Thresholds(torch.nn.Module):
         return torch.cat([0.5 - x, x - 0.5], 1)
 
 
+class Both(torch.nn.Module):
+    """Of two channels: class 1 where both are above 0.5, as tissue that is dense and takes up tracer."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        low = torch.minimum(x[:, :1], x[:, 1:])
+        return torch.cat([0.5 - low, low - 0.5], 1)
+
+
+class Above(torch.nn.Module):
+    """Class 1 above a threshold that is a parameter; or, by the other parameter, below it: (side, threshold)."""
+
+    def forward(self, x: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        over = (x - parameters[1]) * (1 - 2 * parameters[0])
+        return torch.cat([-over, over], 1)
+
+
 def random_unet(seed: int = 0) -> torch.nn.Module:
     """Three classes of noise that hang on every voxel of the input."""
     torch.manual_seed(seed)
@@ -51,7 +67,9 @@ def random_unet(seed: int = 0) -> torch.nn.Module:
 
 def document(name: str, segments: int, **network: Any) -> Mapping[str, Any]:
     code = {"value": "39607008", "scheme": "SCT", "meaning": "Lung"}
+    more = {key: network.pop(key) for key in ("inputs", "parameters") if key in network}
     return {
+        **more,
         "name": name,
         "version": "1.0.0",
         "manufacturer": "dicomnode",

@@ -35,7 +35,7 @@ parameters:                      # optional: what a rule may set beside overlap 
   threshold: {type: number, default: 0.5, at_least: 0, at_most: 1, description: ...}
 
 The network's channels are the main series and then the roles, in the order of the card. When the card has
-parameters, the network takes them as a second input: a vector of float32 in the order of the card.
+parameters, the network takes them as a second input: a vector of float32, in the order of their names.
 """
 
 from __future__ import annotations

@@ -83,8 +83,8 @@ def built_in(overlap: float) -> tuple[ParameterSpec, ...]:
 
 
 def parameter_specs(node: Node) -> tuple[ParameterSpec, ...]:
-    """The card's own parameters, a mapping of names to what they are."""
-    return tuple(_parameter_spec(name, node[name]) for name in node.mapping())
+    """The card's own parameters, a mapping of names to what they are; by name, for a mapping has no order."""
+    return tuple(_parameter_spec(name, node[name]) for name in sorted(node.mapping()))
 
 
 def _parameter_spec(name: str, node: Node) -> ParameterSpec:
@@ -163,7 +163,7 @@ def _canonical(spec: ParameterSpec, value: Value) -> Value:
 
 
 def as_numbers(specs: tuple[ParameterSpec, ...], values: Mapping[str, Value]) -> list[float]:
-    """What the network is given for the card's own parameters, in the card's order."""
+    """What the network is given for the card's own parameters, in the order of their names."""
     return [_as_number(spec, values[spec.name]) for spec in specs]
 
 

@@ -66,3 +66,11 @@ class VolumeGeometry:
     def tilt_degrees(self) -> float:
         """Angle between the step from slice to slice and the normal; 0 without gantry tilt."""
         return float(np.degrees(np.arccos(np.clip(self.directions[:, 0] @ self.normal, -1.0, 1.0))))
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where the values of a volume lie and what they mean."""
+
+    geometry: VolumeGeometry
+    rescale: Rescale

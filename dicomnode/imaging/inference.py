@@ -12,14 +12,17 @@ from collections.abc import Callable
 import torch
 from monai.inferers.utils import sliding_window_inference
 
-from dicomnode.domain.model_card import InputSpec, NetworkSpec
+from dicomnode.domain.model_card import InputSpec, NetworkSpec, RoleSpec
+from dicomnode.imaging.geometry import Placement, VolumeGeometry
+from dicomnode.imaging.islands import drop_islands
+from dicomnode.imaging.onto_grid import further_to_model
 from dicomnode.imaging.resample import Intensity, ModelGrid, to_model, to_source
 
 Network = Callable[[torch.Tensor], torch.Tensor]
-"""(n, 1, window) float32 → (n, classes, window) float32, scores or probabilities."""
+"""(n, channels, window) float32 → (n, classes, window) float32, scores or probabilities."""
 
 
-def intensity(spec: InputSpec, slope: float, intercept: float) -> Intensity:
+def intensity(spec: InputSpec | RoleSpec, slope: float, intercept: float) -> Intensity:
     """ScaleIntensityRange over the modality LUT (PS3.3 C.11.1), as one product and one sum.
 
     Where a straightened volume has no voxel it is as dark as the model's range begins: air, in CT.
@@ -39,9 +42,30 @@ def model_input(volume: torch.Tensor, grid: ModelGrid, intensity: Intensity, thr
     return torch.from_numpy(to_model(volume.numpy(), grid, intensity, threads))[None, None]
 
 
-def scores(image: torch.Tensor, network: Network, spec: NetworkSpec, batch: int) -> torch.Tensor:
-    """(1, 1, model axes) float32 → (1, classes, model axes) float32, blended over the windows."""
-    result = sliding_window_inference(image, spec.window, batch, network, overlap=spec.overlap, mode=spec.blend)
+def further_input(
+    volume: torch.Tensor,
+    placement: Placement,
+    spec: RoleSpec,
+    main: VolumeGeometry,
+    grid: ModelGrid,
+    threads: int = 1,
+) -> torch.Tensor:
+    """A role's (slice, row, column) int16 stored values → (1, 1, model axes) float32 on the main volume's grid."""
+    mapping = intensity(spec, placement.rescale.slope, placement.rescale.intercept)
+    return torch.from_numpy(further_to_model(volume.numpy(), placement.geometry, main, grid, mapping, threads))[
+        None, None
+    ]
+
+
+def scores(
+    image: torch.Tensor, network: Network, spec: NetworkSpec, batch: int, overlap: float | None = None
+) -> torch.Tensor:
+    """(1, channels, model axes) float32 → (1, classes, model axes) float32, blended over the windows.
+
+    `overlap` in place of the card's.
+    """
+    share = spec.overlap if overlap is None else overlap
+    result = sliding_window_inference(image, spec.window, batch, network, overlap=share, mode=spec.blend)
     if not isinstance(result, torch.Tensor):
         raise TypeError(f"the network answers with a {type(result).__name__}; one tensor is needed")
     return result
@@ -63,3 +87,8 @@ def label_map(scores: torch.Tensor) -> torch.Tensor:
 def source_labels(scores: torch.Tensor, grid: ModelGrid, out: torch.Tensor, threads: int = 1) -> None:
     """Scores in the model's grid → `out`, (slice, row, column) uint8 in the source's grid."""
     to_source(label_map(scores).cpu().numpy(), grid, out.numpy(), threads)
+
+
+def without_islands(labels: torch.Tensor, geometry: VolumeGeometry, minimum_volume_ml: float) -> None:
+    """Drops small parts of segments, in place, where the masks will lie: in the source's grid."""
+    drop_islands(labels.numpy(), geometry.voxel_volume_mm3, minimum_volume_ml)

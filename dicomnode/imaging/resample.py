@@ -245,9 +245,9 @@ def to_model(volume: npt.NDArray[np.int16], grid: ModelGrid, intensity: Intensit
         planes = _Planes(volume, grid, intensity.outside)
         for index in part:
             _blend_slices(planes, slices, index, out[index])
-            _scale(out[index], intensity)
+            scale(out[index], intensity)
 
-    _in_parts(fill, len(out), threads)
+    in_parts(fill, len(out), threads)
     return out.transpose(grid.order)
 
 
@@ -261,14 +261,15 @@ def _blend_slices(planes: _Planes, slices: _Taps, index: int, out: FloatPlane) -
     out += low
 
 
-def _scale(plane: FloatPlane, intensity: Intensity) -> None:
+def scale(plane: FloatPlane | FloatVolume, intensity: Intensity) -> None:
+    """In place: stored values to what the network sees."""
     plane *= np.float32(intensity.gain)
     plane += np.float32(intensity.offset)
     if intensity.clip is not None:
         np.clip(plane, *intensity.clip, out=plane)
 
 
-def _in_parts(work: Callable[[range], None], count: int, threads: int) -> None:
+def in_parts(work: Callable[[range], None], count: int, threads: int) -> None:
     """Splits range(count) among threads, in neighbouring pieces; numpy works without the interpreter's lock."""
     bounds = np.linspace(0, count, min(threads, count) + 1).astype(int)
     parts = [range(int(a), int(b)) for a, b in itertools.pairwise(bounds)]
@@ -327,7 +328,7 @@ def to_source(labels: npt.NDArray[np.uint8], grid: ModelGrid, out: npt.NDArray[n
     """Labels along the model's axes, uint8, to the source's grid: `out` (slice, row, column) uint8, by nearest."""
     a, b, c = (grid.order.index(axis) for axis in range(3))
     source_order = np.ascontiguousarray(labels.transpose(a, b, c))
-    _in_parts(lambda part: _restore(source_order, grid, out, part), len(out), threads)
+    in_parts(lambda part: _restore(source_order, grid, out, part), len(out), threads)
 
 
 def _restore(labels: npt.NDArray[np.uint8], grid: ModelGrid, out: npt.NDArray[np.uint8], part: range) -> None:

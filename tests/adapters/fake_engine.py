@@ -7,15 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
+from dicomnode.domain.model_parameter import settled
+from dicomnode.domain.rules import Parameter
 from dicomnode.errors import InferenceError
 from dicomnode.imaging.geometry import VolumeGeometry
-from dicomnode.ports import ModelVersion, Rescale
+from dicomnode.imaging.islands import drop_islands
+from dicomnode.ports import ModelVersion, Placement, Rescale
+
+Shape = tuple[int, int, int]
 
 
 class FakeEngine:
     """Segment 1 is what exceeds the first threshold, in modality units, segment 2 the second, and so on.
 
+    With further series, it is so only where each of them exceeds the middle of its role's range.
     `failures` are raised by the next runs, one each, before anything is computed.
     """
 
@@ -24,10 +31,11 @@ class FakeEngine:
         self.failures = list(failures)
         self.prepared: list[ModelVersion] = []
         self.runs: list[str] = []
+        self.parameters: list[Mapping[str, Parameter]] = []  # of the runs
 
     @contextlib.contextmanager
-    def open(self, shape: tuple[int, int, int]) -> Iterator[FakeSession]:
-        yield FakeSession(self, shape)
+    def open(self, shape: Shape, further: Sequence[Shape] = ()) -> Iterator[FakeSession]:
+        yield FakeSession(self, shape, further)
 
     def prepare(self, models: Sequence[ModelVersion]) -> None:
         self.prepared = list(models)
@@ -39,19 +47,44 @@ class FakeEngine:
 class FakeSession:
     timings_s: Mapping[str, float] = {}
 
-    def __init__(self, engine: FakeEngine, shape: tuple[int, int, int]) -> None:
+    def __init__(self, engine: FakeEngine, shape: Shape, further: Sequence[Shape]) -> None:
         self._engine = engine
         self.volume: npt.NDArray[np.int16] = np.zeros(shape, dtype=np.int16)
+        self.further: Sequence[npt.NDArray[np.int16]] = [np.zeros(each, dtype=np.int16) for each in further]
 
     @contextlib.contextmanager
     def run(
-        self, model: ModelVersion, geometry: VolumeGeometry, rescale: Rescale, *, timeout_s: float
+        self,
+        model: ModelVersion,
+        geometry: VolumeGeometry,
+        rescale: Rescale,
+        *,
+        timeout_s: float,
+        further: Sequence[Placement] = (),
+        parameters: Mapping[str, Parameter] | None = None,
     ) -> Iterator[npt.NDArray[np.uint8]]:
+        card, values = model.card, settled(model.card.parameters, parameters or {})
         self._engine.runs.append(model.name)
+        self._engine.parameters.append(values)
         if self._engine.failures:
             raise self._engine.failures.pop(0)
-        values = self.volume * rescale.slope + rescale.intercept
+        read = self.volume * rescale.slope + rescale.intercept
         labels = np.zeros(self.volume.shape, dtype=np.uint8)
-        for number, threshold in enumerate(self._engine.thresholds[: len(model.card.segments)], start=1):
-            labels[values > threshold] = number
+        for number, threshold in enumerate(self._engine.thresholds[: len(card.segments)], start=1):
+            labels[read > threshold] = number
+        for role, volume, placement in zip(card.roles, self.further, further, strict=True):
+            labels[_elsewhere(volume, placement, geometry) <= sum(role.intensity_from) / 2] = 0
+        drop_islands(labels, geometry.voxel_volume_mm3, float(values["minimum_volume_ml"]))
         yield labels
+
+
+def _elsewhere(volume: npt.NDArray[np.int16], placement: Placement, main: VolumeGeometry) -> npt.NDArray[np.float64]:
+    """A further volume in modality units at the main volume's voxels; 0 where it has none."""
+    across = np.linalg.solve(placement.geometry.affine, main.affine)
+    index = np.indices(main.shape).reshape(3, -1)
+    places = (across[:3, :3] @ index + across[:3, 3:]).reshape(3, *main.shape)
+    values = volume * placement.rescale.slope + placement.rescale.intercept
+    read = ndimage.map_coordinates(values, places, order=1, mode="nearest")
+    count = np.array(volume.shape)[:, None, None, None]
+    read[((places < -0.5) | (places > count - 0.5)).any(0)] = 0
+    return np.asarray(read)

@@ -6,19 +6,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from dicomnode.adapters.triton.engine import TritonEngine
 from dicomnode.adapters.triton.in_process import InProcessEngine
 from dicomnode.adapters.triton.installation import find_server
 from dicomnode.adapters.triton.server import TritonServer
-from dicomnode.ports import InferenceEngine, ModelVersion, Rescale
+from dicomnode.domain.rules import Parameter
+from dicomnode.imaging.geometry import VolumeGeometry
+from dicomnode.ports import InferenceEngine, ModelVersion, Placement, Rescale
 from tests.adapters.fake_engine import FakeEngine
-from tests.triton_models import Thresholds, axial, package, random_unet
+from tests.triton_models import Above, Both, Thresholds, axial, package, random_unet
 
 SHAPE = (12, 40, 36)
 GEOMETRY = axial(SHAPE, (2.0, 1.5, 1.5))
 SPACING = {"spacing_mm": [1.5, 1.5, 2.0]}
+PET = {"role": "pet", "modality": ["PT"], "intensity": {"from": [0, 20000]}}
+PARAMETERS = {
+    "threshold": {"type": "number", "default": 0.5, "at_least": 0, "at_most": 1},
+    "side": {"type": "text", "default": "above", "one_of": ["above", "below"]},
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +38,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def models(folder: Path) -> dict[str, ModelVersion]:
     return {
         "thresholds": package(folder / "thresholds", Thresholds(), "thresholds", 1, **SPACING),
-        "unet": package(folder / "unet", random_unet(), "unet", 2, **SPACING),
+        "unet": package(folder / "unet", random_unet(3), "unet", 2, window=[16, 16, 16], **SPACING),
+        "both": package(folder / "both", Both(), "both", 1, inputs=[PET], **SPACING),
+        "above": package(folder / "above", Above(), "above", 1, parameters=PARAMETERS, **SPACING),
     }
 
 
@@ -95,11 +105,108 @@ def test_sessions_may_be_open_side_by_side(engine: InferenceEngine, models: dict
 
 
 def test_prepared_models_say_what_runs_them(engine: InferenceEngine, models: dict[str, ModelVersion]) -> None:
-    engine.prepare(list(models.values()))
-    for model in models.values():
+    few = [models["thresholds"], models["unet"]]
+    engine.prepare(few)
+    for model in few:
         assert {"engine", "precision", "device"} <= set(engine.describe(model))
     engine.prepare([models["unet"]])
     with engine.open(SHAPE) as session:  # a model that was not prepared runs all the same
         session.volume[...] = stored()
         with session.run(models["thresholds"], GEOMETRY, RESCALE, timeout_s=120) as labels:
             assert labels.any()
+
+
+def pet() -> tuple[np.ndarray[tuple[int, int, int], np.dtype[np.int16]], Placement]:
+    """A coarser grid, turned upside down, over the middle of the CT; stored values of 2 Bq/ml with an offset."""
+    shape, step = (8, 12, 14), np.array([-4.0, 3.0, 3.0])
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[1, 1], affine[0, 2] = step
+    top = GEOMETRY.affine @ [10, 6, 5, 1]  # the first voxel's centre is that of a CT voxel
+    affine[:3, 3], affine[3, 3] = top[:3], 1
+    volume = np.zeros(shape, dtype=np.int16)
+    volume[:3, 2:6, :] = 9000
+    return volume, Placement(VolumeGeometry(shape, affine), Rescale(2.0, -50.0))
+
+
+def test_two_series_reach_the_network_each_from_where_it_lies(
+    engine: InferenceEngine, models: dict[str, ModelVersion]
+) -> None:
+    hot, placement = pet()
+    with engine.open(SHAPE, [placement.geometry.shape]) as session:
+        session.volume[...] = stored()
+        (second,) = session.further
+        assert (second.shape, second.dtype) == (hot.shape, np.dtype(np.int16))
+        second[...] = hot
+        with session.run(models["both"], GEOMETRY, RESCALE, timeout_s=120, further=[placement]) as labels:
+            found = labels.copy()
+        second[...] = 0
+        with session.run(models["both"], GEOMETRY, RESCALE, timeout_s=120, further=[placement]) as labels:
+            assert not labels.any()  # dense everywhere it was, and no tracer
+    # PET slices 0 to 2 are CT slices 10, 8 and 6; half way to the next one or beside the block uptake falls to 8950
+    # of 20000. Rows 2 to 5 are 10 to 16, all columns 4 to 32 (half a voxel more at both ends).
+    wanted = np.zeros(SHAPE, dtype=np.uint8)
+    wanted[6:12, 10:17, 4:33] = 1
+    wanted[stored() != 500] = 0
+    np.testing.assert_array_equal(found, wanted)
+    assert wanted.sum() == 7 * 25
+
+
+def test_the_same_session_serves_models_of_one_and_of_two_series(
+    engine: InferenceEngine, models: dict[str, ModelVersion]
+) -> None:
+    hot, placement = pet()
+    with engine.open(SHAPE, [placement.geometry.shape]) as session:
+        session.volume[...] = stored()
+        session.further[0][...] = hot
+        with session.run(models["both"], GEOMETRY, RESCALE, timeout_s=120, further=[placement]) as labels:
+            two = int(labels.sum())
+    with engine.open(SHAPE) as session:
+        session.volume[...] = stored()
+        with session.run(models["thresholds"], GEOMETRY, RESCALE, timeout_s=120) as labels:
+            assert int(labels.sum()) > two > 0
+
+
+def test_small_parts_are_dropped_when_the_rule_says_so(
+    engine: InferenceEngine, models: dict[str, ModelVersion]
+) -> None:
+    with engine.open(SHAPE) as session:
+        session.volume[...] = stored()
+        session.volume[0, 0, 0] = 500  # 0.0045 mL
+        for least, kept in ((0.0, True), (0.004, True), (0.005, False)):
+            parameters = {"minimum_volume_ml": least}
+            with session.run(models["thresholds"], GEOMETRY, RESCALE, timeout_s=120, parameters=parameters) as labels:
+                assert bool(labels[0, 0, 0]) is kept
+                assert labels[5, 15, 15] == 1
+
+
+def test_the_networks_own_parameters_reach_it(engine: InferenceEngine, models: dict[str, ModelVersion]) -> None:
+    if isinstance(engine, FakeEngine):
+        pytest.skip("a fake network has no parameters")
+    values = ((stored() * 0.5 - 100.0) + 57) / (164 + 57)
+    with engine.open(SHAPE) as session:
+        session.volume[...] = stored()
+        cases: list[tuple[dict[str, Parameter], npt.NDArray[np.bool_]]] = [
+            ({}, values > 0.5),
+            ({"threshold": 0.4}, values > 0.4),
+            ({"threshold": 0.4, "side": "below"}, values < 0.4),
+        ]
+        for parameters, wanted in cases:
+            with session.run(models["above"], GEOMETRY, RESCALE, timeout_s=120, parameters=parameters) as labels:
+                np.testing.assert_array_equal(labels, wanted)
+
+
+def test_windows_overlap_as_the_job_wants_it(engine: InferenceEngine, models: dict[str, ModelVersion]) -> None:
+    """A network that sees borders gives other scores with other windows; what is far from them stays."""
+    if isinstance(engine, FakeEngine):
+        pytest.skip("a fake network has no windows")
+    found = []
+    with engine.open(SHAPE) as session:
+        session.volume[...] = np.random.default_rng(0).integers(50, 500, SHAPE)
+        for overlap in (0.25, 0.25, 0.75):
+            with session.run(
+                models["unet"], GEOMETRY, RESCALE, timeout_s=120, parameters={"overlap": overlap}
+            ) as labels:
+                found.append(labels.copy())
+    np.testing.assert_array_equal(found[0], found[1])
+    differing = float((found[0] != found[2]).mean())
+    assert 0 < differing < 0.2

@@ -35,15 +35,18 @@ from dicomnode.adapters.triton.hosts import cores
 from dicomnode.adapters.triton.place import Place
 from dicomnode.adapters.triton.repository import SELF_TEST, touch, triton_name, write_model
 from dicomnode.adapters.triton.shared_memory import Region, sweep
+from dicomnode.domain.rules import Parameter
 from dicomnode.errors import EngineUnavailable, InferenceTimeout
 from dicomnode.imaging.geometry import VolumeGeometry
-from dicomnode.ports import ModelVersion, Rescale
+from dicomnode.ports import ModelVersion, Placement, Rescale
 
 log = logging.getLogger(__name__)
 
 GRACE_S = 60.0  # a server that was killed is back in two seconds; one that starts on a cold disk takes longer
 LOAD_S = 300.0
 _WARM_SHAPE = (4, 8, 8)
+
+Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +91,11 @@ class TritonEngine:
     # ----------------------------------------------------------------------------------------------- the port
 
     @contextlib.contextmanager
-    def open(self, shape: tuple[int, int, int]) -> Iterator[TritonSession]:
-        """A session whose volume lies in shared memory that Triton has mapped."""
+    def open(self, shape: Shape, further: Sequence[Shape] = ()) -> Iterator[TritonSession]:
+        """A session whose volumes lie in shared memory that Triton has mapped."""
         self._client.wait_ready(self._grace_s)
         with contextlib.ExitStack() as regions:
-            yield TritonSession(self, regions, shape)
+            yield TritonSession(self, regions, [shape, *further])
 
     def prepare(self, models: Sequence[ModelVersion]) -> None:
         """Loads and warms these models and unloads others; a model that cannot be loaded raises ModelFailed."""
@@ -122,10 +125,12 @@ class TritonEngine:
 
     def _warm(self, model: ModelVersion) -> None:
         """One window of air through the whole chain: memory is mapped, kernels are chosen."""
-        geometry = VolumeGeometry(_WARM_SHAPE, np.diag([1.0, 1.0, 1.0, 1.0]))
-        with self.open(_WARM_SHAPE) as session:
-            session.volume[...] = 0
-            with session.run(model, geometry, Rescale(1.0, 0.0), timeout_s=LOAD_S):
+        roles = len(model.card.roles)
+        air = Placement(VolumeGeometry(_WARM_SHAPE, np.diag([1.0, 1.0, 1.0, 1.0])), Rescale(1.0, 0.0))
+        with self.open(_WARM_SHAPE, [_WARM_SHAPE] * roles) as session:
+            for volume in (session.volume, *session.further):
+                volume[...] = 0
+            with session.run(model, air.geometry, air.rescale, timeout_s=LOAD_S, further=[air] * roles):
                 pass
 
     def _remember(self, name: str, info: Mapping[str, str]) -> None:
@@ -153,7 +158,7 @@ class TritonEngine:
 
 
 class TritonSession:
-    """One volume, mapped into Triton, for any number of models."""
+    """One volume, and those of further series, mapped into Triton, for any number of models."""
 
     last_timings: Timings | None = None
 
@@ -161,26 +166,40 @@ class TritonSession:
     def timings_s(self) -> Mapping[str, float]:
         return self.last_timings.as_mapping() if self.last_timings else {}
 
-    def __init__(self, engine: TritonEngine, regions: contextlib.ExitStack, shape: tuple[int, int, int]) -> None:
-        self._engine, self._regions, self._shape = engine, regions, shape
-        self._region = self._new_region()
-        self.volume: npt.NDArray[np.int16] = self._region.array(shape, np.int16)
-        """(slice, row, column) int16, stored values."""
+    def __init__(self, engine: TritonEngine, regions: contextlib.ExitStack, shapes: Sequence[Shape]) -> None:
+        self._engine, self._regions = engine, regions
+        self._mapped = [self._new(shape) for shape in shapes]
 
-    def _new_region(self) -> Region:
-        shared = self._engine._client.shared(self._engine._place.client_prefix, 2 * math.prod(self._shape))
-        return self._regions.enter_context(shared)
+    @property
+    def volume(self) -> npt.NDArray[np.int16]:
+        """(slice, row, column) int16, stored values."""
+        return self._mapped[0].array
+
+    @property
+    def further(self) -> Sequence[npt.NDArray[np.int16]]:
+        """As `volume`, of further series, each in its own grid."""
+        return [mapped.array for mapped in self._mapped[1:]]
+
+    def _new(self, shape: Shape) -> _Mapped:
+        shared = self._engine._client.shared(self._engine._place.client_prefix, 2 * math.prod(shape))
+        region = self._regions.enter_context(shared)
+        return _Mapped(region, region.array(shape, np.int16))
 
     @contextlib.contextmanager
     def run(
-        self, model: ModelVersion, geometry: VolumeGeometry, rescale: Rescale, *, timeout_s: float
+        self,
+        model: ModelVersion,
+        geometry: VolumeGeometry,
+        rescale: Rescale,
+        *,
+        timeout_s: float,
+        further: Sequence[Placement] = (),
+        parameters: Mapping[str, Parameter] | None = None,
     ) -> Iterator[npt.NDArray[np.uint8]]:
         """The label map, (slice, row, column) uint8, in shared memory; `timeout_s` counts the wait for others."""
         deadline = time.monotonic() + timeout_s
-        tensors: dict[str, npt.NDArray[Any]] = {
-            "RESCALE": np.array([rescale.slope, rescale.intercept], dtype=np.float32),
-            "AFFINE": np.asarray(geometry.affine, dtype=np.float64),
-        }
+        placements = [Placement(geometry, rescale), *further]
+        tensors = small_inputs(placements[: 1 + len(model.card.roles)], parameters)
         with contextlib.ExitStack() as outputs:
             try:
                 labels = self._attempt(model, tensors, deadline, outputs)
@@ -192,16 +211,15 @@ class TritonSession:
             yield labels
 
     def _recover(self, model: ModelVersion, error: EngineUnavailable, deadline: float) -> None:
-        """Waits for the server, revives what it lost; the volume moves to a region that the new server knows."""
+        """Waits for the server, revives what it lost; volumes move to regions that the new server knows."""
         client = self._engine._client
         client.wait_ready(min(self._engine._grace_s, _left(deadline)))
         if isinstance(error, LostStub):
             self._engine._revive(triton_name(model))
-        if not client.is_registered(self._region.name):
-            self._region = self._new_region()
-            moved = self._region.array(self._shape, np.int16)
-            moved[...] = self.volume
-            self.volume = moved
+        for index, lost in enumerate(self._mapped):
+            if not client.is_registered(lost.region.name):
+                self._mapped[index] = moved = self._new(lost.shape)
+                moved.array[...] = lost.array
 
     def _attempt(
         self,
@@ -210,11 +228,11 @@ class TritonSession:
         deadline: float,
         outputs: contextlib.ExitStack,
     ) -> npt.NDArray[np.uint8]:
-        engine, client = self._engine, self._engine._client
+        engine, client, shape = self._engine, self._engine._client, self.volume.shape
         name = engine._ensure_loaded(model, _left(deadline))
-        output = outputs.enter_context(client.shared(engine._place.client_prefix, math.prod(self._shape)))
+        output = outputs.enter_context(client.shared(engine._place.client_prefix, math.prod(shape)))
         inputs = [
-            shared_input("VOLUME", self._shape, np.int16, self._region),
+            *(mapped.as_input(number) for number, mapped in enumerate(self._mapped[: 1 + len(model.card.roles)])),
             *(input_of(key, value) for key, value in tensors.items()),
         ]
         wanted = [shared_output("LABELMAP", output), plain_output("TIMINGS"), plain_output("INFO")]
@@ -222,7 +240,41 @@ class TritonSession:
         timings, info = answer.as_numpy("TIMINGS"), answer.as_numpy("INFO")
         self.last_timings = Timings(*map(float, timings))
         engine._remember(name, json.loads(info.tobytes()))
-        return output.array(self._shape, np.uint8)
+        return output.array(shape, np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class _Mapped:
+    """A volume, (slice, row, column) int16, and the region of shared memory that it lies in."""
+
+    region: Region
+    array: npt.NDArray[np.int16]
+
+    @property
+    def shape(self) -> Shape:
+        slices, rows, columns = self.array.shape
+        return slices, rows, columns
+
+    def as_input(self, number: int) -> Any:
+        return shared_input(numbered("VOLUME", number), self.array.shape, np.int16, self.region)
+
+
+def numbered(name: str, number: int) -> str:
+    """The host's name for a tensor of the main volume (0) or of a role (1 and so on)."""
+    return f"{name}_{number}" if number else name
+
+
+def small_inputs(
+    placements: Sequence[Placement], parameters: Mapping[str, Parameter] | None
+) -> dict[str, npt.NDArray[Any]]:
+    """What the host is told beside the volumes; `placements` has the main volume's first."""
+    document = json.dumps(dict(parameters or {})).encode()
+    tensors: dict[str, npt.NDArray[Any]] = {"PARAMETERS": np.frombuffer(bytearray(document), dtype=np.uint8)}
+    for number, placement in enumerate(placements):
+        rescale, affine = placement.rescale, placement.geometry.affine
+        tensors[numbered("RESCALE", number)] = np.array([rescale.slope, rescale.intercept], dtype=np.float32)
+        tensors[numbered("AFFINE", number)] = np.array(affine, dtype=np.float64)
+    return tensors
 
 
 def _left(deadline: float) -> float:

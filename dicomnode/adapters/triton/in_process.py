@@ -20,13 +20,14 @@ import numpy.typing as npt
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from dicomnode.adapters.triton.engine import Timings
+from dicomnode.adapters.triton.engine import Shape, Timings, numbered, small_inputs
 from dicomnode.adapters.triton.hosts import cores
 from dicomnode.adapters.triton.hosts.model import Host, HostSettings
 from dicomnode.adapters.triton.repository import triton_name
+from dicomnode.domain.rules import Parameter
 from dicomnode.errors import InferenceTimeout, InvalidModelPackage, ModelFailed
 from dicomnode.imaging.geometry import VolumeGeometry
-from dicomnode.ports import ModelVersion, Rescale
+from dicomnode.ports import ModelVersion, Placement, Rescale
 
 # What torch, OpenVINO, onnxruntime and numpy raise when a network or its input is at fault.
 _FAULTS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, OSError)
@@ -53,8 +54,8 @@ class InProcessEngine:
         self._hosts.clear()
 
     @contextlib.contextmanager
-    def open(self, shape: tuple[int, int, int]) -> Iterator[InProcessSession]:
-        yield InProcessSession(self, shape)
+    def open(self, shape: Shape, further: Sequence[Shape] = ()) -> Iterator[InProcessSession]:
+        yield InProcessSession(self, shape, further)
 
     def prepare(self, models: Sequence[ModelVersion]) -> None:
         with self._one:
@@ -93,7 +94,7 @@ class InProcessEngine:
 
 
 class InProcessSession:
-    """One volume in ordinary memory."""
+    """One volume, and those of further series, in ordinary memory."""
 
     last_timings: Timings | None = None
 
@@ -101,20 +102,27 @@ class InProcessSession:
     def timings_s(self) -> Mapping[str, float]:
         return self.last_timings.as_mapping() if self.last_timings else {}
 
-    def __init__(self, engine: InProcessEngine, shape: tuple[int, int, int]) -> None:
+    def __init__(self, engine: InProcessEngine, shape: Shape, further: Sequence[Shape] = ()) -> None:
         self._engine = engine
         self.volume: npt.NDArray[np.int16] = np.zeros(shape, dtype=np.int16)
         """(slice, row, column) int16, stored values."""
+        self.further: Sequence[npt.NDArray[np.int16]] = [np.zeros(each, dtype=np.int16) for each in further]
+        """As `volume`, of further series, each in its own grid."""
 
     @contextlib.contextmanager
     def run(
-        self, model: ModelVersion, geometry: VolumeGeometry, rescale: Rescale, *, timeout_s: float
+        self,
+        model: ModelVersion,
+        geometry: VolumeGeometry,
+        rescale: Rescale,
+        *,
+        timeout_s: float,
+        further: Sequence[Placement] = (),
+        parameters: Mapping[str, Parameter] | None = None,
     ) -> Iterator[npt.NDArray[np.uint8]]:
-        tensors = {
-            "VOLUME": torch.from_numpy(self.volume),
-            "RESCALE": torch.tensor([rescale.slope, rescale.intercept], dtype=torch.float32),
-            "AFFINE": torch.from_numpy(np.array(geometry.affine, dtype=np.float64)),
-        }
+        small = small_inputs([Placement(geometry, rescale), *further], parameters)
+        volumes = {numbered("VOLUME", n): volume for n, volume in enumerate((self.volume, *self.further))}
+        tensors = {name: torch.from_numpy(array) for name, array in {**volumes, **small}.items()}
         request = _Request(
             {name: _Tensor.from_dlpack(name, tensor) for name, tensor in tensors.items()},
             time.monotonic() + timeout_s,

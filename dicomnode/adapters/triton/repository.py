@@ -76,16 +76,26 @@ class TensorSpec:
     dims: tuple[int, ...]
 
 
-_INPUTS = (
-    TensorSpec("VOLUME", "TYPE_INT16", (-1, -1, -1)),
-    TensorSpec("RESCALE", "TYPE_FP32", (2,)),
-    TensorSpec("AFFINE", "TYPE_FP64", (4, 4)),
-)
+_PARAMETERS = TensorSpec("PARAMETERS", "TYPE_UINT8", (-1,))
 _OUTPUTS = (
     TensorSpec("LABELMAP", "TYPE_UINT8", (-1, -1, -1)),
     TensorSpec("TIMINGS", "TYPE_FP32", (3,)),
     TensorSpec("INFO", "TYPE_UINT8", (-1,)),
 )
+
+
+def _volume(number: str) -> tuple[TensorSpec, ...]:
+    """A volume with its place and its meaning; the main one has no number, those of the roles "_1" and so on."""
+    return (
+        TensorSpec(f"VOLUME{number}", "TYPE_INT16", (-1, -1, -1)),
+        TensorSpec(f"RESCALE{number}", "TYPE_FP32", (2,)),
+        TensorSpec(f"AFFINE{number}", "TYPE_FP64", (4, 4)),
+    )
+
+
+def _inputs(roles: int) -> tuple[TensorSpec, ...]:
+    further = (spec for n in range(1, roles + 1) for spec in _volume(f"_{n}"))
+    return (*_volume(""), *further, _PARAMETERS)
 
 
 def triton_name(model: ModelVersion) -> str:
@@ -97,7 +107,8 @@ def write_model(repository: Path, model: ModelVersion, *, cache: Path, threads: 
     """Writes the entry of a model package where it is not there already; its name in Triton."""
     name = triton_name(model)
     parameters = {"package": str(model.path), "cache": str(cache), "threads": str(threads)}
-    _write_entry(repository, name, _config(name, _INPUTS, _OUTPUTS, parameters), _MODEL_CODE)
+    inputs = _inputs(len(model.card.roles))
+    _write_entry(repository, name, _config(name, inputs, _OUTPUTS, parameters), _MODEL_CODE)
     return name
 
 

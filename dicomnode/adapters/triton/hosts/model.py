@@ -1,8 +1,10 @@
 """What Triton's Python backend runs for a model package: the whole chain from stored values to labels.
 
 Inputs: VOLUME (slice, row, column) int16, stored values; RESCALE (slope, intercept) float32; AFFINE (4, 4)
-float64, LPS mm, as VolumeGeometry has it. Outputs: LABELMAP (slice, row, column) uint8, in the same grid;
-TIMINGS (before, network, after) float32, seconds; INFO uint8, a JSON object of engine, precision and device.
+float64, LPS mm, as VolumeGeometry has it; for the card's roles, in their order, VOLUME_1, RESCALE_1, AFFINE_1 and
+so on, each in its own grid; PARAMETERS uint8, a JSON object of the job's parameters by name.
+Outputs: LABELMAP (slice, row, column) uint8, in the main volume's grid; TIMINGS (before, network, after) float32,
+seconds; INFO uint8, a JSON object of engine, precision and device.
 
 Tensors go through DLPack both ways: with numpy 2 the backend's as_numpy() corrupts them in silence.
 The backend's own module is given by whoever runs the host, so that the same code runs without Triton.
@@ -21,11 +23,19 @@ import torch
 import yaml
 from torch.utils.dlpack import from_dlpack
 
-from dicomnode.adapters.triton.hosts.networks import load_network
+from dicomnode.adapters.triton.hosts.networks import NetworkInputs, load_network
 from dicomnode.domain.model_card import parse_model_card
-from dicomnode.imaging.geometry import VolumeGeometry
-from dicomnode.imaging.inference import intensity, model_input, scores, source_labels
-from dicomnode.imaging.resample import model_grid
+from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, OVERLAP, Value, as_numbers, settled
+from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
+from dicomnode.imaging.inference import (
+    further_input,
+    intensity,
+    model_input,
+    scores,
+    source_labels,
+    without_islands,
+)
+from dicomnode.imaging.resample import ModelGrid, model_grid
 
 
 class Cancelled(RuntimeError):
@@ -47,6 +57,14 @@ class HostSettings:
         return cls(Path(values["package"]), Path(values["cache"]), int(values["threads"]))
 
 
+@dataclass(frozen=True)
+class Given:
+    """A volume of a request: (slice, row, column) int16 stored values, where they lie and what they mean."""
+
+    volume: torch.Tensor
+    placement: Placement
+
+
 class Host:
     """One loaded model package. `backend` is triton_python_backend_utils or a stand-in for it."""
 
@@ -54,8 +72,9 @@ class Host:
         torch.set_num_threads(settings.threads)
         document = yaml.safe_load((settings.package / "model.yaml").read_text(encoding="utf-8"))
         self._backend, self._threads = backend, settings.threads
-        self._card = parse_model_card(document)
-        self._network = load_network(settings.package, self._card.network, settings.cache, settings.threads)
+        self._card = card = parse_model_card(document)
+        takes = NetworkInputs(1 + len(card.roles), len(card.own_parameters))
+        self._network = load_network(settings.package, card.network, settings.cache, settings.threads, takes)
         self._info = torch.frombuffer(bytearray(json.dumps(self._network.info).encode()), dtype=torch.uint8)
 
     @property
@@ -67,9 +86,10 @@ class Host:
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
-        volume, rescale, affine = (self._input(request, name) for name in ("VOLUME", "RESCALE", "AFFINE"))
+        main = self._given(request, "")
+        further = [self._given(request, f"_{n}") for n in range(1, len(self._card.roles) + 1)]
         try:
-            labels, timings = self._segment(volume, rescale, affine, request)
+            labels, timings = self._segment(main, further, self._parameters(request), request)
         except Cancelled as cancelled:
             return self._backend.InferenceResponse(error=self._backend.TritonError(str(cancelled)))
         outputs = {"LABELMAP": labels, "TIMINGS": timings, "INFO": self._info}
@@ -77,35 +97,62 @@ class Host:
             [self._backend.Tensor.from_dlpack(name, tensor) for name, tensor in outputs.items()]
         )
 
+    def _given(self, request: Any, number: str) -> Given:
+        volume, rescale, affine = (self._input(request, name + number) for name in ("VOLUME", "RESCALE", "AFFINE"))
+        slices, rows, columns = volume.shape
+        slope, intercept = rescale.tolist()
+        geometry = VolumeGeometry((slices, rows, columns), affine.numpy())
+        return Given(volume, Placement(geometry, Rescale(slope, intercept)))
+
+    def _parameters(self, request: Any) -> dict[str, Value]:
+        """Every parameter of the card with its value in this job."""
+        document = self._input(request, "PARAMETERS").numpy().tobytes()
+        return settled(self._card.parameters, json.loads(document))
+
     def _input(self, request: Any, name: str) -> torch.Tensor:
         tensor = self._backend.get_input_tensor_by_name(request, name)
         return from_dlpack(tensor.to_dlpack())
 
     def _segment(
-        self, volume: torch.Tensor, rescale: torch.Tensor, affine: torch.Tensor, request: Any
+        self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         started = time.perf_counter()
-        spec = self._card.input
-        slices, rows, columns = volume.shape
-        geometry = VolumeGeometry((slices, rows, columns), affine.numpy())
+        spec, geometry = self._card.input, main.placement.geometry
         grid = model_grid(geometry, spec.orientation, spec.spacing_mm)
-        slope, intercept = rescale.tolist()
-        image = model_input(volume, grid, intensity(spec, slope, intercept), self._threads)
+        image = self._image(main, further, grid)
         prepared = time.perf_counter()
-        result = self._scores(image.to(self._network.device), request)
+        result = self._scores(image.to(self._network.device), parameters, request)
         inferred = time.perf_counter()
-        labels = torch.empty(volume.shape, dtype=torch.uint8)
+        labels = torch.empty(main.volume.shape, dtype=torch.uint8)
         source_labels(result, grid, labels, self._threads)
+        without_islands(labels, geometry, float(parameters[MINIMUM_VOLUME_ML]))
         ended = time.perf_counter()
         return labels, torch.tensor([prepared - started, inferred - prepared, ended - inferred])
 
-    def _scores(self, image: torch.Tensor, request: Any) -> torch.Tensor:
+    def _image(self, main: Given, further: Sequence[Given], grid: ModelGrid) -> torch.Tensor:
+        """(1, channels, model axes) float32: the main series, then the roles in the card's order."""
+        spec, rescale, threads = self._card.input, main.placement.rescale, self._threads
+        first = model_input(main.volume, grid, intensity(spec, rescale.slope, rescale.intercept), threads)
+        if not further:
+            return first
+        others = [
+            further_input(given.volume, given.placement, role, main.placement.geometry, grid, threads)
+            for given, role in zip(further, self._card.roles, strict=True)
+        ]
+        return torch.cat([first, *others], 1)
+
+    def _scores(self, image: torch.Tensor, parameters: Mapping[str, Value], request: Any) -> torch.Tensor:
+        card, device = self._card, self._network.device
+        own = (
+            [torch.tensor(as_numbers(card.own_parameters, parameters), device=device)] if card.own_parameters else []
+        )
+
         def network(windows: torch.Tensor) -> torch.Tensor:
             if request.is_cancelled():
                 raise Cancelled("cancelled by the client")
-            return self._network(windows)
+            return self._network(windows, *own)
 
-        result = scores(image, network, self._card.network, self._network.batch)
-        if result.shape[1] != (classes := len(self._card.segments) + 1):
+        result = scores(image, network, card.network, self._network.batch, float(parameters[OVERLAP]))
+        if result.shape[1] != (classes := len(card.segments) + 1):
             raise ValueError(f"the network gives {result.shape[1]} classes, its card {classes} with the background")
         return result

@@ -33,41 +33,63 @@ _CPU, _CUDA = torch.device("cpu"), torch.device("cuda")
 
 @dataclass
 class LoadedNetwork:
-    """A network ready to run: call it with (n, 1, window) float32 on `device`; n is `batch` at most."""
+    """A network ready to run: call it with (n, channels, window) float32 on `device`; n is `batch` at most.
+
+    A network whose card has parameters takes them too: (parameters,) float32.
+    """
 
     run: Any
     device: torch.device
     batch: int
     info: Mapping[str, str] = field(default_factory=dict)
 
-    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-        scores: torch.Tensor = self.run(windows)
+    def __call__(self, windows: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.run(windows, *parameters)
         return scores
 
 
-def load_network(package: Path, spec: NetworkSpec, cache: Path, threads: int) -> LoadedNetwork:
+@dataclass(frozen=True)
+class NetworkInputs:
+    """What a network takes: channels of a window, and numbers beside it, if any."""
+
+    channels: int = 1
+    parameters: int = 0
+
+    def shapes(self, spec: NetworkSpec) -> list[list[int]]:
+        """Of one window, and of the parameters where there are any."""
+        window = [1, self.channels, *spec.window]
+        return [window, [self.parameters]] if self.parameters else [window]
+
+
+_ONE_CHANNEL = NetworkInputs()
+
+
+def load_network(
+    package: Path, spec: NetworkSpec, cache: Path, threads: int, takes: NetworkInputs = _ONE_CHANNEL
+) -> LoadedNetwork:
     """Loads by the card's engine; raises InvalidModelPackage when file and engine do not go together."""
     file = package / spec.file
     if not file.is_file():
         raise InvalidModelPackage(f"{spec.file} is not in the package", "model.yaml.network.file")
     onnx = file.suffix.lower() == ".onnx"
     if spec.engine == "auto":
-        return _fastest(file, spec, cache, threads, onnx)
+        return _fastest(file, spec, cache, threads, takes)
     if spec.engine == "openvino":
-        return _openvino(file, spec, cache, threads)
+        return _openvino(file, spec, cache, threads, takes)
     if onnx != (spec.engine == "onnxruntime"):
         raise InvalidModelPackage(f"{spec.engine} does not read {file.name}", "model.yaml.network.engine")
-    return _onnxruntime(file, spec, threads) if onnx else _torchscript(file, spec)
+    return _onnxruntime(file, spec, threads, takes) if onnx else _torchscript(file, spec)
 
 
-def _fastest(file: Path, spec: NetworkSpec, cache: Path, threads: int, onnx: bool) -> LoadedNetwork:
+def _fastest(file: Path, spec: NetworkSpec, cache: Path, threads: int, takes: NetworkInputs) -> LoadedNetwork:
+    onnx = file.suffix.lower() == ".onnx"
     if torch.cuda.is_available() and not onnx:
         return _torchscript(file, spec)
     try:
-        return _openvino(file, spec, cache, threads)
+        return _openvino(file, spec, cache, threads, takes)
     except (ConversionFailed, ImportError) as error:
         log.warning("OpenVINO does not run %s, the slower engine does: %s", file.name, error)
-        return _onnxruntime(file, spec, threads) if onnx else _torchscript(file, spec)
+        return _onnxruntime(file, spec, threads, takes) if onnx else _torchscript(file, spec)
 
 
 # ------------------------------------------------------------------------------------------------- openvino
@@ -77,16 +99,16 @@ class ConversionFailed(RuntimeError):
     """OpenVINO does not take the network, or gives other answers than it."""
 
 
-def _openvino(file: Path, spec: NetworkSpec, cache: Path, threads: int) -> LoadedNetwork:
+def _openvino(file: Path, spec: NetworkSpec, cache: Path, threads: int, takes: NetworkInputs) -> LoadedNetwork:
     import openvino
     from openvino.exceptions import OVError
     from openvino.frontend import GeneralFailure, NotImplementedFailure, OpConversionFailure, OpValidationFailure
 
     faults = (OVError, GeneralFailure, NotImplementedFailure, OpConversionFailure, OpValidationFailure, RuntimeError)
-    converted = cache / "openvino" / _key(file, spec, openvino.__version__)
+    converted = cache / "openvino" / _key(file, spec, openvino.__version__, takes)
     try:
         if not converted.is_dir():
-            _convert(file, spec, converted, threads)
+            _convert(file, spec, converted, threads, takes)
         return _compiled(converted / "model.xml", spec.precision, threads)
     except faults as error:
         raise ConversionFailed(f"OpenVINO and {file.name}: {error}") from error
@@ -105,9 +127,9 @@ def _compiled(file: Path, precision: str, threads: int) -> LoadedNetwork:
     compiled = core.compile_model(core.read_model(file), "CPU", wanted)
     request = compiled.create_infer_request()
 
-    def run(windows: torch.Tensor) -> torch.Tensor:
+    def run(*inputs: torch.Tensor) -> torch.Tensor:
         # the answer lies in the request's own memory; it is blended before the next window is asked for
-        answer = request.infer([windows.contiguous().numpy()], share_inputs=True, share_outputs=True)
+        answer = request.infer([i.contiguous().numpy() for i in inputs], share_inputs=True, share_outputs=True)
         return torch.from_numpy(answer[0])
 
     info = {
@@ -118,31 +140,33 @@ def _compiled(file: Path, precision: str, threads: int) -> LoadedNetwork:
     return LoadedNetwork(run, _CPU, 1, info)
 
 
-def _key(file: Path, spec: NetworkSpec, version: str) -> str:
+def _key(file: Path, spec: NetworkSpec, version: str, takes: NetworkInputs) -> str:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256")
-    digest.update(f"{spec.window} {version} 1".encode())
+    more = "" if takes == _ONE_CHANNEL else f" {takes.channels} {takes.parameters}"
+    digest.update(f"{spec.window} {version} 1{more}".encode())
     return digest.hexdigest()[:32]
 
 
-def _convert(file: Path, spec: NetworkSpec, folder: Path, threads: int) -> None:
+def _convert(file: Path, spec: NetworkSpec, folder: Path, threads: int, takes: NetworkInputs) -> None:
     """Writes the network as OpenVINO's IR, with one window as its fixed input; whole, compared, or not at all."""
     import openvino
 
-    shape = [1, 1, *spec.window]
+    shapes = takes.shapes(spec)
     if file.suffix.lower() == ".onnx":
         model = openvino.Core().read_model(file)
-        model.reshape(shape)
+        _check_inputs(file, len(model.inputs), len(shapes))
+        model.reshape(dict(zip(model.inputs, map(openvino.PartialShape, shapes), strict=True)))
     else:
         # a scripted module converts only once it is frozen
         frozen = _frozen(file, _CPU)
-        model = openvino.convert_model(frozen, example_input=torch.zeros(shape), input=shape)
+        model = openvino.convert_model(frozen, example_input=tuple(map(torch.zeros, shapes)), input=shapes)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
     try:
         openvino.save_model(model, scratch / "model.xml", compress_to_fp16=False)
         if file.suffix.lower() != ".onnx":
-            _check_conversion(_compiled(scratch / "model.xml", "fp32", threads), file, spec)
+            _check_conversion(_compiled(scratch / "model.xml", "fp32", threads), file, shapes)
         if not folder.is_dir():
             scratch.rename(folder)
     except OSError:
@@ -152,11 +176,21 @@ def _convert(file: Path, spec: NetworkSpec, folder: Path, threads: int) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _check_conversion(network: LoadedNetwork, file: Path, spec: NetworkSpec) -> None:
-    window = torch.rand((1, 1, *spec.window), generator=torch.Generator().manual_seed(0))
+def _check_inputs(file: Path, found: int, wanted: int) -> None:
+    if found != wanted:
+        raise InvalidModelPackage(
+            f"{file.name} takes {found} inputs and the card means {wanted}: the channels, "
+            "and the parameters where the card has some",
+            "model.yaml.parameters",
+        )
+
+
+def _check_conversion(network: LoadedNetwork, file: Path, shapes: list[list[int]]) -> None:
+    random = torch.Generator().manual_seed(0)
+    inputs = [torch.rand(shape, generator=random) for shape in shapes]
     with torch.no_grad():
-        original = _frozen(file, _CPU)(window)
-    agreement = float((network(window).argmax(1) == original.argmax(1)).float().mean())
+        original = _frozen(file, _CPU)(*inputs)
+    agreement = float((network(*inputs).argmax(1) == original.argmax(1)).float().mean())
     if agreement < _AGREEMENT_LEAST:
         raise ConversionFailed(f"only {agreement:.4f} of its labels are those of the original network")
 
@@ -178,9 +212,9 @@ def _torchscript(file: Path, spec: NetworkSpec) -> LoadedNetwork:
     module = _frozen(file, device)
     half = spec.precision == "bf16"
 
-    def run(windows: torch.Tensor) -> torch.Tensor:
+    def run(*inputs: torch.Tensor) -> torch.Tensor:
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=half):
-            scores: torch.Tensor = module(windows)
+            scores: torch.Tensor = module(*inputs)
             return scores.float()
 
     info = {
@@ -191,7 +225,7 @@ def _torchscript(file: Path, spec: NetworkSpec) -> LoadedNetwork:
     return LoadedNetwork(run, device, 4 if device.type == "cuda" else 1, info)
 
 
-def _onnxruntime(file: Path, spec: NetworkSpec, threads: int) -> LoadedNetwork:
+def _onnxruntime(file: Path, spec: NetworkSpec, threads: int, takes: NetworkInputs) -> LoadedNetwork:
     import onnxruntime
 
     if spec.precision != "fp32":
@@ -201,10 +235,12 @@ def _onnxruntime(file: Path, spec: NetworkSpec, threads: int) -> LoadedNetwork:
     known = onnxruntime.get_available_providers()
     providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in known]
     session = onnxruntime.InferenceSession(str(file), options, providers=providers)
-    name = session.get_inputs()[0].name
+    names = [given.name for given in session.get_inputs()]
+    _check_inputs(file, len(names), len(takes.shapes(spec)))
 
-    def run(windows: torch.Tensor) -> torch.Tensor:
-        answer: npt.NDArray[np.float32] = session.run(None, {name: windows.contiguous().numpy()})[0]
+    def run(*inputs: torch.Tensor) -> torch.Tensor:
+        given = {name: tensor.contiguous().numpy() for name, tensor in zip(names, inputs, strict=True)}
+        answer: npt.NDArray[np.float32] = session.run(None, given)[0]
         return torch.from_numpy(answer)
 
     info = {
