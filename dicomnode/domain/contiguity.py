@@ -9,7 +9,7 @@ import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from statistics import median
+from statistics import mean, median
 
 from dicomnode.domain.completeness import Place, Stack
 
@@ -26,13 +26,9 @@ def look_at_stack(places: Sequence[Place], modality: str) -> Stack:
     """Of the instances in use; the words say what is missing, or how many images there are."""
     images = sum(place.number_of_frames for place in places)
     announced = max((place.images_announced or 0 for place in places), default=0)
-    doubts = (
-        _too_few(places, modality),
-        _number_gap(places),
-        _plane_gap(places, modality),
-        _short(images, announced),
+    doubt = (
+        _too_few(places, modality) or _number_gap(places) or _plane_gap(places, modality) or _short(images, announced)
     )
-    doubt = next((words for words in doubts if words), "")
     if doubt:
         return Stack(contiguous=False, words=doubt)
     several = f"{images} of {announced}" if announced == images else str(images)
@@ -85,12 +81,12 @@ def _position_gap(positions_mm: Sequence[float]) -> str:
     steps = [b - a for a, b in itertools.pairwise(distinct)]
     if not steps:
         return ""
-    usual = median(steps)
+    usual = mean(steps)
     tolerance = max(_STEP_TOLERANCE * usual, min(_ROUNDING_MM, _ROUNDING_MOST_OF_STEP * usual))
     worst = max(steps, key=lambda step: abs(step - usual))
     if math.isclose(worst, usual, abs_tol=tolerance):
         return ""
-    return f"the images are {usual:.2f} mm apart, but two are {worst:.2f} mm apart"
+    return f"two images are {worst:.2f} mm apart, most {median(steps):.2f} mm"
 
 
 def _short(images: int, announced: int) -> str:
