@@ -28,6 +28,8 @@ _PLAIN = re.compile(r"[A-Za-z0-9(), _.+-]+")
 
 Place = tuple[datetime, int]  # of a study in the order of receiving, then id
 
+Json = sa.SQLColumnExpression[Any]
+
 
 def past_page(
     session: Session,
@@ -64,7 +66,10 @@ def _studies(
 def _series(
     session: Session, studies: Sequence[int], keywords: Sequence[str], facts: Sequence[str]
 ) -> dict[int, list[PastSeries]]:
-    query = (
+    postgresql = session.get_bind().dialect.name == "postgresql"
+    projected = _projected_by_postgresql if postgresql else _projected_by_sqlite
+    header, tables = _header_unpacked() if postgresql else (EvidenceRow.header, _SERIES)
+    query: sa.Select[Any] = (
         sa.select(
             SeriesRow.study_id,
             SeriesRow.series_instance_uid,
@@ -75,28 +80,28 @@ def _series(
             EvidenceRow.generation,
             EvidenceRow.all_facts,
             EvidenceRow.no_image,
-            _projected(session, EvidenceRow.header, keywords).label("header"),
-            _projected(session, EvidenceRow.facts, facts).label("facts"),
+            projected(header, keywords).label("header"),
+            projected(EvidenceRow.facts, facts).label("facts"),
         )
-        .join(EvidenceRow, EvidenceRow.series_id == SeriesRow.id, isouter=True)
+        .select_from(tables)
         .where(SeriesRow.study_id.in_(studies))
         .order_by(SeriesRow.study_id, SeriesRow.id)
     )
     rows = session.execute(query)
     return {
-        study: [_past_series(row, keywords, facts) for row in of_study]
+        study: [_past_series(row, tuple(keywords), tuple(facts)) for row in of_study]
         for study, of_study in groupby(rows, key=lambda row: row.study_id)
     }
 
 
-def _past_series(row: sa.Row[Any], keywords: Sequence[str], facts: Sequence[str]) -> PastSeries:
+def _past_series(row: sa.Row[Any], keywords: tuple[str, ...], facts: tuple[str, ...]) -> PastSeries:
     evidence = None
     if row.generation is not None:
         evidence = Evidence(
             series_instance_uid=row.series_instance_uid,
             generation=row.generation,
-            header=_elements(row.header, tuple(keywords)),
-            facts=_elements(row.facts, tuple(facts)),
+            header=_elements(row.header, keywords),
+            facts=_elements(row.facts, facts),
             all_facts=row.all_facts,
             no_image=row.no_image,
         )
@@ -115,18 +120,33 @@ def _elements(text: str | None, names: tuple[str, ...]) -> Header:
 
 # ----------------------------------------------------------------------------------------- in the database
 
+_SERIES = sa.join(SeriesRow, EvidenceRow, EvidenceRow.series_id == SeriesRow.id, isouter=True)
 
-def _projected(session: Session, column: sa.SQLColumnExpression[Any], names: Sequence[str]) -> sa.ColumnElement[Any]:
-    """Of a JSON object the values of these names, as an array in their order; or the object, where a name is odd.
 
-    As text in both databases.
-    """
+def _projected_by_sqlite(column: Json, names: Sequence[str]) -> Json:
+    """Of a JSON object the values of these names, as the text of an array in their order; or, where a name is odd,
+    of the object."""
     if not names:
         return sa.null()
-    if session.get_bind().dialect.name == "postgresql":
-        return sa.cast(sa.func.jsonb_build_array(*(column[name] for name in names)), sa.Text())
     if not all(map(_PLAIN.fullmatch, names)):
         return sa.cast(column, sa.Text())
     paths = [f'$."{name}"' for name in names]
     # of one path alone SQLite gives the value itself, of several an array
     return sa.func.json_extract(column, *paths, *paths[: 1 if len(paths) == 1 else 0], type_=sa.Text())
+
+
+def _projected_by_postgresql(column: Json, names: Sequence[str]) -> Json:
+    """As the text of an array in the order of the names."""
+    if not names:
+        return sa.null()
+    return sa.cast(sa.func.jsonb_build_array(*(column.op("->")(name) for name in names)), sa.Text())
+
+
+def _header_unpacked() -> tuple[Json, sa.FromClause]:
+    """The header, unpacked once: PostgreSQL keeps it compressed, and would unpack it for every name (manual, TOAST).
+
+    Joined with nothing a document is itself; OFFSET keeps the planner from putting the expression where it is used.
+    """
+    unpacked = EvidenceRow.header.op("||")(sa.literal_column("'{}'::jsonb")).label("header")
+    once = sa.select(unpacked).correlate(EvidenceRow).offset(0).lateral("once")
+    return once.c.header, _SERIES.join(once, sa.true())
