@@ -123,33 +123,59 @@ def explain(condition: Condition, header: Header, facts: Header) -> Explanation:
             return _compared(condition, header, facts)
 
 
-def settled(condition: Condition, header: Header, facts: Header, unknown: Collection[str]) -> bool | None:
-    """What it comes to whatever the unknown facts turn out to be; None when it depends on them (Kleene's logic)."""
+def settled(condition: Condition, header: Header, facts: Header, unknown: Collection[str] = ()) -> bool | None:
+    """What it comes to whatever the unknown facts turn out to be; None when it depends on them (Kleene's logic).
+
+    Nothing is explained, and what no longer matters is not evaluated: this is asked of a whole archive.
+    """
     match condition:
-        case All(conditions):
-            return _all(settled(c, header, facts, unknown) for c in conditions)
-        case AnyOf(conditions):
-            return _negated(_all(_negated(settled(c, header, facts, unknown)) for c in conditions))
-        case Not(inner):
-            return _negated(settled(inner, header, facts, unknown))
         case Comparison(subject):
-            return None if subject in unknown else _compared(condition, header, facts).holds
+            return None if subject in unknown else _is_true(condition, header, facts)
+        case All(parts):
+            return _first_of(False, parts, header, facts, unknown)
+        case AnyOf(parts):
+            return _first_of(True, parts, header, facts, unknown)
+        case Not(inner):
+            value = settled(inner, header, facts, unknown)
+            return None if value is None else not value
 
 
-def _all(values: Iterable[bool | None]) -> bool | None:
-    found = set(values)
-    return False if False in found else None if None in found else True
-
-
-def _negated(value: bool | None) -> bool | None:
-    return None if value is None else not value
+def _first_of(
+    decisive: bool, parts: Iterable[Condition], header: Header, facts: Header, unknown: Collection[str]
+) -> bool | None:
+    """The decisive value if any part has it; else None if any part is open, else the other value."""
+    is_open = False
+    for part in parts:
+        value = settled(part, header, facts, unknown)
+        if value is decisive:
+            return decisive
+        is_open = is_open or value is None
+    return None if is_open else not decisive
 
 
 # ---------------------------------------------------------------------------------------------- comparing
 
 
+def _is_true(comparison: Comparison, header: Header, facts: Header) -> bool:
+    """As _compared, up to the first value that fits."""
+    exists = comparison.operator is Operator.EXISTS
+    for element in _elements(comparison, header, facts):
+        for value in element.values:
+            try:
+                if exists or _holds(comparison, kind_of(element.vr), value):
+                    return True
+            except NotComparable:
+                continue
+    return False
+
+
+def _elements(comparison: Comparison, header: Header, facts: Header) -> Iterable[Element]:
+    fact = facts.get(comparison.subject)
+    return (fact,) if fact is not None else _at(header, comparison.steps)
+
+
 def _compared(comparison: Comparison, header: Header, facts: Header) -> Explanation:
-    elements = [facts[comparison.subject]] if comparison.subject in facts else list(_at(header, comparison.steps))
+    elements = tuple(_elements(comparison, header, facts))
     found = tuple(Found(e.vr, value) for e in elements for value in e.values)
     remark = next((printable(e.note)[:_KEPT_CHARACTERS] for e in elements if e.note), "")
     if comparison.operator is Operator.EXISTS:

@@ -69,7 +69,7 @@ def _series(
     postgresql = session.get_bind().dialect.name == "postgresql"
     projected = _projected_by_postgresql if postgresql else _projected_by_sqlite
     header, tables = _header_unpacked() if postgresql else (EvidenceRow.header, _SERIES)
-    query: sa.Select[Any] = (
+    query: sa.Select[*tuple[Any, ...]] = (
         sa.select(
             SeriesRow.study_id,
             SeriesRow.series_instance_uid,
