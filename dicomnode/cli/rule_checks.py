@@ -10,7 +10,10 @@ import typer
 from rich.text import Text
 
 from dicomnode.cli.rule_files import read_rules
-from dicomnode.domain.rule_lint import Dictionary, Finding, findings_in, missing, same_names, twins
+from dicomnode.domain.clauses import Dictionary
+from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.rule_fit import ACTIVE, missing
+from dicomnode.domain.rule_lint import Finding, findings_in, never_asked, same_names, twins
 from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.domain.rule_schema import rule_schema
 from dicomnode.domain.rules import Rule
@@ -51,7 +54,7 @@ def lint(
     rules, findings = _read_files(files) if files else _read_stored(context.state.rules())
     findings += [finding for rule in rules for finding in findings_in(rule, _dictionary())]
     findings += same_names(rules)
-    findings += twins(rules) if files_only else _in_the_node(context.state, rules)
+    findings += _among(rules, []) if files_only else _in_the_node(context.state, rules)
     _print(context, len(rules), findings)
     if findings:
         raise typer.Exit(1)
@@ -86,13 +89,29 @@ def _read_stored(revisions: Iterable[RuleRevision]) -> tuple[list[Rule], list[Fi
 
 
 def _in_the_node(state: State, rules: Sequence[Rule]) -> Iterator[Finding]:
-    modalities = {model.name: model.card.input.modality for model in state.models() if model.active}
+    cards = _cards(state)
+    modalities = {name: versions[ACTIVE].input.modality for name, versions in cards.items() if ACTIVE in versions}
     destinations = [destination.name for destination in state.destinations()]
     for rule in rules:
-        yield from missing(rule, modalities, destinations, _dictionary())
+        yield from missing(rule, modalities, destinations, _dictionary(), cards)
     names = {rule.name for rule in rules}
     others, _ = _read_stored(revision for revision in state.rules() if revision.name not in names)
+    yield from _among(rules, others)
+
+
+def _among(rules: Sequence[Rule], others: Sequence[Rule]) -> Iterator[Finding]:
     yield from twins(rules, others)
+    yield from never_asked(rules, others, _dictionary())
+
+
+def _cards(state: State) -> dict[str, dict[str, ModelCard]]:
+    """Model → version → card, as domain.rule_fit takes them."""
+    cards: dict[str, dict[str, ModelCard]] = {}
+    for model in state.models():
+        cards.setdefault(model.name, {})[model.version] = model.card
+        if model.active:
+            cards[model.name][ACTIVE] = model.card
+    return cards
 
 
 def _print(context: Context, count: int, findings: Sequence[Finding]) -> None:

@@ -1,33 +1,32 @@
-"""What is wrong with rules that read well: conditions that exclude one another, values that never come, twins.
+"""What is wrong with rules that read well: conditions that exclude one another, values that never come, twins,
+rules that another one keeps from being asked. What a rule asks of models and destinations is in rule_fit.
 
 Only what is certain is found: a rule without findings may still match nothing that a hospital has.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
-import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
+from dicomnode.domain.clauses import VALUES, Claim, Dictionary, claims, exclude, implies
 from dicomnode.domain.rules import (
-    FACTS,
     All,
     AnyOf,
+    Choice,
     Comparison,
     Condition,
     Not,
     Operator,
+    Origin,
+    Preference,
     Rule,
-    Vocabulary,
+    RuleState,
     condition_document,
-    condition_text,
 )
-from dicomnode.domain.values import Kind, Span, contains, equal, is_ordered, kind_of, overlap, span_of
 
-_VALUES = frozenset({Operator.EQUALS, Operator.ONE_OF})
-_SEVERAL_VALUES_EACH = frozenset({"Orientation"})  # of the facts: a series may have several
 # PS3.5 6.2: what a value may hold, for the VRs that rules compare as text
 _CHARACTERS_MOST: Mapping[str, int] = {"AE": 16, "CS": 16, "SH": 16, "LO": 64, "UI": 64}
 _ONE_VALUE_WITH_BACKSLASHES = frozenset({"LT", "ST", "UT", "UR", "UN"})
@@ -43,38 +42,24 @@ class Finding:
     remedy: str
 
 
-@dataclass(frozen=True, slots=True)
-class Dictionary:
-    """The VR of every keyword, and the keywords of attributes that hold one value at most (PS3.6)."""
-
-    vrs: Vocabulary
-    single_valued: Collection[str]
-
-    def vr(self, subject: str) -> str:
-        """ "" when nobody knows before a header is seen."""
-        return FACTS.get(subject) or self.vrs.get(subject.rpartition(".")[2], "")
-
-    def is_single(self, subject: str) -> bool:
-        """Of a path, every item of its sequences may hold another value."""
-        return subject in self.single_valued or subject in FACTS.keys() - _SEVERAL_VALUES_EACH
-
-
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """A comparison that has to be true, or negated false, where it stands."""
-
-    path: str
-    comparison: Comparison
-    negated: bool = False
-
-    def words(self) -> str:
-        return condition_text(Not(self.comparison) if self.negated else self.comparison)
-
-
 def findings_in(rule: Rule, dictionary: Dictionary) -> list[Finding]:
     """In a rule alone."""
-    found = [*_never_there(rule.when, "when", dictionary), *_exclusions(rule.when, "when", (), dictionary)]
+    each = (_in_condition(condition, path, dictionary) for path, condition in conditions_of(rule))
+    found = chain(*each, _about_study(rule, dictionary), _about_choice(rule))
     return [Finding(rule.name, path, problem, remedy) for path, problem, remedy in found]
+
+
+def conditions_of(rule: Rule) -> Iterator[tuple[str, Condition]]:
+    """Every condition of a rule with its path."""
+    yield "when", rule.when
+    yield from ((f"study.has[{number}]", condition) for number, condition in enumerate(rule.study.has))
+    yield from ((f"study.has_not[{number}]", condition) for number, condition in enumerate(rule.study.has_not))
+    yield from ((f"roles.{role.name}.when", role.when) for role in rule.roles)
+
+
+def _in_condition(condition: Condition, path: str, known: Dictionary) -> Iterator[_Found]:
+    yield from _never_there(condition, path, known)
+    yield from _exclusions(condition, path, (), known)
 
 
 # --------------------------------------------------------------------------------- conditions that exclude
@@ -82,12 +67,12 @@ def findings_in(rule: Rule, dictionary: Dictionary) -> list[Finding]:
 _Found = tuple[str, str, str]
 
 
-def _exclusions(condition: Condition, path: str, context: tuple[_Claim, ...], known: Dictionary) -> Iterator[_Found]:
+def _exclusions(condition: Condition, path: str, context: tuple[Claim, ...], known: Dictionary) -> Iterator[_Found]:
     """Claims that cannot be true together, with those in whose company (`context`) the condition stands."""
-    own = tuple(_claims(condition, path))
+    own = tuple(claims(condition, path))
     for number, claim in enumerate(own):
         for other in (*context, *own[:number]):
-            if _exclude(other, claim, known):
+            if exclude(other, claim, known):
                 yield claim.path, _both(other, claim), "no series can have both: change or remove one of the two"
                 return
     for part, place in _branches(condition, path):
@@ -96,24 +81,8 @@ def _exclusions(condition: Condition, path: str, context: tuple[_Claim, ...], kn
         yield from _exclusions(inner, place, () if inside else (*context, *own), known)
 
 
-def _both(other: _Claim, claim: _Claim) -> str:
+def _both(other: Claim, claim: Claim) -> str:
     return f"it says {claim.words()}, and {other.path} says {other.words()}"
-
-
-def _claims(condition: Condition, path: str) -> Iterator[_Claim]:
-    """What has to hold for the condition to be true, as far as it is no matter of alternatives."""
-    match condition:
-        case Comparison(subject):
-            yield _Claim(f"{path}.{subject}", condition)
-        case All(parts):
-            for number, part in enumerate(parts):
-                yield from _claims(part, f"{path}.all[{number}]")
-        case Not(Comparison(subject) as comparison):
-            yield _Claim(f"{path}.not.{subject}", comparison, True)
-        case Not(AnyOf(parts)):
-            for number, part in enumerate(parts):
-                if isinstance(part, Comparison):
-                    yield _Claim(f"{path}.not.any[{number}].{part.subject}", part, True)
 
 
 def _branches(condition: Condition, path: str) -> Iterator[tuple[Condition, str]]:
@@ -128,58 +97,6 @@ def _branches(condition: Condition, path: str) -> Iterator[tuple[Condition, str]
             yield condition, f"{path}.not"
 
 
-def _exclude(one: _Claim, other: _Claim, known: Dictionary) -> bool:
-    subject = one.comparison.subject
-    if subject != other.comparison.subject or (one.negated and other.negated):
-        return False
-    if one.negated or other.negated:
-        positive, negative = (other, one) if one.negated else (one, other)
-        return _denied(positive.comparison, negative.comparison, known)
-    vr = known.vr(subject)
-    return bool(vr) and known.is_single(subject) and _apart(kind_of(vr), one.comparison, other.comparison)
-
-
-def _denied(positive: Comparison, negative: Comparison, known: Dictionary) -> bool:
-    """Every comparison needs a value, so none is true of an attribute that has none."""
-    if negative.operator is Operator.EXISTS or positive == negative:
-        return True
-    vr = known.vr(positive.subject)
-    if not vr or not {positive.operator, negative.operator} <= _VALUES:
-        return False
-    kind = kind_of(vr)
-    covered = (any(equal(kind, value, no) for no in negative.operands) for value in positive.operands)
-    return all(covered)
-
-
-def _apart(kind: Kind, one: Comparison, other: Comparison) -> bool:
-    """Whether no single value makes both true."""
-    if {Operator.EXISTS, Operator.MATCHES} & {one.operator, other.operator}:
-        return False
-    if is_ordered(kind) and kind is not Kind.TEXT:
-        return not any(overlap(a, b) for a in _spans(kind, one) for b in _spans(kind, other))
-    if {one.operator, other.operator} <= _VALUES:
-        return not any(equal(kind, a, b) for a in one.operands for b in other.operands)
-    if one.operator is Operator.CONTAINS and other.operator in _VALUES:
-        return not any(contains(kind, value, one.operands[0]) for value in other.operands)
-    if other.operator is Operator.CONTAINS and one.operator in _VALUES:
-        return _apart(kind, other, one)
-    return False
-
-
-def _spans(kind: Kind, comparison: Comparison) -> list[Span]:
-    """The values for which it is true."""
-    spans = [span_of(kind, operand) for operand in comparison.operands]
-    match comparison.operator:
-        case Operator.AT_LEAST:
-            return [Span(spans[0].low, math.inf)]
-        case Operator.AT_MOST:
-            return [Span(-math.inf, spans[0].high)]
-        case Operator.BETWEEN:
-            return [Span(spans[0].low, spans[1].high)]
-        case _:
-            return spans
-
-
 # --------------------------------------------------------------------------------- values that never come
 
 
@@ -192,7 +109,7 @@ def _never_there(condition: Condition, path: str, known: Dictionary) -> Iterator
         case Not(part):
             yield from _never_there(part, f"{path}.not", known)
         case Comparison(subject, operator, operands):
-            if operator in _VALUES or operator is Operator.CONTAINS:
+            if operator in VALUES or operator is Operator.CONTAINS:
                 for operand in operands:
                     yield from _impossible(f"{path}.{subject}", str(operand), known.vr(subject))
 
@@ -216,16 +133,70 @@ def _impossible(path: str, operand: str, vr: str) -> Iterator[_Found]:
         )
 
 
+# ------------------------------------------------------------------------------- the study and the choice
+
+
+def _about_study(rule: Rule, known: Dictionary) -> Iterator[_Found]:
+    """What the rule itself finds is in the study, too: a role from another study is not."""
+    there = [("when", rule.when), *((f"study.has[{n}]", condition) for n, condition in enumerate(rule.study.has))]
+    there += [(f"roles.{role.name}.when", role.when) for role in rule.roles if role.origin is Origin.STUDY]
+    for number, absent in enumerate(rule.study.has_not):
+        for path, condition in there:
+            if implies(condition, absent, known):
+                problem = f"no series of the study may be so, and {path} asks for one that is: it never matches"
+                yield f"study.has_not[{number}]", problem, "change or remove one of the two"
+                break
+    for number, condition in enumerate(rule.study.has):
+        if implies(rule.when, condition, known):
+            problem = "it is always true: the series that `when` finds is in the study itself"
+            yield f"study.has[{number}]", problem, "say what the other series has that this one has not, or remove it"
+
+
+def _about_choice(rule: Rule) -> Iterator[_Found]:
+    choices = [("choose", rule.choose, rule.when)]
+    choices += [(f"roles.{role.name}.choose", role.choose, role.when) for role in rule.roles]
+    for path, preferences, condition in choices:
+        for number, preference in enumerate(preferences):
+            for claim in claims(condition, f"{path.removesuffix('choose')}when"):
+                if not claim.negated and _settles(claim.comparison, preference):
+                    problem = f"it never decides: {claim.path} says {claim.words()}, so all series are alike in it"
+                    yield f"{path}[{number}]", problem, "remove one of the two"
+
+
+_CHOSEN_BY: Mapping[Choice, str] = {
+    Choice.MOST_INSTANCES: "NumberOfInstances",
+    Choice.THINNEST_SLICES: "MeasuredSliceSpacing",
+    Choice.KERNEL: "ConvolutionKernel",
+    Choice.LOWEST_NUMBER: "SeriesNumber",
+}
+
+
+def _settles(comparison: Comparison, preference: Preference) -> bool:
+    """Whether a claim leaves every series the same by the preference."""
+    if comparison.subject != _CHOSEN_BY.get(preference.choice) or comparison.operator is not Operator.EQUALS:
+        return False
+    if preference.choice is Choice.KERNEL:
+        return str(comparison.operands[0]).casefold() == preference.values[0].casefold()
+    return True
+
+
 # ----------------------------------------------------------------------------------- rules among others
 
 
 def twins(rules: Sequence[Rule], others: Iterable[Rule] = ()) -> Iterator[Finding]:
-    """Rules that say the same of the same model as one before them or as one of the others."""
-    seen: dict[str, str] = {_meaning(rule): rule.name for rule in others if rule.enabled}
-    for rule in rules:
-        if rule.enabled and (first := seen.setdefault(_meaning(rule), rule.name)) != rule.name:
-            problem = f"it runs {rule.model} on the same series as rule {first}, so each would be worked on twice"
+    """Rules that run the same on the same as one before them or as one of the others."""
+    seen: dict[tuple[object, ...], Rule] = {_meaning(rule): rule for rule in others if _runs(rule)}
+    for rule in filter(_runs, rules):
+        first = seen.setdefault(_meaning(rule), rule)
+        if first.name != rule.name and not min(first, rule, key=place_of).stop:
+            problem = (
+                f"it runs {rule.model} on the same series as rule {first.name}, so each would be worked on twice"
+            )
             yield Finding(rule.name, "when", problem, f"keep one of the two: dicomnode rules remove {rule.name}")
+
+
+def _runs(rule: Rule) -> bool:
+    return bool(rule.model) and rule.state is RuleState.ENABLED
 
 
 def same_names(rules: Sequence[Rule]) -> Iterator[Finding]:
@@ -236,9 +207,55 @@ def same_names(rules: Sequence[Rule]) -> Iterator[Finding]:
             )
 
 
-def _meaning(rule: Rule) -> str:
-    """Equal for rules that differ only in the order of parts."""
-    return f"{rule.model} {_ordered(rule.when)}"
+def never_asked(rules: Sequence[Rule], others: Sequence[Rule], dictionary: Dictionary) -> Iterator[Finding]:
+    """Rules before which another one, with `stop`, takes every series that they would match."""
+    everyone = sorted([*rules, *others], key=place_of)
+    for number, rule in enumerate(everyone):
+        stop = next((earlier for earlier in everyone[:number] if _takes_all(earlier, rule, dictionary)), None)
+        if stop and rule in rules:
+            problem = f"it never gets a series: rule {stop.name} (order {stop.order}) takes all of them and says stop"
+            yield Finding(
+                rule.name, "order", problem, f"give it an order below {stop.order}, or change what they match"
+            )
+        elif stop and stop in rules:
+            problem = f"rule {rule.name} (order {rule.order}) would never get a series: this one takes all of them"
+            yield Finding(
+                stop.name, "stop", problem, f"give it an order above {rule.order}, or change what they match"
+            )
+
+
+def place_of(rule: Rule) -> tuple[int, str]:
+    """Where it stands in the order of asking."""
+    return rule.order, rule.name
+
+
+def _takes_all(stop: Rule, rule: Rule, known: Dictionary) -> bool:
+    """Whether every series that the rule would match is certainly stopped before it.
+
+    One that takes one series of several, or needs further ones, may leave some.
+    """
+    if not stop.stop or stop.state is not RuleState.ENABLED or stop.choose or stop.roles:
+        return False
+    here = (rule.when, *rule.study.has)
+    return (
+        implies(rule.when, stop.when, known)
+        and all(any(implies(one, wanted, known) for one in here) for wanted in stop.study.has)
+        and all(any(implies(no, nor, known) for nor in rule.study.has_not) for no in stop.study.has_not)
+    )
+
+
+def _meaning(rule: Rule) -> tuple[object, ...]:
+    """Equal for rules that differ only in the order of parts, and in what does not change the work."""
+    return (
+        rule.model,
+        rule.version,
+        _ordered(rule.when),
+        frozenset(map(_ordered, rule.study.has)),
+        frozenset(map(_ordered, rule.study.has_not)),
+        rule.choose,
+        frozenset((role.name, _ordered(role.when), role.origin, role.choose) for role in rule.roles),
+        json.dumps(dict(rule.parameters), sort_keys=True),
+    )
 
 
 def _ordered(condition: Condition) -> str:
@@ -250,43 +267,3 @@ def _ordered(condition: Condition) -> str:
             return f"not({_ordered(part)})"
         case Comparison():
             return json.dumps(condition_document(condition), sort_keys=True)
-
-
-def missing(
-    rule: Rule, modalities: Mapping[str, Sequence[str]], destinations: Collection[str], dictionary: Dictionary
-) -> list[Finding]:
-    """What the rule needs of the node and is not there: `modalities` are those that each active model takes."""
-    found = [*_about_model(rule, modalities, dictionary), *_about_destinations(rule, destinations)]
-    return [Finding(rule.name, path, problem, remedy) for path, problem, remedy in found]
-
-
-def _about_model(rule: Rule, modalities: Mapping[str, Sequence[str]], dictionary: Dictionary) -> Iterator[_Found]:
-    if rule.model not in modalities:
-        yield "model", f"no model {rule.model} is registered", _near(rule.model, modalities, "models add FOLDER")
-    elif claim := _other_modality(rule, modalities[rule.model], dictionary):
-        takes = " or ".join(modalities[rule.model])
-        problem = f"the model {rule.model} takes {takes}, and the rule says {claim.words()}"
-        yield claim.path, problem, "name a modality that the model takes, or another model"
-
-
-def _about_destinations(rule: Rule, destinations: Collection[str]) -> Iterator[_Found]:
-    for number, name in enumerate(rule.destinations):
-        if name not in destinations:
-            remedy = _near(name, destinations, f"destinations add {name} ...")
-            yield f"destinations[{number}]", f"destination {name} does not exist", remedy
-    if not rule.destinations and not destinations:
-        yield (
-            "destinations",
-            "there is no destination yet, so results stay here",
-            "dicomnode destinations add NAME ...",
-        )
-
-
-def _other_modality(rule: Rule, modalities: Sequence[str], dictionary: Dictionary) -> _Claim | None:
-    taken = _Claim("model", Comparison("Modality", Operator.ONE_OF, tuple(modalities)))
-    return next((claim for claim in _claims(rule.when, "when") if _exclude(taken, claim, dictionary)), None)
-
-
-def _near(name: str, known: Iterable[str], command: str) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"dicomnode {command}" + (f", or did you mean {near[0]}?" if near else "")

@@ -11,12 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomnode.cli.rule_files import read_rules
+from dicomnode.domain.clauses import Dictionary, implies
 from dicomnode.domain.conditions import explain
-from dicomnode.domain.rule_lint import Dictionary, findings_in, missing, same_names, twins
+from dicomnode.domain.rule_fit import missing
+from dicomnode.domain.rule_lint import findings_in, never_asked, same_names, twins
 from dicomnode.domain.rule_reading import parse_condition, parse_rule
-from dicomnode.domain.rules import Rule
+from dicomnode.domain.rules import All, AnyOf, Condition, Not, Rule
 from dicomnode.domain.study import Element, Header
 from dicomnode.imaging.attributes import keyword_vrs, single_valued_keywords
+from tests.unit.rule_strategies import conditions
 from tests.unit.test_cli_state import Screen
 
 DICTIONARY = Dictionary(keyword_vrs(), single_valued_keywords())
@@ -50,6 +53,15 @@ CONTRADICTIONS: list[tuple[Any, str]] = [
     ({"all": [{"IsAVolume": True}, {"IsAVolume": False}]}, "when.all[1].IsAVolume"),
     ({"NumberOfInstances": {"at_least": 10, "at_most": 9}}, "when.all[1].NumberOfInstances"),
     ({"all": [{"(0019,10,ACME)": 1}, {"not": {"(0019,10,ACME)": 1}}]}, "when.all[1].not"),
+    ({"all": [{"Rows": {"at_most": 3}}, {"not": {"Rows": {"at_most": 5}}}]}, "when.all[1].not.Rows"),
+    (
+        {"all": [{"SeriesDescription": "thin abd"}, {"not": {"SeriesDescription": {"contains": "abd"}}}]},
+        "when.all[1]",
+    ),
+    (
+        {"all": [{"ReceivedTimeOfDay": {"between": ["22:00", "06:00"]}}, {"ReceivedTimeOfDay": "12:30"}]},
+        "when.all[1].ReceivedTimeOfDay",
+    ),
 ]
 FINE: list[Any] = [
     {"Modality": "CT"},
@@ -71,6 +83,8 @@ FINE: list[Any] = [
     {"all": [{"Modality": "CT"}, {"not": {"all": [{"Modality": "CT"}, {"Rows": 1}]}}]},
     {"all": [{"not": {"Modality": "CT"}}, {"not": {"Modality": "MR"}}]},
     {"ImageComments": r"a\b"},
+    {"all": [{"Rows": {"at_most": 5}}, {"not": {"Rows": {"at_most": 3}}}]},
+    {"all": [{"ReceivedTimeOfDay": {"between": ["22:00", "06:00"]}}, {"ReceivedTimeOfDay": {"at_most": "05:00"}}]},
 ]
 
 
@@ -108,6 +122,7 @@ _POOL: list[Any] = [
     *({"StudyDate": value} for value in ("2023", "2024-01-31", {"at_most": "2023"}, {"at_least": "2024-02"})),
     *({"SeriesDescription": value} for value in ("ct", "a ct", {"contains": "CT"}, {"matches": "mr"})),
     *({"IsAVolume": value} for value in (True, False)),
+    *({"StudyTime": value} for value in ("22", "23:30", {"between": ["22:00", "06:00"]}, {"at_most": "05:59"})),
 ]
 _VRS = {
     "Modality": "CS",
@@ -116,6 +131,7 @@ _VRS = {
     "StudyDate": "DA",
     "SeriesDescription": "LO",
     "IsAVolume": "FLAG",
+    "StudyTime": "TM",
 }
 _VALUES: dict[str, list[Any]] = {
     "CS": ["CT", "MR", "PT"],
@@ -123,6 +139,7 @@ _VALUES: dict[str, list[Any]] = {
     "DA": ["20230101", "2023", "20240131", "20240201", "rubbish"],
     "LO": ["CT", "a CT", "mr", ""],
     "FLAG": [True, False],
+    "TM": ["220000", "2330", "05", "060030", "120000", "rubbish"],
 }
 _conditions = st.recursive(
     st.sampled_from(_POOL),
@@ -156,6 +173,154 @@ def test_a_condition_that_contradicts_itself_is_never_true(parts: list[Any], ser
         assert not explain(parse_condition(when), series, series).holds
 
 
+_COMPARISONS = [parse_condition(when) for when in _POOL]
+
+
+@given(st.sampled_from(_COMPARISONS), st.sampled_from(_COMPARISONS), _series())
+def test_what_one_comparison_implies_is_true(one: Condition, other: Condition, series: Header) -> None:
+    if implies(one, other, DICTIONARY) and explain(one, series, series).holds:
+        assert explain(other, series, series).holds
+
+
+@given(_conditions, _conditions, _series())
+def test_what_one_condition_implies_is_true(one: Any, other: Any, series: Header) -> None:
+    first, second = parse_condition(one), parse_condition(other)
+    if implies(first, second, DICTIONARY) and explain(first, series, series).holds:
+        assert explain(second, series, series).holds
+
+
+@given(conditions(), conditions())
+def test_a_condition_implies_itself_and_its_parts(one: Condition, other: Condition) -> None:
+    assert implies(one, one, DICTIONARY)
+    assert implies(All((other, one)), one, DICTIONARY)
+    assert implies(one, AnyOf((other, one)), DICTIONARY)
+    assert implies(Not(AnyOf((other, one))), Not(one), DICTIONARY)
+    assert implies(Not(one), Not(All((other, one))), DICTIONARY)
+
+
+IMPLIED: list[tuple[Any, Any]] = [
+    ({"Modality": "ct"}, {"Modality": ["CT", "MR"]}),
+    ({"Modality": ["CT", "MR"]}, {"Modality": {"exists": True}}),
+    ({"SliceThickness": {"at_most": 3}}, {"SliceThickness": {"at_most": 5}}),
+    ({"SliceThickness": {"between": [2, 3]}}, {"SliceThickness": {"at_least": 2}}),
+    ({"SliceThickness": 2}, {"SliceThickness": {"between": [1, 3]}}),
+    ({"StudyDate": "2024-02"}, {"StudyDate": {"between": ["2024", "2024"]}}),
+    ({"StudyDate": {"between": ["2024-02", "2024-03"]}}, {"StudyDate": ["2023", "2024"]}),
+    ({"PatientAge": {"at_least": "18Y"}}, {"PatientAge": {"at_least": 17.5}}),
+    ({"ReceivedTimeOfDay": "23"}, {"ReceivedTimeOfDay": {"between": ["22:00", "06:00"]}}),
+    (
+        {"ReceivedTimeOfDay": {"between": ["23:00", "05:00"]}},
+        {"ReceivedTimeOfDay": {"between": ["22:00", "06:00"]}},
+    ),
+    ({"SeriesDescription": "Thin Abdomen"}, {"SeriesDescription": {"contains": "abd"}}),
+    ({"SeriesDescription": {"contains": "abdomen"}}, {"SeriesDescription": {"contains": "ABD"}}),
+    ({"SeriesDescription": {"at_least": 5}}, {"SeriesDescription": {"at_least": 3}}),
+    ({"ImageType": {"contains": "AXIAL"}}, {"ImageType": ["AXIAL", "PRIMARY"]}),
+    ({"Modality": "CT"}, {"not": {"Modality": "MR"}}),
+    ({"IsAVolume": True}, {"not": {"IsAVolume": False}}),
+    ({"not": {"Modality": ["CT", "MR"]}}, {"not": {"Modality": "CT"}}),
+    ({"Modality": {"exists": False}}, {"not": {"Modality": "CT"}}),
+    ({"all": [{"Rows": 512}, {"Modality": "CT"}]}, {"any": [{"Modality": "CT"}, {"Columns": 3}]}),
+    ({"any": [{"Modality": "CT"}, {"Modality": "PT"}]}, {"Modality": ["CT", "MR", "PT"]}),
+    ({"not": {"any": [{"Rows": 1}, {"Columns": 1}]}}, {"not": {"all": [{"Rows": 1}, {"Columns": 1}]}}),
+]
+NOT_IMPLIED: list[tuple[Any, Any]] = [
+    ({"Modality": ["CT", "MR"]}, {"Modality": "CT"}),
+    ({"SliceThickness": {"at_most": 5}}, {"SliceThickness": {"at_most": 3}}),
+    ({"SliceThickness": {"at_least": 2}}, {"SliceThickness": {"between": [1, 9]}}),
+    ({"StudyDate": "2024"}, {"StudyDate": "2024-02"}),
+    ({"ReceivedTimeOfDay": {"between": ["22:00", "06:00"]}}, {"ReceivedTimeOfDay": {"at_least": "22:00"}}),
+    ({"ImageType": "AXIAL"}, {"not": {"ImageType": "LOCALIZER"}}),  # it has several values
+    ({"Orientation": "axial"}, {"not": {"Orientation": "coronal"}}),
+    ({"SeriesDescription": {"contains": "abd"}}, {"SeriesDescription": "abd"}),
+    ({"SeriesDescription": {"matches": "abd"}}, {"SeriesDescription": {"contains": "abd"}}),
+    ({"SeriesDescription": "5"}, {"SeriesDescription": {"at_least": 3}}),
+    ({"not": {"IsAVolume": True}}, {"IsAVolume": False}),  # it may not be known
+    ({"not": {"Modality": "CT"}}, {"Modality": {"exists": False}}),
+    ({"(0019,10,ACME)": 1}, {"(0019,10,ACME)": [1, 2]}),  # nobody knows its VR
+    ({"Rows": 1}, {"Columns": 1}),
+    ({"any": [{"Modality": "CT"}, {"Rows": 1}]}, {"Modality": "CT"}),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), IMPLIED)
+def test_what_follows_is_found(one: Any, other: Any) -> None:
+    assert implies(parse_condition(one, keyword_vrs()), parse_condition(other, keyword_vrs()), DICTIONARY)
+
+
+@pytest.mark.parametrize(("one", "other"), NOT_IMPLIED)
+def test_what_does_not_follow_is_left_alone(one: Any, other: Any) -> None:
+    assert not implies(parse_condition(one, keyword_vrs()), parse_condition(other, keyword_vrs()), DICTIONARY)
+
+
+def test_conditions_nested_deep_are_compared_in_no_time() -> None:
+    one: Any = {"Modality": "CT"}
+    other: Any = {"Modality": "MR"}
+    for number in range(14):
+        word, counter = ("all", "any") if number % 2 else ("any", "all")
+        one = {word: [one, {"Rows": number}, {"Columns": number}]}
+        other = {counter: [other, {"Rows": number + 100}, {"Columns": number + 100}]}
+    assert not implies(parse_condition(one), parse_condition(other), DICTIONARY)
+
+
+# ------------------------------------------------------------------------------------ the whole of one rule
+
+
+@pytest.mark.parametrize(
+    ("more", "path", "words"),
+    [
+        (
+            {"study": {"has": {"all": [{"Modality": "CT"}, {"Modality": "MR"}]}}},
+            "study.has[0].all[1].Modality",
+            "says",
+        ),
+        ({"study": {"has_not": [{"Rows": 1}, {"ImageType": "A\\B"}]}}, "study.has_not[1].ImageType", "is 2 values"),
+        (
+            {"study": {"has": {"Modality": "PT"}, "has_not": {"Modality": "PT"}}},
+            "study.has_not[0]",
+            "study.has[0] asks",
+        ),
+        ({"study": {"has_not": {"Modality": ["CT", "MR"]}}}, "study.has_not[0]", "when asks for one"),
+        ({"study": {"has": [{"Rows": 5}, {"Modality": ["CT", "MR"]}]}}, "study.has[1]", "always true"),
+        (
+            {"study": {"has_not": {"Modality": "PT"}}, "roles": {"pet": {"when": {"Modality": "PT", "Rows": 5}}}},
+            "study.has_not[0]",
+            "roles.pet.when asks",
+        ),
+        ({"roles": {"pet": {"when": {"Rows": {"at_least": 5, "at_most": 3}}}}}, "roles.pet.when.all[1].Rows", "says"),
+        ({"choose": ["latest", "most_instances"]}, "choose[1]", "never decides: when.all[1].NumberOfInstances says"),
+        ({"choose": [{"kernel": ["B30F", "Br40"]}]}, "choose[0]", "never decides"),
+        (
+            {"roles": {"pet": {"when": {"MeasuredSliceSpacing": 3}, "choose": ["thinnest_slices"]}}},
+            "roles.pet.choose[0]",
+            "roles.pet.when.MeasuredSliceSpacing says",
+        ),
+    ],
+)
+def test_what_the_parts_of_a_rule_say_of_one_another(more: dict[str, Any], path: str, words: str) -> None:
+    when = {"all": [{"Modality": "CT"}, {"NumberOfInstances": 10}, {"ConvolutionKernel": "B30f"}]}
+    for state in ("enabled", "shadow", "disabled"):
+        (finding,) = findings_in(rule(when, state=state, **more), DICTIONARY)
+        assert finding.path == path
+        assert words in finding.problem
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"study": {"has": {"Modality": "PT"}, "has_not": {"Modality": ["SR", "SEG"]}}},
+        {"study": {"has": {"Modality": "CT", "Rows": 5}, "has_not": {"Modality": "CT", "Rows": 6}}},
+        {"study": {"has_not": {"Modality": "PT"}}, "roles": {"pet": {"when": {"Modality": "PT"}, "from": "prior"}}},
+        {"choose": [{"kernel": ["Br40", "B30f"]}, "thinnest_slices", "latest", "lowest_number"]},
+        {"when": {"NumberOfInstances": [10, 20]}, "choose": ["most_instances"]},
+        {"when": {"not": {"NumberOfInstances": 10}}, "choose": ["most_instances"]},
+    ],
+)
+def test_parts_that_go_together_are_left_alone(more: dict[str, Any]) -> None:
+    when = more.pop("when", {"Modality": "CT", "ConvolutionKernel": "B30f"})
+    assert findings_in(rule(when, **more), DICTIONARY) == []
+
+
 # ---------------------------------------------------------------------------------------- among other rules
 
 
@@ -164,10 +329,93 @@ def test_twins_are_found_in_any_order_of_parts() -> None:
     two = rule({"all": [{"Rows": 512}, {"Modality": "CT"}]}, "two", priority="stat")
     other_model = rule({"all": [{"Rows": 512}, {"Modality": "CT"}]}, "three", model="n")
     off = rule({"all": [{"Rows": 512}, {"Modality": "CT"}]}, "four", enabled=False)
-    (finding,) = twins([one, two, other_model, off])
+    shadow = rule({"all": [{"Rows": 512}, {"Modality": "CT"}]}, "five", state="shadow")
+    (finding,) = twins([one, two, other_model, off, shadow])
     assert (finding.rule, "rule one" in finding.problem) == ("two", True)
     assert [f.rule for f in twins([two], [one])] == ["two"]
     assert [f.path for f in same_names([one, two, rule({"Rows": 1}, "one")])] == ["name"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"version": "1.0.0"},
+        {"parameters": {"overlap": 0.5}},
+        {"choose": ["latest"]},
+        {"study": {"has": {"Modality": "PT"}}},
+        {"study": {"has_not": {"Modality": "PT"}}},
+        {"roles": {"pet": {"when": {"Modality": "PT"}}}},
+    ],
+)
+def test_rules_that_do_different_work_are_no_twins(more: dict[str, Any]) -> None:
+    one, two = rule({"Modality": "CT"}, "one"), rule({"Modality": "CT"}, "two", **more)
+    assert list(twins([one, two])) == []
+    assert [f.rule for f in twins([one, two, rule({"Modality": "CT"}, "three", **more)])] == ["three"]
+
+
+def test_one_that_stops_has_no_twin_after_it() -> None:
+    first, second = rule({"Modality": "CT"}, "one", stop=True), rule({"Modality": "CT"}, "two")
+    assert list(twins([second, first])) == []
+    assert [f.rule for f in twins([rule({"Modality": "CT"}, "two", stop=True), rule({"Modality": "CT"}, "one")])]
+
+
+def _stop(when: Any, **more: Any) -> Rule:
+    return parse_rule({"name": "halt", "when": when, "stop": True, "order": 10, **more}, keyword_vrs())
+
+
+THIN_CT = {"Modality": "CT", "SliceThickness": {"at_most": 3}}
+
+
+@pytest.mark.parametrize(
+    ("stop", "more"),
+    [
+        (_stop({"Modality": ["CT", "MR"]}), {}),
+        (_stop({"SliceThickness": {"at_most": 5}}, model="m"), {"state": "disabled"}),
+        (_stop({"Modality": "CT"}, order=100, name="Halt"), {}),  # of the same order: by name
+        (
+            _stop({"Modality": "CT"}, study={"has": {"Modality": "PT"}}),
+            {"study": {"has": {"Modality": "PT", "Rows": 5}}},
+        ),
+        (_stop({"Modality": "CT"}, study={"has": {"SliceThickness": {"exists": True}}}), {}),
+        (
+            _stop({"Modality": "CT"}, study={"has_not": {"Modality": "PT", "Rows": 5}}),
+            {"study": {"has_not": {"Modality": "PT"}}},
+        ),
+    ],
+)
+def test_a_rule_after_one_that_stops_all_its_series_is_found(stop: Rule, more: dict[str, Any]) -> None:
+    stopped = rule(THIN_CT, "thin", **more)
+    (finding,) = never_asked([stopped], [stop], DICTIONARY)
+    assert (finding.rule, finding.path) == ("thin", "order")
+    assert f"rule {stop.name} (order {stop.order}) takes all" in finding.problem
+    (finding,) = never_asked([stop], [stopped], DICTIONARY)
+    assert (finding.rule, finding.path) == (stop.name, "stop")
+    assert len(list(never_asked([stop, stopped], [], DICTIONARY))) == 1
+    assert list(never_asked([], [stop, stopped], DICTIONARY)) == []
+
+
+@pytest.mark.parametrize(
+    ("stop", "more"),
+    [
+        (_stop({"Modality": "CT"}, order=101), {}),  # asked after it
+        (_stop({"Modality": "CT"}, state="shadow"), {}),
+        (_stop({"Modality": "CT"}, state="disabled"), {}),
+        (_stop({"Modality": "CT", "Rows": 512}), {}),
+        (_stop({"Modality": "CT"}, model="m", choose=["latest"]), {}),  # leaves the others
+        (_stop({"Modality": "CT"}, model="m", roles={"pet": {"when": {"Modality": "PT"}}}), {}),
+        (_stop({"Modality": "CT"}, study={"has": {"Modality": "PT"}}), {}),
+        (
+            _stop({"Modality": "CT"}, study={"has_not": {"Modality": "PT"}}),
+            {"study": {"has_not": {"Modality": "SR"}}},
+        ),
+        (rule({"Modality": "CT"}, "halt", order=10), {}),
+    ],
+)
+def test_a_rule_that_may_still_get_a_series_is_left_alone(stop: Rule, more: dict[str, Any]) -> None:
+    assert list(never_asked([rule(THIN_CT, "thin", **more), stop], [], DICTIONARY)) == []
+
+
+# ----------------------------------------------------------------------------------------- and of the node
 
 
 def test_what_the_node_does_not_have() -> None:
@@ -211,7 +459,7 @@ def test_rules_in_force_are_looked_at(screen: Screen) -> None:
     code, said = _lint(screen)
     assert code == 1
     assert "rule old, when.SeriesDescription.at_least: 'thin' is no number" in said
-    assert "rule odd, when: 'Modalty' is no attribute's keyword and no fact; did you mean Modality?" in said
+    assert "rule odd, when.Modalty: 'Modalty' is no attribute's keyword and no fact; did you mean Modality?" in said
     assert "rule empty, when.Modality.one_of: the list is empty" in said
     assert "rule torso, model: no model torso-ct is registered → dicomnode models add FOLDER" in said
     assert "5 things are wrong (1 rule read)" in said

@@ -1,0 +1,129 @@
+"""What a rule asks of the node: a model that is there and takes what it is given, destinations that exist."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from dicomnode.domain.clauses import Claim, Dictionary, claims, exclude
+from dicomnode.domain.model_card import ModelCard, RoleSpec
+from dicomnode.domain.rule_lint import Finding
+from dicomnode.domain.rules import Comparison, Condition, Operator, Role, Rule
+
+ACTIVE = "active"
+# Model → version → its card; the active version's also under "active", which is how a rule names it
+Cards = Mapping[str, Mapping[str, ModelCard]]
+RESULT_KINDS = ("SEG", "SR")  # what a segmentation model gives
+
+_Found = tuple[str, str, str]
+
+
+def missing(
+    rule: Rule,
+    modalities: Mapping[str, Sequence[str]],
+    destinations: Collection[str],
+    dictionary: Dictionary,
+    cards: Cards | None = None,
+) -> list[Finding]:
+    """What the rule needs of the node and is not there: `modalities` are those that each active model takes.
+
+    Without cards nothing is said of the version, the parameters, the roles and the results.
+    """
+    if not rule.model:
+        return []
+    found = [*_about_model(rule, modalities, dictionary, cards), *_about_destinations(rule, destinations)]
+    return [Finding(rule.name, path, problem, remedy) for path, problem, remedy in found]
+
+
+def _about_model(
+    rule: Rule, modalities: Mapping[str, Sequence[str]], dictionary: Dictionary, cards: Cards | None
+) -> Iterator[_Found]:
+    known = modalities if cards is None else cards
+    card = (cards or {}).get(rule.model, {}).get(rule.version)
+    if rule.model not in known and (cards is not None or rule.version == ACTIVE):
+        yield "model", f"no model {rule.model} is registered", _near(rule.model, known, "models add FOLDER")
+    elif cards is not None and card is None:
+        yield _about_version(rule, cards[rule.model])
+    takes = card.input.modality if card else modalities.get(rule.model, ()) if rule.version == ACTIVE else ()
+    if takes and (claim := _other_modality(rule.when, "when", takes, dictionary)):
+        words = f"the model {rule.model} takes {' or '.join(takes)}, and the rule says {claim.words()}"
+        yield claim.path, words, "name a modality that the model takes, or another model"
+    if card:
+        yield from _about_card(rule, card, dictionary)
+
+
+def _about_version(rule: Rule, versions: Collection[str]) -> _Found:
+    there = ", ".join(sorted(set(versions) - {ACTIVE}))
+    if rule.version == ACTIVE:
+        return "model", f"no version of the model {rule.model} is active", f"name one of its versions: {there}"
+    problem = f"version {rule.version} of the model {rule.model} is not registered; there are: {there}"
+    return "version", problem, "dicomnode models add FOLDER, or `version: active`"
+
+
+def _about_destinations(rule: Rule, destinations: Collection[str]) -> Iterator[_Found]:
+    for number, name in enumerate(rule.destinations):
+        if name not in destinations:
+            remedy = _near(name, destinations, f"destinations add {name} ...")
+            yield f"destinations[{number}]", f"destination {name} does not exist", remedy
+    if not rule.destinations and not destinations:
+        yield (
+            "destinations",
+            "there is no destination yet, so results stay here",
+            "dicomnode destinations add NAME ...",
+        )
+
+
+def _other_modality(
+    condition: Condition, path: str, modalities: Sequence[str], dictionary: Dictionary
+) -> Claim | None:
+    taken = Claim("model", Comparison("Modality", Operator.ONE_OF, tuple(modalities)))
+    return next((claim for claim in claims(condition, path) if exclude(taken, claim, dictionary)), None)
+
+
+# ----------------------------------------------------------------------------------------------- the model card
+
+
+def _about_card(rule: Rule, card: ModelCard, dictionary: Dictionary) -> Iterator[_Found]:
+    yield from _about_roles(rule, card, dictionary)
+    yield from _about_parameters(rule, card)
+    for number, kind in enumerate(rule.results):
+        if kind not in RESULT_KINDS:
+            problem = f"the model {card.name} gives no {kind}"
+            yield f"results[{number}]", problem, f"name those that it gives: {', '.join(RESULT_KINDS)}"
+
+
+def _about_roles(rule: Rule, card: ModelCard, dictionary: Dictionary) -> Iterator[_Found]:
+    given, needed = {role.name: role for role in rule.roles}, {role.name: role for role in card.roles}
+    takes = ", ".join(needed) or "none"
+    for name in sorted(given.keys() - needed.keys()):
+        remedy = "remove it" if not needed else f"name it as the model does: {takes}"
+        yield f"roles.{name}", f"the model {card.name} has no such role; its roles: {takes}", remedy
+    for name in sorted(needed.keys() - given.keys()):
+        modality = " or ".join(needed[name].modality)
+        problem = f"the model {card.name} needs a series as {name}, and the rule names none"
+        yield "roles", problem, f"add {name}: {{when: {{Modality: {modality}}}, from: study}}"
+    for name in sorted(given.keys() & needed.keys()):
+        yield from _about_role(given[name], needed[name], dictionary)
+
+
+def _about_role(role: Role, needed: RoleSpec, dictionary: Dictionary) -> Iterator[_Found]:
+    if claim := _other_modality(role.when, f"roles.{role.name}.when", needed.modality, dictionary):
+        takes = " or ".join(needed.modality)
+        problem = f"the model takes {takes} as {role.name}, and the rule says {claim.words()}"
+        yield claim.path, problem, "name a modality that the model takes there"
+
+
+def _about_parameters(rule: Rule, card: ModelCard) -> Iterator[_Found]:
+    specs = card.parameters
+    for name, value in rule.parameters.items():
+        if name not in specs:
+            near = difflib.get_close_matches(name, list(specs), n=1, cutoff=0.6)
+            remedy = f"did you mean {near[0]}?" if near else f"it takes: {', '.join(specs)}"
+            yield f"parameters.{name}", f"the model {card.name} has no such parameter", remedy
+        elif complaint := specs[name].check(value):
+            yield f"parameters.{name}", complaint, specs[name].description or "give it another value"
+
+
+def _near(name: str, known: Iterable[str], command: str) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"dicomnode {command}" + (f", or did you mean {near[0]}?" if near else "")
