@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from dicomnode.stages.complete import Completer
     from dicomnode.stages.deliver import DestinationSink
     from dicomnode.stages.receive import ReceiveStage
+    from dicomnode.stages.sources import KnownSources
     from dicomnode.stages.work import Work
+
+# How long a receiver that is told to stop waits for its associations: the supervisor waits twice as long for it
+ASSOCIATIONS_GRACE_S = 8.0
 
 # Adapters are imported where they are built: `dicomnode rules list` must not wait for torch, nor a receiver hold it.
 
@@ -115,19 +119,30 @@ def result_sink(settings: Settings) -> DestinationSink:
 # ---------------------------------------------------------------------------------------------- the roles
 
 
-def receive_stage(settings: Settings) -> ReceiveStage:
+def receive_stage(settings: Settings, state: SqlState) -> ReceiveStage:
     from dicomnode.stages.receive import ReceiveStage
 
-    return ReceiveStage(
-        instance_store(settings), open_state(settings), SystemClock(), min_free_bytes=settings.min_free_bytes
-    )
+    return ReceiveStage(instance_store(settings), state, SystemClock(), min_free_bytes=settings.min_free_bytes)
 
 
-def storage_scp(settings: Settings, receiver: ReceiveStage) -> StorageSCP:
+def known_sources(state: SqlState) -> KnownSources:
+    from dicomnode.stages.sources import KnownSources
+
+    return KnownSources(state)
+
+
+def storage_scp(
+    settings: Settings, receiver: ReceiveStage, state: SqlState, sources: KnownSources, name: str
+) -> StorageSCP:
+    """Its associations' names begin with `name`, which is RECEIVER/PROCESS."""
     from dicomnode.adapters.dimse.storage_scp import StorageSCP
+    from dicomnode.stages.announce import AnnounceStage
 
     return StorageSCP(
         receiver,
+        announcements=AnnounceStage(state, database_errors),
+        sources=sources,
+        name=name,
         host=settings.dicom_host,
         port=settings.dicom_port,
         ae_title=settings.ae_title,
@@ -136,6 +151,7 @@ def storage_scp(settings: Settings, receiver: ReceiveStage) -> StorageSCP:
         max_pdu_bytes=settings.max_pdu_bytes,
         max_associations=settings.max_associations,
         reuse_port=True,
+        grace_s=ASSOCIATIONS_GRACE_S,
     )
 
 

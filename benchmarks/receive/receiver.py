@@ -16,11 +16,12 @@ from dicomnode.config import Settings
 
 def serve(home: Path, port: int, ae_title: str) -> None:
     settings = Settings(home=home, dicom_port=port, dicom_host="127.0.0.1", ae_title=ae_title)
-    stage = bootstrap.receive_stage(settings)
+    state = bootstrap.state(settings)
+    stage = bootstrap.receive_stage(settings, state)
     stage.indexer.start()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    with bootstrap.storage_scp(settings, stage):
+    with bootstrap.storage_scp(settings, stage, state, bootstrap.known_sources(state), f"benchmark/{os.getpid()}"):
         print("ready", flush=True)
         stop.wait()
     print("indexed" if stage.indexer.flush(60) else "not indexed", flush=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dicomnode import __version__
-from dicomnode.cli import destinations, jobs, models, node, roles, rules, studies
+from dicomnode.cli import destinations, jobs, models, node, roles, rules, sources, studies
 from dicomnode.cli.context import Context
 from dicomnode.cli.setting_options import takes_settings
 from dicomnode.errors import DicomNodeError
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.add_typer(rules.app, name="rules")
 app.add_typer(models.app, name="models")
 app.add_typer(destinations.app, name="destinations")
+app.add_typer(sources.app, name="sources")
 app.add_typer(studies.app, name="studies")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(roles.app, name="run")

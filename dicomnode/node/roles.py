@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
+import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -16,6 +21,7 @@ from dicomnode.node.process import start_log, stop_on_signals, stop_with_parent
 from dicomnode.node.supervisor import forget_ready, write_ready
 from dicomnode.ports import InferenceEngine, State
 from dicomnode.stages.receive import ReceiveStage
+from dicomnode.stages.sources import KnownSources
 
 if TYPE_CHECKING:
     from dicomnode.adapters.triton.engine import TritonEngine
@@ -47,24 +53,53 @@ def run(role: str, settings: Settings, name: str, *, supervised: bool) -> None:
 
 
 def receiver(settings: Settings, name: str, stop: threading.Event) -> None:
-    stage = bootstrap.receive_stage(settings)
-    try:
-        # images are taken from the first moment, and indexed once the database is there
-        with (
-            bootstrap.storage_scp(settings, stage) as scp,
-            _Loop("index", lambda: _index(settings, stage, stop), stop),
-        ):
-            write_ready(settings.run_folder, name, dicom_port=scp.port)
-            log.info("listens on %s port %d as %s", settings.dicom_host, scp.port, settings.ae_title)
-            stop.wait()
-    finally:
-        stage.indexer.stop()
+    names = association_names(name)
+    with bootstrap.open_state(settings) as state:
+        stage = bootstrap.receive_stage(settings, state)
+        sources = bootstrap.known_sources(state)
+        try:
+            # images are taken from the first moment, and indexed once the database is there
+            with (
+                bootstrap.storage_scp(settings, stage, state, sources, names.process) as scp,
+                _Loop("index", lambda: _index(settings, state, stage, sources, names, stop), stop),
+            ):
+                write_ready(settings.run_folder, name, dicom_port=scp.port)
+                log.info("listens on %s port %d as %s", settings.dicom_host, scp.port, settings.ae_title)
+                stop.wait()
+        finally:
+            stage.indexer.stop()
 
 
-def _index(settings: Settings, stage: ReceiveStage, stop: threading.Event) -> None:
+def _index(
+    settings: Settings,
+    state: State,
+    stage: ReceiveStage,
+    sources: KnownSources,
+    names: AssociationNames,
+    stop: threading.Event,
+) -> None:
     outlast(lambda: bootstrap.migrate_database(settings), stop)
+    outlast(lambda: state.associations_lost(names.receiver, but=names.process), stop)
     if not stop.is_set():
         stage.indexer.start()
+    outlast(lambda: sources.run(stop), stop)
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationNames:
+    """How a receiver's associations are called: RECEIVER/PROCESS/NUMBER.
+
+    RECEIVER stays the same when its process dies and another takes over, which then knows what died with it.
+    """
+
+    receiver: str  # "node1.receiver-1"
+    process: str  # "node1.receiver-1/4711-1767225600123": with its pid, and when it began, in ms
+
+
+def association_names(role: str) -> AssociationNames:
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:48]
+    receiver = f"{host}.{re.sub(r'[^A-Za-z0-9.-]', '-', role)[:32]}"
+    return AssociationNames(receiver, f"{receiver}/{os.getpid()}-{time.time_ns() // 1_000_000}")
 
 
 def worker(settings: Settings, name: str, stop: threading.Event) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping
 
 from dicomnode.domain.source import Source
+from dicomnode.errors import InvalidSource
 from dicomnode.ports import State
 
 log = logging.getLogger(__name__)
@@ -36,5 +37,8 @@ class KnownSources:
     def run(self, stop: threading.Event) -> None:
         """Follows the database until told to stop."""
         while not stop.is_set():
-            self.refresh()
+            try:
+                self.refresh()
+            except InvalidSource as error:  # a later version of the node may have written more than this one knows
+                log.error("the settings of senders stay as they were: %s", error)
             stop.wait(REFRESH_S)

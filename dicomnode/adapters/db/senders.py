@@ -97,11 +97,11 @@ def sources(session: Session) -> list[Source]:
 
 def put_source(unit: Unit, source: Source) -> None:
     query = sa.select(SourceRow).where(SourceRow.ae_title == source.ae_title).with_for_update()
-    row = unit.session.scalar(query)
+    row, now = unit.session.scalar(query), unit.now()
     if row is None:
         row = SourceRow(ae_title=source.ae_title)
         unit.session.add(row)
-    row.document, row.changed_at = as_document(source), unit.now()
+    row.document, row.changed_at = as_document(source), now
 
 
 def remove_source(unit: Unit, ae_title: str) -> None:
