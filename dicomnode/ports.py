@@ -173,6 +173,8 @@ class JobWork:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     objects: tuple[str, ...] = ()  # kinds of results to send; none: all
     inputs: Mapping[str, Series] = field(default_factory=dict)  # role → a further series that the model needs
+    # What jobs on this series gave before: an object that comes out again stays the file that it was
+    earlier: tuple[StoredResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

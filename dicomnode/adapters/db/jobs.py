@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from dicomnode.adapters.db.deliveries import deliver_results, stored_result
 from dicomnode.adapters.db.receive import load_series
 from dicomnode.adapters.db.routing import active_job, tell_job
 from dicomnode.adapters.db.session import Unit
-from dicomnode.adapters.db.tables import JobRow, ModelRow, ResultRow, RuleRow
+from dicomnode.adapters.db.tables import JobRow, ModelRow, ResultRow, RuleRow, SeriesRow
 from dicomnode.domain.job import (
     ACTIVE_JOB_STATES,
     JOB_CRASHES_MOST,
@@ -22,6 +23,7 @@ from dicomnode.domain.job import (
 )
 from dicomnode.domain.model_card import parse_model_card
 from dicomnode.domain.result import StoredResult
+from dicomnode.domain.study import Series
 from dicomnode.errors import AlreadyActive
 from dicomnode.ports import JobFailed, JobFinished, JobOutcome, JobRefused, JobWork, ModelVersion
 
@@ -29,6 +31,9 @@ from dicomnode.ports import JobFailed, JobFinished, JobOutcome, JobRefused, JobW
 def start_job(unit: Unit, job_id: str, run: int | None) -> JobWork | None:
     job = locked_job(unit, job_id)
     if job is None or job.state not in ACTIVE_JOB_STATES or run not in (None, job.run):
+        return None
+    if job.state is JobState.QUEUED and (wait_s := _too_early_s(unit, job)) > 0:
+        _enqueue(unit, job, wait_s)
         return None
     if job.state is JobState.RUNNING:
         job.crashes += 1
@@ -38,7 +43,17 @@ def start_job(unit: Unit, job_id: str, run: int | None) -> JobWork | None:
     job.state = next_job_state(job.state, JobEvent.START)
     job.attempts, job.started_at, job.code, job.reason = job.attempts + 1, unit.now(), "", ""
     tell_job(unit, job, "job.started", "started" + (f", attempt {job.attempts}" if job.attempts > 1 else ""))
-    return _work(unit.session, job)
+    inputs = _inputs(unit.session, job)
+    if gone := [role for role, series in inputs.items() if series is None]:
+        words = f"the series in the role {' and '.join(gone)} is not here any more: send it again and rerun the study"
+        _end(unit, job, JobEvent.REFUSE, "input-gone", words)
+        return None
+    return _work(unit.session, job, {role: series for role, series in inputs.items() if series is not None})
+
+
+def _too_early_s(unit: Unit, job: JobRow) -> float:
+    """Seconds until its schedule lets it start; 0 when it may."""
+    return 0.0 if job.not_before is None else max((job.not_before - unit.now()).total_seconds(), 0.0)
 
 
 def finish_job(unit: Unit, job_id: str, outcome: JobOutcome, attempt: int | None) -> None:
@@ -60,10 +75,72 @@ def finish_job(unit: Unit, job_id: str, outcome: JobOutcome, attempt: int | None
 
 def _finish(unit: Unit, job: JobRow, outcome: JobFinished) -> None:
     job.timings_s, job.details = dict(outcome.timings_s), dict(outcome.details)
-    _end(unit, job, JobEvent.FINISH, "", outcome.note)
     results = [_keep(unit, job, result) for result in outcome.results]
     unit.session.flush()
+    later = _later_job(unit.session, job)
+    _end(unit, job, JobEvent.FINISH, "", "; ".join(filter(None, [outcome.note, _unchanged(job, results)])))
+    if later is not None:
+        _overtaken(unit, job, results, later)
+        return
+    _supersede(unit, job, results)
+    unit.session.flush()
     deliver_results(unit, job, results)
+
+
+def _unchanged(job: JobRow, results: Sequence[ResultRow]) -> str:
+    """What is the same object as before, in words; "" when nothing is."""
+    before = [result for result in results if result.job_id != job.id]
+    if not before:
+        return ""
+    jobs = " and ".join(sorted({result.job_id for result in before}))
+    what = "the same results" if len(before) == len(results) else "the same " + ", ".join(r.kind for r in before)
+    return f"unchanged: {what} as job {jobs}"
+
+
+def _supersede(unit: Unit, job: JobRow, results: Sequence[ResultRow]) -> None:
+    """Takes the place of what this rule and model gave on this series before, any revision and version."""
+    kept = {result.id for result in results}
+    old = [row for row in unit.session.scalars(_in_force(job)).all() if row.id not in kept]
+    for row in old:
+        row.superseded_by = job.id
+    if old:
+        jobs = " and ".join(sorted({row.job_id for row in old}))
+        tell_job(unit, job, "job.supersedes", f"its results take the place of those of job {jobs}")
+
+
+def _overtaken(unit: Unit, job: JobRow, results: Sequence[ResultRow], later: JobRow) -> None:
+    """A job that was made after this one has given its results already: this one's are kept here and sent nowhere."""
+    for result in results:
+        if result.job_id == job.id:
+            result.superseded_by = later.id
+    tell_job(unit, job, "job.overtaken", f"its results are not sent: job {later.id} was made later and is done")
+
+
+def _in_force(job: JobRow) -> sa.Select[ResultRow]:
+    """Results of this rule and model on this series, any revision and version, that no other took the place of."""
+    return (
+        sa.select(ResultRow)
+        .join(JobRow, ResultRow.job_id == JobRow.id)
+        .join(RuleRow, JobRow.rule_id == RuleRow.id)
+        .join(ModelRow, JobRow.model_id == ModelRow.id)
+        .where(JobRow.series_id == job.series_id, ResultRow.superseded_by.is_(None))
+        .where(RuleRow.name == job.rule.name, ModelRow.name == job.model.name)
+        .order_by(ResultRow.id.desc())
+    )
+
+
+def _later_job(session: Session, job: JobRow) -> JobRow | None:
+    """As _in_force, but a job: made after this one, and done."""
+    query = (
+        sa.select(JobRow)
+        .join(RuleRow, JobRow.rule_id == RuleRow.id)
+        .join(ModelRow, JobRow.model_id == ModelRow.id)
+        .where(JobRow.series_id == job.series_id, JobRow.id != job.id, JobRow.state == JobState.SUCCEEDED)
+        .where(RuleRow.name == job.rule.name, ModelRow.name == job.model.name, JobRow.created_at > job.created_at)
+        .order_by(JobRow.created_at.desc())
+        .limit(1)
+    )
+    return session.scalar(query)
 
 
 def _fail(unit: Unit, job: JobRow, outcome: JobFailed) -> None:
@@ -104,15 +181,16 @@ def _enqueue(unit: Unit, job: JobRow, delay_s: float) -> None:
 
 
 def _keep(unit: Unit, job: JobRow, result: StoredResult) -> ResultRow:
-    """The result's row; a job that gives the same object again takes over the row there is."""
+    """The result's row. The same object again stays what it was: a file that was sent is never another's."""
     row = unit.session.scalar(sa.select(ResultRow).where(ResultRow.sop_instance_uid == result.sop_instance_uid))
     if row is None:
-        row = ResultRow(sop_instance_uid=result.sop_instance_uid, created_at=unit.now())
+        row = ResultRow(sop_instance_uid=result.sop_instance_uid, job_id=job.id, created_at=unit.now())
+        row.kind, row.sop_class_uid, row.path = result.kind, result.sop_class_uid, result.path
+        row.series_instance_uid = result.series_instance_uid
         unit.session.add(row)
-    row.job_id = job.id
-    row.kind, row.sop_class_uid = result.kind, result.sop_class_uid
-    row.series_instance_uid = result.series_instance_uid
-    row.path, row.size_bytes, row.sha256 = result.path, result.size_bytes, result.sha256
+    row.superseded_by = None
+    if row.path == result.path:  # written anew where the first file was lost, or first of all
+        row.size_bytes, row.sha256 = result.size_bytes, result.sha256
     return row
 
 
@@ -138,7 +216,7 @@ def requeue_job(unit: Unit, job_id: str, run: int) -> bool:
     if job is None or job.state not in ACTIVE_JOB_STATES or job.run != run:
         return False
     tell_job(unit, job, "job.requeued", "the queue had lost it")
-    _enqueue(unit, job, delay_s=0.0)
+    _enqueue(unit, job, delay_s=_too_early_s(unit, job))
     return True
 
 
@@ -146,7 +224,8 @@ def locked_job(unit: Unit, job_id: str) -> JobRow | None:
     return unit.session.scalar(sa.select(JobRow).where(JobRow.id == job_id).with_for_update())
 
 
-def _work(session: Session, job: JobRow) -> JobWork:
+def _work(session: Session, job: JobRow, inputs: dict[str, Series]) -> JobWork:
+    options = job.options or {}
     return JobWork(
         job_id=job.id,
         series=load_series(session, job.series),
@@ -157,23 +236,32 @@ def _work(session: Session, job: JobRow) -> JobWork:
         attempt=job.attempts,
         created_at=job.created_at,
         predecessor=_predecessor(session, job),
+        parameters=dict(options.get("parameters", {})),
+        objects=tuple(options.get("objects", ())),
+        inputs=inputs,
+        earlier=_earlier(session, job),
     )
+
+
+def _inputs(session: Session, job: JobRow) -> dict[str, Series | None]:
+    """Role → its series as it is now, None when it is gone."""
+    found: dict[str, Series | None] = {}
+    for role, uid in (job.options or {}).get("inputs", {}).items():
+        row = session.scalar(sa.select(SeriesRow).where(SeriesRow.series_instance_uid == uid))
+        found[role] = None if row is None else load_series(session, row)
+    return found
 
 
 def _predecessor(session: Session, job: JobRow) -> StoredResult | None:
-    """The SR of the newest job of this rule and model, any revision and version, that gave one on this series."""
-    query = (
-        sa.select(ResultRow)
-        .join(JobRow, ResultRow.job_id == JobRow.id)
-        .join(RuleRow, JobRow.rule_id == RuleRow.id)
-        .join(ModelRow, JobRow.model_id == ModelRow.id)
-        .where(JobRow.series_id == job.series_id, JobRow.id != job.id, JobRow.state == JobState.SUCCEEDED)
-        .where(RuleRow.name == job.rule.name, ModelRow.name == job.model.name, ResultRow.kind == "SR")
-        .order_by(JobRow.finished_at.desc(), ResultRow.id.desc())
-        .limit(1)
-    )
-    row = session.scalar(query)
+    """The SR of this rule and model on this series that is in force."""
+    row = session.scalar(_in_force(job).where(ResultRow.kind == "SR").limit(1))
     return None if row is None else stored_result(row)
+
+
+def _earlier(session: Session, job: JobRow) -> tuple[StoredResult, ...]:
+    """All that jobs on this series gave before."""
+    query = sa.select(ResultRow).join(JobRow, ResultRow.job_id == JobRow.id).where(JobRow.series_id == job.series_id)
+    return tuple(map(stored_result, session.scalars(query.order_by(ResultRow.id))))
 
 
 def model_version(row: ModelRow) -> ModelVersion:
