@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from dicomnode.domain.age import age_in_years
 from dicomnode.domain.conditions import NOT_LOOKED_AT, settled
 from dicomnode.domain.rules import FACTS, FACTS_OF_ALL_HEADERS, Condition, facts_in
-from dicomnode.domain.study import Element, Header, Series
+from dicomnode.domain.schedule import NODE_ZONE
+from dicomnode.domain.study import Element, Evidence, Header, Series
 from dicomnode.errors import CannotDecode
 from dicomnode.imaging.attributes import read_header
 from dicomnode.imaging.series_facts import facts_of_all_headers
+from dicomnode.ports import InstanceStore, State
 
 # PS3.6 annex A: raw data, registrations, fiducials, segmentations and the like begin so. Some of them have
 # rows and columns, but none is an image that a model could look at.
@@ -22,35 +24,68 @@ _UNREADABLE_MOST = 8
 Place = Callable[[str], Path]  # of a StoredInstance's path
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    header: Header
-    facts: Header
-    no_image: str = ""  # why nothing in the series is an image, so that no rule can make a job of it
-
-
 def gather(series: Series, place: Place, conditions: Collection[Condition], sparing: bool = False) -> Evidence:
     """The facts that the conditions ask for; raises CannotDecode when no header can be read.
 
     `sparing`: not those of all headers where the rest settles the matter; the node routes so.
     """
+    return completed(first_look(series, place), series, place, conditions, sparing)
+
+
+def first_look(series: Series, place: Place) -> Evidence:
+    """Without the facts of all headers; raises CannotDecode when no header can be read."""
     header = _header(series, place)
     facts = {**known_facts(series), "AgeInYears": age_in_years(header)}
-    if reason := no_image_reason(series, header):
-        return Evidence(header, facts, reason)
-    wanted = _wanted(conditions)
-    needed = _wanted(c for c in conditions if not sparing or _is_open(c, header, facts))
-    unread = {name: Element(FACTS[name], (), NOT_LOOKED_AT) for name in wanted - needed}
-    read = facts_of_all_headers([place(instance.path) for instance in series.instances], needed)
-    return Evidence(header, {**facts, **unread, **read})
+    reason = no_image_reason(series, header)
+    return Evidence(series.series_instance_uid, series.generation, header, facts, no_image=reason)
+
+
+def unreadable(series: Series, reason: str) -> Evidence:
+    """Of a series of which no header can be read: all that will ever be known of it."""
+    return Evidence(series.series_instance_uid, series.generation, {}, known_facts(series), True, reason)
+
+
+def completed(
+    evidence: Evidence, series: Series, place: Place, conditions: Collection[Condition], sparing: bool
+) -> Evidence:
+    """With the facts of all headers if they are needed, as gather says, else with a note that they were not."""
+    asking = [condition for condition in conditions if _wanted([condition])]
+    if evidence.no_image or not asking:
+        return evidence
+    if any(not sparing or is_open(condition, evidence) for condition in asking):
+        return with_all_facts(evidence, series, place)
+    return with_notes(evidence)
+
+
+def with_all_facts(evidence: Evidence, series: Series, place: Place) -> Evidence:
+    """With those of all headers: what costs is reading these, so that all are worked out at once."""
+    if evidence.all_facts:
+        return evidence
+    facts = facts_of_all_headers([place(instance.path) for instance in series.instances], FACTS_OF_ALL_HEADERS)
+    return replace(evidence, facts={**evidence.facts, **facts}, all_facts=True)
+
+
+def with_notes(evidence: Evidence) -> Evidence:
+    """Facts that nobody worked out say so, as what decides without them needs it."""
+    unread = {name: Element(FACTS[name], (), NOT_LOOKED_AT) for name in FACTS_OF_ALL_HEADERS - evidence.facts.keys()}
+    return replace(evidence, facts={**evidence.facts, **unread})
+
+
+def to_keep(evidence: Evidence) -> Evidence:
+    """Without the facts that nobody looked at."""
+    known = {name: element for name, element in evidence.facts.items() if element.note != NOT_LOOKED_AT}
+    return replace(evidence, facts=known)
+
+
+def is_open(condition: Condition, evidence: Evidence) -> bool:
+    """Whether it depends on facts of all headers that are not known."""
+    if evidence.all_facts:
+        return False
+    return settled(condition, evidence.header, evidence.facts, FACTS_OF_ALL_HEADERS) is None
 
 
 def _wanted(conditions: Iterable[Condition]) -> frozenset[str]:
     return frozenset().union(*map(facts_in, conditions)) & FACTS_OF_ALL_HEADERS
-
-
-def _is_open(condition: Condition, header: Header, facts: Header) -> bool:
-    return settled(condition, header, facts, FACTS_OF_ALL_HEADERS) is None
 
 
 def _header(series: Series, place: Place) -> Header:
@@ -70,7 +105,15 @@ def known_facts(series: Series) -> Header:
         "CallingAETitle": Element("AE", (series.calling_ae_title,) if series.calling_ae_title else ()),
         "CalledAETitle": Element("AE", (series.called_ae_title,) if series.called_ae_title else ()),
         "NumberOfInstances": Element("IS", (len(series.instances),)),
+        "ReceivedTimeOfDay": _received_time_of_day(series),
     }
+
+
+def _received_time_of_day(series: Series) -> Element:
+    """When the last image came, by the clock on the node's wall, as TM (PS3.5 6.2)."""
+    if series.received_at is None:
+        return Element("TM", (), "it was not received by a node")
+    return Element("TM", (series.received_at.astimezone(NODE_ZONE).strftime("%H%M%S"),))
 
 
 def no_image_reason(series: Series, header: Header) -> str:
@@ -80,3 +123,26 @@ def no_image_reason(series: Series, header: Header) -> str:
     if pixels and not any(uid.startswith(_NO_SOURCE_IMAGES) for uid in classes):
         return ""
     return f"the series holds no image to work on: it is {series.modality or 'of no modality'}"
+
+
+class FactFinder:
+    """Completes the evidence that routing could do without, so that rules can be asked about the past at once."""
+
+    def __init__(self, state: State, store: InstanceStore) -> None:
+        self._state, self._store = state, store
+
+    def some(self, most: int = 10) -> int:
+        """Of the newest series that lack facts; of how many. 0: there is nothing to do for now."""
+        lacking = self._state.series_without_facts(most)
+        for series in lacking:
+            self._state.record_evidence(self._evidence(series))
+        return len(lacking)
+
+    def _evidence(self, series: Series) -> Evidence:
+        try:
+            return with_all_facts(first_look(series, self._place), series, self._place)
+        except CannotDecode as error:
+            return unreadable(series, str(error))
+
+    def _place(self, path: str) -> Path:
+        return Path(self._store.path(path))

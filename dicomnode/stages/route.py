@@ -1,21 +1,29 @@
-"""Which models run on a series: every enabled rule is asked, and what each said is kept in words."""
+"""Which models run on a series: every enabled rule is asked, and what each said is kept in words.
+
+A series is routed when it is complete, by the rules that look at one series; its study when that is complete, by
+those that look at the study and those that had to wait for them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dicomnode.domain.conditions import Decision, decide
+from dicomnode.domain.conditions import settled
+from dicomnode.domain.routing import Asked, OutcomeKind, RuleOutcome, SeriesOutcomes, decide_series, decide_study
 from dicomnode.domain.rule_reading import parse_rule
-from dicomnode.domain.rules import Rule
-from dicomnode.domain.study import Series
+from dicomnode.domain.rules import FACTS_OF_ALL_HEADERS, Condition, Rule, RuleState
+from dicomnode.domain.study import Evidence, Series
 from dicomnode.errors import CannotDecode, InvalidRule
-from dicomnode.ports import Clock, InstanceStore, NewJob, RuleRevision, State
-from dicomnode.stages.evidence import Evidence, gather
+from dicomnode.ports import Clock, InstanceStore, ModelVersion, NewJob, RuleRevision, SeriesRouting, State
+from dicomnode.stages.evidence import completed, first_look, to_keep, unreadable
+from dicomnode.stages.study_evidence import StudyEvidence
 
 NO_RULE = "no rule exists; add one with dicomnode rules add FILE"
+_ACTIVE = "active"
+_WITHOUT_NEWS = frozenset({OutcomeKind.NOT_MATCHED, OutcomeKind.WAITS_FOR_STUDY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +33,8 @@ class Routing:
     jobs: tuple[NewJob, ...]
     why: str
     detail: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Evidence | None = None  # that rules were asked about
+    settled: frozenset[str] = frozenset()  # the rules that were decided with the whole study
 
 
 class RouteStage:
@@ -35,76 +45,160 @@ class RouteStage:
         """Decides and records; the ids of the jobs that were made. Raises StateError."""
         started_s = self._clock.monotonic()
         routing = self.decide(series)
-        detail = {**routing.detail, "seconds": round(self._clock.monotonic() - started_s, 4)}
-        return self._state.record_routing(series, routing.jobs, routing.why, detail)
+        kept = to_keep(routing.evidence) if routing.evidence else None
+        detail = self._timed(routing.detail, started_s)
+        return self._state.record_routing(series, routing.jobs, routing.why, detail, kept)
+
+    def route_study(self, study_instance_uid: str, generation: int) -> list[str]:
+        """What the series' own routing could not decide; the ids of the jobs that were made. Raises StateError."""
+        started_s = self._clock.monotonic()
+        routings = [
+            SeriesRouting(series, r.jobs, r.why, self._timed(r.detail, started_s), r.settled)
+            for series, r in self.decide_study(study_instance_uid)
+        ]
+        return self._state.record_study_routing(study_instance_uid, generation, routings)
 
     def decide(self, series: Series) -> Routing:
-        """Reads what is needed and changes nothing."""
-        rules = [r for r in self._state.enabled_rules() if r.document.get("enabled", True)]
-        if not rules:
-            return Routing((), NO_RULE if not self._state.rules() else "every rule is disabled")
-        asked = [(revision, _read(revision)) for revision in rules]
-        conditions = [rule.when for _, rule in asked if isinstance(rule, Rule)]
+        """Of a series alone; reads what is needed and changes nothing."""
+        revisions = self._state.enabled_rules()
+        asked = [_asked(revision) for revision in revisions]
         try:
-            evidence = gather(series, self._place, conditions, sparing=True)
+            evidence = self._look(series, asked)
         except CannotDecode as error:
-            return Routing((), str(error), {"code": error.code})
+            why = str(error) if asked else self._no_rule()
+            return Routing((), why, {"code": error.code}, unreadable(series, str(error)))
+        if not asked:
+            return Routing((), self._no_rule(), {}, evidence)
         if evidence.no_image:
-            return Routing((), evidence.no_image, {"code": "no-image"})
-        return combine([self._apply(revision, rule, evidence) for revision, rule in asked])
+            return Routing((), evidence.no_image, {"code": "no-image"}, evidence)
+        said = self._say(revisions, decide_series(asked, evidence).outcomes)
+        return combine(said, [s for s in said if not s.outcome.deferred], evidence)
+
+    def decide_study(self, study_instance_uid: str) -> list[tuple[Series, Routing]]:
+        """Of the series of a study, those of which there is more to say now; only evidence is kept."""
+        revisions = self._state.enabled_rules()
+        asked = [_asked(revision) for revision in revisions]
+        rules = [a.rule for a in asked if isinstance(a.rule, Rule)]
+        if not any(rule.needs_study for rule in rules):
+            return []
+        found = StudyEvidence(self._state, self._store, rules).find(study_instance_uid)
+        decided = decide_study(asked, found.evidence, found.priors)
+        return [
+            (found.series[outcomes.series_instance_uid], self._of_study(revisions, outcomes))
+            for outcomes in decided
+            if any(o.deferred and o.kind not in _WITHOUT_NEWS for o in outcomes.outcomes)
+        ]
+
+    def _of_study(self, revisions: Sequence[RuleRevision], outcomes: SeriesOutcomes) -> Routing:
+        said = self._say(revisions, outcomes.outcomes)
+        return combine(said, [s for s in said if s.outcome.deferred], outcomes.evidence)
+
+    def _no_rule(self) -> str:
+        return "every rule is disabled" if self._state.rules() else NO_RULE
+
+    def _look(self, series: Series, asked: Sequence[Asked]) -> Evidence:
+        """Raises CannotDecode when no header can be read."""
+        first = first_look(series, self._place)
+        return completed(first, series, self._place, list(_conditions(asked, first)), sparing=True)
 
     def _place(self, path: str) -> Path:
         return Path(self._store.path(path))
 
-    def _apply(self, revision: RuleRevision, rule: Rule | InvalidRule, evidence: Evidence) -> Outcome:
-        if isinstance(rule, InvalidRule):
-            return Outcome(f"rule {revision.name} cannot be read: {rule}", revision)
-        decision = decide(rule, evidence.header, evidence.facts)
-        if not decision.matches:
-            return Outcome(decision.why(), revision, decision)
-        model = self._state.active_model(rule.model)
-        if model is None:
-            missing = f"{decision.why()}; but no model {rule.model} is registered (dicomnode models add FOLDER)"
-            return Outcome(missing, revision, decision)
-        destinations, words = self._destinations(decision)
-        job = NewJob(revision, model, rule.priority, destinations)
-        return Outcome(f"{decision.why()}{words}", revision, decision, job)
+    def _timed(self, detail: Mapping[str, Any], started_s: float) -> dict[str, Any]:
+        return {**detail, "seconds": round(self._clock.monotonic() - started_s, 4)}
 
-    def _destinations(self, decision: Decision) -> tuple[tuple[str, ...], str]:
+    # ------------------------------------------------------------------------------------------- what it comes to
+
+    def _say(self, revisions: Sequence[RuleRevision], outcomes: Iterable[RuleOutcome]) -> list[Said]:
+        by_name = {revision.name: revision for revision in revisions}
+        return [self._said(by_name[outcome.asked.name], outcome) for outcome in outcomes]
+
+    def _said(self, revision: RuleRevision, outcome: RuleOutcome) -> Said:
+        if not outcome.runs:
+            return Said(outcome.words, outcome)
+        rule = outcome.rule
+        model, missing = self._model(rule)
+        if model is None:
+            return Said(f"{outcome.words}; but {missing}", outcome)
+        destinations, words = self._destinations(rule)
+        job = NewJob(
+            revision,
+            model,
+            rule.priority,
+            destinations,
+            parameters=dict(rule.parameters),
+            objects=rule.results,
+            inputs=outcome.roles,
+            schedule=rule.schedule,
+        )
+        return Said(f"{outcome.words}{words}", outcome, job)
+
+    def _model(self, rule: Rule) -> tuple[ModelVersion | None, str]:
+        """The version that is to run, or why there is none and what to do."""
+        if rule.version == _ACTIVE:
+            missing = f"no model {rule.model} is registered (dicomnode models add FOLDER)"
+            return self._state.active_model(rule.model), missing
+        missing = (
+            f"no version {rule.version} of {rule.model} is registered (dicomnode models add FOLDER, or let the rule "
+            "say version: active)"
+        )
+        return self._state.model_version(rule.model, rule.version), missing
+
+    def _destinations(self, rule: Rule) -> tuple[tuple[str, ...], str]:
         """Those that the rule names and that exist, all when it names none; and words for what is amiss."""
         known = [destination.name for destination in self._state.destinations()]
-        named = decision.rule.destinations
+        named = rule.destinations
         going = tuple(name for name in named if name in known) if named else tuple(known)
         words = "".join(f"; destination {name} does not exist" for name in named if name not in known)
         return going, words if going else f"{words}; its results are kept here and go nowhere"
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one rule came to."""
+class Said:
+    """What one rule came to, with what the node has to carry it out."""
 
     words: str
-    revision: RuleRevision
-    decision: Decision | None = None  # None: the rule could not be read
+    outcome: RuleOutcome
     job: NewJob | None = None
 
     def document(self) -> dict[str, Any]:
-        said = self.decision.document() if self.decision else {"rule": self.revision.name, "matches": False}
         model = f"{self.job.model.name} {self.job.model.version}" if self.job else None
-        return {**said, "revision": self.revision.revision, "words": self.words, "model": model}
+        return {**self.outcome.document(), "words": self.words, "model": model}
 
 
-def _read(revision: RuleRevision) -> Rule | InvalidRule:
-    """One that cannot be read must not stop the others, so the error is a value."""
+def _asked(revision: RuleRevision) -> Asked:
+    """A rule that cannot be read must not stop the others, so the error is a value."""
     try:
-        return parse_rule(revision.document)
+        return Asked(revision.name, revision.revision, parse_rule(revision.document))
     except InvalidRule as error:
-        return error
+        return Asked(revision.name, revision.revision, error)
 
 
-def combine(outcomes: list[Outcome]) -> Routing:
-    """The rules that made a job first: whoever reads the reason wants to know what runs."""
-    ordered = [o for o in outcomes if o.job] + [o for o in outcomes if not o.job]
-    jobs = tuple(o.job for o in ordered if o.job)
-    why = ". ".join([ordered[0].words, *(o.words[:1].upper() + o.words[1:] for o in ordered[1:])])
-    return Routing(jobs, why, {"rules": [o.document() for o in ordered]})
+def _conditions(asked: Iterable[Asked], first: Evidence) -> Iterable[Condition]:
+    """Those that matter for the series: none after a rule that stops it, whatever its images hold."""
+    for rule in sorted((a for a in asked if isinstance(a.rule, Rule)), key=lambda a: a.order):
+        assert isinstance(rule.rule, Rule)
+        yield rule.rule.when
+        if _surely_stops(rule.rule, first):
+            return
+
+
+def _surely_stops(rule: Rule, first: Evidence) -> bool:
+    if not rule.stop or rule.needs_study or rule.state is not RuleState.ENABLED:
+        return False
+    return settled(rule.when, first.header, first.facts, FACTS_OF_ALL_HEADERS) is True
+
+
+def combine(said: Sequence[Said], deciding: Sequence[Said], evidence: Evidence) -> Routing:
+    """The jobs of those that are decided now; in words, what runs comes first, and what never could comes last."""
+    ordered = sorted(said, key=_rank)
+    jobs = tuple(s.job for s in deciding if s.job)
+    why = ". ".join([ordered[0].words, *(s.words[:1].upper() + s.words[1:] for s in ordered[1:])])
+    names = frozenset(s.outcome.asked.name for s in deciding)
+    return Routing(jobs, why, {"rules": [s.document() for s in ordered]}, evidence, names)
+
+
+def _rank(said: Said) -> int:
+    if said.job:
+        return 0
+    return 2 if said.outcome.kind in (OutcomeKind.NOT_MATCHED, OutcomeKind.STOPPED) else 1

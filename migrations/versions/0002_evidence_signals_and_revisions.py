@@ -72,6 +72,8 @@ def _evidence() -> None:
         sa.ForeignKeyConstraint(["series_id"], ["series.id"], name=op.f("fk_evidence_series_id_series")),
         sa.PrimaryKeyConstraint("series_id", name=op.f("pk_evidence")),
     )
+    lacking = sa.text("NOT all_facts")
+    op.create_index("ix_evidence_lacking", "evidence", ["series_id"], sqlite_where=lacking, postgresql_where=lacking)
 
 
 def _announcements() -> None:

@@ -230,5 +230,5 @@ def test_headers_are_left_alone_when_nothing_depends_on_them(tmp_path: Path, mon
     assert "rule adults matched: AgeInYears is 45, at least 18; NumberOfInstances is 1" in node.why()
     assert "Rule either matched: Modality is 'CT'; but" in node.why()
     assert node.why().endswith("Rule mr did not match: Modality is 'CT', not 'MR'")
-    (said,) = [r for r in node.state.routing_details["1.1"]["rules"] if r["rule"] == "mr"]
+    (said,) = [r for r in node.routed("1.1")["rules"] if r["rule"] == "mr"]
     assert "not looked at" in said["when"]["all"][1]["words"]

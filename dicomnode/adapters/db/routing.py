@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
+from dicomnode.adapters.db.evidence import keep
 from dicomnode.adapters.db.receive import locked_series, name_of
 from dicomnode.adapters.db.session import Unit
-from dicomnode.adapters.db.tables import JobRow, ModelRow, SeriesRow
+from dicomnode.adapters.db.tables import JobRow, ModelRow, RuleRow, SeriesRow, StudyRow
 from dicomnode.domain.job import ACTIVE_JOB_STATES, JobEvent, JobState, next_job_state
-from dicomnode.domain.study import Evidence, Series, SeriesState
+from dicomnode.domain.schedule import NODE_ZONE, next_start
+from dicomnode.domain.study import Evidence, Series, SeriesState, StudyState
 from dicomnode.ports import NewJob, SeriesRouting
 
-_NOW = 0.0
+_SUPERSEDED = (
+    "superseded"  # the code of a job that was cancelled since other images, or another series, take its place
+)
 
 
 def record_routing(
@@ -30,29 +34,126 @@ def record_routing(
     if row is None or row.state is not SeriesState.COMPLETE or row.generation != series.generation:
         return []  # another process was first, or late images came: the series will be complete again
     row.state, row.why = (SeriesState.ROUTED if jobs else SeriesState.NOT_ROUTED), why
+    if evidence is not None:
+        keep(unit, row, evidence)
+    _tell_routed(unit, row, bool(jobs), detail)
+    _supersede(unit, row)
+    return [job_id for job in jobs if (job_id := _make(unit, row, job, options_of(unit, job))) is not None]
+
+
+def _tell_routed(unit: Unit, series: SeriesRow, routed: bool, detail: Mapping[str, Any]) -> None:
     unit.tell(
-        "series.routed" if jobs else "series.not-routed",
-        f"The {name_of(row)} was {'routed' if jobs else 'not routed'}: {why}",
-        study_instance_uid=series.study_instance_uid,
+        "series.routed" if routed else "series.not-routed",
+        f"The {name_of(series)} was {'routed' if routed else 'not routed'}: {series.why}",
+        study_instance_uid=series.study.study_instance_uid,
         series_instance_uid=series.series_instance_uid,
         detail=dict(detail),
     )
-    _supersede(unit, row)
-    return [job_id for job in jobs if (job_id := _make(unit, row, job)) is not None]
+
+
+# ------------------------------------------------------------------------------------------- the whole study
 
 
 def record_study_routing(
     unit: Unit, study_instance_uid: str, generation: int, routings: Sequence[SeriesRouting]
 ) -> list[str]:
-    raise NotImplementedError
+    rows = _locked_rows(unit, study_instance_uid)
+    query = sa.select(StudyRow).where(StudyRow.study_instance_uid == study_instance_uid).with_for_update()
+    study = unit.session.scalars(query).one_or_none()
+    if study is None or study.state is not StudyState.COMPLETE or study.generation != generation:
+        return []  # another process was first, or more images came: the study will be complete again
+    study.state = StudyState.ROUTED
+    made: list[str] = []
+    for routing in routings:
+        row = rows.get(routing.series.series_instance_uid)
+        if row is not None and row.generation == routing.series.generation:
+            made += _settle(unit, row, routing)
+    if routings:
+        _tell_study(unit, study, len(made))
+    return made
 
 
-def _make(unit: Unit, series: SeriesRow, new: NewJob) -> str | None:
+def _locked_rows(unit: Unit, study_instance_uid: str) -> dict[str, SeriesRow]:
+    """Of all its series, before the study, and in the order in which whoever records images locks them."""
+    of_study = sa.select(StudyRow.id).where(StudyRow.study_instance_uid == study_instance_uid).scalar_subquery()
+    query = sa.select(SeriesRow).where(SeriesRow.study_id == of_study).order_by(SeriesRow.series_instance_uid)
+    rows = unit.session.scalars(query.with_for_update().execution_options(populate_existing=True))
+    return {row.series_instance_uid: row for row in rows}
+
+
+def _tell_study(unit: Unit, study: StudyRow, made: int) -> None:
+    jobs = f"{made} job{'s' if made != 1 else ''}" if made else "no further job"
+    unit.tell(
+        "study.routed" if made else "study.not-routed",
+        f"The rules that look at the whole study were asked: {jobs}",
+        study_instance_uid=study.study_instance_uid,
+        detail={"jobs": made, "generation": study.generation},
+    )
+
+
+def _settle(unit: Unit, series: SeriesRow, routing: SeriesRouting) -> list[str]:
+    """Jobs of the settled rules become those that are wanted; the ids of the new ones."""
+    wanted = [(new, options_of(unit, new)) for new in routing.jobs]
+    there = unit.session.scalars(sa.select(JobRow).where(JobRow.series_id == series.id).with_for_update()).all()
+    withdrawn = _withdraw(unit, _active_of(unit, there, routing.settled), wanted)
+    kept = [job for job in there if job.generation == series.generation and job.code != _SUPERSEDED]
+    missing = [(new, options) for new, options in wanted if not any(_is_same(job, new, options) for job in kept)]
+    before = (series.state, series.why)
+    series.state = SeriesState.ROUTED if kept or missing else SeriesState.NOT_ROUTED
+    series.why = routing.why
+    if missing or withdrawn or before != (series.state, series.why):
+        _tell_routed(unit, series, series.state is SeriesState.ROUTED, routing.detail)
+    return [job_id for new, options in missing if (job_id := _make(unit, series, new, options)) is not None]
+
+
+def _active_of(unit: Unit, jobs: Iterable[JobRow], rules: frozenset[str]) -> list[JobRow]:
+    active = [job for job in jobs if job.state in ACTIVE_JOB_STATES]
+    return [job for job in active if unit.session.get_one(RuleRow, job.rule_id).name in rules]
+
+
+def _withdraw(unit: Unit, active: Iterable[JobRow], wanted: Sequence[tuple[NewJob, dict[str, Any]]]) -> int:
+    """How many jobs were cancelled, since the study as it is now asks for others."""
+    unwanted = [job for job in active if not any(_is_same(job, new, options) for new, options in wanted)]
+    for job in unwanted:
+        _cancel(unit, job, "the study changed, and the rule decides otherwise now")
+    unit.session.flush()
+    return len(unwanted)
+
+
+def _is_same(job: JobRow, new: NewJob, options: Mapping[str, Any]) -> bool:
+    return (job.rule_id, job.model_id) == (new.rule.id, new.model.id) and (job.options or _NO_OPTIONS) == options
+
+
+# ---------------------------------------------------------------------------------------------------- jobs
+
+_NO_OPTIONS: dict[str, Any] = {"parameters": {}, "objects": [], "inputs": {}, "input_generations": {}}
+
+
+def options_of(unit: Unit, new: NewJob) -> dict[str, Any]:
+    """What the rule wants of a job, as JSON: what sets it apart from another one of the rule on the series.
+
+    Of its further series also how often they were complete: more images of them make another job.
+    """
+    query = sa.select(SeriesRow.series_instance_uid, SeriesRow.generation)
+    uids = list(new.inputs.values())
+    generations = (
+        dict(unit.session.execute(query.where(SeriesRow.series_instance_uid.in_(uids))).all()) if uids else {}
+    )
+    return {
+        "parameters": dict(new.parameters),
+        "objects": list(new.objects),
+        "inputs": dict(new.inputs),
+        "input_generations": {role: generations.get(uid, 0) for role, uid in new.inputs.items()},
+    }
+
+
+def _make(unit: Unit, series: SeriesRow, new: NewJob, options: dict[str, Any]) -> str | None:
     if active_job(unit, series.id, new.model.id, new.rule.id) is not None:
         return None
-    job_id = secrets.token_hex(8)
+    now = unit.now()
+    not_before = next_start(new.schedule, now.astimezone(NODE_ZONE))
     row = JobRow(
-        id=job_id,
+        id=secrets.token_hex(8),
         series_id=series.id,
         rule_id=new.rule.id,
         model_id=new.model.id,
@@ -60,14 +161,18 @@ def _make(unit: Unit, series: SeriesRow, new: NewJob) -> str | None:
         state=JobState.QUEUED,
         priority=new.priority,
         destinations=list(new.destinations),
+        options=options,
+        not_before=not_before,
         run=1,
-        created_at=unit.now(),
+        created_at=now,
     )
     unit.session.add(row)
     unit.session.flush()
-    tell_job(unit, row, "job.made", f"by rule {new.rule.name} revision {new.rule.revision}, {new.priority}")
-    unit.queue.add_job(unit.session, job_id, row.run, priority=row.priority.rank, delay_s=_NOW)
-    return job_id
+    until = f", from {not_before.astimezone(NODE_ZONE):%Y-%m-%d %H:%M} on" if not_before else ""
+    tell_job(unit, row, "job.made", f"by rule {new.rule.name} revision {new.rule.revision}, {new.priority}{until}")
+    delay_s = (not_before - now).total_seconds() if not_before else 0.0
+    unit.queue.add_job(unit.session, row.id, row.run, priority=row.priority.rank, delay_s=delay_s)
+    return row.id
 
 
 def active_job(unit: Unit, series_id: int, model_id: int, rule_id: int) -> str | None:
@@ -84,10 +189,14 @@ def _supersede(unit: Unit, series: SeriesRow) -> None:
     """Cancels active jobs of the series as it was before late images came: their results would be of a part."""
     query = sa.select(JobRow).where(JobRow.series_id == series.id, JobRow.state.in_(ACTIVE_JOB_STATES))
     for job in unit.session.scalars(query.where(JobRow.generation < series.generation).with_for_update()).all():
-        job.state = next_job_state(job.state, JobEvent.CANCEL)
-        job.code, job.reason, job.finished_at = "superseded", "more images of the series came", unit.now()
-        tell_job(unit, job, "job.cancelled", job.reason)
+        _cancel(unit, job, "more images of the series came")
     unit.session.flush()
+
+
+def _cancel(unit: Unit, job: JobRow, reason: str) -> None:
+    job.state = next_job_state(job.state, JobEvent.CANCEL)
+    job.code, job.reason, job.finished_at = _SUPERSEDED, reason, unit.now()
+    tell_job(unit, job, "job.cancelled", job.reason)
 
 
 def tell_job(unit: Unit, job: JobRow, kind: str, words: str, **detail: Any) -> None:

@@ -146,6 +146,15 @@ class EvidenceRow(Base):
     """A series' header and facts, so that rules can be asked about the past from the database alone."""
 
     __tablename__ = "evidence"
+    # so that looking for what lacks facts reads no documents
+    __table_args__ = (
+        sa.Index(
+            "ix_evidence_lacking",
+            "series_id",
+            sqlite_where=sa.text("NOT all_facts"),
+            postgresql_where=sa.text("NOT all_facts"),
+        ),
+    )
 
     series_id: Mapped[int] = mapped_column(_Key, sa.ForeignKey("series.id"), primary_key=True)
     generation: Mapped[int]  # of the series
