@@ -73,7 +73,7 @@ class Context:
             self.console.print(message, highlight=False, markup=False)
 
     def print_json(self, value: Any) -> None:
-        typer.echo(json_module.dumps(value, default=_plain, indent=2, ensure_ascii=False))
+        typer.echo(json_module.dumps(value, default=plain, indent=2, ensure_ascii=False))
 
 
 def _cell(value: Any) -> str:
@@ -86,7 +86,8 @@ def _cell(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """For json.dumps: what it does not know by itself."""
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, datetime | date):

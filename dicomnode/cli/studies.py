@@ -1,61 +1,81 @@
-"""`dicomnode studies`: what came in, where it went, and why."""
+"""`dicomnode studies`: what came in and where it went; having it done again, or forgotten."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.padding import Padding
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from dicomnode.cli import study_story
+from dicomnode.cli.moments import Since, Until, moment
+from dicomnode.cli.study_story import STYLES, Json, Key, at, headline
+from dicomnode.cli.watch import EVERY_S, Every, View, Watch, present
+from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES, JobState
 from dicomnode.domain.study import SeriesState
-from dicomnode.ports import Event, JobView, SeriesView, State, StudyView
-from dicomnode.stages.advice import next_steps
+from dicomnode.errors import UsageError
+from dicomnode.ports import JobFilter, JobView, SeriesView, StudyFilter, StudyView
+from dicomnode.stages.forget import forget as forget_study
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
 
 app = typer.Typer(help="Studies: what came in, where it went, and why.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Key = Annotated[str, typer.Argument(help="Study or Series Instance UID, accession number, or patient ID.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, change nothing.")]
 
-STYLES = {
-    SeriesState.RECEIVING: "cyan",
-    SeriesState.COMPLETE: "yellow",
-    SeriesState.ROUTED: "green",
-    SeriesState.NOT_ROUTED: "magenta",
-    SeriesState.OWN_RESULT: "dim",
-}
-_ROUTING = ("series.routed", "series.not-routed")
-_TOLD_CHARACTERS = 160
-_BAD_ENDINGS = ("failed", "refused", "conflict", "not-routed")
-_GOOD_ENDINGS = ("finished", "succeeded", "delivered", "routed")
+_DECIDED = frozenset({SeriesState.ROUTED, SeriesState.NOT_ROUTED})
+_JOBS_MOST = 1000
 
 
 @app.command("list")
 def list_studies(
     ctx: typer.Context,
+    state: Annotated[
+        list[SeriesState] | None, typer.Option("--state", help="With a series in this state; may be repeated.")
+    ] = None,
+    job_state: Annotated[
+        list[JobState] | None, typer.Option("--job-state", help="With a job in this state; may be repeated.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="With a job of it: NAME, or 'NAME VERSION'.")] = "",
+    rule: Annotated[str, typer.Option("--rule", help="With a job that it made, by any revision.")] = "",
+    destination: Annotated[str, typer.Option("--destination", help="With a job whose results go there.")] = "",
+    since: Since = "",
+    until: Until = "",
     most: Annotated[int, typer.Option("--most", min=1, help="At most so many.")] = 50,
+    watch: Watch = False,
+    every: Every = EVERY_S,
     as_json: Json = False,
 ) -> None:
     """The studies received, newest first.
 
-    Example: dicomnode studies list --most 10
+    Options about jobs mean one and the same job. Example: dicomnode studies list --job-state failed --since 2d
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
-    studies = context.state.studies(most=most)
-    if context.json:
-        context.print_json(studies)
-    elif not studies:
-        context.console.print("no study yet")
-    else:
-        context.console.print(_studies_table(studies))
+    which = StudyFilter(
+        series_states=tuple(state or ()),
+        job_states=tuple(job_state or ()),
+        model=model,
+        rule=rule,
+        destination=destination,
+        since=moment(since, "--since"),
+        until=moment(until, "--until"),
+    )
+    nothing = (
+        "no study yet" if which == StudyFilter() else "no study is as asked for; with fewer options, there may be"
+    )
+    view = View(
+        look=lambda: context.state.studies(which, most=most),
+        draw=lambda studies: _studies_table(studies) if studies else Text(nothing),
+        document=lambda studies: studies,
+        parts=lambda studies: {study.study_instance_uid: study for study in studies},
+    )
+    present(context, view, watch=watch, every_s=every)
 
 
 def _studies_table(studies: Iterable[StudyView]) -> Table:
@@ -67,7 +87,7 @@ def _studies_table(studies: Iterable[StudyView]) -> Table:
     table.add_column("series")
     for study in studies:
         table.add_row(
-            _at(study.received_at, "%m-%d %H:%M"),
+            at(study.received_at, "%m-%d %H:%M"),
             Text(study.patient_id),
             Text(study.accession_number),
             Text(study.description or study.study_instance_uid),
@@ -94,124 +114,120 @@ def show(ctx: typer.Context, key: Key, as_json: Json = False) -> None:
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
-    study = context.state.study(key)
-    if context.json:
-        context.print_json(study)
-        return
-    context.console.print(_headline(study))
+    view = View(
+        look=lambda: context.state.study(key),
+        draw=lambda study: Group(headline(study), _series_table(study.series)),
+        document=lambda study: study,
+        parts=lambda study: {study.study_instance_uid: study},
+    )
+    present(context, view)
+
+
+def _series_table(series: Iterable[SeriesView]) -> RenderableType:
     table = Table(header_style="bold cyan")
     for column in ("modality", "description", "images", "from", "last image", "state"):
         table.add_column(column, justify="right" if column == "images" else "left")
-    for series in study.series:
+    for one in series:
         table.add_row(
-            series.modality,
-            Text(series.description or "…" + series.series_instance_uid[-12:]),
-            str(series.instances),
-            Text(series.calling_ae_title),
-            _at(series.last_received_at),
-            Text(series.state, style=STYLES[series.state]),
+            one.modality,
+            Text(one.description or "…" + one.series_instance_uid[-12:]),
+            str(one.instances),
+            Text(one.calling_ae_title),
+            at(one.last_received_at),
+            Text(one.state, style=STYLES[one.state]),
         )
-    context.console.print(table)
+    return table
 
 
 @app.command()
-def why(ctx: typer.Context, key: Key, as_json: Json = False) -> None:
-    """The story of a study in the order it happened, why each series went where it went, and what to do next.
+def rerun(ctx: typer.Context, key: Key, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Route a study, or one of its series, again by the rules in force now, as if it had just come.
 
-    Example: dicomnode studies why 20240131-007
+    Jobs that still run are superseded. What comes out unchanged is not sent again.
+
+    Example: dicomnode studies rerun 20240131-007 --dry-run
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
     study = context.state.study(key)
-    story = context.state.events(study.study_instance_uid)
-    steps = next_steps(study, _jobs(context.state, story))
-    if context.json:
-        context.print_json({"study": study, "story": story, "next_steps": steps})
-        return
-    context.console.print(_headline(study))
-    _print_part(context, "What happened", _story_grid(story))
-    _print_part(context, "The series", _series_grid(study, story))
-    _print_part(context, "What to do", _steps_grid(steps or ["nothing: everything that was to arrive has arrived"]))
+    series = _to_rerun(study, key) if dry_run else context.state.rerun_study(key)
+    number = f"{len(series)} series of study {study.study_instance_uid}"
+    if not series:
+        words = f"nothing is routed again: {_why_nothing(study)}"
+    elif dry_run:
+        words = f"{number} would be routed again; nothing was changed"
+    else:
+        words = f"{number} will be routed again at once; then see: dicomnode studies why {study.study_instance_uid}"
+    context.done(words, study_instance_uid=study.study_instance_uid, series=series, dry_run=dry_run)
 
 
-def _jobs(state: State, story: Iterable[Event]) -> list[JobView]:
-    """The study's jobs, in the order they appear in its story."""
-    return [state.job(job_id) for job_id in dict.fromkeys(event.job_id for event in story if event.job_id)]
+def _to_rerun(study: StudyView, key: str) -> list[str]:
+    """As State.rerun_study chooses them."""
+    decided = [series.series_instance_uid for series in study.series if series.state in _DECIDED]
+    named = key in {series.series_instance_uid for series in study.series}
+    return [uid for uid in decided if uid == key] if named else decided
 
 
-def _print_part(context: Context, title: str, body: Table) -> None:
-    context.console.print(Text(f"\n{title}", style="bold cyan"))
-    context.console.print(Padding(body, (0, 0, 0, 2)), highlight=False)
+def _why_nothing(study: StudyView) -> str:
+    states = {series.state for series in study.series}
+    if states & {SeriesState.RECEIVING, SeriesState.COMPLETE}:
+        return "it is still being received or waits to be routed as it is"
+    return "it holds nothing but results of this node"
 
 
-def _headline(study: StudyView) -> Text:
-    text = Text(study.description or "Study", style="bold")
-    facts = [
-        f"accession {study.accession_number}" if study.accession_number else "",
-        f"patient {study.patient_id}" if study.patient_id else "",
-        study.study_date,
+@app.command("forget")
+def forget(
+    ctx: typer.Context,
+    key: Key,
+    yes: Annotated[bool, typer.Option("--yes", help="Really do it: it cannot be undone.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Remove a study from the node for good: its images, jobs, results and story.
+
+    What was sent to a destination stays there. It is refused while jobs run or results are on their way. Repeat it
+    after a crash: what is left is removed then. Example: dicomnode studies forget 20240131-007 --yes
+    """
+    context: Context = ctx.obj
+    context.json = context.json or as_json
+    if dry_run:
+        _say_what_would_go(context, context.state.study(key))
+    elif not yes:
+        raise UsageError("it cannot be undone: look with --dry-run what would go, then say --yes")
+    else:
+        removed = forget_study(context.state, context.store, key)
+        gone = removed.forgotten
+        counts = {"series": gone.series, "instances": gone.instances, "jobs": gone.jobs, "results": gone.results}
+        words = ", ".join(f"{number} {noun}" for noun, number in counts.items())
+        files = f"{removed.files} files removed" + (f", {removed.spooled} from the spool" if removed.spooled else "")
+        message = f"study {gone.study_instance_uid} is forgotten: {words}; {files}"
+        found = {"study_instance_uid": gone.study_instance_uid, **counts}
+        context.done(message, **found, files=removed.files, spooled=removed.spooled, dry_run=False)
+
+
+def _say_what_would_go(context: Context, study: StudyView) -> None:
+    jobs = context.state.jobs(JobFilter(study_instance_uid=study.study_instance_uid), most=_JOBS_MOST)
+    counts = {
+        "series": len(study.series),
+        "instances": sum(series.instances for series in study.series),
+        "jobs": len(jobs),
+        "results": sum(len(job.results) for job in jobs),
+    }
+    words = ", ".join(f"{number} {noun}" for noun, number in counts.items())
+    busy = _busy(jobs)
+    refused = f"; it would be refused now: end them first with dicomnode jobs cancel {busy[0]}" if busy else ""
+    message = f"study {study.study_instance_uid} would be forgotten: {words}{refused}; nothing was changed"
+    uid = study.study_instance_uid
+    context.done(message, study_instance_uid=uid, **counts, busy_jobs=busy, dry_run=True)
+
+
+def _busy(jobs: Sequence[JobView]) -> list[str]:
+    """Jobs that wait, run, or have results on their way."""
+    return [
+        job.job_id
+        for job in jobs
+        if job.state in ACTIVE_JOB_STATES or any(d.state in OPEN_DELIVERY_STATES for d in job.deliveries)
     ]
-    text.append("".join(f" · {fact}" for fact in facts if fact), style="not bold")
-    return text.append(f"\n{study.study_instance_uid}", style="dim not bold")
 
 
-def _story_grid(story: Iterable[Event]) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True, style="dim")
-    grid.add_column(overflow="fold")
-    day = ""
-    for event in story:
-        if (date := _at(event.at, "%Y-%m-%d")) != day:
-            grid.add_row(date, "")
-            day = date
-        grid.add_row(_at(event.at, "%H:%M:%S"), Text(_told(event), style=_style_of(event)))
-    return grid
-
-
-def _told(event: Event) -> str:
-    """Routing reasons are cut short: they stand in full under the series."""
-    if event.kind in _ROUTING and len(event.message) > _TOLD_CHARACTERS:
-        return event.message[: _TOLD_CHARACTERS - 1] + "…"
-    return event.message
-
-
-def _style_of(event: Event) -> str:
-    ending = event.kind.rsplit(".", 1)[-1]
-    if ending.endswith(_BAD_ENDINGS):
-        return "red" if ending != "not-routed" else "magenta"
-    return "green" if ending in _GOOD_ENDINGS else ""
-
-
-def _series_grid(study: StudyView, story: Iterable[Event]) -> Table:
-    routing = {event.series_instance_uid: event for event in story if event.kind in _ROUTING}  # the last of each
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for series in study.series:
-        name = Text(f"{series.modality or '?'} {series.description or series.series_instance_uid}", style="bold")
-        name.append(f", {series.instances} image{'s' if series.instances != 1 else ''}", style="not bold")
-        grid.add_row(Text(series.state, style=STYLES[series.state]), name)
-        for reason in _reasons(series, routing.get(series.series_instance_uid)):
-            grid.add_row("", reason)
-    return grid
-
-
-def _reasons(series: SeriesView, routing: Event | None) -> list[Text]:
-    """A line a rule, those that matched in green; or the one reason that there was."""
-    rules = routing.detail.get("rules", []) if routing else []
-    if not rules:
-        return [Text(series.why[:1].upper() + series.why[1:])] if series.why else []
-    return [Text(r["words"][:1].upper() + r["words"][1:], style="green" if r["matches"] else "") for r in rules]
-
-
-def _steps_grid(steps: Iterable[str]) -> Table:
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(no_wrap=True, style="bold yellow")
-    grid.add_column(overflow="fold")
-    for step in steps:
-        grid.add_row("→", Text(step[:1].upper() + step[1:]))
-    return grid
-
-
-def _at(moment: datetime, layout: str = "%Y-%m-%d %H:%M:%S") -> str:
-    return moment.astimezone().strftime(layout)
+study_story.register(app)

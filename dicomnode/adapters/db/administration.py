@@ -191,7 +191,7 @@ def rerun_study(unit: Unit, key: str) -> list[str]:
     for series in again:
         series.state, series.generation = SeriesState.COMPLETE, series.generation + 1
         _tell_rerun(unit, study, series)
-    if again:
+    if again:  # the study is locked after its series, as by everybody who locks both
         study.state = StudyState.RECEIVING
     return [series.series_instance_uid for series in again]
 

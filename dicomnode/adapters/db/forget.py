@@ -58,10 +58,11 @@ def _was_forgotten(session: Session, key: str) -> bool:
 
 def _locked_series(session: Session, study: StudyRow) -> list[SeriesRow]:
     """With the study locked too: nobody records images of it or routes it meanwhile."""
+    series = sa.select(SeriesRow).where(SeriesRow.study_id == study.id).order_by(SeriesRow.series_instance_uid)
+    session.scalars(series.with_for_update()).all()  # before the study, as everybody who locks both
     if session.scalar(sa.select(StudyRow.id).where(StudyRow.id == study.id).with_for_update()) is None:
         raise NotFound(f"study {study.study_instance_uid} has just been forgotten")
-    query = sa.select(SeriesRow).where(SeriesRow.study_id == study.id).order_by(SeriesRow.series_instance_uid)
-    return list(session.scalars(query.with_for_update()))
+    return list(session.scalars(series.with_for_update()))  # with those that came until then
 
 
 # --------------------------------------------------------------------------------------------------- whether

@@ -1,0 +1,275 @@
+"""`dicomnode studies why`: the story of a study, why each series went where it went, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from dicomnode.cli.moments import now
+from dicomnode.cli.watch import EVERY_S, Every, View, Watch, present
+from dicomnode.domain.completeness import Policy
+from dicomnode.domain.job import DeliveryState, JobState
+from dicomnode.domain.study import SeriesState
+from dicomnode.ports import DeliveryView, Event, JobFilter, JobView, SeriesView, StudyView
+from dicomnode.stages.advice import next_steps, waits
+
+if TYPE_CHECKING:
+    from dicomnode.cli.context import Context
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Key = Annotated[str, typer.Argument(help="Study or Series Instance UID, accession number, or patient ID.")]
+
+STYLES: Mapping[str, str] = {
+    SeriesState.RECEIVING: "cyan",
+    SeriesState.COMPLETE: "yellow",
+    SeriesState.ROUTED: "green",
+    SeriesState.NOT_ROUTED: "magenta",
+    SeriesState.OWN_RESULT: "dim",
+}
+JOB_STYLES: Mapping[str, str] = {
+    JobState.QUEUED: "yellow",
+    JobState.RUNNING: "cyan",
+    JobState.SUCCEEDED: "green",
+    JobState.REFUSED: "magenta",
+    JobState.FAILED: "bold red",
+    JobState.CANCELLED: "dim",
+    DeliveryState.SENDING: "cyan",
+    DeliveryState.WAITING: "yellow",
+    DeliveryState.DELIVERED: "green",
+}
+_ROUTING = ("series.routed", "series.not-routed")
+_WAITS = "waits-for-study"  # what a rule came to, as domain.routing says it
+_OUTCOMES: Mapping[str, str] = {"matched": "green", "shadow": "cyan", _WAITS: "yellow", "unreadable": "red"}
+_TOLD_CHARACTERS = 160
+_BAD_ENDINGS = ("failed", "refused", "conflict", "not-routed")
+_GOOD_ENDINGS = ("finished", "succeeded", "delivered", "sent", "routed")
+_JOBS_MOST = 1000
+ID_CHARACTERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """All that `why` shows."""
+
+    study: StudyView
+    events: tuple[Event, ...]
+    jobs: tuple[JobView, ...]  # in the order they were made
+    next_steps: tuple[str, ...]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(why)
+
+
+def why(ctx: typer.Context, key: Key, watch: Watch = False, every: Every = EVERY_S, as_json: Json = False) -> None:
+    """The story of a study in the order it happened, why each series went where it went, and what to do next.
+
+    Example: dicomnode studies why 20240131-007
+    """
+    context: Context = ctx.obj
+    context.json = context.json or as_json
+    view = View(look=lambda: _story(context, key), draw=_drawn, document=_document, parts=_parts, end_first=True)
+    present(context, view, watch=watch, every_s=every)
+
+
+def _story(context: Context, key: str) -> Story:
+    state = context.state
+    study = state.study(key)
+    events = tuple(state.events(study.study_instance_uid))
+    jobs = tuple(reversed(state.jobs(JobFilter(study_instance_uid=study.study_instance_uid), most=_JOBS_MOST)))
+    waiting = waits(state, study, _policy(context))
+    steps = next_steps(study, jobs, now(), waiting, _rules_that_wait(events))
+    return Story(study, events, jobs, tuple(steps))
+
+
+def _rules_that_wait(events: Iterable[Event]) -> list[str]:
+    """Of the last routing of each series."""
+    said = (rule for event in _last(events, _ROUTING).values() for rule in event.detail.get("rules", []))
+    return sorted({rule["rule"] for rule in said if rule.get("outcome") == _WAITS})
+
+
+def _last(events: Iterable[Event], kinds: Sequence[str]) -> dict[str, Event]:
+    """Series Instance UID → the last event of these kinds."""
+    return {event.series_instance_uid: event for event in events if event.kind in kinds}
+
+
+def _policy(context: Context) -> Policy:
+    settings = context.settings
+    return Policy(
+        quiet_period_s=settings.quiet_period_s,
+        sources={source.ae_title: source for source in context.state.sources()},
+    )
+
+
+def _document(story: Story) -> dict[str, Any]:
+    return {"study": story.study, "story": story.events, "jobs": story.jobs, "next_steps": story.next_steps}
+
+
+def _parts(story: Story) -> dict[str, Any]:
+    """Each line of the story by itself, and the steps whenever they change."""
+    lines: dict[str, Any] = {str(number): {"event": event} for number, event in enumerate(story.events)}
+    return lines | {"next_steps": {"next_steps": story.next_steps}}
+
+
+# --------------------------------------------------------------------------------------------------- drawing
+
+
+def _drawn(story: Story) -> RenderableType:
+    steps = story.next_steps or ["nothing: everything that was to arrive has arrived"]
+    return Group(
+        headline(story.study),
+        _part("What happened", _story_grid(story.events)),
+        _part("The series", _series_grid(story.study, story.events)),
+        *([_part("The jobs", _jobs_grid(story.jobs))] if story.jobs else []),
+        _part("What to do", _steps_grid(steps)),
+    )
+
+
+def _part(title: str, body: Table) -> RenderableType:
+    return Group(Text(f"\n{title}", style="bold cyan"), Padding(body, (0, 0, 0, 2)))
+
+
+def headline(study: StudyView) -> Text:
+    text = Text(study.description or "Study", style="bold")
+    facts = [
+        f"accession {study.accession_number}" if study.accession_number else "",
+        f"patient {study.patient_id}" if study.patient_id else "",
+        study.study_date,
+    ]
+    text.append("".join(f" · {fact}" for fact in facts if fact), style="not bold")
+    return text.append(f"\n{study.study_instance_uid}", style="dim not bold")
+
+
+def _story_grid(story: Iterable[Event]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(overflow="fold")
+    day = ""
+    for event in story:
+        if (date := at(event.at, "%Y-%m-%d")) != day:
+            grid.add_row(date, "")
+            day = date
+        grid.add_row(at(event.at, "%H:%M:%S"), Text(_told(event), style=_style_of(event)))
+    return grid
+
+
+def _told(event: Event) -> str:
+    """Routing reasons are cut short: they stand in full under the series."""
+    if event.kind in _ROUTING and len(event.message) > _TOLD_CHARACTERS:
+        return event.message[: _TOLD_CHARACTERS - 1] + "…"
+    return _sentence(event.message)
+
+
+def _style_of(event: Event) -> str:
+    ending = event.kind.rsplit(".", 1)[-1]
+    if ending.endswith(_BAD_ENDINGS):
+        return "red" if ending != "not-routed" else "magenta"
+    return "green" if ending in _GOOD_ENDINGS else ""
+
+
+def _series_grid(study: StudyView, story: Sequence[Event]) -> Table:
+    routing, complete = _last(story, _ROUTING), _last(story, ("series.complete",))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for series in study.series:
+        name = Text(f"{series.modality or '?'} {series.description or series.series_instance_uid}", style="bold")
+        name.append(f", {series.instances} image{'s' if series.instances != 1 else ''}", style="not bold")
+        grid.add_row(Text(series.state, style=STYLES[series.state]), name)
+        for line in _signs(complete.get(series.series_instance_uid)):
+            grid.add_row("", line)
+        for reason in _reasons(series, routing.get(series.series_instance_uid)):
+            grid.add_row("", reason)
+    return grid
+
+
+def _signs(complete: Event | None) -> Iterator[Text]:
+    """By which signal it was found complete, and what the other signals said then."""
+    detail = complete.detail if complete else {}
+    signal = detail.get("signal")
+    if not signal:
+        return
+    said = detail.get("signs", {}).get("said", {})
+    text = Text("Complete by the signal ").append(str(signal), style="bold")
+    others = "; ".join(f"{name}: {words}" for name, words in said.items() if words and name != signal)
+    yield text.append(f": {said[signal]}" if said.get(signal) else "").append(
+        f" ({others})" if others else "", style="dim"
+    )
+
+
+def _reasons(series: SeriesView, routing: Event | None) -> list[Text]:
+    """A line a rule, in the colour of what it came to; or the one reason that there was."""
+    rules = routing.detail.get("rules", []) if routing else []
+    if not rules:
+        return [Text(_sentence(series.why))] if series.why else []
+    return [Text(_sentence(rule["words"]), style=_style_of_rule(rule)) for rule in rules]
+
+
+def _style_of_rule(rule: Mapping[str, Any]) -> str:
+    return _OUTCOMES.get(rule.get("outcome", ""), "green" if rule.get("matches") else "")
+
+
+def _jobs_grid(jobs: Iterable[JobView]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for job in jobs:
+        head = Text(f"{job.model} on {job.series_description or job.series_instance_uid}", style="bold")
+        head.append(f", job {job.job_id[:ID_CHARACTERS]}, by {job.rule}", style="not bold")
+        grid.add_row(Text(job.state, style=JOB_STYLES.get(job.state, "")), head)
+        for line in _job_lines(job):
+            grid.add_row("", line)
+    return grid
+
+
+def _job_lines(job: JobView) -> Iterator[Text]:
+    if job.parameters:
+        yield Text("with " + ", ".join(f"{name} {value}" for name, value in job.parameters.items()))
+    for role, series in job.inputs.items():
+        yield Text(f"{role}: series {series}")
+    if job.state is JobState.QUEUED and job.not_before is not None:
+        yield Text(f"not before {at(job.not_before, '%Y-%m-%d %H:%M')}, as its rule says")
+    if job.reason:
+        yield Text(_sentence(job.reason))
+    for delivery in job.deliveries:
+        yield _delivery_line(job, delivery)
+    sent = {delivery.sop_instance_uid for delivery in job.deliveries}
+    for result in job.results:
+        if result.sop_instance_uid not in sent:
+            yield Text(f"{result.kind} kept here, sent nowhere")
+
+
+def _delivery_line(job: JobView, delivery: DeliveryView) -> Text:
+    text = Text(f"{delivery.kind} to {delivery.destination}: ")
+    text.append(delivery.state, style=JOB_STYLES.get(delivery.state, ""))
+    if delivery.reason:
+        text.append(f", {delivery.reason}")
+    if later := job.superseded.get(delivery.sop_instance_uid):
+        text.append(f"; superseded by that of job {later[:ID_CHARACTERS]}", style="dim")
+    return text
+
+
+def _steps_grid(steps: Iterable[str]) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True, style="bold yellow")
+    grid.add_column(overflow="fold")
+    for step in steps:
+        grid.add_row("→", Text(_sentence(step)))
+    return grid
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
+def at(moment: datetime, layout: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """In this host's zone."""
+    return moment.astimezone().strftime(layout)
