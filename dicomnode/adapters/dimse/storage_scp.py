@@ -248,7 +248,8 @@ class _Served:
         association = event.assoc
         if (request := association.requestor.primitive) is None:
             return
-        proposed, source = request.presentation_context_definition_list, self._source(association)
+        proposed = request.presentation_context_definition_list
+        source = self._sources.of(request.calling_ae_title or "")  # the requestor has its title only after this
         association.acceptor.supported_contexts = acceptable_contexts(proposed, source, self._announcements)
         self._turned_away = tuple(turned_away(proposed, source))
         if self._turned_away:
@@ -281,11 +282,8 @@ class _Served:
 
     def _accept(self, association: Association, request: StoreRequest, context_id: int) -> None:
         data_set = self._data_set(association, request, context_id)
-        check_source(self._source(association), data_set)
+        check_source(self._sources.of(data_set.calling_ae_title), data_set)
         self._receiver.accept(data_set)
-
-    def _source(self, association: Association) -> Source:
-        return self._sources.of(association.requestor.ae_title)
 
     def _data_set(self, association: Association, request: StoreRequest, context_id: int) -> ReceivedDataSet:
         if not request.chunks:
