@@ -51,16 +51,16 @@ NESTED_MOST = 16
 ORDER_MOST = 1_000_000
 # What every rule may say, and what only one with a model
 _OF_EVERY_RULE = ("name", "description", "order", "when", "study", "stop", "state", "enabled")
-_OF_A_JOB = (
+OF_A_JOB = (
     "model", "version", "choose", "roles", "parameters", "priority", "schedule", "destinations", "results",
 )  # fmt: skip
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NAME_WORDS = "letters, digits, '.', '_' and '-', at most 64"
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,31}")
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,31}")
 _VERSION_WORDS = "active, or a version: letters, digits, '.', '+', '_' and '-', at most 32"
-_ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-_ROLE_WORDS = "letters, digits, '_' and '-', a letter first, at most 64"
-_RESULT = re.compile(r"[A-Z][A-Z0-9_]{0,15}")
+PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_PARAMETER_WORDS = "letters, digits, '_' and '-', a letter first, at most 64"
+RESULT = re.compile(r"[A-Z][A-Z0-9_]{0,15}")
 _SUBJECT = re.compile(rf"{STEP}(?:\.{STEP})*")
 _GROUPS = ("all", "any", "not")
 T = TypeVar("T")
@@ -73,9 +73,9 @@ def parse_rule(document: object, vocabulary: Vocabulary | None = None) -> Rule:
     what was valid once stays valid when the dictionary changes.
     """
     root, conditions = Node(document, "", InvalidRule), _Reader(vocabulary)
-    _only(root, *_OF_EVERY_RULE, *_OF_A_JOB)
+    _only(root, *_OF_EVERY_RULE, *OF_A_JOB)
     common: dict[str, Any] = {
-        "name": root["name"].matching(_NAME, _NAME_WORDS),
+        "name": root["name"].matching(NAME, _NAME_WORDS),
         "description": _plain_text(root["description"], 1000, "\n\t") if root.get("description", "").value else "",
         "order": _order(root.get("order", 100)),
         "when": conditions.condition(root["when"], 0),
@@ -87,7 +87,7 @@ def parse_rule(document: object, vocabulary: Vocabulary | None = None) -> Rule:
         return Rule(**common, **_job(root, conditions))
     if not common["stop"]:
         root.fail("model is missing; only a rule that says `stop: true` may go without")
-    for name in _OF_A_JOB:
+    for name in OF_A_JOB:
         if name in root:
             root[name].fail("it means nothing in a rule without a model, which runs nothing")
     return Rule(**common)
@@ -96,15 +96,15 @@ def parse_rule(document: object, vocabulary: Vocabulary | None = None) -> Rule:
 def _job(root: Node, conditions: _Reader) -> dict[str, Any]:
     """What only a rule with a model has."""
     return {
-        "model": root["model"].matching(_NAME, _NAME_WORDS),
-        "version": root.get("version", "active").matching(_VERSION, _VERSION_WORDS),
+        "model": root["model"].matching(NAME, _NAME_WORDS),
+        "version": root.get("version", "active").matching(VERSION, _VERSION_WORDS),
         "choose": _choose(root.get("choose", "all")),
         "roles": tuple(_role(name, root["roles"], conditions) for name in root.get("roles", {}).mapping()),
         "parameters": _parameters(root.get("parameters", {})),
         "priority": Priority(root.get("priority", "routine").one_of([str(p) for p in Priority])),
         "schedule": _schedule(root.get("schedule", "now")),
-        "destinations": _names(root.get("destinations", []), _NAME, _NAME_WORDS),
-        "results": _names(root.get("results", []), _RESULT, "a kind of result is in capitals, as SEG"),
+        "destinations": _names(root.get("destinations", []), NAME, _NAME_WORDS),
+        "results": _names(root.get("results", []), RESULT, "a kind of result is in capitals, as SEG"),
     }
 
 
@@ -167,8 +167,8 @@ def _preference(node: Node) -> Preference:
 
 def _role(name: str, roles: Node, conditions: _Reader) -> Role:
     node = roles[name]
-    if not _ROLE.fullmatch(name):
-        node.fail(f"{name!r} is not allowed: {_ROLE_WORDS}")
+    if not NAME.fullmatch(name):
+        node.fail(f"{name!r} is not allowed: {_NAME_WORDS}")
     _only(node, "when", "from", "choose")
     if "choose" in node and node["choose"].value == "all":
         node["choose"].fail("a role takes one series: say which, as in [most_instances]")
@@ -182,8 +182,8 @@ def _role(name: str, roles: Node, conditions: _Reader) -> Role:
 
 def _parameters(node: Node) -> dict[str, Parameter]:
     for name in node.mapping():
-        if not _ROLE.fullmatch(name):
-            node[name].fail(f"{name!r} is not allowed: {_ROLE_WORDS}")
+        if not PARAMETER.fullmatch(name):
+            node[name].fail(f"{name!r} is not allowed: {_PARAMETER_WORDS}")
     return {name: _parameter(node[name]) for name in node.mapping()}
 
 

@@ -10,22 +10,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from dicomnode.domain.job import Priority
-from dicomnode.domain.rules import FACTS, ORIENTATIONS, Operator, Vocabulary
+from dicomnode.domain.rule_reading import NAME, OF_A_JOB, ORDER_MOST, PARAMETER, RESULT, VERSION
+from dicomnode.domain.rules import FACTS, ORIENTATIONS, Choice, Operator, Origin, RuleState, Vocabulary
 from dicomnode.domain.values import Kind, has_contents, is_ordered, kind_of
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_NAME = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}
+_NAME = {"type": "string", "pattern": f"^{NAME.pattern}$"}
 _STEP = r"([A-Za-z][A-Za-z0-9]*|\([0-9a-fA-F]{4},[0-9a-fA-F]{2},[^()\\]{1,64}\))"
 # a private attribute, or a path of two steps and more; a keyword alone has to be one that is listed
 _PATH = rf"^(\([0-9a-fA-F]{{4}},[0-9a-fA-F]{{2}},[^()\\]{{1,64}}\)|{_STEP}(\.{_STEP})+)$"
 _TEXT = {"type": "string", "pattern": "\\S", "maxLength": 1024}
-_OPERAND = {"anyOf": [_TEXT, {"type": "number"}]}
+_OPERAND: dict[str, Any] = {"anyOf": [_TEXT, {"type": "number"}]}
 _ORDERING = (Operator.AT_LEAST, Operator.AT_MOST, Operator.BETWEEN)
 
 _FACT_WORDS: Mapping[str, str] = {
     "CallingAETitle": "AE title of the sender",
     "CalledAETitle": "AE title of this node that the sender called",
     "NumberOfInstances": "instances of the series, as received",
+    "ReceivedTimeOfDay": "the node's clock when the last image of the series came, as 22:15",
     "AgeInYears": "of the patient at the study; completed years from two on",
     "IsLocalizer": "true when every image is a localizer",
     "IsAVolume": "true when the images make one volume without gaps",
@@ -51,18 +53,184 @@ def rule_schema(vocabulary: Vocabulary) -> dict[str, Any]:
         "title": "dicomnode rule",
         "description": "Which model runs on which series, and where its results go.",
         "type": "object",
-        "required": ["name", "when", "model"],
+        "required": ["name", "when"],
+        "anyOf": [{"required": ["model"]}, _WITHOUT_MODEL],
+        "additionalProperties": False,
+        "properties": {**_of_every_rule(), **_of_a_job()},
+        "$defs": {
+            "condition": _condition(vocabulary),
+            "conditions": _one_or_several(_CONDITION),
+            "preference": _preference(),
+            "of-any-kind": _about(None),
+            **_kinds(),
+        },
+    }
+
+
+def _of_every_rule() -> dict[str, Any]:
+    return {
+        "name": {**_NAME, "description": "of the rule; the same name again is its next revision"},
+        "description": {"type": ["string", "null"], "maxLength": 1000, "description": "for people"},
+        "order": {
+            "type": "integer",
+            "minimum": -ORDER_MOST,
+            "maximum": ORDER_MOST,
+            "default": 100,
+            "description": "rules with a lower one are asked first, then by name; it matters to `stop` only",
+        },
+        "when": {**_CONDITION, "description": "what a series has to be"},
+        "study": _study(),
+        "stop": {
+            "type": "boolean",
+            "default": False,
+            "description": "true: a series that this rule matches is not shown to the rules after it",
+        },
+        "state": {"description": "whether it is asked, and whether it runs", "default": "enabled", "anyOf": _STATES},
+        "enabled": {"type": "boolean", "deprecated": True, "description": "as rules of before say it; now `state`"},
+    }
+
+
+def _of_a_job() -> dict[str, Any]:
+    return {
+        "choose": _choose(),
+        "roles": _roles(),
+        "model": {**_NAME, "description": "a registered model; may be left out only with `stop: true`"},
+        "version": {
+            "type": "string",
+            "pattern": f"^{VERSION.pattern}$",
+            "default": "active",
+            "description": "active, or one of the registered versions in quotation marks",
+        },
+        "parameters": _parameters(),
+        "priority": {
+            "enum": [str(priority) for priority in Priority],
+            "default": str(Priority.ROUTINE),
+            "description": "which jobs go first when several wait",
+        },
+        "schedule": _schedule(),
+        "destinations": {"type": "array", "items": _NAME, "description": "where results go; none named: to all"},
+        "results": {
+            "type": "array",
+            "items": {"type": "string", "pattern": f"^{RESULT.pattern}$"},
+            "description": "kinds of results to send, as SEG or SR; none named: all that the model gives",
+        },
+    }
+
+
+_CONDITION = {"$ref": "#/$defs/condition"}
+_WITHOUT_MODEL = {
+    "description": "a rule that runs nothing and keeps series from those after it",
+    "required": ["stop"],
+    "properties": {"stop": {"enum": [True]}, **dict.fromkeys(OF_A_JOB, False)},
+}
+_STATES = [
+    {"enum": [str(RuleState.ENABLED)], "description": "it is asked, and what it decides runs"},
+    {"enum": [str(RuleState.SHADOW)], "description": "it is asked and its decisions are kept, but nothing runs"},
+    {"enum": [str(RuleState.DISABLED)], "description": "it is not asked"},
+]
+_CHOICE_WORDS: Mapping[Choice, str] = {
+    Choice.THINNEST_SLICES: "the one with the thinnest slices: MeasuredSliceSpacing, else SliceThickness",
+    Choice.MOST_INSTANCES: "the one with the most instances",
+    Choice.KERNEL: "by ConvolutionKernel, in this order; others last",
+    Choice.LATEST: "the latest: SeriesDate and SeriesTime, else those of the acquisition",
+    Choice.LOWEST_NUMBER: "the one with the lowest SeriesNumber, which also decides where all else is alike",
+}
+_ORIGIN_WORDS: Mapping[Origin, str] = {
+    Origin.STUDY: "of the same study",
+    Origin.PRIOR: "of the newest earlier study of the same patient that has one",
+}
+
+
+def _one_or_several(thing: Mapping[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [dict(thing), {"type": "array", "minItems": 1, "items": dict(thing)}]}
+
+
+def _study() -> dict[str, Any]:
+    conditions = {"$ref": "#/$defs/conditions"}
+    return {
+        "description": "what else is in the study; such a rule is decided when the whole study is there",
+        "type": "object",
+        "minProperties": 1,
         "additionalProperties": False,
         "properties": {
-            "name": _NAME,
-            "description": {"type": ["string", "null"], "maxLength": 1000, "description": "for people"},
-            "when": {"$ref": "#/$defs/condition"},
-            "model": {**_NAME, "description": "a registered model; its active version runs"},
-            "priority": {"enum": [str(priority) for priority in Priority], "default": str(Priority.ROUTINE)},
-            "destinations": {"type": "array", "items": _NAME, "description": "none named: all"},
-            "enabled": {"type": "boolean", "default": True},
+            "has": {**conditions, "description": "each of these holds for some series of the study"},
+            "has_not": {**conditions, "description": "each of these holds for no series of the study"},
         },
-        "$defs": {"condition": _condition(vocabulary), "of-any-kind": _about(None), **_kinds()},
+    }
+
+
+def _preference() -> dict[str, Any]:
+    words = [
+        {"enum": [str(choice)], "description": said}
+        for choice, said in _CHOICE_WORDS.items()
+        if choice != Choice.KERNEL
+    ]
+    kernels = {"type": "array", "minItems": 1, "items": {**_TEXT, "maxLength": 64}}
+    kernel = {
+        "type": "object",
+        "required": [str(Choice.KERNEL)],
+        "additionalProperties": False,
+        "properties": {str(Choice.KERNEL): {**kernels, "description": _CHOICE_WORDS[Choice.KERNEL]}},
+    }
+    return {"anyOf": [*words, kernel]}
+
+
+def _choose() -> dict[str, Any]:
+    every = {"enum": ["all"], "description": "every series that matches"}
+    return {
+        "description": "which of the study's series that match; what the first leaves open the next decides",
+        "default": "all",
+        "anyOf": [every, *_one_or_several({"$ref": "#/$defs/preference"})["anyOf"]],
+    }
+
+
+def _roles() -> dict[str, Any]:
+    role = {
+        "type": "object",
+        "required": ["when"],
+        "additionalProperties": False,
+        "properties": {
+            "when": {**_CONDITION, "description": "what this series has to be"},
+            "from": {
+                "default": str(Origin.STUDY),
+                "anyOf": [{"enum": [str(o)], "description": said} for o, said in _ORIGIN_WORDS.items()],
+            },
+            "choose": {
+                "description": "which, when several match",
+                **_one_or_several({"$ref": "#/$defs/preference"}),
+            },
+        },
+    }
+    return {
+        "description": "further series that the model needs, by the names its card gives them",
+        "type": "object",
+        "additionalProperties": False,
+        "patternProperties": {f"^{NAME.pattern}$": role},
+    }
+
+
+def _parameters() -> dict[str, Any]:
+    value = {"anyOf": [*_OPERAND["anyOf"], {"type": "boolean"}]}
+    return {
+        "description": "what the model takes, by the names its card gives them",
+        "type": "object",
+        "additionalProperties": False,
+        "patternProperties": {f"^{PARAMETER.pattern}$": value},
+    }
+
+
+def _schedule() -> dict[str, Any]:
+    clock = "([01]\\d|2[0-3]):[0-5]\\d"
+    hours = {
+        "type": "string",
+        "pattern": rf"^\s*{clock}\s*-\s*({clock}|24:00)\s*$",
+        "description": "daily hours by the node's clock, as 20:00-06:00",
+    }
+    now = {"enum": ["now"], "description": "as soon as there is room"}
+    return {
+        "description": "when a job may start; one that has started runs to its end",
+        "default": "now",
+        "anyOf": [now, *_one_or_several(hours)["anyOf"]],
     }
 
 

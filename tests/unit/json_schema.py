@@ -11,10 +11,11 @@ _TYPES: Mapping[str, Callable[[Any], bool]] = {
     "array": lambda v: isinstance(v, list),
     "string": lambda v: isinstance(v, str),
     "boolean": lambda v: isinstance(v, bool),
+    "integer": lambda v: isinstance(v, int) and not isinstance(v, bool),
     "number": lambda v: isinstance(v, int | float) and not isinstance(v, bool),
     "null": lambda v: v is None,
 }
-_NO_MATTER = {"$schema", "$defs", "title", "description", "default", "format"}
+_NO_MATTER = {"$schema", "$defs", "title", "description", "default", "deprecated", "format"}
 
 
 class Schema:
@@ -24,7 +25,9 @@ class Schema:
     def takes(self, value: Any) -> bool:
         return self._valid(self._root, value)
 
-    def _valid(self, schema: Mapping[str, Any], value: Any) -> bool:
+    def _valid(self, schema: Mapping[str, Any] | bool, value: Any) -> bool:
+        if isinstance(schema, bool):
+            return schema
         return all(self._word(word, schema, value) for word in schema if word not in _NO_MATTER)
 
     def _word(self, word: str, schema: Mapping[str, Any], value: Any) -> bool:
@@ -35,7 +38,11 @@ class Schema:
             case "type":
                 return any(_TYPES[name](value) for name in ([said] if isinstance(said, str) else said))
             case "enum":
-                return value in said
+                return any(value == one and type(value) is type(one) for one in said)
+            case "minimum":
+                return not _TYPES["number"](value) or value >= said
+            case "maximum":
+                return not _TYPES["number"](value) or value <= said
             case "anyOf":
                 return any(self._valid(part, value) for part in said)
             case "pattern":

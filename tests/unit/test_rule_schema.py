@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 
 from dicomnode.cli.rule_files import documents_in
-from dicomnode.domain.rule_reading import parse_rule
-from dicomnode.domain.rule_schema import _FACT_WORDS, DIALECT, rule_schema
-from dicomnode.domain.rules import FACTS, Operator, Rule, rule_document
+from dicomnode.domain.rule_reading import OF_A_JOB, parse_rule
+from dicomnode.domain.rule_schema import _CHOICE_WORDS, _FACT_WORDS, _ORIGIN_WORDS, DIALECT, rule_schema
+from dicomnode.domain.rules import FACTS, Choice, Operator, Origin, Rule, rule_document
 from dicomnode.errors import InvalidRule
 from dicomnode.imaging.attributes import keyword_vrs
 from tests.unit.json_schema import Schema
@@ -37,6 +37,7 @@ def _rule(when: Any, **more: Any) -> dict[str, Any]:
     return {"name": "a", "model": "m", "when": when, **more}
 
 
+CT = {"Modality": "CT"}
 RIGHT = [
     *_published(),
     *(_rule(when) for when in FINE),
@@ -45,6 +46,27 @@ RIGHT = [
     _rule({"PixelData": {"exists": False}}),
     _rule({"IsAVolume": {"exists": True}}),
     _rule({"Rows": {"equals": 512, "between": [1, "5"]}}, enabled=False, destinations=[], description=None),
+    _rule({"ReceivedTimeOfDay": {"between": ["22:00", "06:00"]}}, order=-5, version="1.0.0+a", stop=True),
+    _rule(CT, study={"has": CT, "has_not": [{"Modality": "SR"}, CT]}, state="shadow", enabled=True),
+    _rule(CT, choose="all", roles={}, parameters={}, schedule="now", results=[]),
+    _rule(CT, choose="latest", schedule="20:00-06:00", results=["SEG", "SR"]),
+    _rule(CT, choose=["thinnest_slices", {"kernel": ["B30f"]}, "most_instances", "latest", "lowest_number"]),
+    _rule(CT, roles={"pet": {"when": CT}, "1.prior": {"when": CT, "from": "prior", "choose": ["latest"]}}),
+    _rule(
+        CT,
+        parameters={"overlap": 0.5, "fast": True, "mode": "a b", "count": 3},
+        schedule=["00:00-07:30", "20:00 - 24:00"],
+    ),
+    {"name": "a", "when": CT, "stop": True},
+    {
+        "name": "a",
+        "when": CT,
+        "stop": True,
+        "study": {"has_not": CT},
+        "order": 1,
+        "state": "disabled",
+        "description": "x",
+    },
 ]
 WRONG: list[Any] = [
     None,
@@ -88,7 +110,60 @@ WRONG: list[Any] = [
     _rule({"Modality": "CT"}, destinations="pacs"),
     _rule({"Modality": "CT"}, enabled="yes"),
     _rule({"Modality": "CT"}, modle="m"),
+    {"name": "a", "when": CT, "stop": False},
+    *({"name": "a", "when": CT, "stop": True, word: RIGHT[0].get(word, "x")} for word in OF_A_JOB if word != "model"),
+    _rule(CT, order="first"),
+    _rule(CT, order=1.5),
+    _rule(CT, order=True),
+    _rule(CT, order=10**7),
+    _rule(CT, version=1.0),
+    _rule(CT, version="1 0"),
+    _rule(CT, stop="yes"),
+    _rule(CT, state="on"),
+    _rule(CT, study={}),
+    _rule(CT, study={"has": []}),
+    _rule(CT, study={"has": {}}),
+    _rule(CT, study={"has": [[CT]]}),
+    _rule(CT, study={"hasnot": CT}),
+    _rule(CT, study=[CT]),
+    _rule(CT, choose=[]),
+    _rule(CT, choose="any"),
+    _rule(CT, choose=["all"]),
+    _rule(CT, choose=["kernel"]),
+    _rule(CT, choose=[{"kernel": []}]),
+    _rule(CT, choose=[{"kernel": "B30f"}]),
+    _rule(CT, choose=[{"latest": True}]),
+    _rule(CT, choose=[{"kernel": ["B30f"], "latest": True}]),
+    _rule(CT, roles=[CT]),
+    _rule(CT, roles={"pet": CT}),
+    _rule(CT, roles={"pet": {"from": "study"}}),
+    _rule(CT, roles={"a pet": {"when": CT}}),
+    _rule(CT, roles={"pet": {"when": CT, "from": "future"}}),
+    _rule(CT, roles={"pet": {"when": CT, "choose": "all"}}),
+    _rule(CT, parameters=["overlap"]),
+    _rule(CT, parameters={"over lap": 1}),
+    _rule(CT, parameters={"overlap": None}),
+    _rule(CT, parameters={"overlap": [1]}),
+    _rule(CT, parameters={"overlap": ""}),
+    _rule(CT, schedule="later"),
+    _rule(CT, schedule="8-9"),
+    _rule(CT, schedule=[]),
+    _rule(CT, schedule=["now"]),
+    _rule(CT, results="SEG"),
+    _rule(CT, results=["seg"]),
 ]
+
+
+_EVERYTHING = parse_rule(
+    _rule(
+        CT,
+        description="x",
+        study={"has": CT},
+        roles={"pet": {"when": CT}},
+        parameters={"overlap": 0.5},
+        results=["SEG"],
+    )
+)
 
 
 @pytest.mark.parametrize("document", RIGHT, ids=str)
@@ -127,4 +202,8 @@ def test_it_is_printed_and_knows_every_word(tmp_path: Path) -> None:
     assert printed == json.loads(json.dumps(SCHEMA))
     assert printed["$schema"] == DIALECT
     assert set(_FACT_WORDS) == set(FACTS)
+    assert set(_CHOICE_WORDS) == set(Choice)
+    assert set(_ORIGIN_WORDS) == set(Origin)
+    assert set(printed["properties"]) == {*rule_document(_EVERYTHING), "enabled"}
+    assert all(said.get("description") for said in printed["properties"].values())
     assert set(printed["$defs"]["of-any-kind"]["anyOf"][2]["properties"]) == set(Operator)
