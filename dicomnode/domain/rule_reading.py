@@ -50,7 +50,7 @@ from dicomnode.errors import InvalidRule
 NESTED_MOST = 16
 ORDER_MOST = 1_000_000
 # What every rule may say, and what only one with a model
-_OF_EVERY_RULE = ("name", "description", "order", "when", "study", "stop", "state", "enabled")
+OF_EVERY_RULE = ("name", "description", "order", "when", "study", "stop", "state", "enabled")
 OF_A_JOB = (
     "model", "version", "choose", "roles", "parameters", "priority", "schedule", "destinations", "results",
 )  # fmt: skip
@@ -73,7 +73,7 @@ def parse_rule(document: object, vocabulary: Vocabulary | None = None) -> Rule:
     what was valid once stays valid when the dictionary changes.
     """
     root, conditions = Node(document, "", InvalidRule), _Reader(vocabulary)
-    _only(root, *_OF_EVERY_RULE, *OF_A_JOB)
+    _only(root, *OF_EVERY_RULE, *OF_A_JOB)
     common: dict[str, Any] = {
         "name": root["name"].matching(NAME, _NAME_WORDS),
         "description": _plain_text(root["description"], 1000, "\n\t") if root.get("description", "").value else "",
