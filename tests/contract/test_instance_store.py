@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dicomnode.adapters.instance_store import FolderInstanceStore
+from dicomnode.errors import CannotUnderstand
 from dicomnode.ports import InstanceStore, Spooled
 from tests.adapters.fake_instance_store import FakeInstanceStore
 
@@ -113,3 +114,91 @@ def test_another_result_under_one_uid_replaces_nothing(store: InstanceStore) -> 
 
 def test_it_says_how_much_room_there_is(store: InstanceStore) -> None:
     assert store.free_bytes() > 0
+
+
+# -------------------------------------------------------------------------------------------------- removing
+
+
+def filed(store: InstanceStore, data_set: bytes, instance: str = INSTANCE) -> str:
+    spooled = spool(store, data_set)
+    path = file(store, spooled, data_set, instance)
+    store.discard(spooled)
+    return path
+
+
+def test_removed_files_are_gone_with_the_folders_they_leave_empty(store: InstanceStore) -> None:
+    first, second = filed(store, b"x"), filed(store, b"y", f"{SERIES}.6")
+    result = store.put_result(b"SEG", study=STUDY, series=f"{STUDY}.9", instance=f"{STUDY}.9.1").path
+    assert store.files_of(STUDY) == [first, second, result]
+    assert store.remove([first, result]) == 2
+    assert store.files_of(STUDY) == [second]
+    assert not store.path(f"results/{STUDY}").exists()
+    assert store.remove([second]) == 1
+    assert not store.path(f"instances/{STUDY}").exists()
+    assert store.path("instances").exists()
+
+
+def test_removing_again_is_harmless(store: InstanceStore) -> None:
+    path = filed(store, b"x")
+    assert [store.remove([path]), store.remove([path]), store.remove([])] == [1, 0, 0]
+    assert filed(store, b"x") == path
+    assert store.path(path).read_bytes() == b"".join(part10(b"x"))
+
+
+def test_a_removal_that_a_crash_cut_short_is_ended_by_the_next(store: InstanceStore) -> None:
+    paths = [filed(store, b"x"), filed(store, b"y", f"{SERIES}.6")]
+    store.path(paths[0]).unlink()
+    assert store.remove(paths) == 1
+    assert not store.path(f"instances/{STUDY}").exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../outside.dcm",
+        "/etc/hostname",
+        f"instances/{STUDY}/{SERIES}/../../../../outside.dcm",
+        f"instances/{STUDY}/../outside.dcm",
+        f"instances/{STUDY}/{SERIES}/..",
+        f"instances/{STUDY}/{SERIES}/",
+        f"instances/{STUDY}/{SERIES}",
+        f"spool/{STUDY}/{SERIES}/x.dcm",
+        "README.txt",
+        "",
+    ],
+)
+def test_nothing_outside_is_removed_and_nothing_beside_it(store: InstanceStore, path: str) -> None:
+    outside = store.path("../outside.dcm")
+    outside.parent.mkdir(parents=True, exist_ok=True)
+    outside.write_bytes(b"mine")
+    inside = filed(store, b"x")
+    with pytest.raises(CannotUnderstand):
+        store.remove([inside, path])
+    assert outside.read_bytes() == b"mine"
+    assert store.files_of(STUDY) == [inside]
+
+
+def test_files_of_no_study_are_none(store: InstanceStore) -> None:
+    filed(store, b"x")
+    assert [store.files_of(key) for key in ("1.2", "..", "", "*")] == [[], [], [], []]
+
+
+def of_study(study: str) -> bytes:
+    """An implicit VR little endian data set of a Study Instance UID alone (PS3.5 7.1.3)."""
+    value = study.encode() + b"\0" * (len(study) % 2)
+    return b"\x20\x00\x0d\x00" + len(value).to_bytes(4, "little") + value
+
+
+def spool_of(store: InstanceStore, study: str) -> Spooled:
+    meta = b"\x02\x00\x10\x00UI\x12\x00" + b"1.2.840.10008.1.2\0"
+    head = b"\0" * 128 + b"DICM" + b"\x02\x00\x00\x00UL\x04\x00" + len(meta).to_bytes(4, "little") + meta
+    return store.spool([head, of_study(study)], calling_ae_title="SENDER", called_ae_title="NODE")
+
+
+def test_what_is_spooled_of_a_study_is_discarded(store: InstanceStore) -> None:
+    ours = [spool_of(store, STUDY), spool_of(store, STUDY)]
+    other, broken = spool_of(store, "1.2.4"), spool(store, b"no data set")
+    assert store.discard_study(STUDY) == 2
+    assert not any(spooled.path.exists() for spooled in ours)
+    assert [s.name for s in store.spooled()] == [other.name, broken.name]
+    assert store.discard_study(STUDY) == 0

@@ -38,7 +38,8 @@ def test_commands_that_the_documentation_names_are_there() -> None:
     named += ["models add", "models list", "rules add", "rules list", "rules show", "rules remove"]
     named += ["rules explain", "rules test", "rules lint", "rules schema", "rules replay"]
     named += ["destinations add", "destinations list", "destinations remove", "destinations echo"]
-    named += ["studies list", "studies why", "jobs list", "jobs show", "jobs retry", "jobs cancel"]
+    named += ["studies list", "studies show", "studies why", "studies rerun", "studies forget"]
+    named += ["jobs list", "jobs show", "jobs retry", "jobs cancel", "jobs prioritise"]
     assert {tuple(name.split()) for name in named} <= set(ALL)
 
 
@@ -50,10 +51,13 @@ def test_every_setting_is_an_option_of_up() -> None:
 def test_changes_can_be_tried_and_tables_be_json() -> None:
     for words, command in ALL.items():
         options = {option for parameter in command.params for option in parameter.opts}  # type: ignore[attr-defined]
-        if words[-1] in {"add", "remove"}:
+        if words[-1] in {"add", "remove", "rerun", "forget", "retry", "cancel", "prioritise"}:
             assert "--dry-run" in options, words
-        if words[-1] in {"add", "remove", "list", "show", "why", "status", "doctor", "settings"}:
+        if words[0] in {"studies", "jobs"} or words[-1] in _PRINT:
             assert "--json" in options, words
+
+
+_PRINT = {"add", "remove", "list", "show", "status", "doctor", "settings"}
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["up", "--no-such-setting", "1"], ["jobs", "show"]])

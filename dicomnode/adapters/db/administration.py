@@ -117,6 +117,10 @@ def retry_job(unit: Unit, key: str) -> None:
     """Queues it again; of a job that succeeded, the deliveries that did not."""
     job = _locked_job(unit, key)
     failed = [d for d in _deliveries(unit, job) if d.state in deliveries.RETRYABLE]
+    superseded = [d.result.superseded_by for d in failed if d.result.superseded_by]
+    failed = [d for d in failed if not d.result.superseded_by]
+    if superseded and not failed:
+        raise IllegalTransition(f"the results of job {job.id} are superseded by those of job {superseded[0]}")
     if job.state is not JobState.SUCCEEDED or not failed:
         jobs.retry_job(unit, job)
         return
