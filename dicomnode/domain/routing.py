@@ -330,7 +330,6 @@ def _fits(role: Role, evidence: Evidence) -> bool:
 
 
 def _missing_words(role: Role) -> str:
-    where = (
-        "no earlier study of the patient has a series" if role.origin is Origin.PRIOR else "no series of the study"
-    )
-    return f"{where} that fits as {role.name}: {condition_text(role.when)}"
+    prior = role.origin is Origin.PRIOR
+    where = "no earlier study of the patient has a series that" if prior else "no series of the study"
+    return f"{where} fits as {role.name}: {condition_text(role.when)}"
