@@ -114,7 +114,7 @@ def history(
     revisions = revisions_of(context.state, name)
     if context.json:
         rows = zip(revisions, _steps(revisions), strict=True)
-        context.print_json([_document(r) | {"changes": _difference_documents(step)} for r, step in rows])
+        context.print_json([_document(r) | {"changes": difference_documents(step)} for r, step in rows])
         return
     for revision, step in zip(revisions, _steps(revisions), strict=True):
         for line in _told(revision, step):
@@ -139,7 +139,7 @@ def _told(revision: RuleRevision, step: Sequence[Difference]) -> Iterator[Text]:
     if revision.reason:
         yield Text(f"    {revision.reason}", style="italic")
     for difference in step:
-        yield Text("    ").append_text(_difference_line(difference))
+        yield Text("    ").append_text(difference_line(difference))
     if revision.removed_at is not None:
         author = f"  {revision.removed_by}" if revision.removed_by else ""
         yield Text(f"removed  {_minute(revision.removed_at)}{author}", style="bold red")
@@ -174,11 +174,11 @@ def diff(
     (one, before), (other, after) = (_named(context.state, word) for word in _two(context.state, words))
     found = rule_differences(before, after)
     if context.json:
-        context.print_json({"from": one, "to": other, "differences": _difference_documents(found)})
+        context.print_json({"from": one, "to": other, "differences": difference_documents(found)})
         return
     context.console.print(Text.assemble((one, "bold"), " → ", (other, "bold")), highlight=False)
     for difference in found:
-        context.console.print(Text("  ").append_text(_difference_line(difference)), highlight=False, soft_wrap=True)
+        context.console.print(Text("  ").append_text(difference_line(difference)), highlight=False, soft_wrap=True)
     if not found:
         context.console.print("  no difference", style="dim")
 
@@ -211,12 +211,14 @@ def _named(state: State, word: str) -> tuple[str, Mapping[str, Any]]:
     return f"{revision.name}@{revision.revision}", revision.document
 
 
-def _difference_line(difference: Difference) -> Text:
+def difference_line(difference: Difference) -> Text:
+    """In colour: green what came, red what went."""
     mark, style = _MARKS[difference.change]
     return Text(f"{mark} {difference.words()}", style=style)
 
 
-def _difference_documents(found: Sequence[Difference]) -> list[dict[str, Any]]:
+def difference_documents(found: Sequence[Difference]) -> list[dict[str, Any]]:
+    """JSON-able."""
     return [
         {"change": str(d.change), "path": d.path, "before": d.before, "after": d.after, "words": d.words()}
         for d in found

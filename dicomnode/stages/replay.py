@@ -1,49 +1,293 @@
-"""Rules over the past: what they would say today of the series that the node has received."""
+"""A rule, and a draft of its next revision, over all that was received: from the database alone, no file is read.
+
+What both say of a series is found without explaining it; reasons are worked out for the few that are shown. Only
+tallies and the last rows of each kind are kept, whatever the past is long.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
-from dicomnode.domain.rules import Rule, rule_document
-from dicomnode.domain.study import SeriesState
-from dicomnode.ports import InstanceStore, SeriesView, StudyView
-from dicomnode.stages.asking import Answer, ask, stored_series
+from dicomnode.domain.conditions import settled
+from dicomnode.domain.routing import Asked, OutcomeKind, RuleOutcome, decide_study
+from dicomnode.domain.rule_needs import Needs, choices_of, conditions_of, needs_of
+from dicomnode.domain.rules import FACTS_OF_ALL_HEADERS, All, Choice, Condition, Not, Origin, Rule, RuleState
+from dicomnode.domain.study import Evidence, SeriesState
+from dicomnode.ports import PastSeries, PastStudy, State
+
+# Study Instance UID → evidence of the patient's earlier studies, the newest first
+Priors = Callable[[str], Sequence[Sequence[Evidence]]]
+
+_TAKES = frozenset({OutcomeKind.MATCHED, OutcomeKind.SHADOW})
+
+
+class Change(StrEnum):
+    """What a draft would have done with a series, beside the rule in force."""
+
+    NEW = "new"  # only the draft takes it
+    GONE = "gone"  # only the rule in force takes it
+    CHOSEN = "chosen"  # one of the two takes another series of the study instead
+    INPUTS = "inputs"  # both take it, with other further series
+    BOTH = "both"
+    NEITHER = "neither"
+    NOT_KNOWN = "not-known"  # facts that decide are not worked out yet
+    NOT_READ = "not-read"  # nothing was ever read of it
+    RECEIVING = "receiving"  # it, or its study where that has a say, is still being received
+    NO_IMAGE = "no-image"  # no rule is asked about it
+    OWN_RESULT = "own-result"  # no rule is asked about it
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
-    """A series and an answer a rule, in the order of the rules; none where `left_out` says why nobody was asked."""
+class Question:
+    """A rule and what is asked before it and may keep a series from it."""
 
-    study: StudyView
-    series: SeriesView
-    answers: tuple[Answer, ...] = ()
-    left_out: str = ""
+    rule: Rule
+    stops: tuple[Asked, ...]
 
+    @property
+    def asked(self) -> Asked:
+        return Asked(self.rule.name, 0, self.rule)
 
-def replay(studies: Iterable[StudyView], rules: Sequence[Rule], store: InstanceStore) -> Iterator[Replayed]:
-    """One series after the other, each read when it is asked for."""
-    for study in studies:
-        for view in study.series:
-            yield _replayed(study, view, rules, store)
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """All that have a say."""
+        return (*(stop.rule for stop in self.stops if isinstance(stop.rule, Rule)), self.rule)
 
+    @property
+    def needs_study(self) -> bool:
+        return any(rule.needs_study for rule in self.rules)
 
-def _replayed(study: StudyView, view: SeriesView, rules: Sequence[Rule], store: InstanceStore) -> Replayed:
-    if view.state is SeriesState.RECEIVING:
-        return Replayed(study, view, left_out="it is still being received")
-    found = stored_series(study, view, store)
-    if not found.series:
-        return Replayed(study, view, left_out="its files are not in the store any more")
-    return Replayed(study, view, tuple(ask(found.series[0], rules)))
-
-
-def received_since(studies: Iterable[StudyView], since: datetime | None) -> list[StudyView]:
-    return [study for study in studies if since is None or study.received_at >= since]
+    @property
+    def needs_priors(self) -> bool:
+        return any(role.origin is Origin.PRIOR for rule in self.rules for role in rule.roles)
 
 
-def other_differences(rule: Rule, draft: Rule) -> dict[str, tuple[object, object]]:
-    """What a draft changes beside its condition: name → (in force, in the draft)."""
-    before, after = rule_document(rule), rule_document(draft)
-    names = [n for n in before if n not in ("name", "description", "when") and before[n] != after[n]]
-    return {name: (before[name], after[name]) for name in names}
+def question(rule: Rule, others: Iterable[Asked]) -> Question:
+    """Asked as if it were enabled, whatever its state; `others` are the rules in force."""
+    enabled = replace(rule, state=RuleState.ENABLED)
+    place = Asked(rule.name, 0, enabled).order
+    stops = (asked for asked in others if isinstance(asked.rule, Rule) and _may_stop(asked.rule))
+    return Question(enabled, tuple(a for a in stops if a.name != rule.name and a.order < place))
+
+
+def _may_stop(rule: Rule) -> bool:
+    return rule.stop and rule.state is RuleState.ENABLED
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A series and what became of it."""
+
+    change: Change
+    study: PastStudy
+    series: PastSeries
+
+
+@dataclass(slots=True)
+class Tally:
+    """Exact counts, and of each kind of difference the last rows received."""
+
+    most: int
+    studies: int = 0
+    counts: Counter[Change] = field(default_factory=Counter)
+    rows: dict[Change, deque[Row]] = field(default_factory=dict)
+
+    @property
+    def series(self) -> int:
+        return self.counts.total()
+
+    def add(self, row: Row) -> None:
+        self.counts[row.change] += 1
+        self.rows.setdefault(row.change, deque(maxlen=self.most)).append(row)
+
+    def newest(self, change: Change) -> list[Row]:
+        return list(reversed(self.rows.get(change, ())))
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What is compared: the rule in force, None where there is none of the name, and what takes its place."""
+
+    before: Question | None
+    after: Question
+
+    @property
+    def needs(self) -> Needs:
+        return needs_of(rule for side in self._sides for rule in side.rules)
+
+    @property
+    def needs_study(self) -> bool:
+        return any(side.needs_study for side in self._sides)
+
+    @property
+    def _sides(self) -> tuple[Question, ...]:
+        return tuple(side for side in (self.before, self.after) if side is not None)
+
+    def tally(self, past: Iterable[PastStudy], priors: Priors, most: int) -> Iterator[Tally]:
+        """The same tally after each study, for whoever tells how far it is."""
+        told = Tally(most)
+        before, after = _judge(self.before, priors), _judge(self.after, priors)
+        same = self.before == self.after
+        for study in past:
+            told.studies += 1
+            evidence = _asked_about(study)
+            new = after(study.study_instance_uid, evidence)
+            old = new if same else before(study.study_instance_uid, evidence)
+            both_take = any(v.takes for v in old.values()) and any(v.takes for v in new.values())
+            for series in study.series:
+                told.add(Row(self._change(study, series, old, new, both_take), study, series))
+            yield told
+
+    def _change(self, study: PastStudy, series: PastSeries, old: Verdicts, new: Verdicts, both_take: bool) -> Change:
+        if why := _never(series):
+            return why
+        one, other = old[series.series_instance_uid], new[series.series_instance_uid]
+        if self.needs_study and (one.may_take or other.may_take) and _is_receiving(study):
+            return Change.RECEIVING
+        return _difference(one, other, both_take)
+
+    def reason(self, row: Row, priors: Priors) -> str:
+        """What the one that takes its place says of a series; nobody says anything of one that was never asked."""
+        return _reason(self.after, row, priors)
+
+
+def received(state: State) -> Priors:
+    """Earlier studies as routing looks at them."""
+
+    def priors(study_instance_uid: str) -> list[list[Evidence]]:
+        return [state.study_evidence(uid) for uid in state.prior_studies(study_instance_uid)]
+
+    return priors
+
+
+# ------------------------------------------------------------------------------------------- of one series
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a question came to for a series; `takes` is None while it depends on what is not known."""
+
+    takes: bool | None
+    not_chosen: bool = False
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def may_take(self) -> bool:
+        return self.takes is not False or self.not_chosen
+
+
+Verdicts = Mapping[str, Verdict]  # Series Instance UID → what it came to
+
+_VERDICTS = {takes: Verdict(takes) for takes in (True, False, None)}
+
+
+def _difference(one: Verdict, other: Verdict, both_take: bool) -> Change:
+    if one.takes is None or other.takes is None:
+        return Change.NOT_KNOWN
+    if one.takes and other.takes:
+        return Change.BOTH if one.roles == other.roles else Change.INPUTS
+    if not one.takes and not other.takes:
+        return Change.NEITHER
+    passed_over = other if one.takes else one
+    if passed_over.not_chosen and both_take:
+        return Change.CHOSEN
+    return Change.GONE if one.takes else Change.NEW
+
+
+def _never(series: PastSeries) -> Change | None:
+    """Why no rule can be asked about it."""
+    if series.state is SeriesState.OWN_RESULT:
+        return Change.OWN_RESULT
+    if series.state is SeriesState.RECEIVING:
+        return Change.RECEIVING
+    if series.evidence is None:
+        return Change.NOT_READ
+    return Change.NO_IMAGE if series.evidence.no_image else None
+
+
+def _is_receiving(study: PastStudy) -> bool:
+    return any(series.state is SeriesState.RECEIVING for series in study.series)
+
+
+def _asked_about(study: PastStudy) -> list[Evidence]:
+    """As routing sees the study: what is still received and own results are no part of it."""
+    hidden = (SeriesState.RECEIVING, SeriesState.OWN_RESULT)
+    return [s.evidence for s in study.series if s.evidence is not None and s.state not in hidden]
+
+
+# -------------------------------------------------------------------------------------------- of one study
+
+
+def _judge(asked: Question | None, priors: Priors) -> Callable[[str, Sequence[Evidence]], Verdicts]:
+    """What says of every series of a study what a question comes to; without a question nothing is taken."""
+    if asked is None:
+        return lambda study, evidence: {e.series_instance_uid: _VERDICTS[False] for e in evidence}
+    if not asked.needs_study:
+        whole = _with_stops(asked)
+        return lambda study, evidence: {e.series_instance_uid: _VERDICTS[_settled(whole, e)] for e in evidence}
+    return _StudyJudge(asked, priors).verdicts
+
+
+def _with_stops(asked: Question) -> Condition:
+    """Rules of one series each, as one condition: none before it stops the series, and its own holds."""
+    stops = tuple(Not(rule.when) for rule in asked.rules[:-1])
+    return All((asked.rule.when, *stops)) if stops else asked.rule.when
+
+
+def _settled(condition: Condition, evidence: Evidence) -> bool | None:
+    if evidence.no_image:
+        return False
+    unknown = () if evidence.all_facts else FACTS_OF_ALL_HEADERS
+    return settled(condition, evidence.header, evidence.facts, unknown)
+
+
+class _StudyJudge:
+    """Of a question on which the study has a say, by the code that routes."""
+
+    def __init__(self, asked: Question, priors: Priors) -> None:
+        self._question, self._asked = asked, asked.asked
+        self._priors = priors
+        self._conditions = [c for rule in asked.rules for c in conditions_of(rule)]
+        self._measures = any(Choice.THINNEST_SLICES in choices_of(rule) for rule in asked.rules)
+
+    def verdicts(self, study: str, evidence: Sequence[Evidence]) -> Verdicts:
+        matches = {e.series_instance_uid: _settled(self._question.rule.when, e) for e in evidence}
+        if not any(value is not False for value in matches.values()):
+            return dict.fromkeys(matches, _VERDICTS[False])
+        if any(self._is_open(e) for e in evidence):
+            return {uid: _VERDICTS[False if value is False else None] for uid, value in matches.items()}
+        return {uid: _verdict(outcome) for uid, outcome in self.outcomes(study, evidence)}
+
+    def outcomes(self, study: str, evidence: Sequence[Evidence]) -> Iterator[tuple[str, RuleOutcome | None]]:
+        """None of a series without images."""
+        priors = self._priors(study) if self._question.needs_priors else ()
+        for series in decide_study([*self._question.stops, self._asked], evidence, priors):
+            outcome = next((o for o in series.outcomes if o.asked is self._asked), None)
+            yield series.series_instance_uid, outcome
+
+    def _is_open(self, evidence: Evidence) -> bool:
+        """Whether what is not known of a series may change what the study comes to."""
+        if evidence.all_facts or evidence.no_image:
+            return False
+        return self._measures or any(_settled(condition, evidence) is None for condition in self._conditions)
+
+
+def _verdict(outcome: RuleOutcome | None) -> Verdict:
+    if outcome is None:
+        return _VERDICTS[False]
+    if outcome.kind in _TAKES:
+        return Verdict(True, roles=outcome.roles)
+    return Verdict(False, not_chosen=outcome.kind is OutcomeKind.NOT_CHOSEN)
+
+
+def _reason(asked: Question, row: Row, priors: Priors) -> str:
+    outcomes = dict(_StudyJudge(asked, priors).outcomes(row.study.study_instance_uid, _asked_about(row.study)))
+    outcome = outcomes.get(row.series.series_instance_uid)
+    if outcome is None:
+        return row.series.evidence.no_image if row.series.evidence else ""
+    if outcome.kind is OutcomeKind.NOT_MATCHED and outcome.decision is not None:
+        return outcome.decision.explanation.words()
+    return outcome.words.partition(": ")[2] or outcome.words
