@@ -15,6 +15,7 @@ from pydicom import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
 from dicomnode.domain.identifiers import is_uid
+from dicomnode.encoding.references import NONE, Further, instances_of, study_and_series
 from dicomnode.encoding.source import IDENTITY, checked_identity
 from dicomnode.errors import NonConformant
 from dicomnode.imaging.frames import Frame
@@ -90,19 +91,19 @@ def _refuse(what: str) -> NoReturn:
     raise NonConformant(what)
 
 
-def check_segmentation(segmentation: Dataset, plan: VolumePlan) -> None:
-    """Raises NonConformant naming what is wrong with a SEG of the plan's series."""
+def check_segmentation(segmentation: Dataset, plan: VolumePlan, further: Further = NONE) -> None:
+    """Raises NonConformant naming what is wrong with a SEG of the plan's series, made with further ones or not."""
     with odd_values_accepted():
         _check_common(segmentation, plan, SegmentationStorage, "SEG")
         _check_filled(segmentation, _SEGMENTATION_FILLED, "the segmentation")
         _check_present(segmentation, _SEGMENTATION_PRESENT, "the segmentation")
         _check_segments(items(segmentation, "SegmentSequence"))
         _check_grid(segmentation, plan)
-        _check_series_references(items(segmentation, "ReferencedSeriesSequence"), plan)
+        _check_series_references(segmentation, plan, further)
         _check_frames(segmentation, plan)
 
 
-def check_report(report: Dataset, plan: VolumePlan, segmentation: Dataset | None) -> None:
+def check_report(report: Dataset, plan: VolumePlan, segmentation: Dataset | None, further: Further = NONE) -> None:
     """Raises NonConformant naming what is wrong with an SR on the plan's series and on its SEG, if there is one."""
     with odd_values_accepted():
         _check_common(report, plan, Comprehensive3DSRStorage, "SR")
@@ -113,6 +114,7 @@ def check_report(report: Dataset, plan: VolumePlan, segmentation: Dataset | None
         if segmentation is not None and segmentation.SeriesInstanceUID == report.SeriesInstanceUID:
             _refuse("the report and the segmentation share a series")
         _check_content(report, segmentation)
+        _check_evidence(report, (plan, *further.values()))
 
 
 # ------------------------------------------------------------------------------------------------- common
@@ -209,15 +211,21 @@ def _check_grid(segmentation: Dataset, plan: VolumePlan) -> None:
             _refuse(f"{keyword} {found} differs from the source's {expected}")
 
 
-def _check_series_references(series: list[Dataset], plan: VolumePlan) -> None:
-    """Common Instance Reference (PS3.3 C.12.2): the source's series, and nothing that is not in it."""
-    if [text(s, "SeriesInstanceUID") for s in series] != [text(plan.first, "SeriesInstanceUID")]:
-        _refuse("ReferencedSeriesSequence does not name the source's series alone")
-    classes = {text(h, "SOPInstanceUID"): text(h, "SOPClassUID") for h in plan.headers}
-    for item in items(series[0], "ReferencedInstanceSequence"):
-        uid = text(item, "ReferencedSOPInstanceUID")
-        if classes.get(uid) != text(item, "ReferencedSOPClassUID"):
-            _refuse(f"instance {uid} is referenced, which the source series does not have under that SOP class")
+def _check_series_references(segmentation: Dataset, plan: VolumePlan, further: Further) -> None:
+    """Common Instance Reference (PS3.3 C.12.2): the series it was made from, and nothing that is not in them."""
+    plans = (plan, *further.values())
+    listed = {study_and_series(plan)[0]: items(segmentation, "ReferencedSeriesSequence")}
+    for study in items(segmentation, "StudiesContainingOtherReferencedInstancesSequence"):
+        listed[text(study, "StudyInstanceUID")] = items(study, "ReferencedSeriesSequence")
+    found = [(study, text(series, "SeriesInstanceUID")) for study, each in listed.items() for series in each]
+    if sorted(found) != sorted(map(study_and_series, plans)):
+        _refuse("ReferencedSeriesSequence and its like do not name the source's series alone")
+    classes = {text(h, "SOPInstanceUID"): text(h, "SOPClassUID") for p in plans for h in p.headers}
+    for series in (series for each in listed.values() for series in each):
+        for item in items(series, "ReferencedInstanceSequence"):
+            uid = text(item, "ReferencedSOPInstanceUID")
+            if classes.get(uid) != text(item, "ReferencedSOPClassUID"):
+                _refuse(f"instance {uid} is referenced, which the source series do not have under that SOP class")
 
 
 def _check_frames(segmentation: Dataset, plan: VolumePlan) -> None:
@@ -300,10 +308,22 @@ def _check_content(report: Dataset, segmentation: Dataset | None) -> None:
         _check_group(group, number, segmentation, evidence)
 
 
-def _evidence(report: Dataset) -> Iterator[Dataset]:
-    for study in items(report, "CurrentRequestedProcedureEvidenceSequence"):
+def _evidence(report: Dataset, keyword: str = "CurrentRequestedProcedureEvidenceSequence") -> Iterator[Dataset]:
+    for study in items(report, keyword):
         for series in items(study, "ReferencedSeriesSequence"):
             yield from items(series, "ReferencedSOPSequence")
+
+
+def _check_evidence(report: Dataset, plans: Iterable[VolumePlan]) -> None:
+    """Every image that was looked at is named, also where nothing was found in it (PS3.3 C.17.2)."""
+    listed = {
+        text(item, "ReferencedSOPInstanceUID")
+        for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
+        for item in _evidence(report, keyword)
+    }
+    for plan in plans:
+        if absent := instances_of(plan).keys() - listed:
+            _refuse(f"{len(absent)} images of series {study_and_series(plan)[1]} are not in the report's evidence")
 
 
 def _check_group(group: Dataset, number: int, segmentation: Dataset | None, evidence: set[str]) -> None:

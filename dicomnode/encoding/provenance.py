@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import highdicom as hd
@@ -11,6 +12,10 @@ from pydicom.sr.codedict import codes
 
 from dicomnode.domain.identifiers import deterministic_uid
 from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.model_parameter import Value
+from dicomnode.encoding.references import Further
+from dicomnode.imaging.headers import text
+from dicomnode.imaging.volume import VolumePlan
 
 MANUFACTURER = "dicomnode"
 _LO_MOST = 64  # characters of a long string (PS3.5 6.2)
@@ -43,25 +48,45 @@ class Provenance:
     created_at: datetime
     job_id: str = ""
     predecessors: tuple[Predecessor, ...] = ()
+    parameters: Mapping[str, Value] = field(default_factory=dict)  # of the model, every one with its value
 
 
 def result_uids(
-    kind: str, series_instance_uid: str, card: ModelCard, made: Provenance, content: str
+    kind: str, plan: VolumePlan, further: Further, card: ModelCard, made: Provenance, content: str
 ) -> tuple[str, str]:
-    """(Series, SOP) Instance UIDs of a result: the same for the same content made the same way."""
+    """(Series, SOP) Instance UIDs of a result: the same for the same content made the same way of the same images.
+
+    The rule's revision is none of it: an edit of the rule that changes nothing of the result gives the same object.
+    """
     parts = (
         kind,
-        series_instance_uid,
+        text(plan.first, "SeriesInstanceUID"),
         card.name,
         card.version,
         made.model_digest,
         made.engine,
         made.precision,
         made.rule_name,
-        str(made.rule_revision),
+        _configuration(card, made),
+        _images(plan, further),
         content,
     )
     return deterministic_uid("series", *parts), deterministic_uid("instance", *parts)
+
+
+def _configuration(card: ModelCard, made: Provenance) -> str:
+    """The parameters that are not as the card has them: to name a default is to change nothing."""
+    changed = {n: v for n, v in made.parameters.items() if n in card.parameters and v != card.parameters[n].default}
+    return ";".join(f"{name}={changed[name]!r}" for name in sorted(changed))
+
+
+def _images(plan: VolumePlan, further: Further) -> str:
+    """A digest of the frames that went into the volumes, in slice order, role by role."""
+    digest = hashlib.sha256()
+    for role, used in (("", plan), *sorted(further.items())):
+        digest.update(f"role {role}\n".encode())
+        digest.update("".join(f"{f.sop_instance_uid} {f.number}\n" for f in used.frames).encode())
+    return digest.hexdigest()
 
 
 def tracking(series_instance_uid: str, card: ModelCard, segment_number: int) -> tuple[str, str]:
@@ -93,6 +118,7 @@ def _parameters(card: ModelCard, made: Provenance) -> dict[str, str]:
         "engine": made.engine,
         "precision": made.precision,
         "rule": f"{made.rule_name} revision {made.rule_revision}",
+        **{f"parameter {name}": str(value) for name, value in made.parameters.items()},
     }
 
 

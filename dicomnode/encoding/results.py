@@ -13,10 +13,14 @@ from dicomnode.domain.model_card import ModelCard
 from dicomnode.encoding.check import check_report, check_segmentation
 from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.provenance import Provenance
+from dicomnode.encoding.references import NONE, Further
 from dicomnode.encoding.seg import LabelMap, encode_segmentation
 from dicomnode.encoding.sr import encode_report
 from dicomnode.imaging.measure import SegmentStatistics, measure
 from dicomnode.imaging.volume import VolumePlan, plan_volume
+
+# What a segmentation model gives; no SEG where nothing was found.
+KINDS = ("SEG", "SR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +35,25 @@ class EncodedResult:
 
 
 def encode_results(
-    labels: LabelMap, statistics: Sequence[SegmentStatistics], plan: VolumePlan, card: ModelCard, made: Provenance
+    labels: LabelMap,
+    statistics: Sequence[SegmentStatistics],
+    plan: VolumePlan,
+    card: ModelCard,
+    made: Provenance,
+    further: Further = NONE,
 ) -> tuple[EncodedResult, ...]:
     """SEG (none for an empty mask) and SR of a label map, (slice, row, column) uint8 in the plan's grid.
 
-    `statistics` is what imaging.measure.measure gave for the card's segments. Raises NonConformant.
+    `statistics` is what imaging.measure.measure gave for the card's segments; `further`, the series that the model
+    was given beside the plan's. Raises NonConformant.
     """
-    segmentation = encode_segmentation(labels, plan, card, made)
-    report = encode_report(statistics, plan, card, made, segmentation)
+    segmentation = encode_segmentation(labels, plan, card, made, further)
+    report = encode_report(statistics, plan, card, made, segmentation, further)
     results = []
     if segmentation is not None:
-        check_segmentation(segmentation, plan)
+        check_segmentation(segmentation, plan, further)
         results.append(_encoded("SEG", segmentation))
-    check_report(report, plan, segmentation)
+    check_report(report, plan, segmentation, further)
     return (*results, _encoded("SR", report))
 
 

@@ -26,6 +26,7 @@ from dicomnode.encoding.provenance import (
     texts_of,
     tracking,
 )
+from dicomnode.encoding.references import NONE, Further, add_references
 from dicomnode.encoding.source import SourceFrames, source_frames, source_series_number
 from dicomnode.imaging.headers import odd_values_accepted, text
 from dicomnode.imaging.volume import VolumePlan
@@ -33,7 +34,9 @@ from dicomnode.imaging.volume import VolumePlan
 LabelMap = npt.NDArray[np.uint8]
 
 
-def encode_segmentation(labels: LabelMap, plan: VolumePlan, card: ModelCard, made: Provenance) -> Dataset | None:
+def encode_segmentation(
+    labels: LabelMap, plan: VolumePlan, card: ModelCard, made: Provenance, further: Further = NONE
+) -> Dataset | None:
     """The SEG of a label map, (slice, row, column) uint8 in the plan's grid, 0 background; None when it is empty.
 
     Frames without voxels are left out; every segment of the card is described, so that a segment's number always
@@ -45,11 +48,11 @@ def encode_segmentation(labels: LabelMap, plan: VolumePlan, card: ModelCard, mad
         return None
     with odd_values_accepted():
         sources = source_frames(plan, texts_of(card, made))
-        series_uid = text(plan.first, "SeriesInstanceUID")
         content = hashlib.sha256(np.ascontiguousarray(labels).data).hexdigest()
-        uids = result_uids("SEG", series_uid, card, made, content)
+        uids = result_uids("SEG", plan, further, card, made, content)
         segmentation = _segmentation(labels, sources, uids, plan, card, made)
         sources.mend(segmentation)
+        add_references(segmentation, plan, further)
         sources.set_character_set(segmentation)
         segmentation.setdefault("ContentCreatorName", None)  # type 2 (PS3.3 10.9), which highdicom leaves out
         _make_repeatable(segmentation, made)

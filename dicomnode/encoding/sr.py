@@ -30,6 +30,7 @@ from dicomnode.encoding.provenance import (
     texts_of,
     tracking,
 )
+from dicomnode.encoding.references import NONE, Further, evidence_of
 from dicomnode.encoding.seg import coded, set_creation
 from dicomnode.encoding.source import source_frames, source_series_number
 from dicomnode.imaging.headers import odd_values_accepted, text
@@ -62,12 +63,13 @@ def encode_report(
     card: ModelCard,
     made: Provenance,
     segmentation: Dataset | None,
+    further: Further = NONE,
 ) -> Dataset:
     """The report on a segmentation of a planned volume; `segmentation` is None when nothing was found."""
     with odd_values_accepted():
         sources = source_frames(plan, texts_of(card, made))
-        evidence = [*([] if segmentation is None else [segmentation]), *sources.headers]
-        uids = result_uids("SR", text(plan.first, "SeriesInstanceUID"), card, made, _digest(statistics, segmentation))
+        evidence = [*([] if segmentation is None else [segmentation]), *sources.headers, *evidence_of(further)]
+        uids = result_uids("SR", plan, further, card, made, _digest(statistics, segmentation))
         report = _report(evidence, _content(statistics, plan, card, made, segmentation), uids, plan, card, made)
         sources.mend(report)
         sources.set_character_set(report)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,7 @@ from dicomnode import __version__
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.result import StoredResult
 from dicomnode.encoding.provenance import Predecessor, Provenance
-from dicomnode.encoding.results import EncodedResult, encode_results, warm_up
+from dicomnode.encoding.results import KINDS, EncodedResult, encode_results, warm_up
 from dicomnode.imaging.measure import SegmentStatistics, measure
 from dicomnode.ports import Clock, InstanceStore, JobWork, ModelVersion
 from dicomnode.stages.infer import Inference
@@ -43,20 +43,26 @@ class EncodeStage:
         )
         measured = clock()
         made = provenance_of(work, inference, self._device_serial_number)
-        results = encode_results(inference.labels, statistics, plan, card, made)
+        results = encode_results(inference.labels, statistics, plan, card, made, inference.further)
         encoded = clock()
-        stored = tuple(self._stored(result, work.series.study_instance_uid) for result in results)
+        stored = tuple(self._kept(result, work) or self._stored(result, work) for result in results)
         return Encoded(
             results=stored,
             timings_s={"measure": measured - begun, "encode": encoded - measured, "store": clock() - encoded},
             details={"measurements": measurement_rows(statistics, card, plan.unit)},
-            note="" if len(results) > 1 else "nothing was found: no SEG, and the SR says so",
+            note="; ".join(notes_on(work, [result.kind for result in results])),
         )
 
-    def _stored(self, result: EncodedResult, study: str) -> StoredResult:
-        file = self._store.put_result(
-            result.content, study=study, series=result.series_instance_uid, instance=result.sop_instance_uid
-        )
+    def _kept(self, result: EncodedResult, work: JobWork) -> StoredResult | None:
+        """The same object as an earlier job gave: its file may have been sent, and is not written again."""
+        for earlier in work.earlier:
+            if earlier.sop_instance_uid == result.sop_instance_uid and self._store.path(earlier.path).is_file():
+                return earlier
+        return None
+
+    def _stored(self, result: EncodedResult, work: JobWork) -> StoredResult:
+        study, series = work.series.study_instance_uid, result.series_instance_uid
+        file = self._store.put_result(result.content, study=study, series=series, instance=result.sop_instance_uid)
         return StoredResult(
             kind=result.kind,
             sop_class_uid=result.sop_class_uid,
@@ -66,6 +72,14 @@ class EncodeStage:
             size_bytes=file.size_bytes,
             sha256=file.sha256,
         )
+
+
+def notes_on(work: JobWork, kinds: Sequence[str]) -> list[str]:
+    """What is to be said of the kinds of results that there are, and of those that the rule wants sent."""
+    notes = [] if "SEG" in kinds else ["nothing was found: no SEG, and the SR says so"]
+    if never := [kind for kind in work.objects if kind not in KINDS]:
+        notes.append(f"the rule wants {' and '.join(never)}, which {work.model.name} does not give")
+    return notes
 
 
 def provenance_of(work: JobWork, inference: Inference, device_serial_number: str) -> Provenance:
@@ -82,6 +96,7 @@ def provenance_of(work: JobWork, inference: Inference, device_serial_number: str
         created_at=work.created_at,
         job_id=work.job_id,
         predecessors=_predecessors(work),
+        parameters=inference.parameters,
     )
 
 

@@ -1,20 +1,24 @@
-"""Infer: a series becomes a volume, and the volume a label map."""
+"""Infer: a series becomes a volume, with the further series that its model needs, and the volumes a label map."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dicomnode.errors import SeriesRefused
+from dicomnode.domain.model_card import RoleSpec
+from dicomnode.domain.model_parameter import complaints, settled
+from dicomnode.domain.rules import Parameter
+from dicomnode.domain.study import Series
+from dicomnode.errors import NotAVolume, SeriesRefused
 from dicomnode.imaging.decode import plan_instances, read_volume
-from dicomnode.imaging.headers import read_instances
+from dicomnode.imaging.headers import Instance, read_instances, text
 from dicomnode.imaging.volume import VolumePlan
-from dicomnode.ports import Clock, InferenceEngine, InstanceStore, JobWork, ModelVersion
+from dicomnode.ports import Clock, InferenceEngine, InferenceSession, InstanceStore, JobWork, ModelVersion, Placement
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,20 @@ class Inference:
     labels: npt.NDArray[np.uint8]  # (slice, row, column) uint8 on the same grid, 0 for background
     timings_s: Mapping[str, float]
     details: Mapping[str, Any]
+    further: Mapping[str, VolumePlan] = field(default_factory=dict)  # role → the plan of its series
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)  # every one, with its value in this job
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A series whose headers were read, and where its frames go."""
+
+    instances: tuple[Instance, ...]
+    plan: VolumePlan
+
+    @property
+    def placement(self) -> Placement:
+        return Placement(self.plan.geometry, self.plan.rescale)
 
 
 class InferStage:
@@ -36,20 +54,115 @@ class InferStage:
     def run(self, work: JobWork) -> Iterator[Inference]:
         """Raises SeriesRefused (NotAVolume, CannotDecode), InferenceError, OutOfResources."""
         check_modality(work.series.modality, work.model)
+        check_parameters(work)
+        check_roles(work)
         clock = self._clock.monotonic
         begun = clock()
-        instances = read_instances([self._store.path(i.path) for i in work.series.instances])
-        plan = plan_instances(instances)
-        check_extent(plan, work.model)
-        with self._engine.open(plan.geometry.shape) as session:
+        main = self._planned(work.series)
+        check_extent(main.plan, work.model)
+        further = {role.name: self._further(work, role, main.plan) for role in work.model.card.roles}
+        with self._engine.open(
+            main.plan.geometry.shape, [f.plan.geometry.shape for f in further.values()]
+        ) as session:
             planned = clock()
-            read_volume(plan, instances, session.volume)
+            for series, volume in zip((main, *further.values()), (session.volume, *session.further), strict=True):
+                read_volume(series.plan, series.instances, volume)
             decoded = clock()
-            with session.run(work.model, plan.geometry, plan.rescale, timeout_s=self._timeout_s) as labels:
+            with self._labels(session, work, main, further) as labels:
                 timings = {"plan": planned - begun, "decode": decoded - planned, "infer": clock() - decoded}
                 timings |= {f"infer: {part}": seconds for part, seconds in session.timings_s.items()}
-                details = {"engine": dict(self._engine.describe(work.model)), "notes": list(plan.notes)}
-                yield Inference(plan, session.volume, labels, timings, details)
+                yield self._inference(work, main, further, session.volume, labels, timings)
+
+    def _planned(self, series: Series) -> _Planned:
+        instances = tuple(read_instances([self._store.path(i.path) for i in series.instances]))
+        return _Planned(instances, plan_instances(instances))
+
+    def _further(self, work: JobWork, role: RoleSpec, main: VolumePlan) -> _Planned:
+        """A role's series; what is wrong with it is told with the role's name."""
+        series = work.inputs[role.name]
+        check_role_modality(series.modality, role, work.model)
+        try:
+            planned = self._planned(series)
+        except NotAVolume as error:
+            raise NotAVolume(error.reason, f"the series in the role {role.name}: {error}") from error
+        except SeriesRefused as error:
+            raise type(error)(f"the series in the role {role.name}: {error}") from error
+        check_frame_of_reference(planned.plan, main, role, work.model)
+        return planned
+
+    def _labels(
+        self, session: InferenceSession, work: JobWork, main: _Planned, further: Mapping[str, _Planned]
+    ) -> AbstractContextManager[npt.NDArray[np.uint8]]:
+        return session.run(
+            work.model,
+            main.plan.geometry,
+            main.plan.rescale,
+            timeout_s=self._timeout_s,
+            further=[planned.placement for planned in further.values()],
+            parameters=work.parameters,
+        )
+
+    def _inference(
+        self,
+        work: JobWork,
+        main: _Planned,
+        further: Mapping[str, _Planned],
+        volume: npt.NDArray[np.int16],
+        labels: npt.NDArray[np.uint8],
+        timings: Mapping[str, float],
+    ) -> Inference:
+        parameters = settled(work.model.card.parameters, work.parameters)
+        notes = [*main.plan.notes, *(f"{role}: {note}" for role, f in further.items() for note in f.plan.notes)]
+        details = {
+            "engine": dict(self._engine.describe(work.model)),
+            "notes": notes,
+            "parameters": parameters,
+            "inputs": {role: series.series_instance_uid for role, series in work.inputs.items()},
+        }
+        plans = {role: planned.plan for role, planned in further.items()}
+        return Inference(main.plan, volume, labels, timings, details, plans, parameters)
+
+
+def check_parameters(work: JobWork) -> None:
+    """A rule may have been written for another version of the model."""
+    if wrong := complaints(work.model.card.parameters, work.parameters):
+        raise SeriesRefused(
+            f"the rule {work.rule_name} asks the model {work.model.name} {work.model.version} for what it cannot do: "
+            f"{'; '.join(wrong)}; correct the rule and rerun the study"
+        )
+
+
+def check_roles(work: JobWork) -> None:
+    """The rule gives the model the series that it needs, and no others."""
+    names = [role.name for role in work.model.card.roles]
+    if absent := [name for name in names if name not in work.inputs]:
+        raise SeriesRefused(
+            f"the model {work.model.name} needs a series in the role {' and one in the role '.join(absent)}: "
+            f"name it under roles in the rule {work.rule_name}"
+        )
+    if unknown := [name for name in work.inputs if name not in names]:
+        raise SeriesRefused(
+            f"the model {work.model.name} {work.model.version} has no role {' or '.join(unknown)}: "
+            f"take it out of the rule {work.rule_name}"
+        )
+
+
+def check_role_modality(modality: str, role: RoleSpec, model: ModelVersion) -> None:
+    if modality not in role.modality:
+        raise SeriesRefused(
+            f"the model {model.name} takes {' or '.join(role.modality)} in the role {role.name}, "
+            f"this series is {modality or 'nothing'}"
+        )
+
+
+def check_frame_of_reference(plan: VolumePlan, main: VolumePlan, role: RoleSpec, model: ModelVersion) -> None:
+    """Positions of two series compare only within one frame of reference (PS3.3 C.7.4.1.1.1)."""
+    own, of_main = (text(p.first, "FrameOfReferenceUID") for p in (plan, main))
+    if role.needs_same_frame_of_reference and own != of_main:
+        raise SeriesRefused(
+            f"the model {model.name} needs both series in one frame of reference: the series in the role {role.name} "
+            f"is in {own}, the main series in {of_main}"
+        )
 
 
 def check_modality(modality: str, model: ModelVersion) -> None:

@@ -114,9 +114,41 @@ def test_the_same_result_is_the_same_object_byte_for_byte() -> None:
     assert first == again
 
 
-@pytest.mark.parametrize("change", [{"model_digest": "cd" * 32}, {"rule_revision": 3}, {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"model_digest": "cd" * 32}, {"rule_name": "other"}, {"precision": "bf16"}, {"parameters": {"overlap": 0.5}}],
+)
 def test_another_way_of_making_it_is_another_object(change: dict[str, object]) -> None:
     assert written(result(**change)[2]).SOPInstanceUID != written(result()[2]).SOPInstanceUID
+
+
+@pytest.mark.parametrize(
+    "change", [{"rule_revision": 3}, {"job_id": "j-8"}, {"parameters": {"overlap": 0.25, "minimum_volume_ml": 0.0}}]
+)
+def test_what_changes_nothing_of_the_result_makes_no_other_object(change: dict[str, object]) -> None:
+    """Another revision of the rule, another job, and parameters that are named and left as the card has them."""
+    for one, other in zip(result(**change)[2:], result()[2:], strict=True):
+        assert written(one).SOPInstanceUID == written(other).SOPInstanceUID
+
+
+def test_the_same_mask_on_other_images_is_another_object() -> None:
+    """One slice is another instance: its reference is another, so the object must be; so for an empty report."""
+    empty = np.zeros((5, 12, 16), np.uint8)
+    changed = classic()
+    changed[2].SOPInstanceUID = "2.25.777"
+    assert written(result(changed)[2]).SOPInstanceUID != written(result()[2]).SOPInstanceUID
+    assert result(changed, empty)[3].SOPInstanceUID != result(None, empty)[3].SOPInstanceUID
+    longer = result(classic(6), np.zeros((6, 12, 16), np.uint8))[3]
+    assert longer.SOPInstanceUID != result(None, empty)[3].SOPInstanceUID  # nothing found in six images, not in five
+
+
+def test_the_parameters_are_named() -> None:
+    _, _, seg, sr = result(parameters={"overlap": 0.5, "minimum_volume_ml": 0.0})
+    [algorithm] = written(seg).SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+    for words in ("parameter overlap=0.5", "parameter minimum_volume_ml=0.0"):
+        assert words in algorithm.AlgorithmParameters
+    texts = [str(e.value) for e in sr.iterall() if e.keyword == "TextValue"]
+    assert {"parameter overlap: 0.5", "parameter minimum_volume_ml: 0.0"} <= set(texts)
 
 
 def test_another_mask_is_another_object_of_the_same_findings() -> None:

@@ -1,0 +1,93 @@
+"""References to the further series that a model was given: where a SEG and an SR name what they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from highdicom.sr import CodedConcept
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+
+from dicomnode.imaging.headers import text
+from dicomnode.imaging.volume import VolumePlan
+
+# Role → the plan of the further series in it
+Further = Mapping[str, VolumePlan]
+NONE: Further = MappingProxyType({})
+
+
+def study_and_series(plan: VolumePlan) -> tuple[str, str]:
+    """(Study, Series) Instance UIDs."""
+    return text(plan.first, "StudyInstanceUID"), text(plan.first, "SeriesInstanceUID")
+
+
+def instances_of(plan: VolumePlan) -> dict[str, str]:
+    """SOP Instance UID → SOP Class UID of the images in a volume, in slice order."""
+    return {f.sop_instance_uid: text(plan.headers[f.instance], "SOPClassUID") for f in plan.frames}
+
+
+def evidence_of(further: Further) -> list[Dataset]:
+    """What an SR needs to know of the further series' images to list them as its evidence (PS3.3 C.17.2)."""
+    return [
+        _evidence(plan, sop_instance_uid, sop_class_uid)
+        for plan in further.values()
+        for sop_instance_uid, sop_class_uid in instances_of(plan).items()
+    ]
+
+
+def _evidence(plan: VolumePlan, sop_instance_uid: str, sop_class_uid: str) -> Dataset:
+    item = Dataset()
+    item.StudyInstanceUID, item.SeriesInstanceUID = study_and_series(plan)
+    item.SOPClassUID, item.SOPInstanceUID = sop_class_uid, sop_instance_uid
+    return item
+
+
+def add_references(segmentation: Dataset, plan: VolumePlan, further: Further) -> None:
+    """Names the further series' images in a SEG of the plan's: as source images, and by study and series.
+
+    Source Image Sequence (PS3.3 C.12.4), Common Instance Reference (C.12.2).
+    """
+    own_study = study_and_series(plan)[0]
+    for used in further.values():
+        study, _ = study_and_series(used)
+        segmentation.SourceImageSequence.extend(_source_images(used))
+        holder = segmentation if study == own_study else _other_study(segmentation, study)
+        listed = holder.get("ReferencedSeriesSequence", [])
+        holder.ReferencedSeriesSequence = [*listed, _series(used)]
+
+
+def _source_images(plan: VolumePlan) -> list[Dataset]:
+    images = []
+    for sop_instance_uid, sop_class_uid in instances_of(plan).items():
+        image = _instance(sop_instance_uid, sop_class_uid)
+        purpose = codes.DCM.SourceImageForImageProcessingOperation
+        image.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(purpose)]
+        images.append(image)
+    return images
+
+
+def _instance(sop_instance_uid: str, sop_class_uid: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
+    return item
+
+
+def _series(plan: VolumePlan) -> Dataset:
+    item = Dataset()
+    item.SeriesInstanceUID = study_and_series(plan)[1]
+    item.ReferencedInstanceSequence = [_instance(uid, sop_class) for uid, sop_class in instances_of(plan).items()]
+    return item
+
+
+def _other_study(segmentation: Dataset, study_instance_uid: str) -> Dataset:
+    """The item of another study in Studies Containing Other Referenced Instances; made where it is not there."""
+    listed = list(segmentation.get("StudiesContainingOtherReferencedInstancesSequence", []))
+    for item in listed:
+        if item.StudyInstanceUID == study_instance_uid:
+            found: Dataset = item
+            return found
+    item = Dataset()
+    item.StudyInstanceUID = study_instance_uid
+    segmentation.StudiesContainingOtherReferencedInstancesSequence = [*listed, item]
+    return item
