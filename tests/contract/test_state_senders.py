@@ -19,7 +19,7 @@ from dicomnode.domain.source import Source
 from dicomnode.errors import IllegalTransition, NotFound
 from dicomnode.ports import State
 from tests.adapters.state_material import SERIES, STUDY, instance
-from tests.contract.state_bench import OTHER, bench, state
+from tests.contract.state_bench import OTHER, Bench, bench, state
 
 __all__ = ["bench", "state"]  # fixtures
 MPPS_UID, IAN_UID = f"{STUDY}.900", f"{STUDY}.901"
@@ -75,6 +75,20 @@ def test_an_announcement_of_several_studies_is_in_the_story_of_each(state: State
     steps = [{"0020000D": {"vr": "UI", "Value": [uid]}} for uid in (STUDY, "1.2.3")]
     state.record_announcement(replace(BEGUN, document={"00400270": {"vr": "SQ", "Value": steps}}))
     assert [len(state.events(uid)) for uid in (STUDY, "1.2.3")] == [1, 1]
+
+
+def test_what_is_in_progress_is_a_sign_for_its_study(bench: Bench) -> None:
+    """Before it names a series too."""
+    state = bench.state
+    state.record_instances([instance(1)])
+    state.record_announcement(BEGUN)
+    (signs,) = state.receiving_series()
+    assert [(sign.state, sign.expected) for sign in signs.announced] == [(AnnouncementState.IN_PROGRESS, 0)]
+    state.record_announcement(ended(named(SERIES, 2)))
+    (signs,) = state.receiving_series()
+    assert [(sign.state, sign.expected, sign.missing) for sign in signs.announced] == [
+        (AnnouncementState.COMPLETED, 2, 1)
+    ]
 
 
 def test_what_is_available_is_told(state: State) -> None:
