@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+from functools import lru_cache
 
 Operand = str | int | float
 
@@ -48,11 +49,14 @@ _KIND_OF_VR = {vr: kind for kind, vrs in _VRS.items() for vr in vrs.split()}
 
 _ORDERED = frozenset({Kind.NUMBER, Kind.DATE, Kind.TIME, Kind.DATETIME, Kind.AGE, Kind.TEXT})
 _CONTAINING = frozenset({Kind.CODE, Kind.TEXT, Kind.NAME, Kind.EXACT})
+# The same words come again and again, as operands in every series and as values in most: what they compare as is
+# worked out once, unless they are long.
+_REMEMBERED_CHARACTERS_MOST = 128
 
 
 def kind_of(vr: str) -> Kind:
     """Of a VR; one that nobody knows is text. "US or SS" and its like (PS3.6) count as the first of them."""
-    return _KIND_OF_VR.get(vr.split(" ")[0], Kind.TEXT)
+    return _KIND_OF_VR.get(vr) or _KIND_OF_VR.get(vr.split(" ")[0], Kind.TEXT)
 
 
 def is_ordered(kind: Kind) -> bool:
@@ -79,7 +83,13 @@ class Span:
 
 def span_of(kind: Kind, value: object) -> Span:
     """Where a value or an operand lies on the scale of its kind; raises NotComparable."""
-    return _SPANS[kind](value)
+    is_short = isinstance(value, str) and len(value) <= _REMEMBERED_CHARACTERS_MOST
+    return _remembered_span(kind, value) if is_short else _SPANS[kind](value)
+
+
+@lru_cache(maxsize=4096)
+def _remembered_span(kind: Kind, text: object) -> Span:
+    return _SPANS[kind](text)
 
 
 def equal(kind: Kind, value: object, operand: Operand) -> bool:
@@ -120,10 +130,18 @@ def overlap(one: Span, other: Span) -> bool:
 
 def normal(kind: Kind, value: object) -> str:
     """Text as it compares: composed, padding stripped, letter case ignored but in AE titles, UIDs and tags."""
-    text = unicodedata.normalize("NFC", text_of(value)).strip(" \0")
+    text = text_of(value)
+    return _remembered_normal(kind, text) if len(text) <= _REMEMBERED_CHARACTERS_MOST else _normal(kind, text)
+
+
+def _normal(kind: Kind, text: str) -> str:
+    text = unicodedata.normalize("NFC", text).strip(" \0")
     if kind is Kind.NAME:
         text = "^".join(part.strip() for part in text.split("^")).rstrip("^")
     return text if kind is Kind.EXACT else text.casefold()
+
+
+_remembered_normal = lru_cache(maxsize=4096)(_normal)
 
 
 def text_of(value: object) -> str:
@@ -149,6 +167,8 @@ _WHOLE_NUMBERS_UNDER = 10**300  # those that a float can be compared with
 
 def _number(value: object) -> Span:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _WHOLE_NUMBERS_UNDER:
+        return Span(value, value)
+    if isinstance(value, float) and math.isfinite(value):
         return Span(value, value)
     try:
         number = float(text_of(value))

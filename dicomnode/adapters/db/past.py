@@ -110,7 +110,7 @@ def _past_series(row: sa.Row[Any], keywords: tuple[str, ...], facts: tuple[str, 
     )
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=4096)
 def _elements(text: str | None, names: tuple[str, ...]) -> Header:
     """What the database projected. Series of one protocol often say the same, and then share it."""
     found = json.loads(text) if text else []
