@@ -31,6 +31,7 @@ LOG = logging.getLogger(__name__)
 LEFTOVERS_EVERY_S = 30.0
 SOURCES_EVERY_S = 2.0
 POLL_LEAST_S = 0.01
+_REST = 3.0  # times as long as a sweep took: with hundreds of series at once a sweep is not for nothing
 
 
 class Router(Protocol):
@@ -107,8 +108,10 @@ class Completer:
             if resumed_at_s is None or self._clock.monotonic() - resumed_at_s >= LEFTOVERS_EVERY_S:
                 self.resume()
                 resumed_at_s = self._clock.monotonic()
+            began_s = self._clock.monotonic()
             if not self.sweep():
-                self._wait(stop, min(poll_s, max(POLL_LEAST_S, self._again_s)))
+                busy_s = self._clock.monotonic() - began_s
+                self._wait(stop, max(_REST * busy_s, min(poll_s, max(POLL_LEAST_S, self._again_s))))
 
     def close(self) -> None:
         """No more is asked of sources."""
@@ -122,11 +125,13 @@ class Completer:
 
     def _learn_sources(self) -> None:
         now_s = self._clock.monotonic()
-        if self._sources is not None and (
-            self._sources_at_s is None or now_s - self._sources_at_s >= SOURCES_EVERY_S
-        ):
+        if self._sources is None or (self._sources_at_s is not None and now_s < self._sources_at_s + SOURCES_EVERY_S):
+            return
+        self._sources_at_s = now_s
+        try:
             self._policy = replace(self._policy, sources=self._sources())
-            self._sources_at_s = now_s
+        except DicomNodeError as error:  # a later version of the node may have written more than this one knows
+            LOG.error("the settings of senders stay as they were: %s", error)
 
     # ---------------------------------------------------------------------------------------------- series
 

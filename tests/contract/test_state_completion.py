@@ -209,6 +209,9 @@ def test_a_step_in_progress_counts_for_the_whole_study(state: State) -> None:
     receive(state, 1)
     receive(state, 1, series=OTHER)
     assert announced(state) == announced(state, OTHER) == [("mpps", "in progress", 0, 0)]
+    announce(state, 1, series=OTHER, status=AnnouncementState.IN_PROGRESS)
+    assert announced(state) == [("mpps", "in progress", 0, 0)]
+    assert announced(state, OTHER) == [("mpps", "in progress", 1, 0)]
     announce(state, 1, series=OTHER)
     assert announced(state) == []
     assert announced(state, OTHER) == [("mpps", "completed", 1, 0)]

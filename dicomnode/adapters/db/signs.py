@@ -169,14 +169,17 @@ def _announced_of_series(
     rows = _announced(session, sa.or_(of_them, in_progress))
     here = _here(session, [uids for _, _, series, uids in rows if 0 < len(uids) <= counts.get(series, 0)])
     found: dict[str, list[AnnouncedSigns]] = defaultdict(list)
+    begun: dict[str, AnnouncedSigns] = {}
     for (kind, state), study, named, uids in rows:
         if named in studies:
             missing = len(uids) - counts.get(named, 0)
             missing = missing if missing > 0 else sum(uid not in here for uid in uids)
             found[named].append(AnnouncedSigns(kind, state, len(uids), missing))
-        elif state is AnnouncementState.IN_PROGRESS:
-            for series in (uid for uid, of in studies.items() if of == study):
-                found[series].append(AnnouncedSigns(kind, state, 0, 0))
+        if state is AnnouncementState.IN_PROGRESS:
+            begun[study] = AnnouncedSigns(kind, state, 0, 0)
+    for series, study in studies.items():
+        if study in begun and all(a.state is not AnnouncementState.IN_PROGRESS for a in found[series]):
+            found[series].append(begun[study])
     return found
 
 
