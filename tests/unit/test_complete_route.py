@@ -70,7 +70,13 @@ class Node:
         self.state.add_rule(name, document)
 
     def receive(
-        self, series: str = "1.1", number: int = 1, sop_class: str = CT, content: bytes | None = None, **header: Any
+        self,
+        series: str = "1.1",
+        number: int = 1,
+        sop_class: str = CT,
+        content: bytes | None = None,
+        study: str = "1",
+        **header: Any,
     ) -> None:
         dataset = Dataset()
         for keyword, value in {"Modality": "CT", "Rows": 2, "Columns": 2, **header}.items():
@@ -85,7 +91,7 @@ class Node:
             sop_instance_uid=uid,
             sop_class_uid=sop_class,
             transfer_syntax_uid=ExplicitVRLittleEndian,
-            study_instance_uid="1",
+            study_instance_uid=study,
             series_instance_uid=series,
             path=path,
             size_bytes=1,
@@ -95,7 +101,10 @@ class Node:
             called_ae_title="DICOMNODE",
             modality=str(header.get("Modality", "CT")),
             instance_number=number,
+            series_number=header.get("SeriesNumber"),
             series_description=str(header.get("SeriesDescription", "")),
+            patient_id=str(header.get("PatientID", "")),
+            study_date=str(header.get("StudyDate", "")),
         )
         self.state.record_instances([instance])
 
