@@ -27,7 +27,7 @@ class ReceivedDataSet:
     affected_sop_instance_uid: str
     calling_ae_title: str
     called_ae_title: str
-    association: str  # which one, unique in the process
+    association: str  # which one: RECEIVER/PROCESS/NUMBER
 
 
 class ReceiveStage:

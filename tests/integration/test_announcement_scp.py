@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
@@ -141,7 +142,7 @@ def test_a_modality_that_gives_no_uid_gets_one(node: Node) -> None:
 
 def test_other_objects_of_the_service_are_not_served(node: Node) -> None:
     with node.associated() as association:
-        assert association.send_n_get([0x00400252], MPPS, MPPS_UID)[0].Status == 0x0110
+        assert association.send_n_get([Tag(0x00400252)], MPPS, MPPS_UID)[0].Status == 0x0110
         assert association.send_n_event_report(begun(), 1, MPPS, MPPS_UID)[0].Status == 0x0110
         assert create(association).Status == 0x0000
 
@@ -155,7 +156,7 @@ def test_nothing_is_success_while_the_database_is_away(node: Node, caplog: pytes
 
     with node.associated() as association:
         for failure, comment in ((away, "try again later"), (broken, "its log says why")):
-            node.state.record_announcement = failure  # type: ignore[method-assign]
+            node.state.record_announcement = failure  # type: ignore[method-assign,assignment]
             answer = create(association)
             assert answer.Status == 0x0110
             assert comment in answer.ErrorComment

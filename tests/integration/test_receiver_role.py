@@ -50,7 +50,7 @@ class Receiver:
         """Name and end of each association that brought something."""
         with self.state.engine.connect() as connection:
             query = sa.select(ArrivalRow.association, ArrivalRow.ended_how).order_by(ArrivalRow.id)
-            return [tuple(row) for row in connection.execute(query)]
+            return [(name, how) for name, how in connection.execute(query)]
 
 
 @pytest.fixture
@@ -102,7 +102,9 @@ def test_settings_are_followed_without_a_restart_and_hold_for_their_sender_alone
     receiver.state.remove_source("CT1")
     until(lambda: receiver.contexts("CT1") == {1: IMPLICIT, 3: IMPLICIT}, "CT1 may send everything again")
     messages = [event.message for _, event in receiver.state.events_after(0)]
-    assert "association from CT1 released: nothing kept; its settings keep it from sending MR Image Storage" in messages
+    assert (
+        "association from CT1 released: nothing kept; its settings keep it from sending MR Image Storage" in messages
+    )
 
 
 def test_a_modality_announces_over_the_same_port(start: Callable[[], Receiver]) -> None:

@@ -185,7 +185,8 @@ def test_series_and_references_without_a_uid_are_refused() -> None:
 
 
 def test_documents_of_any_shape_raise_nothing_else() -> None:
-    for value in ([], [None], ["x"], [{}], [3], [{"vr": "SQ"}], "text", None, {"a": 1}):
+    odd: list[Any] = [[], [None], ["x"], [{}], [3], [{"vr": "SQ"}], "text", None, {"a": 1}]
+    for value in odd:
         for tag in ("00400252", "00400270", "00400340", "0020000D", "00081115"):
             document = {**dicom_json(begun()), tag: {"vr": "SQ", "Value": value}}
             for read in (read_mpps, read_new_mpps, read_ian):
@@ -275,4 +276,4 @@ def test_nothing_is_success_while_the_database_is_away() -> None:
             raise DatabaseAway("gone")
 
     with pytest.raises(DatabaseAway):
-        create(AnnounceStage(FakeState(), Away))  # type: ignore[arg-type]
+        create(AnnounceStage(FakeState(), Away))

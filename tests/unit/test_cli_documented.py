@@ -38,6 +38,7 @@ def test_commands_that_the_documentation_names_are_there() -> None:
     named += ["models add", "models list", "rules add", "rules list", "rules show", "rules remove"]
     named += ["rules explain", "rules test", "rules lint", "rules schema", "rules replay"]
     named += ["destinations add", "destinations list", "destinations remove", "destinations echo"]
+    named += ["sources add", "sources list", "sources show", "sources remove", "sources echo"]
     named += ["studies list", "studies show", "studies why", "studies rerun", "studies forget"]
     named += ["jobs list", "jobs show", "jobs retry", "jobs cancel", "jobs prioritise"]
     assert {tuple(name.split()) for name in named} <= set(ALL)

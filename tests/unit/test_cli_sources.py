@@ -7,9 +7,8 @@ import json
 from typing import Any
 
 import pytest
-from click.testing import Result
 from rich.console import Console
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from dicomnode.cli.context import Context
 from dicomnode.cli.sources import app
@@ -28,7 +27,9 @@ class Node:
     def __init__(self) -> None:
         self.state, self.sink = FakeState(), FakeSink()
         self.context = Context()
-        self.context.__dict__.update(state=self.state, sink=self.sink, console=Console(file=io.StringIO(), width=250))
+        self.printed = io.StringIO()
+        console = Console(file=self.printed, width=250)
+        self.context.__dict__.update(state=self.state, sink=self.sink, console=console)
 
     def run(self, *arguments: str) -> Result:
         return CliRunner().invoke(app, list(arguments), obj=self.context)
@@ -38,7 +39,7 @@ class Node:
 
     @property
     def screen(self) -> str:
-        return self.context.console.file.getvalue()  # type: ignore[attr-defined]
+        return self.printed.getvalue()
 
 
 @pytest.fixture

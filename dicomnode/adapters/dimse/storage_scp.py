@@ -73,22 +73,21 @@ def acceptable_contexts(
     """
     syntaxes: dict[str, dict[str, None]] = {}
     for context in proposed:
-        abstract = str(context.abstract_syntax)
-        if (known := _known_syntaxes(abstract, announcements)) and (
-            not is_storable(abstract) or source.may_send(abstract)
-        ):
-            offered = [str(uid) for uid in context.transfer_syntax if uid in known]
-            if is_storable(abstract):
-                offered = [uid for uid in offered if source.may_send_in(uid)]
-            syntaxes.setdefault(abstract, {}).update(dict.fromkeys(offered))
+        if (supported := _supported(context, source, announcements)) is not None:
+            syntaxes.setdefault(str(context.abstract_syntax), {}).update(dict.fromkeys(supported))
     return [build_context(abstract, list(transfer)) for abstract, transfer in syntaxes.items()]
 
 
-def _known_syntaxes(abstract_syntax: str, announcements: bool) -> frozenset[str]:
-    """The transfer syntaxes in which we support it; none when we do not."""
-    if announcements and abstract_syntax in announcement_scp.SOP_CLASSES:
-        return announcement_scp.TRANSFER_SYNTAXES
-    return TRANSFER_SYNTAXES if abstract_syntax == VERIFICATION or is_storable(abstract_syntax) else frozenset()
+def _supported(context: PresentationContext, source: Source, announcements: bool) -> list[str] | None:
+    """Of its transfer syntaxes those that we take; None when its abstract syntax is not supported."""
+    abstract, proposed = str(context.abstract_syntax), map(str, context.transfer_syntax)
+    if announcements and abstract in announcement_scp.SOP_CLASSES:
+        return [uid for uid in proposed if uid in announcement_scp.TRANSFER_SYNTAXES]
+    if abstract == VERIFICATION:
+        return [uid for uid in proposed if uid in TRANSFER_SYNTAXES]
+    if not is_storable(abstract) or not source.may_send(abstract):
+        return None
+    return [uid for uid in proposed if uid in TRANSFER_SYNTAXES and source.may_send_in(uid)]
 
 
 def turned_away(proposed: Iterable[PresentationContext], source: Source) -> list[str]:
