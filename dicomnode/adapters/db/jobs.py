@@ -101,6 +101,8 @@ def _supersede(unit: Unit, job: JobRow, results: Sequence[ResultRow]) -> None:
     """Takes the place of what this rule and model gave on this series before, any revision and version."""
     kept = {result.id for result in results}
     old = [row for row in unit.session.scalars(_in_force(job)).all() if row.id not in kept]
+    for row in results:
+        row.superseded_by = None  # also of one that was in force before, and is again
     for row in old:
         row.superseded_by = job.id
     if old:
@@ -188,7 +190,6 @@ def _keep(unit: Unit, job: JobRow, result: StoredResult) -> ResultRow:
         row.kind, row.sop_class_uid, row.path = result.kind, result.sop_class_uid, result.path
         row.series_instance_uid = result.series_instance_uid
         unit.session.add(row)
-    row.superseded_by = None
     if row.path == result.path:  # written anew where the first file was lost, or first of all
         row.size_bytes, row.sha256 = result.size_bytes, result.sha256
     return row
