@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from dicomnode.adapters.triton.in_process import InProcessEngine
     from dicomnode.adapters.triton.server import TritonServer
     from dicomnode.stages.complete import Completer
+    from dicomnode.stages.counting import SourceCounter
     from dicomnode.stages.deliver import DestinationSink
+    from dicomnode.stages.evidence import FactFinder
     from dicomnode.stages.receive import ReceiveStage
     from dicomnode.stages.sources import KnownSources
     from dicomnode.stages.work import Work
@@ -184,11 +186,38 @@ def inference_engine(settings: Settings) -> TritonEngine | InProcessEngine:
 
 
 def completer(settings: Settings, state: SqlState) -> Completer:
+    from dicomnode.domain.completeness import Policy
     from dicomnode.stages.complete import Completer
     from dicomnode.stages.route import RouteStage
 
     clock = SystemClock()
-    return Completer(state, RouteStage(state, instance_store(settings), clock), clock, settings.quiet_period_s)
+    policy = Policy(
+        quiet_period_s=settings.quiet_period_s,
+        study_quiet_period_s=settings.study_quiet_period_s,
+        release_grace_s=settings.release_grace_s,
+    )
+    return Completer(
+        state,
+        RouteStage(state, instance_store(settings), clock),
+        clock,
+        policy,
+        counter=source_counter(settings),
+        sources=lambda: {source.ae_title: source for source in state.sources()},
+    )
+
+
+def fact_finder(settings: Settings, state: SqlState) -> FactFinder:
+    from dicomnode.stages.evidence import FactFinder
+
+    return FactFinder(state, instance_store(settings))
+
+
+def source_counter(settings: Settings) -> SourceCounter:
+    from dicomnode.adapters.dicomweb.qido import QidoRs
+    from dicomnode.adapters.dimse.query_scu import QueryScu
+    from dicomnode.stages.counting import SourceCounter
+
+    return SourceCounter({"dimse": QueryScu(settings.ae_title), "stow": QidoRs()})
 
 
 def work(settings: Settings, engine: TritonEngine | InProcessEngine) -> Work:

@@ -52,7 +52,15 @@ class Settings:
     max_pdu_bytes: int = _setting(131072, "longest PDU the node receives (PS3.8 D.1)")
     min_free_bytes: int = _setting(1 << 30, "C-STORE is answered 0xA700 when the disk has less than this left")
     # complete
-    quiet_period_s: float = _setting(5.0, "seconds without an image after which a series counts as complete")
+    quiet_period_s: float = _setting(
+        5.0, "seconds without an image after which a series counts as complete, when nothing surer says so before"
+    )
+    study_quiet_period_s: float = _setting(
+        20.0, "seconds without an image after which a study counts as complete, for rules that look at all its series"
+    )
+    release_grace_s: float = _setting(
+        0.5, "seconds after the end of an association before a stack without a gap counts as complete"
+    )
     # infer
     workers: int = _setting(1, "worker processes on this host")
     engine: str = _setting("auto", "triton, in-process, or auto: Triton where its server exists")
@@ -74,6 +82,8 @@ class Settings:
         _check(self.max_pdu_bytes == 0 or self.max_pdu_bytes >= 4096, "max_pdu_bytes", "0 (no limit) or 4096 or more")
         _check(self.min_free_bytes >= 0, "min_free_bytes", "0 or more")
         _check(0 <= self.quiet_period_s < math.inf, "quiet_period_s", "0 or more")
+        _check(0 <= self.study_quiet_period_s < math.inf, "study_quiet_period_s", "0 or more")
+        _check(0 <= self.release_grace_s < math.inf, "release_grace_s", "0 or more")
         _check(0 < self.inference_timeout_s < math.inf, "inference_timeout_s", "above 0")
         _check(self.triton_threads >= 0, "triton_threads", "0 (all cores) or more")
         _check(self.engine in {"auto", "triton", "in-process"}, "engine", "auto, triton or in-process")
