@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -19,7 +19,8 @@ from dicomnode.config import Settings
 from dicomnode.errors import DatabaseAway, DicomNodeError
 from dicomnode.node.process import start_log, stop_on_signals, stop_with_parent
 from dicomnode.node.supervisor import forget_ready, write_ready
-from dicomnode.ports import InferenceEngine, State
+from dicomnode.ports import EngineState, InferenceEngine, State
+from dicomnode.stages.evidence import FactFinder
 from dicomnode.stages.receive import ReceiveStage
 from dicomnode.stages.sources import KnownSources
 
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 
 COMPLETE_POLL_S = 0.1
 MODELS_POLL_S = 2.0
+FACTS_POLL_S = 0.5
+FACTS_PAUSE_S = 0.05  # between two series
+FACTS_POSTPONED_MOST_S = 30.0  # on a node that is never idle
 OUTAGE_POLL_S = 2.0
 
 
@@ -107,7 +111,7 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
     if stop.is_set():
         return
     state = bootstrap.open_state(settings)
-    completer = bootstrap.completer(settings, state)
+    completer, facts = bootstrap.completer(settings, state), _Facts(bootstrap.fact_finder(settings, state), state)
     with bootstrap.inference_engine(settings) as engine:
         work = bootstrap.work(settings, engine)
         models = _Models(state, engine)
@@ -121,16 +125,18 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
         if stop.is_set():
             return
         with (
+            closing(completer),
             bootstrap.job_engine(settings, state, work),
             _Loop(
                 "complete", lambda: outlast(lambda: completer.run(stop, COMPLETE_POLL_S), stop), stop
             ) as completing,
             _Loop("models", lambda: outlast(lambda: models.run(stop), stop), stop) as preparing,
+            _Loop("facts", lambda: outlast(lambda: facts.run(stop), stop), stop) as finding,
         ):
             write_ready(settings.run_folder, name)
             stop.wait()
-        completing.check()
-        preparing.check()
+        for loop in (completing, preparing, finding):
+            loop.check()
 
 
 def _let_go(engine: TritonEngine | InProcessEngine, stop: threading.Event, tried: threading.Event) -> None:
@@ -193,6 +199,23 @@ class _Models:
     def run(self, stop: threading.Event) -> None:
         while not stop.wait(MODELS_POLL_S):
             self.prepare()
+
+
+class _Facts:
+    """Reads, while no job runs, what routing left unread: rules are asked about it later, jobs are in a hurry now."""
+
+    def __init__(self, finder: FactFinder, state: EngineState) -> None:
+        self._finder, self._state = finder, state
+
+    def run(self, stop: threading.Event) -> None:
+        postponed_s, pause_s = 0.0, FACTS_POLL_S
+        while not stop.wait(pause_s):
+            jobs, _ = self._state.open_work()
+            if jobs and postponed_s < FACTS_POSTPONED_MOST_S:
+                postponed_s += pause_s
+                continue
+            pause_s = FACTS_PAUSE_S if self._finder.some(1) else FACTS_POLL_S
+            postponed_s = 0.0
 
 
 class _Loop(AbstractContextManager["_Loop"]):
