@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import time
 from typing import Any
 
 import pytest
@@ -10,21 +11,52 @@ from hypothesis import given
 
 from dicomnode.domain.job import Priority
 from dicomnode.domain.patterns import bounded_pattern
-from dicomnode.domain.rule_reading import NESTED_MOST, parse_condition, parse_rule
+from dicomnode.domain.rule_reading import NESTED_MOST, OF_A_JOB, parse_condition, parse_rule
 from dicomnode.domain.rules import (
     FACTS,
     All,
     AnyOf,
+    Choice,
     Comparison,
     Not,
     Operator,
+    Origin,
+    Preference,
+    Role,
     Rule,
+    RuleState,
+    StudyConditions,
+    Window,
     condition_document,
     rule_document,
 )
 from dicomnode.errors import InvalidRule
 from dicomnode.imaging.attributes import keyword_vrs
 from tests.unit.rule_strategies import conditions, rules
+
+CT = {"Modality": {"equals": "CT"}}
+PT = {"Modality": {"equals": "PT"}}
+WHOLE: dict[str, Any] = {
+    "name": "whole",
+    "description": "all that can be said",
+    "order": -3,
+    "when": CT,
+    "study": {"has": [PT, CT], "has_not": [{"Modality": {"equals": "SR"}}]},
+    "choose": ["thinnest_slices", {"kernel": ["B30f", "Br40"]}, "latest"],
+    "roles": {
+        "prior": {"when": CT, "from": "prior", "choose": ["latest"]},
+        "pet": {"when": PT, "from": "study"},
+    },
+    "model": "m",
+    "version": "1.0.0",
+    "parameters": {"overlap": 0.5, "fast": True, "mode": "soft"},
+    "priority": "stat",
+    "schedule": ["20:00-06:00", "12:00-13:30"],
+    "destinations": ["pacs"],
+    "results": ["SR"],
+    "stop": True,
+    "state": "shadow",
+}
 
 
 def _is(subject: str, value: Any) -> Comparison:
@@ -181,12 +213,158 @@ def test_a_wrong_condition_is_refused_by_path_and_reason(when: Any, path: str, w
         ({"enabled": "no"}, "enabled"),
         ({"description": ["x"]}, "description"),
         ({"whenn": {}}, "whenn"),
+        ({"order": "1"}, "order"),
+        ({"order": True}, "order"),
+        ({"order": 1.0}, "order"),
+        ({"order": 10**9}, "order"),
+        ({"stop": 1}, "stop"),
+        ({"state": "on"}, "state"),
+        ({"state": "disabled", "enabled": True}, "enabled"),
+        ({"state": "enabled", "enabled": False}, "enabled"),
+        ({"state": "shadow", "enabled": False}, "enabled"),
+        ({"version": 1.0}, "version"),
+        ({"version": "../1"}, "version"),
+        ({"study": {}}, "study"),
+        ({"study": [CT]}, "study"),
+        ({"study": {"has": [], "has_not": CT}}, "study.has"),
+        ({"study": {"has": [CT, {"Modality": {"is": "PT"}}]}}, "study.has[1].Modality.is"),
+        ({"study": {"has_not": {}}}, "study.has_not"),
+        ({"study": {"has_no": CT}}, "study.has_no"),
+        ({"choose": []}, "choose"),
+        ({"choose": None}, "choose"),
+        ({"choose": "thinnest"}, "choose"),
+        ({"choose": ["latest", "all"]}, "choose[1]"),
+        ({"choose": ["latest", "most_instances", "latest"]}, "choose[2]"),
+        ({"choose": "kernel"}, "choose"),
+        ({"choose": [{"kernel": []}]}, "choose[0].kernel"),
+        ({"choose": [{"kernel": ["a", 5]}]}, "choose[0].kernel[1]"),
+        ({"choose": [{"latest": True}]}, "choose[0].latest"),
+        ({"roles": ["pet"]}, "roles"),
+        ({"roles": {"pet": CT}}, "roles.pet.Modality"),
+        ({"roles": {"pet": {"choose": "latest"}}}, "roles.pet"),
+        ({"roles": {"the pet": {"when": CT}}}, "roles.the pet"),
+        ({"roles": {"pet": {"when": {"Modality": []}}}}, "roles.pet.when.Modality"),
+        ({"roles": {"pet": {"when": CT, "from": "past"}}}, "roles.pet.from"),
+        ({"roles": {"pet": {"when": CT, "choose": "all"}}}, "roles.pet.choose"),
+        ({"parameters": [1]}, "parameters"),
+        ({"parameters": {"a b": 1}}, "parameters.a b"),
+        ({"parameters": {"a": None}}, "parameters.a"),
+        ({"parameters": {"a": {"b": 1}}}, "parameters.a"),
+        ({"parameters": {"a": float("inf")}}, "parameters.a"),
+        ({"schedule": []}, "schedule"),
+        ({"schedule": 8}, "schedule"),
+        ({"schedule": "20:00"}, "schedule"),
+        ({"schedule": ["20:00-06:00", "now"]}, "schedule[1]"),
+        ({"schedule": "06:00-06:00"}, "schedule"),
+        ({"results": "SEG"}, "results"),
+        ({"results": ["SEG", "seg"]}, "results[1]"),
     ],
 )
 def test_a_wrong_rule_is_refused_by_path(change: dict[str, Any], path: str) -> None:
     with pytest.raises(InvalidRule) as caught:
         parse_rule({"name": "r", "model": "m", "when": {"Modality": "CT"}} | change)
     assert caught.value.path == path
+
+
+def test_a_rule_without_a_model_is_there_to_stop() -> None:
+    halt = parse_rule({"name": "halt", "when": CT, "stop": True, "study": {"has": CT}, "order": 3})
+    assert (halt.model, halt.stop, halt.needs_study) == ("", True, True)
+    assert set(rule_document(halt)) == {"name", "order", "when", "study", "stop", "state"}
+    for without in ({}, {"stop": False}):
+        with pytest.raises(InvalidRule, match="model is missing; only a rule that says `stop: true`"):
+            parse_rule({"name": "halt", "when": CT, **without})
+
+
+@pytest.mark.parametrize("word", [word for word in OF_A_JOB if word != "model"])
+def test_what_means_nothing_without_a_model_is_refused(word: str) -> None:
+    everything = {**WHOLE, "choose": "all"}
+    with pytest.raises(InvalidRule, match="means nothing in a rule without a model") as caught:
+        parse_rule({"name": "halt", "when": CT, "stop": True, word: everything[word]})
+    assert caught.value.path == word
+
+
+def test_all_that_can_be_said_is_read_and_printed_as_it_was() -> None:
+    rule = parse_rule(WHOLE, keyword_vrs())
+    assert rule_document(rule) == WHOLE
+    assert list(rule_document(rule)) == list(WHOLE)
+    assert rule == Rule(
+        name="whole",
+        description="all that can be said",
+        order=-3,
+        when=_is("Modality", "CT"),
+        study=StudyConditions((_is("Modality", "PT"), _is("Modality", "CT")), (_is("Modality", "SR"),)),
+        choose=(
+            Preference(Choice.THINNEST_SLICES),
+            Preference(Choice.KERNEL, ("B30f", "Br40")),
+            Preference(Choice.LATEST),
+        ),
+        roles=(
+            Role("prior", _is("Modality", "CT"), Origin.PRIOR, (Preference(Choice.LATEST),)),
+            Role("pet", _is("Modality", "PT")),
+        ),
+        model="m",
+        version="1.0.0",
+        parameters={"overlap": 0.5, "fast": True, "mode": "soft"},
+        priority=Priority.STAT,
+        schedule=(Window(time(20), time(6)), Window(time(12), time(13, 30))),
+        destinations=("pacs",),
+        results=("SR",),
+        stop=True,
+        state=RuleState.SHADOW,
+    )
+
+
+def test_short_forms_mean_what_the_long_ones_do() -> None:
+    short = parse_rule(
+        WHOLE
+        | {"study": {"has": CT}, "choose": "latest", "schedule": "20:00-06:00"}
+        | {"roles": {"pet": {"when": PT, "choose": "latest"}}}
+    )
+    assert short.study == StudyConditions(has=(_is("Modality", "CT"),))
+    assert short.choose == short.roles[0].choose == (Preference(Choice.LATEST),)
+    assert short.schedule == (Window(time(20), time(6)),)
+    plain = parse_rule(WHOLE | {"choose": "all", "schedule": "now"})
+    assert (plain.choose, plain.schedule) == ((), ())
+
+
+@pytest.mark.parametrize(("enabled", "state"), [(True, RuleState.ENABLED), (False, RuleState.DISABLED)])
+def test_a_rule_stored_by_an_older_version_is_read(enabled: bool, state: RuleState) -> None:
+    stored = {
+        "name": "torso-ct",
+        "description": "as version 0.2 wrote it",
+        "when": {"all": [CT, {"NumberOfInstances": {"at_least": 10}}]},
+        "model": "torso-ct",
+        "priority": "high",
+        "destinations": ["pacs"],
+        "enabled": enabled,
+    }
+    rule = parse_rule(stored)
+    assert (rule.state, rule.enabled, rule.needs_study) == (state, enabled, False)
+    assert (rule.version, rule.order, rule.stop, rule.schedule) == ("active", 100, False, ())
+    printed = rule_document(rule)
+    assert {name: printed[name] for name in stored if name != "enabled"} == {
+        name: said for name, said in stored.items() if name != "enabled"
+    }
+    assert parse_rule(printed) == rule
+    assert parse_rule(stored | {"state": str(state)}) == rule
+
+
+def test_a_shadow_is_asked() -> None:
+    assert parse_rule(WHOLE | {"state": "shadow", "enabled": True}).enabled
+
+
+@pytest.mark.parametrize(
+    ("more", "needs"),
+    [
+        ({}, False),
+        ({"study": {"has_not": CT}}, True),
+        ({"choose": ["latest"]}, True),
+        ({"choose": "all"}, False),
+        ({"roles": {"pet": {"when": PT, "from": "prior"}}}, True),
+    ],
+)
+def test_what_has_to_wait_for_the_study(more: dict[str, Any], needs: bool) -> None:
+    assert parse_rule({"name": "a", "model": "m", "when": CT, **more}).needs_study is needs
 
 
 def test_a_stored_rule_is_read_without_the_dictionary() -> None:
