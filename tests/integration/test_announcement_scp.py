@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,12 +26,14 @@ from dicomnode.adapters.instance_store import FolderInstanceStore
 from dicomnode.adapters.system_clock import SystemClock
 from dicomnode.domain.announcement import AnnouncementState
 from dicomnode.domain.source import Source
+from dicomnode.encoding.part10 import file_meta_information
 from dicomnode.stages.announce import AnnounceStage
 from dicomnode.stages.receive import ReceiveStage
 from dicomnode.stages.sources import KnownSources
 from tests.adapters.fake_state import FakeState
 from tests.announcements import CT_IMAGE, IAN_UID, MPPS_UID, SERIES, STUDY, available, begun, ended
 from tests.raw_scu import CT, DEFLATED, EXPLICIT, IMPLICIT, RawScu, data_set
+from tests.server_fixtures import require_dcmtk
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
@@ -281,3 +285,35 @@ def test_associations_are_numbered_under_their_receivers_name(node: Node) -> Non
     node.messages("")
     events = [event for _, event in node.state.events_after(0) if event.kind == "association.released"]
     assert [event.detail["association"] for event in events] == ["n/1/1", "n/1/2"]
+
+
+@pytest.mark.dcmtk
+def test_dcmtks_storescu_gets_to_know_what_it_may_not_send(node: Node, tmp_path: Path) -> None:
+    storescu = require_dcmtk("storescu")
+    node.settings(Source("CT1", refused_sop_classes=(MR,)))
+
+    def send(calling: str, sop_class: str) -> subprocess.CompletedProcess[str]:
+        content = encoded_file(sop_class)
+        (tmp_path / "one.dcm").write_bytes(content)
+        command = [str(storescu), "-R", "-aet", calling, "-aec", "NODE", "127.0.0.1", str(node.scp.port)]
+        environment = {**os.environ, "TCP_NODELAY": "1"}
+        return subprocess.run(
+            [*command, str(tmp_path / "one.dcm")], env=environment, capture_output=True, text=True, timeout=60
+        )
+
+    assert [send("CT1", CT_IMAGE).returncode, send("CT2", MR).returncode] == [0, 0]
+    refused = send("CT1", MR)
+    assert refused.returncode != 0
+    assert "No Acceptable Presentation Contexts" in refused.stderr
+    assert any("MR Image Storage" in message for message in node.messages("association.aborted"))
+
+
+def encoded_file(sop_class: str) -> bytes:
+    meta = file_meta_information(
+        sop_class_uid=sop_class,
+        sop_instance_uid="1.2.3.4.5",
+        transfer_syntax_uid=IMPLICIT,
+        calling_ae_title="CT1",
+        called_ae_title="NODE",
+    )
+    return meta + data_set(sop_class=sop_class)
