@@ -94,7 +94,9 @@ def _find(call: Call, query: Dataset) -> Iterator[Dataset]:
 
 def _raise_failed(call: Call, code: object, started: float) -> None:
     if not isinstance(code, int):
-        raise DestinationUnavailable(f"{call.peer} {call.end_words(started)}")
+        # Orthanc, for one, aborts when a peer queries that it does not know
+        allow = "; does it let this node query?" if call.watch.abort is not None else ""
+        raise DestinationUnavailable(f"{call.peer} {call.end_words(started)}{allow}")
     masked = ((words, code & mask == status & mask) for status, (mask, words) in _FAILURES.items())
     words = next((words for words, same in masked if same), "see the peer's log")
     raise DestinationRefused(f"{call.peer} answered C-FIND with status 0x{code:04X}: {words}")
