@@ -6,17 +6,19 @@ import shutil
 import subprocess
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom import Dataset
 
-from dicomnode.encoding.results import encode_results
+from dicomnode.encoding.results import EncodedResult, encode_results
 from dicomnode.imaging.decode import plan_instances, read_volume
 from dicomnode.imaging.headers import read_instances
 from dicomnode.imaging.measure import measure
+from dicomnode.imaging.volume import plan_volume
 from tests.made_results import CARD, MADE, result, two_fs
 from tests.made_series import CORONAL, OBLIQUE, classic, enhanced
 
@@ -52,7 +54,10 @@ def check(
     if empty:
         labels = np.zeros_like(labels)
     statistics = measure(labels, volume, plan.geometry, plan.rescale, [1, 2])
-    results = encode_results(labels, statistics, plan, CARD, MADE)
+    check_results(encode_results(labels, statistics, plan, CARD, MADE), folder, empty=empty)
+
+
+def check_results(results: Sequence[EncodedResult], folder: Path, *, empty: bool = False) -> None:
     assert [r.kind for r in results] == (["SR"] if empty else ["SEG", "SR"])
     for r in results:
         file = folder / f"{r.kind}.dcm"
@@ -98,6 +103,32 @@ def test_results_on_made_series_are_clean(name: str, tmp_path: Path) -> None:
 
 def test_an_empty_result_is_clean(tmp_path: Path) -> None:
     check(None, tmp_path, None, empty=True)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize("study", ["the same", "an earlier one"])
+def test_results_of_two_series_are_clean(study: str, empty: bool, tmp_path: Path) -> None:
+    """With parameters that are not the model's own choice, too."""
+    attributes = {} if study == "the same" else {"StudyInstanceUID": "2.25.4711"}
+    pet = plan_volume(classic(4, modality="PT", series="pet", Units="BQML", **attributes))
+    plan, labels, _, _ = result()
+    labels = labels * np.uint8(not empty)
+    statistics = measure(labels, np.zeros(plan.geometry.shape, np.int16), plan.geometry, plan.rescale, [1, 2])
+    made = replace(MADE, parameters={"overlap": 0.5, "minimum_volume_ml": 2.0, "kernel": "soft"})
+    check_results(encode_results(labels, statistics, plan, CARD, made, {"pet": pet}), tmp_path, empty=empty)
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not there")
+def test_results_of_a_real_ct_with_pet_and_mr_are_clean(tmp_path: Path) -> None:
+    plans = {}
+    for name in ("ct", "pet", "mr_t1"):
+        files = [p for p in sorted((DATA / "multi" / "sts_002" / name / "image").iterdir()) if p.name != "LICENSE"]
+        plans[name] = plan_instances(read_instances(files))
+    plan = plans.pop("ct")
+    labels = two_fs(plan.geometry.shape)
+    statistics = measure(labels, np.zeros(plan.geometry.shape, np.int16), plan.geometry, plan.rescale, [1, 2])
+    check_results(encode_results(labels, statistics, plan, CARD, MADE, plans), tmp_path)
 
 
 @pytest.mark.real_data
