@@ -31,7 +31,6 @@ ROOT = Path(__file__).parents[2]
 PEERS = ROOT.parent / "shared" / "peers"
 WORK = Path(os.environ.get("W", Path(tempfile.gettempdir()) / "dicomnode-peers"))
 ORTHANC = "ORTHANC@127.0.0.1:21242"
-QUIET_PERIOD_S = 0.5
 
 # The same pre- and post-processing as ../shared/peers/naive.py
 CARD: dict[str, Any] = {
@@ -103,7 +102,7 @@ def set_up_node(folder: Path, model: str) -> RunningNode:
     shutil.copy(WORK / "models" / model / "model.ts", package)
     rule = folder / "rule.yaml"
     rule.write_text(yaml.safe_dump(RULE))
-    node = RunningNode(folder / "home", quiet_period_s=QUIET_PERIOD_S)
+    node = RunningNode(folder / "home")
     node.run("models", "add", str(package))
     node.run("rules", "add", str(rule))
     node.run("destinations", "add", "orthanc", "--dimse", ORTHANC)
@@ -182,7 +181,7 @@ def dice(model: str) -> str:
 
 def report(figures: dict[str, Any], stages: dict[str, float], peak_bytes: int, overlap: str) -> None:
     naive, sdk = figures["naive"], figures["sdk"]
-    ours = [seconds - QUIET_PERIOD_S for seconds in figures["node"]["all"]]
+    ours = figures["node"]["all"]
     to_naive = statistics.median(o / n for o, n in zip(ours, naive["all"], strict=True))
     sdk_s = sdk["folder_to_SEG_in_PACS_s"]
     print(f"released → results in Orthanc, median of {len(ours)} rounds, {figures['model']}:")
@@ -191,7 +190,6 @@ def report(figures: dict[str, Any], stages: dict[str, float], peak_bytes: int, o
     print(
         f"  dicomnode (SEG and SR)  {statistics.median(ours):6.2f} s   peak {peak_bytes / 1e6:.0f} MB (all processes)"
     )
-    print(f"  the quiet period of {QUIET_PERIOD_S} s is left out of the node's time")
     print(f"ratio to the naive script {to_naive:.2f}, to MONAI Deploy {statistics.median(ours) / sdk_s:.2f}")
     print("stages, median seconds: " + ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages.items()))
     print("naive script's mask against the node's:\n" + overlap)
