@@ -121,6 +121,7 @@ def _rules_and_jobs() -> None:
     op.add_column("rule", sa.Column("removed_at", TIME))
     op.add_column("job", sa.Column("options", sa.JSON()))
     op.add_column("job", sa.Column("not_before", TIME))
+    op.create_index(op.f("ix_job_created_at"), "job", ["created_at"])
     op.add_column("result", sa.Column("superseded_by", sa.String(32)))
 
 
@@ -138,6 +139,7 @@ def downgrade() -> None:
     for table in ("source", "announced_series", "announcement", "evidence", "arrival"):
         op.drop_table(table)
     op.drop_index(op.f("ix_study_state"), "study")
+    op.drop_index(op.f("ix_job_created_at"), "job")
     for table, columns in _ADDED.items():
         for column in columns:
             op.drop_column(table, column)

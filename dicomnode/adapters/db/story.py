@@ -94,7 +94,7 @@ def find_study(session: Session, key: str) -> StudyRow:
     """By Study Instance UID, Series Instance UID, accession number or patient ID (newest); raises NotFound."""
     for same in (
         StudyRow.study_instance_uid == key,
-        StudyRow.series.any(SeriesRow.series_instance_uid == key),
+        StudyRow.id.in_(sa.select(SeriesRow.study_id).where(SeriesRow.series_instance_uid == key)),
         StudyRow.accession_number == key,
         StudyRow.patient_id == key,
     ):

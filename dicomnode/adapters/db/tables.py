@@ -286,7 +286,7 @@ class JobRow(Base):
     reason: Mapped[str] = mapped_column(Prose(), default="")
     timings_s: Mapped[dict[str, float]] = mapped_column(_Json, default=dict)
     details: Mapped[dict[str, Any]] = mapped_column(_Json, default=dict)
-    created_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(index=True)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
