@@ -118,6 +118,7 @@ def association_stories(end: AssociationEnd, studies: Mapping[str, Counter[Recor
     """One line for each study that the association brought; one without a study when it brought none in vain."""
     refused = sum(end.refusals.values())
     tail = f"; {_counted(refused)} of it refused" if refused else ""
+    tail += f": {next(iter(end.refusals))}" if len(end.refusals) == 1 else ""
     detail: dict[str, object] = {"association": end.association, "refused": dict(end.refusals)}
     if end.turned_away:
         tail += f"; its settings keep it from sending {_some(end.turned_away)}"

@@ -263,7 +263,7 @@ def test_what_is_refused_is_refused_under_another_name_too(node: Node) -> None:
         assert (refused.status, refused.comment) == (0x0122, "CT1 may not send MR Image Storage")
         assert scu.store(data_set("1.2.9"), "1.2.9").status == 0
     assert node.messages("association.released") == [
-        "association from CT1 released: 1 instance; 1 instance of it refused"
+        "association from CT1 released: 1 instance; 1 instance of it refused: CT1 may not send MR Image Storage"
     ]
 
 

@@ -154,7 +154,7 @@ def test_an_association_that_brought_nothing_is_told_only_when_something_went_wr
     run(store, state, [end(), end("aborted"), end("released", {"Study Instance UID is missing": 2})])
     assert [event.message for event in state.events] == [
         "association from SENDER aborted: nothing kept",
-        "association from SENDER released: nothing kept; 2 instances of it refused",
+        "association from SENDER released: nothing kept; 2 instances of it refused: Study Instance UID is missing",
     ]
     assert state.events[1].detail["refused"] == {"Study Instance UID is missing": 2}
 
