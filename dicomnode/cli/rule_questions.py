@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
-from rich.tree import Tree
 
-from dicomnode.cli.rule_lookup import is_file, notes_on, rules_named
-from dicomnode.domain.conditions import Explanation, found_words
+from dicomnode.cli.rule_answers import answer_shown, counted, row_shown, summary
+from dicomnode.cli.rule_lookup import Json, is_file, notes_on, rules_named
 from dicomnode.domain.rule_reading import parse_rule
-from dicomnode.domain.rules import AnyOf, Comparison, Not, Rule, condition_text
+from dicomnode.domain.rules import Rule
+from dicomnode.domain.study import StudyState
 from dicomnode.errors import InvalidRule, NotFound
-from dicomnode.imaging.series_files import Found, FoundSeries, series_in
+from dicomnode.imaging.series_files import Found, series_in
 from dicomnode.stages.asking import Answer, ask, joined, series_of_study
+from dicomnode.stages.replay import received
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 def explain_rule(
     ctx: typer.Context,
-    rule: Annotated[str, typer.Argument(help="A rule's name, or a YAML file with a draft.")],
+    rule: Annotated[str, typer.Argument(help="A rule's name, NAME@REVISION, or a YAML file with a draft.")],
     subject: Annotated[
         str,
         typer.Argument(
@@ -50,6 +47,9 @@ def explain_rule(
 ) -> None:
     """Each condition of a rule with the value found, and which of them decided. Changes nothing.
 
+    Where the study has a say it is told too: which series was preferred and why, what else the study has, and an
+    earlier rule that stopped the series. Of files, the study is what is given.
+
     Example: dicomnode rules explain torso-ct 20240131-007
 
     A draft and files need no database: dicomnode rules explain draft.yaml ./ct-folder
@@ -57,73 +57,29 @@ def explain_rule(
     context: Context = ctx.obj
     context.json = context.json or as_json
     rules = rules_named(context, rule)
-    found = _found(context, [subject])
-    answers = [answer for series in found.series for answer in ask(series, rules)]
+    others = _others(context, rules) if not is_file(rule) or not Path(subject).exists() else []
+    asked = _subject(context, [subject], whole=any(r.needs_study for r in (*rules, *others)))
+    answers = _answers(context, asked, rules, others)
     if context.json:
-        context.print_json({"answers": [a.document() for a in answers], "left_out": found.left_out})
+        context.print_json(
+            {"answers": [a.document() for a in answers], "notes": asked.notes, "left_out": asked.left_out}
+        )
         return
     for answer in answers:
-        _print_answer(context, answer)
+        context.console.print()
+        context.console.print(answer_shown(answer), highlight=False)
     if len(answers) > 1:
-        context.console.print(f"\n{_counted(answers)}", style="bold", highlight=False)
+        context.console.print(f"\n{counted(answers)}", style="bold", highlight=False)
+    _print_notes(context, asked.notes)
     if not is_file(rule):
         _print_notes(context, [note for r in rules for note in notes_on(context.state, r)])
-    _print_left_out(context, found)
+    _print_left_out(context, asked)
 
 
-def _print_answer(context: Context, answer: Answer) -> None:
-    context.console.print()
-    context.console.print(_headline(answer.found))
-    sentence = answer.why()
-    style = "bold green" if answer.matches else "bold red" if answer.decision else "bold magenta"
-    context.console.print(Text(sentence[:1].upper() + sentence[1:], style=style))
-    if answer.decision:
-        context.console.print(Padding(explanation_tree(answer.decision.explanation), (0, 0, 0, 2)), highlight=False)
-
-
-def _headline(found: FoundSeries) -> Text:
-    series, count = found.series, len(found.series.instances)
-    text = Text(f"{series.modality or '?'} {found.description}".strip(), style="bold")
-    text.append(f" · {count} image{'s' if count != 1 else ''}", style="not bold")
-    return text.append(f"\n{series.series_instance_uid}", style="dim not bold")
-
-
-def explanation_tree(explanation: Explanation) -> Tree:
-    """Conditions that decided in colour, the others dimmed."""
-    return _branch(explanation, frozenset(id(clause) for clause in explanation.deciding()))
-
-
-def _branch(explanation: Explanation, deciding: frozenset[int]) -> Tree:
-    tree = Tree(_label(explanation, id(explanation) in deciding), guide_style="dim")
-    for part in explanation.parts:
-        tree.children.append(_branch(part, deciding))
-    return tree
-
-
-def _label(explanation: Explanation, decides: bool) -> Text:
-    condition, holds = explanation.condition, explanation.holds
-    colour = "green" if holds else "red"
-    if not isinstance(condition, Comparison):
-        word = "not" if isinstance(condition, Not) else "any of" if isinstance(condition, AnyOf) else "all of"
-        return Text.assemble((_truth(holds), colour), " ", word)
-    style = f"bold {colour}" if decides else "dim"
-    text = Text.assemble((_truth(holds), style), " ", (condition_text(condition), style))
-    return text.append(f"  found: {found_words(explanation)}", style="" if decides else "dim")
-
-
-def _truth(holds: bool) -> str:
-    return "✓ true " if holds else "✗ false"
-
-
-def _counted(answers: Sequence[Answer]) -> str:
-    """A line at the end: with many series the ones that match are far up."""
-    matching = [a for a in answers if a.matches]
-    series = {a.found.series.series_instance_uid for a in answers}
-    return (
-        f"{len(matching)} of {len(answers)} match"
-        if len(series) == 1
-        else (f"{len({a.found.series.series_instance_uid for a in matching})} of {len(series)} series match")
-    )
+def _others(context: Context, rules: Sequence[Rule]) -> list[Rule]:
+    """The rules in force that may stop a series before these are asked."""
+    names = {rule.name for rule in rules}
+    return [rule for rule in _enabled(context)[0] if rule.stop and rule.name not in names]
 
 
 # ---------------------------------------------------------------------------------------------------- test
@@ -144,84 +100,98 @@ def try_rules(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What every enabled rule says of these files: a line a series and rule. Changes nothing.
+    """What every enabled rule says of these files: a line a series and rule, as the node asks them. Changes nothing.
 
     Example: dicomnode rules test ./ct-folder --rule draft.yaml
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
-    rules, broken = _enabled(context) if not rule else ([r for word in rule for r in rules_named(context, word)], [])
-    found = _found(context, subjects)
-    answers = [answer for series in found.series for answer in ask(series, rules)]
+    rules, broken = ([r for word in rule for r in rules_named(context, word)], []) if rule else _all_enabled(context)
+    asked = _subject(context, subjects, whole=any(r.needs_study for r in rules))
+    answers = _answers(context, asked, sorted(rules, key=lambda r: (r.order, r.name)), [])
     if context.json:
         rows = [{k: v for k, v in a.document().items() if k != "when"} for a in answers]
-        context.print_json({"answers": rows, "broken_rules": broken, "left_out": found.left_out})
+        context.print_json(
+            {"answers": rows, "broken_rules": broken, "notes": asked.notes, "left_out": asked.left_out}
+        )
         return
     for _, of_one in groupby(answers, key=lambda a: a.found.series.series_instance_uid):
-        _print_row(context, list(of_one))
-    context.console.print(f"\n{_summary(answers)}", style="bold", highlight=False)
-    _print_notes(context, broken)
-    _print_left_out(context, found)
+        context.console.print()
+        context.console.print(row_shown(list(of_one)), highlight=False)
+    context.console.print(f"\n{summary(answers)}", style="bold", highlight=False)
+    _print_notes(context, [*broken, *asked.notes])
+    _print_left_out(context, asked)
+
+
+def _all_enabled(context: Context) -> tuple[list[Rule], list[str]]:
+    """Raises NotFound without any."""
+    rules, broken = _enabled(context)
+    if not rules and not broken:
+        raise NotFound("no rule is enabled; add one with dicomnode rules add FILE, or try a draft with --rule FILE")
+    return rules, broken
 
 
 def _enabled(context: Context) -> tuple[list[Rule], list[str]]:
-    """The rules that would be asked, and words on those that cannot be read; raises NotFound without any."""
+    """The rules that would be asked, and words on those that cannot be read."""
     rules, broken = [], []
     for revision in context.state.enabled_rules():
         try:
             rules.append(parse_rule(revision.document))
         except InvalidRule as error:
             broken.append(f"rule {revision.name} cannot be read: {error}")
-    if not rules and not broken:
-        raise NotFound("no rule is enabled; add one with dicomnode rules add FILE, or try a draft with --rule FILE")
     return rules, broken
-
-
-def _print_row(context: Context, answers: Sequence[Answer]) -> None:
-    context.console.print()
-    context.console.print(_headline(answers[0].found))
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold", max_width=24)
-    grid.add_column(overflow="fold")
-    never = answers[0].never
-    if never:
-        grid.add_row(Text("never", style="magenta"), "", Text(f"no rule is asked: {never}"))
-    for answer in answers:
-        if answer.decision:
-            mark = Text("✓ match", style="bold green") if answer.matches else Text("✗ no", style="red")
-            grid.add_row(mark, Text(answer.rule.name), Text(answer.decision.explanation.words()))
-    context.console.print(Padding(grid, (0, 0, 0, 2)), highlight=False)
-
-
-def _summary(answers: Sequence[Answer]) -> str:
-    """1 of 3 series matches a rule; no rule matches 2."""
-    series = {a.found.series.series_instance_uid for a in answers}
-    taken = {a.found.series.series_instance_uid for a in answers if a.matches}
-    rules = len({a.rule.name for a in answers})
-    return f"{len(taken)} of {len(series)} series matched by {'the rule' if rules == 1 else f'one of {rules} rules'}"
 
 
 # -------------------------------------------------------------------------------------------- what is asked
 
 
-def _found(context: Context, subjects: Sequence[str]) -> Found:
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """Series, with the rest of their studies where these have a say."""
+
+    found: Found
+    only: frozenset[str]  # the Series Instance UIDs that are meant; none: all
+    received: bool  # by the node, and not files
+    notes: tuple[str, ...] = ()
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        return self.found.left_out
+
+
+def _answers(context: Context, asked: _Subject, rules: Sequence[Rule], others: Sequence[Rule]) -> list[Answer]:
+    priors = received(context.state) if asked.received else None
+    answers = ask(asked.found.series, rules, others, priors)
+    return [a for a in answers if not asked.only or a.found.series.series_instance_uid in asked.only]
+
+
+def _subject(context: Context, words: Sequence[str], whole: bool) -> _Subject:
     """The series of files, folders and received studies; raises NotFound when there is none."""
-    files = [Path(word) for word in subjects if Path(word).exists()]
-    studies = [word for word in subjects if not Path(word).exists()]
-    found = joined([series_in(files), *(_received(context, key) for key in studies)])
+    files = [Path(word) for word in words if Path(word).exists()]
+    keys = [word for word in words if not Path(word).exists()]
+    parts = [_Subject(series_in(files), frozenset(), False), *(_received(context, key, whole) for key in keys)]
+    found = joined(part.found for part in parts)
     if not found.series:
         left_out = f" ({'; '.join(found.left_out)})" if found.left_out else ""
-        raise NotFound(f"no DICOM instance in {', '.join(subjects)}{left_out}")
-    return found
+        raise NotFound(f"no DICOM instance in {', '.join(words)}{left_out}")
+    meant = [part.only or _uids(part.found) for part in parts]
+    only = frozenset().union(*meant) if any(part.only for part in parts) else frozenset()
+    return _Subject(found, only, bool(keys), tuple(note for part in parts for note in part.notes))
 
 
-def _received(context: Context, key: str) -> Found:
+def _uids(found: Found) -> frozenset[str]:
+    return frozenset(one.series.series_instance_uid for one in found.series)
+
+
+def _received(context: Context, key: str, whole: bool) -> _Subject:
     try:
         study = context.state.study(key)
     except NotFound as error:
         raise NotFound(f"{error}, and there is no file or folder {key}; see dicomnode studies list") from error
-    return series_of_study(study, key, context.store)
+    only = frozenset({key} if any(s.series_instance_uid == key for s in study.series) else ())
+    waits = whole and study.state is StudyState.RECEIVING
+    note = f"study {study.study_instance_uid} is still being received: rules that look at the whole study wait for it"
+    return _Subject(series_of_study(study, key, context.store, whole), only, True, (note,) if waits else ())
 
 
 def _print_notes(context: Context, notes: Sequence[str]) -> None:
@@ -229,6 +199,6 @@ def _print_notes(context: Context, notes: Sequence[str]) -> None:
         context.console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
 
 
-def _print_left_out(context: Context, found: Found) -> None:
-    for words in found.left_out:
+def _print_left_out(context: Context, asked: _Subject) -> None:
+    for words in asked.left_out:
         context.console.print(words, style="dim", highlight=False, markup=False)
