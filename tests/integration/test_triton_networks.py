@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dicomnode.adapters.triton.hosts.networks import ConversionFailed, load_network
+from dicomnode.adapters.triton.hosts.networks import ConversionFailed, NetworkInputs, load_network
 from dicomnode.domain.model_card import NetworkSpec
 from dicomnode.errors import InvalidModelPackage
 from tests.triton_models import random_unet
@@ -107,3 +107,51 @@ def test_a_package_that_cannot_run_is_refused_by_name(
 ) -> None:
     with pytest.raises(InvalidModelPackage, match=words):
         load_network(folder, spec(file, engine), tmp_path, 2)
+
+
+class Weighed(torch.nn.Module):
+    """Two channels, weighed by two parameters."""
+
+    def forward(self, x: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        mixed = x[:, :1] * parameters[0] + x[:, 1:] * parameters[1]
+        return torch.cat([1 - mixed, mixed], 1)
+
+
+@pytest.fixture(scope="module")
+def two_channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weighed")
+    example = (torch.rand(1, 2, *WINDOW), torch.tensor([0.25, 0.75]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporters, about themselves
+        torch.jit.script(Weighed()).save(str(folder / "model.ts"))
+        torch.onnx.export(Weighed(), example, str(folder / "model.onnx"), opset_version=17, dynamo=False)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "engine"),
+    [
+        ("model.ts", "torchscript"),
+        ("model.ts", "openvino"),
+        ("model.onnx", "openvino"),
+        ("model.onnx", "onnxruntime"),
+    ],
+)
+def test_every_engine_takes_channels_and_parameters(
+    two_channels: Path, tmp_path: Path, file: str, engine: str
+) -> None:
+    network = load_network(two_channels, spec(file, engine), tmp_path, 2, NetworkInputs(channels=2, parameters=2))
+    windows = torch.rand((1, 2, *WINDOW), generator=torch.Generator().manual_seed(1))
+    for weights in (torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor([0.3, 0.6])):
+        scores = network(windows, weights).clone()
+        torch.testing.assert_close(scores, Weighed()(windows, weights), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "auto"])
+def test_a_network_without_the_parameters_of_its_card_is_refused(
+    two_channels: Path, folder: Path, tmp_path: Path, engine: str
+) -> None:
+    with pytest.raises(InvalidModelPackage, match="takes 2 inputs and the card means 1"):
+        load_network(two_channels, spec("model.onnx", engine), tmp_path, 2, NetworkInputs(channels=2))
+    with pytest.raises(InvalidModelPackage, match="takes 1 inputs and the card means 2"):
+        load_network(folder, spec("model.onnx", engine), tmp_path, 2, NetworkInputs(parameters=3))

@@ -47,8 +47,17 @@ def test_the_configuration_says_what_goes_in_and_out(tmp_path: Path) -> None:
     assert 'parameters { key: "threads", value: { string_value: "3" } }' in config
 
 
+def test_each_role_is_a_volume_with_its_place(tmp_path: Path) -> None:
+    inputs = [{"role": r, "modality": ["PT"], "intensity": {"from": [0, 1]}} for r in ("pet", "prior")]
+    model = dataclasses.replace(MODEL, card=parse_model_card(document("torso-ct", 2, inputs=inputs)))
+    config = (tmp_path / write_model(tmp_path, model, cache=Path("/c"), threads=3) / "config.pbtxt").read_text()
+    names = [line.split('"')[1] for line in config.splitlines() if line.startswith("input ")]
+    main, first, second = ([f"{name}{n}" for name in ("VOLUME", "RESCALE", "AFFINE")] for n in ("", "_1", "_2"))
+    assert names == [*main, *first, *second, "PARAMETERS"]
+
+
 def test_another_digest_is_another_model() -> None:
-    assert triton_name(MODEL) == "torso-ct-1.0.0+b-01234567"
+    assert triton_name(MODEL) == "torso-ct-1.0.0+b-01234567-2"
     assert triton_name(dataclasses.replace(MODEL, digest="f" * 64)) != triton_name(MODEL)
 
 

@@ -1,7 +1,7 @@
 """The model repository that Triton serves: one folder a model, written by the node.
 
     repository/
-      torso-ct-1.0.0-3f2a9c01/
+      torso-ct-1.0.0-3f2a9c01-2/
         config.pbtxt
         1/model.py        a few lines that hand over to dicomnode.adapters.triton.hosts
 
@@ -21,6 +21,9 @@ from pathlib import Path
 from dicomnode.ports import ModelVersion
 
 SELF_TEST = "dicomnode-selftest"
+# Counts up when the host's inputs or outputs change: a server that outlives an upgrade of the node still runs the
+# old entry, which takes others.
+TENSORS = 2
 
 _MODEL_CODE = '''\
 """Written by dicomnode: hands over to dicomnode.adapters.triton.hosts.model."""
@@ -99,8 +102,8 @@ def _inputs(roles: int) -> tuple[TensorSpec, ...]:
 
 
 def triton_name(model: ModelVersion) -> str:
-    """What the model is called inside Triton; another digest, another name."""
-    return f"{model.name}-{model.version}-{model.digest[:8]}"
+    """What the model is called inside Triton; another digest, or other tensors, another name."""
+    return f"{model.name}-{model.version}-{model.digest[:8]}-{TENSORS}"
 
 
 def write_model(repository: Path, model: ModelVersion, *, cache: Path, threads: int) -> str:
