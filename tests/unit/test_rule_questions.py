@@ -178,6 +178,119 @@ def test_what_is_not_there(screen: Screen, rule: str, subject: str, words: str) 
     assert words in str(screen.fails("rules", "explain", rule, subject))
 
 
+# --------------------------------------------------------------------------------------- the study has a say
+
+CHOOSE = "name: thin\nmodel: m\nwhen: {Modality: CT}\nchoose: [thinnest_slices]\n"
+
+
+def study(screen: Screen) -> str:
+    """Thick and thin CT and a PET, in one folder."""
+    folder(screen, [1, 2, 3], "study/thick", SeriesInstanceUID="1.1", SeriesNumber=1, SliceThickness=5)
+    thin = {"SeriesInstanceUID": "1.2", "SeriesNumber": 2, "SliceThickness": 1}
+    for number in range(1, 4):
+        place = screen.folder / "study" / "thin"
+        place.mkdir(parents=True, exist_ok=True)
+        write_slice(place / f"{number}.dcm", 10 + number, ImagePositionPatient=[0, 0, number * 1.0], **thin)
+    folder(screen, [21], "study/pet", SeriesInstanceUID="1.3", SeriesNumber=3, Modality="PT")
+    return str(screen.folder / "study")
+
+
+def outcomes(told: Any) -> dict[str, str]:
+    return {answer["series_instance_uid"]: answer["outcome"] for answer in told["answers"]}
+
+
+def test_which_series_was_preferred_and_why(screen: Screen) -> None:
+    files, draft = study(screen), screen.file(CHOOSE)
+    said = " ".join(screen.run("rules", "explain", draft, files).split())
+    assert "✓ true chosen: thinnest slices, 1 mm against 5 mm of CT series 1" in said
+    assert "Rule thin did not choose it: CT series 2 was chosen: thinnest slices, 1 mm against 5 mm" in said
+    assert "1 of 3 series match" in said
+    told = screen.json("rules", "explain", draft, files)
+    assert outcomes(told) == {"1.1": "not-chosen", "1.2": "matched", "1.3": "not-matched"}
+    assert "✗ not chosen" in screen.run("rules", "test", files, "--rule", draft)
+
+
+def test_what_the_study_has_and_who_fills_a_role(screen: Screen) -> None:
+    files = study(screen)
+    has = screen.file(CHOOSE + "study: {has: [{Modality: PT}], has_not: [{Modality: MR}]}\n", "has.yaml")
+    said = " ".join(screen.run("rules", "explain", has, files).split())
+    assert "✓ true the study has PT series 3: Modality is 'PT'" in said
+    assert "✓ true no series of the study has Modality equals 'MR'" in said
+    hasnt = screen.file(CHOOSE + "study: {has_not: [{Modality: PT}]}\n", "has-not.yaml")
+    said = " ".join(screen.run("rules", "explain", hasnt, files).split())
+    assert "✗ false the study has PT series 3, which it must not: Modality is 'PT'" in said
+    role = screen.file(CHOOSE + "roles: {pet: {when: {Modality: PT}}}\n", "role.yaml")
+    assert "✓ true pet is PT series 3: the only series that fits" in " ".join(
+        screen.run("rules", "explain", role, files).split()
+    )
+    missing = screen.file(CHOOSE + "roles: {mr: {when: {Modality: MR}}}\n", "missing.yaml")
+    said = " ".join(screen.run("rules", "explain", missing, files).split())
+    assert "✗ false no series of the study fits as mr: Modality equals 'MR'" in said
+
+
+def test_an_earlier_study_among_the_files(screen: Screen) -> None:
+    for name, date, more in (("new", "20240201", {}), ("old", "20230101", {"StudyInstanceUID": "2"})):
+        uid = f"1.{name == 'old':d}"
+        folder(
+            screen, [1 if name == "new" else 2], name, SeriesInstanceUID=uid, StudyDate=date, PatientID="P", **more
+        )
+    rule = "name: change\nmodel: m\nwhen: {Modality: CT}\nroles: {before: {when: {Modality: CT}, from: prior}}\n"
+    told = screen.json("rules", "explain", screen.file(rule), str(screen.folder))
+    assert outcomes(told) == {"1.0": "matched", "1.1": "role-missing"}
+
+
+def test_an_earlier_rule_in_force_stops_the_series(screen: Screen) -> None:
+    screen.node.rule("first", {"Modality": "CT"}, model="m", stop=True, order=1)
+    screen.node.rule("second", {"Modality": "CT"})
+    stored(screen, "1.1", [1])
+    said = screen.run("rules", "explain", "second", "1.1")
+    assert "Rule second was not asked: rule first stopped it" in said
+    (answer,) = screen.json("rules", "explain", "second", "1.1")["answers"]
+    assert (answer["outcome"], answer["stopped_by"], answer["matches"]) == ("stopped", "first", False)
+    draft = screen.file("name: second\nmodel: m\nwhen: {Modality: CT}\norder: 0\n")
+    (answer,) = screen.json("rules", "explain", draft, "1.1")["answers"]
+    assert answer["outcome"] == "matched"
+    assert "– stopped" in screen.run("rules", "test", "1.1")
+
+
+def test_one_series_is_asked_about_with_the_rest_of_its_study(screen: Screen) -> None:
+    screen.node.rule("lowest", {"Modality": "CT"}, choose=["lowest_number"])
+    stored(screen, "1.1", [1], SeriesNumber=1)
+    stored(screen, "1.2", [2], SeriesNumber=2)
+    told = screen.json("rules", "explain", "lowest", "1.2")
+    assert outcomes(told) == {"1.2": "not-chosen"}
+    assert "is still being received" in told["notes"][0]
+    assert "note: study 1 is still being received" in screen.run("rules", "explain", "lowest", "1.2")
+
+
+def test_shadows_and_disabled_rules_are_asked(screen: Screen) -> None:
+    screen.node.rule("shy", {"Modality": "CT"}, state="shadow")
+    screen.node.rule("off", {"Modality": "CT"}, state="disabled")
+    files = folder(screen, [1])
+    said = screen.run("rules", "explain", "shy", files)
+    assert "Rule shy, a shadow, would have matched" in said
+    assert "note: the rule is a shadow" in said
+    said = screen.run("rules", "explain", "off", files)
+    assert "Rule off matched" in said
+    assert "note: the rule is disabled; dicomnode rules enable off" in said
+
+
+def test_routing_and_asking_agree_on_a_study(screen: Screen) -> None:
+    """Both phases of routing, and the answers about the files in the store."""
+    screen.node.model()
+    screen.node.state.add_rule("stop", {"name": "stop", "when": {"SeriesNumber": 3}, "stop": True, "order": 1})
+    screen.node.rule("choose", {"Modality": "CT"}, choose=["most_instances"])
+    for series, numbers in (("1.1", [1]), ("1.2", [2, 3]), ("1.3", [4, 5, 6])):
+        stored(screen, series, numbers, SeriesNumber=int(series[-1]))
+        for number in numbers:
+            screen.node.receive(series, number, SeriesNumber=int(series[-1]))
+    for _ in range(4):
+        screen.node.sweep()
+    told = screen.json("rules", "explain", "choose", "1")
+    assert outcomes(told) == {"1.1": "not-chosen", "1.2": "matched", "1.3": "stopped"}
+    assert [job.series_instance_uid for job in screen.node.state.jobs()] == ["1.2"]
+
+
 # ---------------------------------------------------------------------------------------------------- test
 
 
