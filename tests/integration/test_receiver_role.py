@@ -18,6 +18,7 @@ from dicomnode.adapters.db.repositories import SqlState
 from dicomnode.adapters.db.tables import ArrivalRow
 from dicomnode.adapters.dimse.announcement_scp import MPPS
 from dicomnode.config import Settings
+from dicomnode.domain.completeness import Policy, Signal, Verdict, Wait, series_verdict
 from dicomnode.domain.source import Source
 from dicomnode.node import roles
 from dicomnode.node.supervisor import forget_ready, read_ready
@@ -116,6 +117,31 @@ def test_a_modality_announces_over_the_same_port(start: Callable[[], Receiver]) 
     assert association.send_n_set(ended({"1.2": ["1.3"]}), MPPS, MPPS_UID)[0].Status == 0
     association.release()
     assert [event.kind for event in receiver.state.events(STUDY)] == ["mpps.in-progress", "mpps.completed"]
+
+
+def test_a_series_is_complete_when_all_that_the_mpps_names_is_here(start: Callable[[], Receiver]) -> None:
+    receiver = start()
+    ae = AE(ae_title="CT1")
+    ae.add_requested_context(MPPS)
+    association = ae.associate("127.0.0.1", receiver.port)
+    until(lambda: association.send_n_create(begun("1.2.3"), MPPS, MPPS_UID)[0].Status == 0, "the tables are there")
+    with RawScu(receiver.port, calling="CT1") as scu:
+        assert scu.store(data_set("1.2.3.4.1"), "1.2.3.4.1").status == 0
+        changes = ended({"1.2.3.4": ["1.2.3.4.1", "1.2.3.4.2"]})
+        assert association.send_n_set(changes, MPPS, MPPS_UID)[0].Status == 0
+        assert isinstance(decision(receiver, 1), Wait)
+        assert scu.store(data_set("1.2.3.4.2"), "1.2.3.4.2").status == 0
+        complete = decision(receiver, 2)
+    association.release()
+    assert isinstance(complete, Verdict)
+    assert complete.signal is Signal.ANNOUNCED
+
+
+def decision(receiver: Receiver, instances: int) -> Verdict | Wait:
+    """With so many instances, while their association is open and long before it is quiet."""
+    until(lambda: receiver.state.counts()["instances"]["all"] == instances, "it is indexed")
+    (signs,) = receiver.state.receiving_series()
+    return series_verdict(signs, Policy(settle_s=0.0, quiet_period_s=60.0))
 
 
 def test_associations_that_are_cut_off_at_the_end_are_known_to_have_ended(start: Callable[[], Receiver]) -> None:
