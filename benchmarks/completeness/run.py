@@ -1,0 +1,297 @@
+"""How long from the last image to the start of the job, by each signal that a series is complete?
+
+A synthetic CT of 300 slices goes by a real association to a running node; the clock runs from the last C-STORE
+response to the job's start as the database has it. Archives that are asked have the same instances before.
+
+    python -m benchmarks.completeness.run [--rounds 3] [--slices 300]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from pydicom import Dataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[attr-defined]
+
+from benchmarks.main_job.run import CARD
+from dicomnode.adapters.db.repositories import SqlState, open_state
+from dicomnode.domain.job import ACTIVE_JOB_STATES
+from dicomnode.ports import JobView
+from tests.adapters.state_material import RecordingQueue
+from tests.e2e.running_node import RunningNode
+from tests.made_series import classic
+from tests.servers import DcmQrScp, Orthanc, ServerFailed, orthanc_missing
+
+STARTS_WITHIN_S = 90.0
+# ../shared/peers/README.md: last image → start of processing, as they come
+PEERS = {
+    "naive script, at the release (cuts what comes in two associations)": "0 s",
+    "dicom-ai-router": "3 s",
+    "MONAI Informatics Gateway": "5 s and the upload",
+    "mercure, series": "60 s",
+    "Orthanc, StableAge": "60 s",
+    "dcm4chee, polling": "up to 60 s",
+    "mercure, study": "900 s",
+}
+# A network and a grid as small as can be: what is timed is over before it runs
+SMALL = {
+    **CARD,
+    "input": {**CARD["input"], "spacing_mm": [20, 20, 20]},
+    "network": {"file": "model.ts", "window": [16, 16, 16], "overlap": 0.25},
+}
+RULE = {"name": "peer", "when": {"Modality": "CT"}, "model": "peer"}
+
+
+@dataclass(frozen=True)
+class Bench:
+    node: RunningNode
+    state: SqlState
+    dcmqrscp: DcmQrScp
+    orthanc: Orthanc | None
+    images: list[Dataset]
+    small: list[Dataset]  # the same instances with a few pixels, for archives that are only asked
+
+
+@dataclass(frozen=True)
+class Sent:
+    """When the last response came, and what is to be kept open until the job has started."""
+
+    study: str
+    at: datetime
+
+
+Way = Callable[[Bench, str], "contextmanager[Sent]"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--slices", type=int, default=300)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="completeness-") as folder, bench(Path(folder), arguments.slices) as made:
+        measured: dict[str, list[tuple[float, str]]] = {title: [] for title in WAYS}
+        for number in range(arguments.rounds + 1):
+            for title, way in WAYS.items():
+                if title.startswith("ORTHANC") and made.orthanc is None:
+                    continue
+                seconds, signal = timed(made, title, way)
+                if number:  # the first round warms up
+                    measured[title].append((seconds, signal))
+                    print(f"{title:16} {signal:10} {seconds:6.2f} s", flush=True)
+    report(measured)
+
+
+@contextmanager
+def bench(folder: Path, slices: int) -> Iterator[Bench]:
+    node = RunningNode(folder / "home", engine="in-process", quiet_period_s=5.0)
+    package = folder / "package"
+    package.mkdir()
+    (package / "model.yaml").write_text(yaml.safe_dump(SMALL))
+    torch.jit.script(torch.nn.Conv3d(1, 3, 1)).save(str(package / "model.ts"))
+    (folder / "rule.yaml").write_text(yaml.safe_dump(RULE))
+    node.run("models", "add", str(package))
+    node.run("rules", "add", str(folder / "rule.yaml"))
+    values = np.random.default_rng(1).integers(-1000, 1000, (slices, 512, 512), dtype=np.int16)
+    with DcmQrScp(folder / "dcmqrscp") as dcmqrscp, maybe_orthanc(folder / "orthanc") as orthanc:
+        node.run("sources", "add", "QUIET", "--no-release")
+        node.run("sources", "add", "DCMQRSCP", "--query-dimse", dcmqrscp.dimse)
+        if orthanc is not None:
+            node.run("sources", "add", "ORTHANC-FIND", "--query-dimse", orthanc.dimse)
+            node.run("sources", "add", "ORTHANC-QIDO", "--query-url", orthanc.dicomweb_url)
+        with node, open_state(f"sqlite:///{node.home / 'dicomnode.db'}", RecordingQueue()) as state:
+            images = classic(slices, rows=512, columns=512, step_mm=1.0, values=values)
+            yield Bench(node, state, dcmqrscp, orthanc, images, classic(slices, step_mm=1.0))
+
+
+@contextmanager
+def maybe_orthanc(folder: Path) -> Iterator[Orthanc | None]:
+    if missing := orthanc_missing():
+        print(f"without Orthanc: {missing}")
+        yield None
+        return
+    with Orthanc(folder, options={"DicomAlwaysAllowFind": True}) as server:
+        yield server
+
+
+# ----------------------------------------------------------------------------------------------- the senders
+
+
+def new_study(bench: Bench) -> str:
+    """Gives all images new UIDs, so that nothing is known of them."""
+    study, series = generate_uid(), generate_uid()
+    for image, small in zip(bench.images, bench.small, strict=True):
+        image.StudyInstanceUID = small.StudyInstanceUID = study
+        image.SeriesInstanceUID = small.SeriesInstanceUID = series
+        image.SOPInstanceUID = small.SOPInstanceUID = generate_uid()
+    return study
+
+
+@contextmanager
+def associated(port: int, calling: str, called: str, *sop_classes: str) -> Iterator[Association]:
+    ae = AE(ae_title=calling)
+    for sop_class in sop_classes or (CTImageStorage,):
+        ae.add_requested_context(sop_class, ExplicitVRLittleEndian)
+    association = ae.associate("127.0.0.1", port, ae_title=called, max_pdu=131072)
+    if not association.is_established:
+        raise ServerFailed(f"{called} at port {port} takes no association")
+    try:
+        yield association
+    finally:
+        association.release()
+
+
+def send(association: Association, images: Sequence[Dataset]) -> datetime:
+    """When the last response came."""
+    for image in images:
+        status = association.send_c_store(image).get("Status")
+        if status != 0x0000:
+            raise ServerFailed(f"C-STORE was answered {status}")
+    return datetime.now(UTC)
+
+
+@contextmanager
+def released(bench: Bench, title: str) -> Iterator[Sent]:
+    study = new_study(bench)
+    with associated(bench.node.port, title, "DICOMNODE") as association:
+        at = send(association, bench.images)
+    yield Sent(study, at)
+
+
+@contextmanager
+def counted(bench: Bench, title: str) -> Iterator[Sent]:
+    """The archive has all; the association stays open, as that of an archive that waits for more to send."""
+    study = new_study(bench)
+    archive = bench.dcmqrscp if title == "DCMQRSCP" else bench.orthanc
+    assert archive is not None
+    with associated(archive.dicom_port, "FILL", archive.ae_title) as association:
+        send(association, bench.small)
+    with associated(bench.node.port, title, "DICOMNODE") as association:
+        yield Sent(study, send(association, bench.images))
+
+
+@contextmanager
+def announced(bench: Bench, title: str) -> Iterator[Sent]:
+    """A modality: the MPPS is completed once the last image was answered, and the association stays open."""
+    study = new_study(bench)
+    uid = generate_uid()
+    with associated(bench.node.port, title, "DICOMNODE", ModalityPerformedProcedureStep) as steps:
+        check(steps.send_n_create(step_begun(study), ModalityPerformedProcedureStep, uid)[0])
+        with associated(bench.node.port, title, "DICOMNODE") as association:
+            at = send(association, bench.images)
+            check(steps.send_n_set(step_completed(bench.images), ModalityPerformedProcedureStep, uid)[0])
+            yield Sent(study, at)
+
+
+def check(status: Dataset) -> None:
+    if status.get("Status") != 0x0000:
+        raise ServerFailed(f"the MPPS was answered {status}")
+
+
+def step_begun(study: str) -> Dataset:
+    """What PS3.4 Table F.7.2-1 wants of an N-CREATE, as far as it is known."""
+    step, scheduled = Dataset(), Dataset()
+    scheduled.StudyInstanceUID = study
+    step.ScheduledStepAttributesSequence = [scheduled]
+    step.PerformedProcedureStepStatus = "IN PROGRESS"
+    step.PerformedProcedureStepID = uuid.uuid4().hex[:16]
+    step.PerformedStationAETitle = "MPPS"
+    step.PerformedProcedureStepStartDate, step.PerformedProcedureStepStartTime = "20260102", "101112"
+    step.Modality = "CT"
+    step.PerformedSeriesSequence = []
+    return step
+
+
+def step_completed(images: Sequence[Dataset]) -> Dataset:
+    step, series = Dataset(), Dataset()
+    step.PerformedProcedureStepStatus = "COMPLETED"
+    step.PerformedProcedureStepEndDate, step.PerformedProcedureStepEndTime = "20260102", "101212"
+    series.SeriesInstanceUID = images[0].SeriesInstanceUID
+    series.ReferencedImageSequence = [reference(image) for image in images]
+    series.ReferencedNonImageCompositeSOPInstanceSequence = []
+    step.PerformedSeriesSequence = [series]
+    return step
+
+
+def reference(image: Dataset) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+    return item
+
+
+WAYS = {
+    "RELEASE": released,
+    "DCMQRSCP": counted,
+    "ORTHANC-FIND": counted,
+    "ORTHANC-QIDO": counted,
+    "MPPS": announced,
+    "QUIET": released,
+}
+TITLES = {
+    "RELEASE": "association released, stack contiguous",
+    "DCMQRSCP": "counted by C-FIND, image by image (dcmqrscp)",
+    "ORTHANC-FIND": "counted by C-FIND (Orthanc)",
+    "ORTHANC-QIDO": "counted by QIDO-RS (Orthanc)",
+    "MPPS": "MPPS completed",
+    "QUIET": "quiet period of 5 s, nothing better",
+}
+
+
+# ------------------------------------------------------------------------------------------------ the figures
+
+
+def timed(bench: Bench, title: str, way: Callable[[Bench, str], object]) -> tuple[float, str]:
+    """Seconds to the job's start, and the signal that it was."""
+    with way(bench, title) as sent:  # type: ignore[attr-defined]
+        job = started(bench, sent.study)
+    assert job.started_at is not None
+    wait_idle(bench)
+    told = next(event for event in bench.state.events(sent.study) if event.kind == "series.complete")
+    return (job.started_at - sent.at).total_seconds(), str(told.detail["signal"])
+
+
+def started(bench: Bench, study: str) -> JobView:
+    end = time.monotonic() + STARTS_WITHIN_S
+    while time.monotonic() < end:
+        for job in bench.state.jobs(most=5):
+            if job.study_instance_uid == study and job.started_at is not None:
+                return job
+        time.sleep(0.05)
+    story = "\n".join(event.message for event in bench.state.events(study))
+    raise ServerFailed(f"no job started:\n{story}\n{bench.node.shown()}")
+
+
+def wait_idle(bench: Bench) -> None:
+    """The next job is not to wait for this one."""
+    while any(job.state in ACTIVE_JOB_STATES for job in bench.state.jobs(most=5)):
+        time.sleep(0.1)
+
+
+def report(measured: dict[str, list[tuple[float, str]]]) -> None:
+    print("\nlast C-STORE response → start of the job")
+    for title, found in measured.items():
+        if found:
+            seconds, signals = [s for s, _ in found], sorted({signal for _, signal in found})
+            spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
+            print(f"  {TITLES[title]:46} {statistics.median(seconds):6.2f} s  ({spread}; {', '.join(signals)})")
+    print("peers as they come (../shared/peers/README.md):")
+    for peer, wait in PEERS.items():
+        print(f"  {peer:68} {wait}")
+
+
+if __name__ == "__main__":
+    main()
