@@ -74,14 +74,15 @@ def list_jobs(
 
 def _table(jobs: list[JobView]) -> Table:
     table = Table(header_style="bold cyan", expand=False)
-    for column in ("job", "state", "model", "series", "made"):
-        table.add_column(column, no_wrap=column in ("job", "state", "made"))
+    for column in ("job", "state", "model", "rule", "series", "made"):
+        table.add_column(column, no_wrap=column in ("job", "state", "made"), overflow="fold")
     table.add_column("result", overflow="fold")
     for job in jobs:
         table.add_row(
             job.job_id[:ID_CHARACTERS],
             Text(job.state, style=JOB_STYLES[job.state]),
             job.model,
+            job.rule.partition(" revision ")[0],
             Text(job.series_description or "…" + job.series_instance_uid[-12:]),
             _at(job.created_at, "%m-%d %H:%M"),
             _outcome(job),
@@ -91,8 +92,9 @@ def _table(jobs: list[JobView]) -> Table:
 
 def _outcome(job: JobView) -> Text:
     """What came of a job in a few words."""
-    if job.state is JobState.QUEUED and job.not_before is not None and not job.reason:
-        return Text(f"not before {_at(job.not_before, '%m-%d %H:%M')}")
+    if job.state is JobState.QUEUED and not job.reason:
+        waits = f", not before {_at(job.not_before, '%m-%d %H:%M')}" if job.not_before is not None else ""
+        return Text(f"priority {job.priority}{waits}")
     if job.state is not JobState.SUCCEEDED:
         return Text(job.reason)
     text = Text(f"{seconds_of(job):.1f} s")

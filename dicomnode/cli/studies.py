@@ -20,6 +20,7 @@ from dicomnode.domain.study import SeriesState
 from dicomnode.errors import UsageError
 from dicomnode.ports import JobFilter, JobView, SeriesView, StudyFilter, StudyView
 from dicomnode.stages.forget import forget as forget_study
+from dicomnode.stages.forget import in_words
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
@@ -157,7 +158,9 @@ def rerun(ctx: typer.Context, key: Key, dry_run: DryRun = False, as_json: Json =
     elif dry_run:
         words = f"{number} would be routed again; nothing was changed"
     else:
-        words = f"{number} are routed again within half a minute; then: dicomnode studies why {study.study_instance_uid}"
+        words = (
+            f"{number} are routed again within half a minute; then: dicomnode studies why {study.study_instance_uid}"
+        )
     context.done(words, study_instance_uid=study.study_instance_uid, series=series, dry_run=dry_run)
 
 
@@ -198,8 +201,10 @@ def forget(
         removed = forget_study(context.state, context.store, key)
         gone = removed.forgotten
         counts = {"series": gone.series, "instances": gone.instances, "jobs": gone.jobs, "results": gone.results}
-        words = ", ".join(f"{number} {noun}" for noun, number in counts.items())
-        files = f"{removed.files} files removed" + (f", {removed.spooled} from the spool" if removed.spooled else "")
+        words = in_words(counts)
+        files = f"{in_words({'files': removed.files})} removed" + (
+            f", {removed.spooled} from the spool" if removed.spooled else ""
+        )
         message = f"study {gone.study_instance_uid} is forgotten: {words}; {files}"
         found = {"study_instance_uid": gone.study_instance_uid, **counts}
         context.done(message, **found, files=removed.files, spooled=removed.spooled, dry_run=False)
@@ -213,7 +218,7 @@ def _say_what_would_go(context: Context, study: StudyView) -> None:
         "jobs": len(jobs),
         "results": sum(len(job.results) for job in jobs),
     }
-    words = ", ".join(f"{number} {noun}" for noun, number in counts.items())
+    words = in_words(counts)
     busy = _busy(jobs)
     refused = f"; it would be refused now: end them first with dicomnode jobs cancel {busy[0]}" if busy else ""
     message = f"study {study.study_instance_uid} would be forgotten: {words}{refused}; nothing was changed"

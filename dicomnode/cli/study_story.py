@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -153,7 +153,7 @@ def _story_grid(story: Iterable[Event]) -> Table:
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(overflow="fold")
     day = ""
-    for event in story:
+    for event in _condensed(story):
         if (date := at(event.at, "%Y-%m-%d")) != day:
             grid.add_row(date, "")
             day = date
@@ -161,11 +161,29 @@ def _story_grid(story: Iterable[Event]) -> Table:
     return grid
 
 
+def _condensed(story: Iterable[Event]) -> list[Event]:
+    """Of a delivery's attempts in a row the last, which says how many: an archive may be away for days."""
+    told: dict[int, Event] = dict(enumerate(story))
+    runs: dict[str, list[Event]] = {}  # delivery → its failed attempts in a row
+    last: dict[str, int] = {}
+    for number, event in list(told.items()):
+        if event.kind != "delivery.waiting":
+            runs.pop(event.delivery_id, None)
+            continue
+        run = runs.setdefault(event.delivery_id, [])
+        run.append(event)
+        if len(run) > 1:
+            del told[last[event.delivery_id]]
+            told[number] = replace(event, message=f"{event.message} (since {at(run[0].at, '%H:%M:%S')})")
+        last[event.delivery_id] = number
+    return list(told.values())
+
+
 def _told(event: Event) -> str:
-    """Routing reasons are cut short: they stand in full under the series."""
+    """Routing reasons are cut short: they stand in full under the series. A model's name stays as it is."""
     if event.kind in _ROUTING and len(event.message) > _TOLD_CHARACTERS:
         return event.message[: _TOLD_CHARACTERS - 1] + "…"
-    return _sentence(event.message)
+    return event.message if event.kind.startswith("job.") else _sentence(event.message)
 
 
 def _style_of(event: Event) -> str:

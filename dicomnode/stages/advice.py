@@ -34,7 +34,7 @@ _JOBS = {
 _HOURS = "job {id} waits for its rule's hours, until {until}; now instead: dicomnode jobs prioritise {id} high --now"
 _TRIED_AGAIN = "job {id} could not be done yet ({reason}); it is tried again by itself"
 _DELIVERIES = {
-    DeliveryState.QUEUED: f"the {{kind}} waits to be sent to {{destination}}; {_STUCK}",
+    DeliveryState.QUEUED: f"the {{kind}} is to be sent to {{destination}}; {_STUCK}",
     DeliveryState.WAITING: "the {kind} did not reach {destination} ({reason}); it is tried again by itself, and "
     "dicomnode destinations echo {destination} says whether it answers now",
     DeliveryState.FAILED: "the {kind} did not reach {destination} ({reason}); when that is mended: "
@@ -107,9 +107,12 @@ def _of_job(job: JobView, now: datetime) -> Iterator[str]:
         yield _job_words(job, now).format(
             id=job.job_id, reason=job.reason or job.code, until=_at(job.not_before) if job.not_before else ""
         )
-    for delivery in job.deliveries:
-        if delivery.sop_instance_uid not in job.superseded:
-            yield from _of_delivery(delivery)
+    current = [delivery for delivery in job.deliveries if delivery.sop_instance_uid not in job.superseded]
+    alike: dict[tuple[DeliveryState, str, str], list[DeliveryView]] = {}
+    for delivery in current:
+        alike.setdefault((delivery.state, delivery.destination, delivery.reason), []).append(delivery)
+    for deliveries in alike.values():
+        yield from _of_deliveries(deliveries)
 
 
 def _job_words(job: JobView, now: datetime) -> str:
@@ -122,8 +125,13 @@ def _at(moment: datetime) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
-def _of_delivery(delivery: DeliveryView) -> Iterator[str]:
-    if delivery.state in _DELIVERIES:
-        yield _DELIVERIES[delivery.state].format(
-            kind=delivery.kind, destination=delivery.destination, reason=delivery.reason, id=delivery.job_id
+def _of_deliveries(alike: Sequence[DeliveryView]) -> Iterator[str]:
+    """Of results of one job that came to the same at one destination."""
+    first = alike[0]
+    if first.state in _DELIVERIES:
+        yield _DELIVERIES[first.state].format(
+            kind=" and ".join(delivery.kind for delivery in alike),
+            destination=first.destination,
+            reason=first.reason,
+            id=first.job_id,
         )

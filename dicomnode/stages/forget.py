@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dicomnode.errors import NotFound
@@ -38,3 +39,12 @@ def _is_known(state: State, path: str) -> bool:
     except NotFound:
         return False
     return any(series.series_instance_uid == series_instance_uid for series in study.series)
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """1 series, 12 instances, 1 job."""
+    return ", ".join(f"{number} {_singular(noun) if number == 1 else noun}" for noun, number in counts.items())
+
+
+def _singular(noun: str) -> str:
+    return noun if noun == "series" else noun.removesuffix("s")

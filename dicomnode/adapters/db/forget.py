@@ -162,7 +162,7 @@ def _tell(unit: Unit, forgotten: Forgotten) -> None:
         "jobs": forgotten.jobs,
         "results": forgotten.results,
     }
-    words = ", ".join(f"{number} {noun}" for noun, number in counts.items())
+    words = ", ".join(f"{noun} {number}" for noun, number in counts.items())
     unit.tell(
         _FORGOTTEN,
         f"The study was forgotten, as the administrator asked: {words}",
