@@ -135,8 +135,18 @@ class FactFinder:
         """Of the newest series that lack facts; of how many. 0: there is nothing to do for now."""
         lacking = self._state.series_without_facts(most)
         for series in lacking:
-            self._state.record_evidence(self._evidence(series))
+            self._complete(series)
         return len(lacking)
+
+    def _complete(self, series: Series) -> None:
+        """A header that is kept stays as it is: its file may be gone by now."""
+        kept = next((e for e in self._state.study_evidence(series.study_instance_uid) if _is_of(e, series)), None)
+        if kept is None:
+            self._state.record_evidence(self._evidence(series))
+            return
+        facts = with_all_facts(kept, series, self._place).facts
+        found = {name: facts[name] for name in FACTS_OF_ALL_HEADERS}
+        self._state.record_facts(series.series_instance_uid, series.generation, found)
 
     def _evidence(self, series: Series) -> Evidence:
         try:
@@ -146,3 +156,7 @@ class FactFinder:
 
     def _place(self, path: str) -> Path:
         return Path(self._store.path(path))
+
+
+def _is_of(evidence: Evidence, series: Series) -> bool:
+    return (evidence.series_instance_uid, evidence.generation) == (series.series_instance_uid, series.generation)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dicomnode.cli.rule_files import read_rules
-from dicomnode.domain.rule_lint import Dictionary, findings_in
+from dicomnode.domain.clauses import Dictionary
+from dicomnode.domain.rule_lint import findings_in
 from dicomnode.imaging.attributes import keyword_vrs, single_valued_keywords
 
 FOLDER = Path(__file__).parents[2] / "sample_data" / "rules" / "hospital"

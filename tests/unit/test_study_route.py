@@ -360,6 +360,17 @@ def test_what_is_lacking_is_found_later(node: Node) -> None:
     assert image.facts["NumberOfInstances"].values == (1,)
 
 
+def test_a_header_outlives_its_files(node: Node) -> None:
+    node.receive(BodyPartExamined="CHEST")
+    node.sweep()
+    node.store.path("1.1.1.dcm").unlink()
+    assert FactFinder(node.state, node.store).some() == 1
+    (found,) = node.state.study_evidence("1")
+    assert found.header["BodyPartExamined"].values == ("CHEST",)
+    assert found.facts["IsAVolume"].values == (False,)
+    assert found.all_facts
+
+
 def test_what_is_lacking_of_a_series_that_was_received_before_there_was_evidence(node: Node) -> None:
     node.receive()
     node.clock.advance(9)
