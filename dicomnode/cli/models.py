@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dicomnode import bootstrap
+from dicomnode.domain.model_card import ModelCard, card_document
+from dicomnode.errors import NotFound
 from dicomnode.ports import ModelVersion
 
 app = typer.Typer(help="Models: packages with a model.yaml beside the network.", no_args_is_help=True)
@@ -47,6 +51,64 @@ def list_models(ctx: typer.Context, as_json: Json = False) -> None:
     context.json = context.json or as_json
     rows = [_row(model) for model in context.state.models()]
     context.show(rows, ["name", "version", "active", "modality", "segments", "digest"], "Models")
+
+
+@app.command()
+def show(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="The model's name.", show_default=False)],
+    version: Annotated[str, typer.Option(help="Instead of the active one.", show_default=False)] = "",
+    as_json: Json = False,
+) -> None:
+    """What a model takes and gives: its series, the parameters that a rule may set, its segments.
+
+    Example: dicomnode models show torso-ct
+    """
+    context = ctx.obj
+    context.json = context.json or as_json
+    model = _find(context.state.models(), name, version)
+    if context.json:
+        parameters = {spec.name: asdict(spec) for spec in model.card.parameters.values()}
+        context.print_json({**_row(model), "parameters": parameters, "card": card_document(model.card)})
+        return
+    card, active = model.card, " (active)" if model.active else ""
+    context.done(f"{model.name} {model.version}{active}: {card.intended_use.strip()}\nLimits: {card.limits.strip()}")
+    context.show(_inputs(card), ["role", "modality", "frame_of_reference"], "Series: the main one, and by role")
+    context.show(
+        _parameters(card), ["parameter", "type", "default", "allowed", "description"], "Parameters of a rule"
+    )
+    context.show([{"number": s.number, "segment": s.name} for s in card.segments], ["number", "segment"], "Segments")
+
+
+def _find(models: Sequence[ModelVersion], name: str, version: str) -> ModelVersion:
+    found = [m for m in models if m.name == name and (m.version == version if version else m.active)]
+    if not found:
+        raise NotFound(f"there is no model {name} {version or 'that is active'}; `dicomnode models list` shows all")
+    return found[0]
+
+
+def _inputs(card: ModelCard) -> list[dict[str, object]]:
+    main = {"role": "", "modality": list(card.input.modality), "frame_of_reference": ""}
+    return [
+        main,
+        *(
+            {"role": r.name, "modality": list(r.modality), "frame_of_reference": r.frame_of_reference}
+            for r in card.roles
+        ),
+    ]
+
+
+def _parameters(card: ModelCard) -> list[dict[str, object]]:
+    return [
+        {
+            "parameter": spec.name,
+            "type": spec.type,
+            "default": spec.default,
+            "allowed": spec.allowed,
+            "description": spec.description,
+        }
+        for spec in card.parameters.values()
+    ]
 
 
 def _row(model: ModelVersion) -> dict[str, object]:

@@ -33,6 +33,13 @@ class ParameterSpec:
     one_of: tuple[Value, ...] = ()  # none: any of its type
     description: str = ""
 
+    @property
+    def allowed(self) -> str:
+        """In words: "0 or more, below 1", "sharp, soft"; "" when its type says it all."""
+        low = "" if self.low is None else f"{self.low:g} or more"
+        high = "" if self.high is None else f"below {self.high:g}" if self.high_excluded else f"{self.high:g} or less"
+        return ", ".join(filter(None, [low, high, *map(str, self.one_of)]))
+
     def check(self, value: object) -> str:
         """What is wrong with a value, or ""."""
         if complaint := _complaint_of_type(self.type, value):

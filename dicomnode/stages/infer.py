@@ -87,6 +87,7 @@ class InferStage:
             raise NotAVolume(error.reason, f"the series in the role {role.name}: {error}") from error
         except SeriesRefused as error:
             raise type(error)(f"the series in the role {role.name}: {error}") from error
+        check_same_patient(planned.plan, main, role)
         check_frame_of_reference(planned.plan, main, role, work.model)
         return planned
 
@@ -152,6 +153,16 @@ def check_role_modality(modality: str, role: RoleSpec, model: ModelVersion) -> N
         raise SeriesRefused(
             f"the model {model.name} takes {' or '.join(role.modality)} in the role {role.name}, "
             f"this series is {modality or 'nothing'}"
+        )
+
+
+def check_same_patient(plan: VolumePlan, main: VolumePlan, role: RoleSpec) -> None:
+    """Whatever the database says, the images decide: two patients must never meet in one result (PS3.3 C.7.1.1)."""
+    own, of_main = (text(p.first, "PatientID") for p in (plan, main))
+    if own != of_main:
+        raise SeriesRefused(
+            f"the series in the role {role.name} has another Patient ID than the main series: "
+            "they are taken for two patients"
         )
 
 

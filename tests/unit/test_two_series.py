@@ -156,6 +156,7 @@ def test_a_series_of_an_earlier_study_is_named_by_its_study(bench: Bench) -> Non
     [
         ({}, {"FrameOfReferenceUID": "2.25.99"}, "one frame of reference: the series in the role pet is in 2.25.99"),
         ({"frame_of_reference": "any"}, {"FrameOfReferenceUID": "2.25.99"}, ""),
+        ({}, {"PatientID": "another"}, "the series in the role pet has another Patient ID than the main series"),
         ({"modality": ["MR"]}, {}, "takes MR in the role pet, this series is PT"),
         ({}, {"PhotometricInterpretation": "RGB"}, "the series in the role pet: 4 images are RGB"),
     ],
