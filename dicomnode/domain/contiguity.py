@@ -46,14 +46,12 @@ def _too_few(places: Sequence[Place], modality: str) -> str:
 
 
 def _number_gap(places: Sequence[Place]) -> str:
-    """Instance numbers (0020,0013) count from 0 or 1, as scanners number a series; equal ones may lie in planes."""
+    """Of instance numbers (0020,0013), which may begin anywhere, and be equal in several planes."""
     numbers = {place.instance_number for place in places}
     known = sorted(number for number in numbers if number is not None)
     if len(known) < len(numbers):
         alone = len(places) == 1 and places[0].number_of_frames > 1
         return "" if alone else "images have no instance number"
-    if known[0] > 1:
-        return f"the instance numbers begin at {known[0]}: earlier ones may be missing"
     gap = next((a for a, b in itertools.pairwise(known) if b > a + 1), None)
     return "" if gap is None else f"instance number {gap + 1} is missing"
 

@@ -44,7 +44,7 @@ def test_the_first_images_are_no_stack_yet(count: int, modality: str) -> None:
 
 def test_a_missing_image_is_named() -> None:
     assert words(without(stack(30), 17)) == "- instance number 17 is missing"
-    assert words(without(stack(30), 1, 2)) == "- the instance numbers begin at 3: earlier ones may be missing"
+    assert words(stack(30, first=45)) == "+ 30 contiguous images", "scanners number parts of an examination on"
     assert words([]) == "- no images are here"
 
 
@@ -122,10 +122,10 @@ def test_whatever_is_left_out_inside_is_seen(
     whole = stack(count, step_mm=step_mm, begins_mm=begins_mm)
     shuffled = data.draw(st.permutations(whole))
     assert look_at_stack(shuffled, "CT").contiguous
-    left_out = data.draw(st.integers(1, count - 1))
+    left_out = data.draw(st.integers(2, count - 1))
     assert not look_at_stack(without(shuffled, left_out), "CT").contiguous
     missing_place = [replace(p, instance_number=n) for n, p in enumerate(without(whole, left_out), 1)]
-    if left_out > 1 and count > 4:
+    if count > 4:
         assert not look_at_stack(missing_place, "CT").contiguous
 
 
