@@ -13,8 +13,11 @@ from pynetdicom import AE, evt, fsm
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.sop_class import uid_to_service_class
+from pynetdicom.status import PROCEDURE_STEP_STATUS
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
+from dicomnode.adapters.dimse import announcement_scp
 from dicomnode.encoding.part10 import TRANSFER_SYNTAXES
 
 
@@ -60,6 +63,16 @@ def test_messages_come_through_receive_primitive_and_leave_through_the_queue() -
     assert "dul.assoc.dimse.receive_primitive(" in inspect.getsource(fsm.DT_2)
     assert DIMSEServiceProvider(Association(AE(), "acceptor")).msg_queue.empty()
     assert "self.msg_queue.get(" in inspect.getsource(DIMSEServiceProvider.get_msg)
+
+
+def test_requests_other_than_c_store_go_to_what_is_bound_to_their_event() -> None:
+    assert "service_class.SCP(msg, context)" in inspect.getsource(Association._serve_request)
+    assert "self.assoc._serve_request" in inspect.getsource(DIMSEServiceProvider.receive_primitive)  # in a thread
+    for uid in announcement_scp.SOP_CLASSES:
+        service = uid_to_service_class(uid)(Association(AE(), "acceptor"))
+        assert "_n_create_scp" in inspect.getsource(service.SCP)
+    for status in (0x0106, 0x0110, 0x0111, 0x0112, 0x0120, 0x0121):
+        assert status in PROCEDURE_STEP_STATUS
 
 
 def test_the_socket_and_the_server_have_the_parts_that_are_replaced() -> None:

@@ -47,6 +47,10 @@ class Receiver:
         with RawScu(self.port, {1: (CT, [IMPLICIT, EXPLICIT]), 3: (MR, [IMPLICIT])}, calling=calling) as scu:
             return scu.accepted
 
+    def wait_indexed(self, instances: int) -> None:
+        """Once the receiver has got as far as its database."""
+        until(lambda: self.state.counts()["instances"]["all"] == instances, "all is indexed")
+
     def arrivals(self) -> list[tuple[str, str]]:
         """Name and end of each association that brought something."""
         with self.state.engine.connect() as connection:
@@ -139,7 +143,7 @@ def test_a_series_is_complete_when_all_that_the_mpps_names_is_here(start: Callab
 
 def decision(receiver: Receiver, instances: int) -> Verdict | Wait:
     """With so many instances, while their association is open and long before it is quiet."""
-    until(lambda: receiver.state.counts()["instances"]["all"] == instances, "it is indexed")
+    receiver.wait_indexed(instances)
     (signs,) = receiver.state.receiving_series()
     return series_verdict(signs, Policy(settle_s=0.0, quiet_period_s=60.0))
 
@@ -150,6 +154,7 @@ def test_associations_that_are_cut_off_at_the_end_are_known_to_have_ended(start:
         assert scu.store(data_set("1.2.1"), "1.2.1").status == 0
     scu = RawScu(receiver.port)
     assert scu.store(data_set("1.2.2"), "1.2.2").status == 0
+    receiver.wait_indexed(2)
     receiver.stop()
     with pytest.raises(Closed):
         scu.read_pdu()
@@ -164,6 +169,7 @@ def test_what_an_earlier_process_left_open_is_lost(start: Callable[[], Receiver]
     first = start()
     with RawScu(first.port) as scu:
         assert scu.store(data_set("1.2.1"), "1.2.1").status == 0
+    first.wait_indexed(1)
     first.stop()
     with first.state.engine.begin() as connection:  # as if it had been killed
         connection.execute(sa.update(ArrivalRow).values(ended_at=None, ended_how=""))
