@@ -73,7 +73,7 @@ def show(
         return
     card, active = model.card, " (active)" if model.active else ""
     context.done(f"{model.name} {model.version}{active}: {card.intended_use.strip()}\nLimits: {card.limits.strip()}")
-    context.show(_inputs(card), ["role", "modality", "frame_of_reference"], "Series: the main one, and by role")
+    context.show(_inputs(card), ["role", "modality", "frame_of_reference"], "Series")
     context.show(
         _parameters(card), ["parameter", "type", "default", "allowed", "description"], "Parameters of a rule"
     )
@@ -88,14 +88,10 @@ def _find(models: Sequence[ModelVersion], name: str, version: str) -> ModelVersi
 
 
 def _inputs(card: ModelCard) -> list[dict[str, object]]:
-    main = {"role": "", "modality": list(card.input.modality), "frame_of_reference": ""}
-    return [
-        main,
-        *(
-            {"role": r.name, "modality": list(r.modality), "frame_of_reference": r.frame_of_reference}
-            for r in card.roles
-        ),
-    ]
+    rows: list[dict[str, object]] = [{"role": "(main)", "modality": card.input.modality, "frame_of_reference": ""}]
+    for role in card.roles:
+        rows.append({"role": role.name, "modality": role.modality, "frame_of_reference": role.frame_of_reference})
+    return rows
 
 
 def _parameters(card: ModelCard) -> list[dict[str, object]]:
