@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hypothesis import settings
+
 from tests.database_fixtures import (
     database_url,
     migrated_postgresql,
@@ -12,6 +14,9 @@ from tests.database_fixtures import (
     sqlite_url,
 )
 from tests.server_fixtures import dcmqrscp, orthanc, orthanc_of_session, store_scp
+
+settings.register_profile("dicomnode", deadline=None)  # no test depends on how busy the machine is
+settings.load_profile("dicomnode")
 
 __all__ = [
     "database_url",

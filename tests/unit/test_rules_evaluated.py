@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicomnode.domain.conditions import (
@@ -17,9 +17,10 @@ from dicomnode.domain.conditions import (
     explain,
     settled,
 )
+from dicomnode.domain.routing import Asked, decide_study
 from dicomnode.domain.rule_reading import parse_condition, parse_rule
 from dicomnode.domain.rules import All, AnyOf, Comparison, Condition, Not, Rule, condition_document, rule_document
-from dicomnode.domain.study import Element, Header
+from dicomnode.domain.study import Element, Evidence, Header
 from tests.unit.rule_strategies import SUBJECTS, conditions, headers, rules
 
 
@@ -34,6 +35,39 @@ def _holds(when: Any, header: Header, facts: Header | None = None) -> bool:
 def test_a_printed_and_read_rule_decides_as_before(rule: Rule, header: Header, facts: Header) -> None:
     again = parse_rule(json.loads(json.dumps(rule_document(rule))))
     assert decide(again, header, facts).matches == decide(rule, header, facts).matches
+
+
+def _evidence(number: int, header: Header, facts: Header) -> Evidence:
+    return Evidence(f"1.2.{number}", 1, header, facts)
+
+
+def _said(several: list[Rule], study: list[Evidence], priors: list[list[Evidence]]) -> str:
+    """What all rules come to for every series, as the database keeps it."""
+    asked = [Asked(f"{number} {rule.name}", 1, rule) for number, rule in enumerate(several)]
+    outcomes = [o for complete in (True, False) for o in decide_study(asked, study, priors, complete)]
+    return json.dumps([[o.document() for o in series.outcomes] for series in outcomes], allow_nan=False)
+
+
+_several_rules = st.lists(rules(), min_size=1, max_size=2)
+_series = st.lists(st.tuples(headers(), headers()), min_size=1, max_size=3).map(
+    lambda pairs: [_evidence(number, *pair) for number, pair in enumerate(pairs)]
+)
+
+
+@settings(max_examples=50)
+@given(_several_rules, _series, st.lists(_series, max_size=1))
+def test_printed_and_read_rules_decide_a_whole_study_as_before(
+    several: list[Rule], study: list[Evidence], priors: list[list[Evidence]]
+) -> None:
+    again = [parse_rule(json.loads(json.dumps(rule_document(rule)))) for rule in several]
+    assert _said(again, study, priors) == _said(several, study, priors)
+
+
+@settings(max_examples=30)
+@given(_several_rules, st.integers(1, 2))
+def test_studies_without_any_attribute_raise_nothing(several: list[Rule], count: int) -> None:
+    study = [_evidence(number, {}, {}) for number in range(count)]
+    assert _said(several, study, [[]])
 
 
 @given(conditions())
