@@ -43,7 +43,8 @@ spool/<receiver process>/<time received>.dcm
     Received, safe on the disk, not yet in the database; it leaves by itself within a second or so. What a
     process that died left behind is taken over by the next one. *.part was never acknowledged to its sender.
 
-Read as you like. Do not write or delete while the node runs; the database knows these paths.
+Read as you like. Do not write or delete here, for the database knows these paths; a study goes with
+`dicomnode studies forget`.
 """
 
 _STAMP = "%Y%m%dT%H%M%S.%fZ"

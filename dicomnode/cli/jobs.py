@@ -100,8 +100,9 @@ def _outcome(job: JobView) -> Text:
     text = Text(f"{seconds_of(job):.1f} s")
     for delivery in job.deliveries:
         text.append(f", {delivery.kind} ")
-        text.append(f"{delivery.state} {delivery.destination}", style=JOB_STYLES[delivery.state])
-    return text
+        text.append(f"{delivery.state} {delivery.destination}", style=JOB_STYLES.get(delivery.state, ""))
+    text.append(f", {job.reason}" if job.reason else "")
+    return text.append(", superseded" if job.superseded else "", style="dim")
 
 
 def seconds_of(job: JobView) -> float:
@@ -168,7 +169,7 @@ def _result_words(job: JobView, result: StoredResult) -> Text:
 
 def _delivery_words(delivery: DeliveryView) -> Text:
     text = Text(f"{delivery.kind} to {delivery.destination}: ")
-    text.append(delivery.state, style=JOB_STYLES[delivery.state])
+    text.append(delivery.state, style=JOB_STYLES.get(delivery.state, ""))
     if delivery.delivered_at is not None:
         text.append(f" {_at(delivery.delivered_at)}")
     if delivery.reason:

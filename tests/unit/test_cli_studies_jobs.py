@@ -23,6 +23,7 @@ from dicomnode.domain.job import JobState, Priority
 from dicomnode.domain.study import SeriesState
 from dicomnode.errors import DicomNodeError, IllegalTransition, NotFound, UsageError
 from dicomnode.ports import Delivered, JobFailed, NotDelivered
+from dicomnode.stages.forget import in_words
 from tests.adapters.fake_instance_store import FakeInstanceStore
 from tests.adapters.fake_state import FakeState
 from tests.adapters.state_material import ARCHIVE, SERIES, STUDY, complete, instance, routed, succeeded
@@ -439,3 +440,36 @@ def test_watching_what_is_not_there_fails_at_once(screen: Screen, looks: Callabl
 def test_all_states_of_a_job_can_be_asked_for(screen: Screen) -> None:
     for state in JobState:
         assert screen.json("jobs", "list", "--state", state) == []
+
+
+def test_attempts_in_a_row_are_one_line_that_says_since_when(screen: Screen) -> None:
+    screen.state.add_destination(ARCHIVE)
+    (seg, sr) = screen.state.job(succeeded(screen.state)).deliveries
+    began = screen.state.clock.now().astimezone().strftime("%H:%M:%S")
+    for attempt in range(1, 6):
+        for delivery in (seg, sr):
+            screen.state.start_delivery(delivery.delivery_id)
+            screen.state.finish_delivery(delivery.delivery_id, NotDelivered(f"refused {attempt}", retryable=True))
+        screen.state.clock.advance(60)
+    told = screen.run("studies", "why", STUDY)
+    happened = told.split("What to do")[0].split("The jobs")[0]
+    assert happened.count("to archive: waiting:") == 2
+    assert "SEG to archive: waiting: refused 5; attempt 6 in 32 s (since " + began + ")" in happened
+    steps = screen.json("studies", "why", STUDY)["next_steps"]
+    assert [step for step in steps if "SEG and SR did not reach archive (refused 5)" in step] == steps
+    assert len([e for e in screen.json("studies", "why", STUDY)["story"] if e["kind"] == "delivery.waiting"]) == 10
+    screen.state.start_delivery(seg.delivery_id)
+    screen.state.finish_delivery(seg.delivery_id, Delivered("0x0000"))
+    assert screen.run("studies", "why", STUDY).count("to archive: waiting:") == 2
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"series": 1, "instances": 1, "jobs": 1, "results": 0}, "1 series, 1 instance, 1 job, 0 results"),
+        ({"files": 12}, "12 files"),
+        ({"files": 1}, "1 file"),
+    ],
+)
+def test_counts_in_words(counts: dict[str, int], words: str) -> None:
+    assert in_words(counts) == words
