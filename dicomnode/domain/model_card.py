@@ -15,7 +15,8 @@ input:
 inputs:                          # optional: further series, by the role that a rule gives them
   - role: pet
     modality: [PT]
-    intensity: {from: [0, 20000], to: [0, 1], clip: true}
+    intensity: {from: [0, 20], to: [0, 1], clip: true}
+    unit: g/ml                   # optional, also of input: UCUM code of the values; a series of others is refused
     frame_of_reference: same     # as the main series' (PS3.3 C.7.4.1); any: positions are taken as they are
 network:
   file: models/model.onnx        # .onnx, or .ts / .pt (TorchScript)
@@ -58,6 +59,7 @@ _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _AXES = ("LR", "PA", "IS")
 ROLES_MOST = 8
 FRAMES_OF_REFERENCE = ("same", "any")
+HOUNSFIELD = "[hnsf'U]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class InputSpec:
     intensity_to: tuple[float, float]
     clip: bool
     minimum_extent_mm: tuple[float, float, float]
+    unit: str = ""  # UCUM code of the values that `intensity` is about; "": any
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class RoleSpec:
     intensity_to: tuple[float, float]
     clip: bool
     frame_of_reference: str = "same"  # one of FRAMES_OF_REFERENCE
+    unit: str = ""  # as of InputSpec
 
     @property
     def needs_same_frame_of_reference(self) -> bool:
@@ -170,7 +174,7 @@ def parse_model_card(document: object) -> ModelCard:
 
 
 def _input(node: Node) -> InputSpec:
-    node.only("modality", "orientation", "spacing_mm", "intensity", "minimum_extent_mm")
+    node.only("modality", "orientation", "spacing_mm", "intensity", "minimum_extent_mm", "unit")
     orientation = node.get("orientation", "RAS")
     letters = orientation.text()
     if sorted(next((i for i, axis in enumerate(_AXES) if c in axis), -1) for c in letters) != [0, 1, 2]:
@@ -183,8 +187,15 @@ def _input(node: Node) -> InputSpec:
         orientation=letters,
         spacing_mm=(spacing[0], spacing[1], spacing[2]),
         minimum_extent_mm=tuple(node.get("minimum_extent_mm", [0, 0, 0]).numbers(3)),  # type: ignore[arg-type]
+        unit=_unit(node),
         **_intensity(node["intensity"]),
     )
+
+
+def _unit(node: Node) -> str:
+    """A UCUM code; "HU" is short for that of Hounsfield units."""
+    unit = node["unit"].text(most=16) if "unit" in node else ""
+    return HOUNSFIELD if unit == "HU" else unit
 
 
 def _modality(node: Node) -> tuple[str, ...]:
@@ -210,11 +221,12 @@ def _roles(node: Node) -> tuple[RoleSpec, ...]:
 
 
 def _role(node: Node) -> RoleSpec:
-    node.only("role", "modality", "intensity", "frame_of_reference")
+    node.only("role", "modality", "intensity", "frame_of_reference", "unit")
     return RoleSpec(
         name=node["role"].matching(_ROLE, "letters, digits, '.', '_' and '-', at most 64"),
         modality=_modality(node),
         frame_of_reference=node.get("frame_of_reference", "same").one_of(FRAMES_OF_REFERENCE),
+        unit=_unit(node),
         **_intensity(node["intensity"]),
     )
 
@@ -282,6 +294,7 @@ def card_document(card: ModelCard) -> Mapping[str, Any]:
             "spacing_mm": list(i.spacing_mm),
             "intensity": _intensity_document(i),
             "minimum_extent_mm": list(i.minimum_extent_mm),
+            **({"unit": i.unit} if i.unit else {}),
         },
         "network": {
             "file": n.file,
@@ -318,6 +331,7 @@ def _role_document(role: RoleSpec) -> dict[str, Any]:
         "modality": list(role.modality),
         "intensity": _intensity_document(role),
         "frame_of_reference": role.frame_of_reference,
+        **({"unit": role.unit} if role.unit else {}),
     }
 
 

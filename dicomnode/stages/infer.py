@@ -59,6 +59,7 @@ class InferStage:
         clock = self._clock.monotonic
         begun = clock()
         main = self._planned(work.series)
+        check_unit(main.plan, work.model.card.input.unit, work.model, "this series")
         check_extent(main.plan, work.model)
         further = {role.name: self._further(work, role, main.plan) for role in work.model.card.roles}
         with self._engine.open(
@@ -89,6 +90,7 @@ class InferStage:
             raise type(error)(f"the series in the role {role.name}: {error}") from error
         check_same_patient(planned.plan, main, role)
         check_frame_of_reference(planned.plan, main, role, work.model)
+        check_unit(planned.plan, role.unit, work.model, f"the series in the role {role.name}")
         return planned
 
     def _labels(
@@ -183,6 +185,18 @@ def check_modality(modality: str, model: ModelVersion) -> None:
         raise SeriesRefused(
             f"the model {model.name} takes {' or '.join(wanted)}, this series is {modality or 'nothing'}"
         )
+
+
+def check_unit(plan: VolumePlan, wanted: str, model: ModelVersion, which: str) -> None:
+    """Bq/ml taken for a standardised uptake value would mark everything, or nothing, in silence."""
+    if wanted and plan.unit != wanted:
+        raise SeriesRefused(
+            f"the model {model.name} takes values in {wanted}, {which} has them in {_unit_in_words(plan)}"
+        )
+
+
+def _unit_in_words(plan: VolumePlan) -> str:
+    return "a unit that its header does not say" if plan.unit == "1" else plan.unit
 
 
 def check_extent(plan: VolumePlan, model: ModelVersion) -> None:

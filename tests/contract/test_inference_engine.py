@@ -105,7 +105,7 @@ def test_sessions_may_be_open_side_by_side(engine: InferenceEngine, models: dict
 
 
 def test_prepared_models_say_what_runs_them(engine: InferenceEngine, models: dict[str, ModelVersion]) -> None:
-    few = [models["thresholds"], models["unet"]]
+    few = [models["thresholds"], models["both"]]
     engine.prepare(few)
     for model in few:
         assert {"engine", "precision", "device"} <= set(engine.describe(model))

@@ -51,7 +51,7 @@ def test_a_card_survives_being_written_and_read() -> None:
     assert card.network.engine == "auto"
 
 
-PET: dict[str, Any] = {"role": "pet", "modality": ["PT"], "intensity": {"from": [0, 20000]}}
+PET: dict[str, Any] = {"role": "pet", "modality": ["PT"], "unit": "g/ml", "intensity": {"from": [0, 20]}}
 PARAMETERS: dict[str, Any] = {
     "threshold": {"type": "number", "default": 0.5, "at_least": 0, "at_most": 1, "description": "of the score"},
     "rounds": {"type": "integer", "default": 2, "one_of": [1, 2, 4]},
@@ -64,8 +64,8 @@ def test_roles_and_parameters_survive_being_written_and_read() -> None:
     card = parse_model_card({**CARD, "inputs": [PET], "parameters": PARAMETERS})
     assert parse_model_card(yaml.safe_load(yaml.safe_dump(card_document(card)))) == card
     (pet,) = card.roles
-    assert (pet.name, pet.modality, pet.intensity_from, pet.intensity_to) == ("pet", ("PT",), (0, 20000), (0, 1))
-    assert pet.needs_same_frame_of_reference
+    assert (pet.name, pet.modality, pet.intensity_from, pet.intensity_to) == ("pet", ("PT",), (0, 20), (0, 1))
+    assert (pet.needs_same_frame_of_reference, pet.unit, card.input.unit) == (True, "g/ml", "")
     assert list(card.parameters) == ["overlap", "minimum_volume_ml", *sorted(PARAMETERS)]
     assert hash(card) == hash(parse_model_card(card_document(card)))
 

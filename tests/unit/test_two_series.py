@@ -80,8 +80,7 @@ def pet(**attributes: Any) -> list[Dataset]:
         series="pet",
         step_mm=3.0,
         spacing=(1.1, 1.1),
-        Units="BQML",
-        **attributes,
+        **{"Units": "BQML", **attributes},
     )
 
 
@@ -156,6 +155,9 @@ def test_a_series_of_an_earlier_study_is_named_by_its_study(bench: Bench) -> Non
     [
         ({}, {"FrameOfReferenceUID": "2.25.99"}, "one frame of reference: the series in the role pet is in 2.25.99"),
         ({"frame_of_reference": "any"}, {"FrameOfReferenceUID": "2.25.99"}, ""),
+        ({"unit": "g/ml"}, {}, "takes values in g/ml, the series in the role pet has them in Bq/ml"),
+        ({"unit": "g/ml"}, {"Units": "NONE"}, "has them in a unit that its header does not say"),
+        ({"unit": "g/ml"}, {"Units": "GML"}, ""),
         ({}, {"PatientID": "another"}, "the series in the role pet has another Patient ID than the main series"),
         ({"modality": ["MR"]}, {}, "takes MR in the role pet, this series is PT"),
         ({}, {"PhotometricInterpretation": "RGB"}, "the series in the role pet: 4 images are RGB"),
@@ -170,6 +172,15 @@ def test_a_second_series_that_does_not_fit_is_refused_by_name(
         assert words in refusal(outcome)
     else:
         assert set(bench.files(outcome)) == {"SEG", "SR"}
+
+
+def test_a_main_series_in_other_units_is_refused(bench: Bench) -> None:
+    document = card_document(CARD)
+    wanted = parse_model_card({**document, "input": {**document["input"], "unit": "HU"}})
+    assert set(bench.files(bench.perform(work_on(bench, wanted)))) == {"SEG", "SR"}
+    other = parse_model_card({**document, "input": {**document["input"], "unit": "g/ml"}})
+    reason = refusal(bench.perform(work_on(bench, other)))
+    assert reason == "the model torso-ct takes values in g/ml, this series has them in [hnsf'U]"
 
 
 def test_roles_of_rule_and_model_must_agree(bench: Bench) -> None:
