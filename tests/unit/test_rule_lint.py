@@ -431,7 +431,7 @@ def test_what_the_node_does_not_have() -> None:
 
 
 def test_the_rules_that_are_shown_to_everyone_are_clean() -> None:
-    files = sorted((ROOT / "sample_data" / "rules").glob("*.yaml"))
+    files = sorted((ROOT / "sample_data" / "rules").rglob("*.yaml"))
     assert files
     shown = [r for file in files for r in read_rules(file, keyword_vrs())]
     assert [f for r in shown for f in findings_in(r, DICTIONARY)] == []

@@ -29,7 +29,7 @@ OWN = Schema(SCHEMA)
 def _published() -> list[Any]:
     """Every rule that the manual and the sample data show."""
     texts = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "rules.md").read_text(encoding="utf-8"), re.DOTALL)
-    texts += [file.read_text(encoding="utf-8") for file in sorted((ROOT / "sample_data" / "rules").glob("*.yaml"))]
+    texts += [file.read_text(encoding="utf-8") for file in sorted((ROOT / "sample_data" / "rules").rglob("*.yaml"))]
     return [document.value for text in texts for document in documents_in(text, "published")]
 
 
