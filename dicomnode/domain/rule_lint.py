@@ -245,7 +245,7 @@ def _takes_all(stop: Rule, rule: Rule, known: Dictionary) -> bool:
 
 
 def _meaning(rule: Rule) -> tuple[object, ...]:
-    """Equal for rules that differ only in the order of parts, and in what does not change the work."""
+    """Equal for rules that differ only in the order of parts, and in what one of them could say for both."""
     return (
         rule.model,
         rule.version,
@@ -255,6 +255,7 @@ def _meaning(rule: Rule) -> tuple[object, ...]:
         rule.choose,
         frozenset((role.name, _ordered(role.when), role.origin, role.choose) for role in rule.roles),
         json.dumps(dict(rule.parameters), sort_keys=True),
+        frozenset(rule.results),  # the SEG to one place and the SR to another take two rules
     )
 
 

@@ -341,6 +341,7 @@ def test_twins_are_found_in_any_order_of_parts() -> None:
     [
         {"version": "1.0.0"},
         {"parameters": {"overlap": 0.5}},
+        {"results": ["SR"], "destinations": ["ris"]},
         {"choose": ["latest"]},
         {"study": {"has": {"Modality": "PT"}}},
         {"study": {"has_not": {"Modality": "PT"}}},
