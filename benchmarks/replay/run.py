@@ -64,9 +64,9 @@ def replay(url: str, draft: str, since: str) -> dict[str, Any]:
         file.write_text(DRAFTS[draft], encoding="utf-8")
         words = ["replay", "torso", "--draft", str(file), "--since", since, "--json"]
         before = _peak_mb()
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), time.process_time()
         result = CliRunner().invoke(rules.app, words, obj=context)
-        seconds = time.perf_counter() - begin
+        seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
     if result.exit_code:
         raise SystemExit(f"{result.output}\n{result.exception!r}")
     told = json.loads(result.output)
@@ -74,6 +74,7 @@ def replay(url: str, draft: str, since: str) -> dict[str, Any]:
     return {
         "series": told["series"],
         "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu, 2),
         "before_mb": before,
         "peak_mb": _peak_mb(),
         "counts": counts,
@@ -151,7 +152,8 @@ def main() -> None:
 def _line(one: dict[str, Any]) -> str:
     rate = one["series"] / one["seconds"]
     return (
-        f"  {one['draft']:7} {one['series']:7} series {one['seconds']:6.2f} s {rate:8.0f} series/s, "
+        f"  {one['draft']:7} {one['series']:7} series {one['seconds']:6.2f} s ({one['cpu_seconds']:.2f} s CPU here), "
+        f"{rate:.0f} series/s, "
         f"peak {one['peak_mb']} MB ({one['before_mb']} MB before)  {one['counts']}"
     )
 

@@ -49,7 +49,8 @@ def _study_lines(answer: Answer, outcome: RuleOutcome) -> Iterator[Text]:
     if outcome.selection is not None:
         chosen = outcome.selection.series_instance_uid == answer.found.series.series_instance_uid
         passed_over = outcome.selection.passed_over.get(answer.found.series.series_instance_uid, "")
-        yield _line(chosen, outcome.selection.words if chosen else passed_over)
+        why = outcome.selection.words.removeprefix("chosen: ")
+        yield _line(chosen, f"chosen: {why}" if chosen else passed_over)
     for filled in outcome.filled:
         yield _line(True, f"{filled.role.name} is {filled.words}: {filled.selection.words}")
     if outcome.kind is OutcomeKind.ROLE_MISSING:

@@ -37,6 +37,7 @@ _CHANGES = {
     Change.CHOSEN: ("chosen differently", "bold yellow"),
     Change.INPUTS: ("taken with other further series", "bold yellow"),
 }
+_WHY = {Change.NEW: "why not before", Change.GONE: "why no longer"}
 _COUNTS = {
     **_CHANGES,
     Change.BOTH: ("taken as before", ""),
@@ -210,7 +211,7 @@ def _table(told: _Told, change: Change, title: str, rows: Sequence[Row], priors:
     table.add_column("received", no_wrap=True)
     table.add_column("accession", overflow="fold")
     table.add_column("series", overflow="fold")
-    table.add_column("why", overflow="fold", ratio=1)
+    table.add_column(_WHY.get(change, "why") if told.before else "why", overflow="fold", ratio=1)
     for row in rows:
         table.add_row(
             f"{row.study.received_at.astimezone():%Y-%m-%d %H:%M}",

@@ -16,6 +16,8 @@ from dicomnode.errors import InvalidRule
 
 # Paths under which a mapping is a condition
 _IN_CONDITION = re.compile(r"(^|\.)(when|has|has_not)(\.|\[|$)")
+# Lists in which each item stands for itself; any other is one value
+_CONDITION_LISTS = frozenset({"all", "any", "has", "has_not"})
 
 
 class Change(StrEnum):
@@ -73,7 +75,7 @@ def _differences(before: Any, after: Any, path: str) -> Iterator[Difference]:
         return
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         yield from _of_mappings(*_as_groups(before, after), path)
-    elif isinstance(before, list) and isinstance(after, list):
+    elif isinstance(before, list) and isinstance(after, list) and path.rpartition(".")[2] in _CONDITION_LISTS:
         yield from _of_lists(before, after, path)
     else:
         yield Difference(Change.CHANGED, path, before, after)
@@ -124,7 +126,7 @@ def _of_runs(
 
 
 def _subject(item: Any) -> str:
-    """What two items must share to be two versions of one; a plain value is itself and nothing else."""
+    """What two items must share to be two versions of one."""
     return f"{{{','.join(sorted(map(str, item)))}}}" if isinstance(item, Mapping) else _canonical(item)
 
 

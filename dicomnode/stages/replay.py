@@ -150,8 +150,11 @@ class Replay:
         return _difference(one, other, both_take)
 
     def reason(self, row: Row, priors: Priors) -> str:
-        """What the one that takes its place says of a series; nobody says anything of one that was never asked."""
-        return _reason(self.after, row, priors)
+        """What made the difference: why the rule in force did not take what is new, else the draft's words."""
+        asked = self.before if row.change is Change.NEW and self.before is not None else self.after
+        outcomes = dict(_StudyJudge(asked, priors).outcomes(row.study.study_instance_uid, _asked_about(row.study)))
+        outcome = outcomes.get(row.series.series_instance_uid)
+        return _words(outcome, row.change) if outcome else ""
 
 
 def received(state: State) -> Priors:
@@ -283,11 +286,10 @@ def _verdict(outcome: RuleOutcome | None) -> Verdict:
     return Verdict(False, not_chosen=outcome.kind is OutcomeKind.NOT_CHOSEN)
 
 
-def _reason(asked: Question, row: Row, priors: Priors) -> str:
-    outcomes = dict(_StudyJudge(asked, priors).outcomes(row.study.study_instance_uid, _asked_about(row.study)))
-    outcome = outcomes.get(row.series.series_instance_uid)
-    if outcome is None:
-        return row.series.evidence.no_image if row.series.evidence else ""
+def _words(outcome: RuleOutcome, change: Change) -> str:
+    """Without the rule's name; of a choice nothing but that."""
+    if change is Change.CHOSEN and outcome.kind in _TAKES and outcome.selection is not None:
+        return outcome.selection.words
     if outcome.kind is OutcomeKind.NOT_MATCHED and outcome.decision is not None:
         return outcome.decision.explanation.words()
     return outcome.words.partition(": ")[2] or outcome.words

@@ -92,13 +92,16 @@ def test_what_is_no_condition() -> None:
     assert changed(priority="stat", destinations=["pacs"], model="other") == [
         "changed: model: torso-ct → other",
         "changed: priority: routine → stat",
-        "added: destinations[0]: pacs",
+        "changed: destinations: [] → [pacs]",
+    ]
+    assert changed(choose=["latest", {"kernel": ["Br40", "Bl57"]}]) == [
+        'changed: choose: all → [latest, {"kernel": ["Br40", "Bl57"]}]'
     ]
 
 
 def test_a_document_that_nobody_can_read_is_compared_as_it_is() -> None:
     (found,) = rule_differences({"name": "old", "was": [1]}, {"name": "old", "was": [2, 1]})
-    assert (found.change, found.path, found.after) == (Change.ADDED, "was[0]", 2)
+    assert (found.change, found.path, found.after) == (Change.CHANGED, "was", [2, 1])
 
 
 @pytest.mark.parametrize(

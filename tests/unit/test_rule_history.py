@@ -199,8 +199,7 @@ def test_a_file_against_the_rule_in_force_and_another_rule(changed: Screen) -> N
     other = changed.file(RULE.replace("name: torso", "name: other").replace("pacs", "archive"), "other.yaml")
     said = changed.run("rules", "diff", "torso@1", other)
     assert "~ name: torso → other" in said
-    assert "- destinations[0]: pacs" in said
-    assert "+ destinations[0]: archive" in said
+    assert "~ destinations: [pacs] → [archive]" in said
     same = changed.file(RULE, "same.yaml")
     assert "no difference" in changed.run("rules", "diff", "torso", "1", "1")
     assert "no difference" in changed.run("rules", "diff", "torso@1", same)

@@ -292,7 +292,7 @@ def test_the_screen_shows_the_differences_and_counts_the_rest(past: Screen) -> N
     for words in (
         "~ priority: routine → high",
         "newly taken: 1",
-        "SeriesDescription is 'Chest T2', with 'chest'",
+        "Modality is 'MR', not 'CT'",
         "no longer taken: 1",
         "SeriesDescription is missing",
         "5 series of 1 studies received since",
