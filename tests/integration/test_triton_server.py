@@ -27,8 +27,8 @@ from dicomnode.adapters.triton.repository import SELF_TEST, triton_name
 from dicomnode.adapters.triton.server import TritonServer
 from dicomnode.adapters.triton.shared_memory import FOLDER
 from dicomnode.errors import EngineUnavailable, InferenceTimeout, ModelFailed
-from dicomnode.ports import InferenceEngine, ModelVersion, Rescale
-from tests.triton_models import Slow, Thresholds, axial, package, random_unet
+from dicomnode.ports import InferenceEngine, ModelVersion, Placement, Rescale
+from tests.triton_models import Both, Slow, Thresholds, axial, package, random_unet
 
 pytestmark = [pytest.mark.triton, pytest.mark.skipif(find_server() is None, reason="there is no tritonserver here")]
 
@@ -161,6 +161,27 @@ def test_a_call_in_flight_survives_kill_9(
     np.testing.assert_array_equal(call.labels, expected)
     assert (server.pid == before) == (victim == "stub")
     assert [name for name in left_behind(home) if "client" in name] == []
+
+
+def test_both_series_of_a_session_reach_the_server_that_came_after(
+    engine: TritonEngine, server: TritonServer, tmp_path: Path
+) -> None:
+    """Decoded for a server that was killed since: each volume moves, and none is taken for the other."""
+    pet = {"role": "pet", "modality": ["PT"], "intensity": {"from": [-57, 164]}}
+    model = package(tmp_path / "both", Both(), "both", 1, inputs=[pet], spacing_mm=[1.5, 1.5, 2.0])
+    geometry = axial((6, 20, 24), (2.0, 1.5, 1.5))
+    before = server.pid
+    assert before is not None
+    with engine.open(geometry.shape, [geometry.shape]) as session:
+        session.volume[...], session.further[0][...] = 0, 0
+        session.volume[:, 5:, :], session.further[0][:, :, 8:] = 100, 100
+        os.kill(before, signal.SIGKILL)
+        placement = Placement(geometry, HU)
+        with session.run(model, geometry, HU, timeout_s=100, further=[placement]) as labels:
+            wanted = np.zeros(geometry.shape, np.uint8)
+            wanted[:, 5:, 8:] = 1
+            np.testing.assert_array_equal(labels, wanted)
+    assert server.pid != before
 
 
 def test_a_call_that_takes_too_long_is_given_up_by_the_host_too(
