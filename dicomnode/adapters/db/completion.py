@@ -79,7 +79,7 @@ def _instances_of(session: Session, series: SeriesRow) -> int:
 
 
 def _again(generation: int) -> str:
-    return f", for the {generation}th time" if generation > 1 else ""
+    return " again" if generation > 1 else ""
 
 
 def _counted(instances: int) -> str:

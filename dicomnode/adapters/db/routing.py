@@ -189,7 +189,7 @@ def _supersede(unit: Unit, series: SeriesRow) -> None:
     """Cancels active jobs of the series as it was before late images came: their results would be of a part."""
     query = sa.select(JobRow).where(JobRow.series_id == series.id, JobRow.state.in_(ACTIVE_JOB_STATES))
     for job in unit.session.scalars(query.where(JobRow.generation < series.generation).with_for_update()).all():
-        _cancel(unit, job, "more images of the series came")
+        _cancel(unit, job, "the series was routed anew, with later images or as the administrator asked")
     unit.session.flush()
 
 
