@@ -28,7 +28,7 @@ class Change(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What one place came to; `path` is as in the later document, of what was removed as in the earlier."""
+    """What one place came to; `path` is as in the later document, of an item that was removed as in the earlier."""
 
     change: Change
     path: str
@@ -119,10 +119,20 @@ def _of_runs(
         ours, theirs = range(old[0] + low, old[0] + high), range(new[0] + other_low, new[0] + other_high)
         if kind == "equal":
             for i, j in zip(ours, theirs, strict=True):
-                yield from _differences(before[i], after[j], f"{path}[{j}]")
+                yield from _of_items(before[i], after[j], f"{path}[{j}]")
             continue
         yield from (Difference(Change.REMOVED, f"{path}[{i}]", before=before[i]) for i in ours)
         yield from (Difference(Change.ADDED, f"{path}[{j}]", after=after[j]) for j in theirs)
+
+
+def _of_items(before: Any, after: Any, path: str) -> Iterator[Difference]:
+    """Two versions of one condition: what changed in it, or where that is more than values, the whole of both."""
+    inner = list(_differences(before, after, path))
+    is_group = isinstance(after, Mapping) and after.keys() <= {"all", "any"}
+    if is_group or all(difference.change is Change.CHANGED for difference in inner):
+        yield from inner
+    else:
+        yield Difference(Change.CHANGED, path, before, after)
 
 
 def _subject(item: Any) -> str:

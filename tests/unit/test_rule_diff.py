@@ -69,8 +69,7 @@ def test_no_difference_between_a_rule_and_itself_with_its_defaults() -> None:
         (
             [{"Modality": "CT"}, {"SliceThickness": {"at_least": 5}}, {"not": {"ImageType": {"contains": "AXIAL"}}}],
             [
-                "removed: when.all[1].SliceThickness.at_most: 5",
-                "added: when.all[1].SliceThickness.at_least: 5",
+                "changed: when.all[1]: SliceThickness at most 5 → SliceThickness at least 5",
                 "changed: when.all[2].not.ImageType.contains: LOCALIZER → AXIAL",
             ],
         ),
