@@ -167,6 +167,7 @@ def test_priors_are_earlier_studies_of_the_patient_the_newest_first(state: State
     received("9.9", "20240101", "")
     assert state.prior_studies("9.3") == ["9.8", "9.7", "9.2", "9.5", "9.1"]
     assert state.prior_studies("9.8", 2) == ["9.7", "9.2"]
+    assert state.prior_studies("9.7", 2) == ["9.2", "9.5"]  # of the same day, but it came later
     assert [state.prior_studies(uid) for uid in ("9.1", "9.4", "9.6", "9.9", "1.2.3")] == [[], [], [], [], []]
 
 

@@ -153,6 +153,14 @@ def test_the_series_in_question_and_what_was_stopped_are_part_of_the_study() -> 
     assert kinds(asked, [CT, PT])["1.1"] == [NOT_MATCHED, MATCHED]
 
 
+def test_of_several_that_the_study_has_the_same_is_always_told() -> None:
+    asked = [rule(study={"has": [{"Modality": ["PT", "CT"]}]})]
+    words = {
+        told(asked, study)["1.1"][0].words for study in ([CT, PT, THIN_CT], [PT, THIN_CT, CT], [THIN_CT, CT, PT])
+    }
+    assert words == {"rule torso matched: Modality is 'CT'; the study has CT series 1: Modality is 'CT'"}
+
+
 def test_one_of_those_that_match_is_chosen() -> None:
     whole = told([rule(choose=["thinnest_slices"])], [CT, THIN_CT, PT])
     assert whole["1.2"][0].words == (

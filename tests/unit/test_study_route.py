@@ -107,6 +107,14 @@ def test_a_study_that_no_rule_looks_at_is_routed_without_a_word(node: Node) -> N
     assert events(node, "1.1") == ["series.routed"]
 
 
+def test_a_study_whose_series_no_such_rule_takes_is_routed_without_a_word(node: Node) -> None:
+    node.rule("a")
+    node.rule("b", when={"Modality": "MR"}, **THINNEST)
+    node.receive("1.1")
+    assert study(node) == []
+    assert events(node) == []
+
+
 def test_the_chosen_one_runs_and_the_others_say_which_it_was(node: Node) -> None:
     node.rule(**THINNEST)
     node.receive("1.1", SliceThickness=5, SeriesNumber=1)
@@ -299,6 +307,21 @@ def test_headers_are_read_for_a_choice_that_needs_them_and_kept(node: Node, monk
     node.receive("1.3", Modality="MR")
     study(node)
     assert read() == 1
+
+
+def test_evidence_of_fewer_images_is_not_used(node: Node) -> None:
+    node.rule(choose=["most_instances"])
+    node.receive("1.1", SeriesNumber=1)
+    node.receive("1.2", SeriesNumber=2)
+    study(node)
+    node.receive("1.2", number=2, SeriesNumber=2)
+    node.clock.advance(9)
+    grown = node.state.complete_series("1.2", 5)
+    assert grown is not None
+    node.state.record_routing(grown, [], "by a node that keeps no evidence", {})
+    study(node)
+    assert {e.series_instance_uid: e.generation for e in node.state.study_evidence("1")} == {"1.1": 1, "1.2": 2}
+    assert [job.series_instance_uid for job in jobs(node)] == ["1.2"]
 
 
 def test_a_rule_after_one_that_stops_costs_nothing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
