@@ -37,6 +37,7 @@ def test_commands_that_the_documentation_names_are_there() -> None:
     named = ["up", "status", "doctor", "settings", "run receiver", "run worker", "run triton"]
     named += ["models add", "models list", "rules add", "rules list", "rules show", "rules remove"]
     named += ["rules explain", "rules test", "rules lint", "rules schema", "rules replay"]
+    named += ["rules enable", "rules disable", "rules shadow", "rules history", "rules diff"]
     named += ["destinations add", "destinations list", "destinations remove", "destinations echo"]
     named += ["sources add", "sources list", "sources show", "sources remove", "sources echo"]
     named += ["studies list", "studies show", "studies why", "studies rerun", "studies forget"]
