@@ -13,9 +13,7 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from pynetdicom import AE
-from pynetdicom.association import Association
+from pynetdicom.dsutils import encode
 
 from dicomnode.adapters.db.repositories import SqlState, open_state
 from dicomnode.adapters.dicomweb.qido import QidoRs
@@ -36,6 +34,7 @@ from dicomnode.stages.receive import ReceiveStage
 from tests.adapters.difficult_peers import stalls_after_accepting, tcp_server
 from tests.adapters.state_material import RecordingQueue
 from tests.made_series import classic
+from tests.raw_scu import CT, EXPLICIT, RawScu
 from tests.server_fixtures import require_orthanc
 from tests.servers import DcmQrScp, Orthanc, free_port
 
@@ -43,23 +42,15 @@ IMAGES = classic(24)
 STUDY, SERIES = str(IMAGES[0].StudyInstanceUID), str(IMAGES[0].SeriesInstanceUID)
 
 
-@contextmanager
-def associated(port: int, calling: str = "CT1", called: str = "ANY") -> Iterator[Association]:
-    """An association of a sender; the test releases or aborts it, or the end of the block does."""
-    ae = AE(ae_title=calling)
-    ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
-    association = ae.associate("127.0.0.1", port, ae_title=called)
-    assert association.is_established
-    try:
-        yield association
-    finally:
-        if association.is_established:
-            association.release()
+def associated(port: int, calling: str = "CT1", called: str = "ANY") -> RawScu:
+    return RawScu(port, {1: (CT, [EXPLICIT])}, calling=calling, called=called)
 
 
-def send(association: Association, images: Sequence[Dataset]) -> None:
+def send(association: RawScu, images: Sequence[Dataset]) -> None:
     for image in images:
-        assert association.send_c_store(image).Status == 0x0000
+        content = encode(image, is_implicit_vr=False, is_little_endian=True)
+        assert content is not None
+        assert association.store(content, str(image.SOPInstanceUID)).status == 0x0000
 
 
 def fill(port: int, images: Sequence[Dataset], called: str = "ANY") -> None:
@@ -361,9 +352,9 @@ def test_two_senders_that_interleave_one_series_are_one(receiver: Callable[..., 
 
 def test_a_sender_that_breaks_off_and_comes_again(receiver: Callable[..., Receiver]) -> None:
     node = receiver()
-    with associated(node.port) as association:
-        send(association, IMAGES[:12])
-        association.abort()
+    association = associated(node.port)
+    send(association, IMAGES[:12])
+    association.abort()
     node.indexed()
     node.wait_for(lambda: node.state.receiving_series()[0].idle_s > 0.8)
     assert node.state.receiving_series()[0].arrivals[0].ended_how == "aborted"

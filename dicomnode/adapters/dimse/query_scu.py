@@ -38,16 +38,24 @@ class QueryScu:
     def count(self, address: Address, study_instance_uid: str, series_instance_uid: str) -> int | None:
         """None when the peer does not know the series. Raises DestinationUnavailable, DestinationRefused."""
         assert isinstance(address, DimseAddress)
+        found = self._find(address, series_query(study_instance_uid, series_instance_uid))
+        same = [one for one in found if str(one.get("SeriesInstanceUID", "")) == series_instance_uid]
+        if not same:
+            return None
+        number = _number(same[0])
+        if number is not None:
+            return number
+        images = self._find(address, image_query(study_instance_uid, series_instance_uid))
+        return len({str(one.get("SOPInstanceUID", "")) for one in images}) or None
+
+    def _find(self, address: DimseAddress, query: Dataset) -> list[Dataset]:
+        """One query on an association of its own.
+
+        Between two requests pynetdicom's own thread may take the second one's response, under load, and drop it.
+        """
         contexts = [build_context(StudyRootQueryRetrieveInformationModelFind)]
         with self._peers.associated(address, contexts, self._timeouts.response_s) as call:
-            found = list(_find(call, series_query(study_instance_uid, series_instance_uid)))
-            same = [one for one in found if str(one.get("SeriesInstanceUID", "")) == series_instance_uid]
-            if not same:
-                return None
-            number = _number(same[0])
-            if number is not None:
-                return number
-            return len({str(one.get("SOPInstanceUID", "")) for one in _find(call, image_query(same[0]))})
+            return list(_answers(call, query))
 
 
 def series_query(study_instance_uid: str, series_instance_uid: str) -> Dataset:
@@ -59,11 +67,11 @@ def series_query(study_instance_uid: str, series_instance_uid: str) -> Dataset:
     return query
 
 
-def image_query(series: Dataset) -> Dataset:
+def image_query(study_instance_uid: str, series_instance_uid: str) -> Dataset:
     query = Dataset()
     query.QueryRetrieveLevel = "IMAGE"
-    query.StudyInstanceUID = series.StudyInstanceUID
-    query.SeriesInstanceUID = series.SeriesInstanceUID
+    query.StudyInstanceUID = study_instance_uid
+    query.SeriesInstanceUID = series_instance_uid
     query.SOPInstanceUID = ""
     return query
 
@@ -77,7 +85,7 @@ def _number(answer: Dataset) -> int | None:
         return None
 
 
-def _find(call: Call, query: Dataset) -> Iterator[Dataset]:
+def _answers(call: Call, query: Dataset) -> Iterator[Dataset]:
     """The identifiers that match; raises unless the peer answers with success in the end."""
     started = time.monotonic()
     try:
