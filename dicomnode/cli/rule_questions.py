@@ -47,8 +47,8 @@ def explain_rule(
 ) -> None:
     """Each condition of a rule with the value found, and which of them decided. Changes nothing.
 
-    Where the study has a say it is told too: which series was preferred and why, what else the study has, and an
-    earlier rule that stopped the series. Of files, the study is what is given.
+    Where the study has a say it is told too: which series was chosen and why, what else the study
+    has, and an earlier rule that stopped the series. Of files, the study is what is given.
 
     Example: dicomnode rules explain torso-ct 20240131-007
 

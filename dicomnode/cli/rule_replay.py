@@ -80,8 +80,8 @@ def replay_rule(
 ) -> None:
     """What a rule says of all that was received, and with --draft, what a change of it would have changed.
 
-    Both are asked today, of what the database keeps of the headers: no file is read, nothing is routed, and what was
-    decided then is in `dicomnode studies why`. A draft may be of a rule that does not exist yet.
+    Both are asked today, of what the database keeps of headers: no file is read, nothing is routed.
+    What was decided then is in dicomnode studies why. The rule of a draft need not exist yet.
 
     Example: dicomnode rules replay torso-ct --draft torso-ct.yaml --since 30d
     """
