@@ -17,6 +17,7 @@ from dicomnode.domain.selection import Selection, select, series_name
 from dicomnode.domain.study import Evidence
 from dicomnode.errors import InvalidRule
 
+_SHOWN_CHARACTERS = 120
 _ORDER_UNREADABLE = 100  # of a rule of which nobody can say: what a rule has that does not say
 
 
@@ -236,7 +237,7 @@ def _clause(condition: Condition, wanted: bool, study: Sequence[Evidence]) -> St
             which = "" if wanted else ", which it must not"
             words = f"the study has {series_name(evidence)}{which}: {explanation.words()}"
             return StudyClause(condition, wanted, evidence.series_instance_uid, explanation, words)
-    return StudyClause(condition, wanted, words=f"no series of the study has {condition_text(condition)}")
+    return StudyClause(condition, wanted, words=f"no series of the study has {_shown(condition)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,4 +333,10 @@ def _fits(role: Role, evidence: Evidence) -> bool:
 def _missing_words(role: Role) -> str:
     prior = role.origin is Origin.PRIOR
     where = "no earlier study of the patient has a series that" if prior else "no series of the study"
-    return f"{where} fits as {role.name}: {condition_text(role.when)}"
+    return f"{where} fits as {role.name}: {_shown(role.when)}"
+
+
+def _shown(condition: Condition) -> str:
+    """As much of it as one reads in a sentence; the rule has the rest."""
+    text = condition_text(condition)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1].rstrip()}…"

@@ -220,6 +220,16 @@ def test_a_prior_is_of_the_newest_earlier_study_that_has_one() -> None:
     )
 
 
+def test_a_long_condition_is_cut_in_words() -> None:
+    asked = [rule(study={"has": [{"SeriesDescription": [f"name {n}" for n in range(99)]}]})]
+    (outcome,) = told(asked, [CT])["1.1"]
+    assert outcome.words.startswith(
+        "rule torso did not match: no series of the study has SeriesDescription one of 'name 0'"
+    )
+    assert outcome.words.endswith("…")
+    assert len(outcome.words) < 200
+
+
 def test_all_that_was_looked_at_is_in_the_document() -> None:
     asked = [
         rule(

@@ -17,9 +17,8 @@ from dicomnode.domain.schedule import NODE_ZONE, next_start
 from dicomnode.domain.study import Evidence, Series, SeriesState, StudyState
 from dicomnode.ports import NewJob, SeriesRouting
 
-_SUPERSEDED = (
-    "superseded"  # the code of a job that was cancelled since other images, or another series, take its place
-)
+# The code of a job that was cancelled since later images, or another series, take its place
+_SUPERSEDED = "superseded"
 
 
 def record_routing(
