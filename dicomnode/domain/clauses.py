@@ -112,8 +112,8 @@ def _certainly(
 
 
 def _apart(kind: Kind, one: Comparison, other: Comparison) -> bool:
-    """Whether no single value makes both true."""
-    if {Operator.EXISTS, Operator.MATCHES} & {one.operator, other.operator}:
+    """Whether no single value makes both true. A person's name is written in up to three ways, and each is it."""
+    if {Operator.EXISTS, Operator.MATCHES} & {one.operator, other.operator} or kind is Kind.NAME:
         return False
     if is_ordered(kind) and kind is not Kind.TEXT:
         return not any(overlap(a, b) for a in _spans(kind, one) for b in _spans(kind, other))
@@ -136,7 +136,7 @@ def _implies_claim(one: Comparison, other: Comparison, known: Dictionary) -> boo
 
 
 def _stronger(kind: Kind, one: Comparison, other: Comparison) -> bool:
-    if {Operator.EXISTS, Operator.MATCHES} & {one.operator, other.operator}:
+    if {Operator.EXISTS, Operator.MATCHES} & {one.operator, other.operator} or kind is Kind.NAME:
         return False
     on_a_scale = is_ordered(kind) and (kind is not Kind.TEXT or {one.operator, other.operator} <= ORDERING)
     if on_a_scale:

@@ -12,7 +12,7 @@ from enum import StrEnum
 class Element:
     """One attribute's value: its VR (PS3.5 6.2) and its values as JSON has them (PS3.18 F.2.2).
 
-    Numbers are int or float, person names their alphabetic group, sequences tuples of Headers.
+    Numbers are int or float, person names all their component groups, sequences tuples of Headers.
     An attribute that is present and empty has no values. `note` says of a fact why it is so, or why it is not known.
     """
 

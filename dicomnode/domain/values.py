@@ -96,7 +96,15 @@ def equal(kind: Kind, value: object, operand: Operand) -> bool:
     if kind in _SPANS and kind is not Kind.TEXT:
         found, wanted = span_of(kind, value), span_of(kind, operand)
         return _at_most(wanted.low, found.low) and _at_most(found.high, wanted.high)
-    return normal(kind, value) == normal(kind, operand)
+    wanted = normal(kind, operand)
+    return any(normal(kind, writing) == wanted for writing in _writings(kind, value))
+
+
+def _writings(kind: Kind, value: object) -> tuple[object, ...]:
+    """Of a person's name each component group (alphabetic, ideographic, phonetic; PS3.5 6.2.1), and all together."""
+    if kind is not Kind.NAME or "=" not in (text := text_of(value)):
+        return (value,)
+    return (text, *filter(None, text.split("=")))
 
 
 def at_least(kind: Kind, value: object, operand: Operand) -> bool:
@@ -119,8 +127,10 @@ def goes_over_midnight(kind: Kind, first: Operand, last: Operand) -> bool:
 
 def contains(kind: Kind, value: object, operand: Operand) -> bool:
     """A code is contained when it is a value; elsewhere the operand is a part of the text."""
-    found, wanted = normal(kind, value), normal(kind, operand)
-    return found == wanted if kind is Kind.CODE else wanted in found
+    if kind is Kind.CODE:
+        return normal(kind, value) == normal(kind, operand)
+    wanted = normal(kind, operand)
+    return any(wanted in normal(kind, writing) for writing in _writings(kind, value))
 
 
 def overlap(one: Span, other: Span) -> bool:
@@ -137,7 +147,7 @@ def normal(kind: Kind, value: object) -> str:
 def _normal(kind: Kind, text: str) -> str:
     text = unicodedata.normalize("NFC", text).strip(" \0")
     if kind is Kind.NAME:
-        text = "^".join(part.strip() for part in text.split("^")).rstrip("^")
+        text = "^".join(part.strip() for part in text.split("^")).rstrip("^=")
     return text if kind is Kind.EXACT else text.casefold()
 
 

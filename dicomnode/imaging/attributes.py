@@ -127,7 +127,7 @@ def _unknown(value: object) -> Element | None:
 
 def _plain(vr: str, value: object) -> object:
     if isinstance(value, PersonName):
-        return str(value.alphabetic)
+        return str(value).rstrip("=")
     if isinstance(value, BaseTag) or (vr == "AT" and isinstance(value, int)):
         return f"{int(value):08X}"
     if vr in _NUMBERS:

@@ -62,7 +62,7 @@ def test_values_as_json_has_them() -> None:
         "PixelSpacing": Element("DS", (0.7, 0.8)),
         "InstanceNumber": Element("IS", (12,)),
         "Rows": Element("US", (512,)),
-        "PatientName": Element("PN", ("Yamada^Tarou",)),
+        "PatientName": Element("PN", ("Yamada^Tarou=山田^太郎=やまだ^たろう",)),
         "BodyPartExamined": Element("CS", ()),
         "FrameIncrementPointer": Element("AT", ("00181063",)),
     }
@@ -212,11 +212,11 @@ def test_every_real_file_gives_a_header_or_a_named_refusal() -> None:
         ("chrFren", "Buc^Jérôme"),
         ("chrGerm", "Äneas^Rüdiger"),
         ("chrGreek", "Διονυσιος"),
-        ("chrH31", "Yamada^Tarou"),
-        ("chrI2", "Hong^Gildong"),
+        ("chrH31", "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        ("chrI2", "Hong^Gildong=洪^吉洞=홍^길동"),
         ("chrRuss", "Люкceмбypг"),
-        ("chrX1", "Wang^XiaoDong"),
-        ("chrX2", "Wang^XiaoDong"),
+        ("chrX1", "Wang^XiaoDong=王^小東"),
+        ("chrX2", "Wang^XiaoDong=王^小东"),
     ],
 )
 def test_names_in_every_charset(name: str, person: str) -> None:

@@ -235,6 +235,12 @@ TABLE: list[tuple[str, tuple[Any, ...], Any, bool]] = [
     ("PN", ("Äneas^Rüdiger",), "A\u0308NEAS^RU\u0308DIGER", True),
     ("PN", ("Люкceмбypг",), {"contains": "люк"}, True),
     ("PN", ("Doe^John",), "Doe", False),
+    ("PN", ("Yamada^Tarou=山田^太郎=やまだ^たろう",), "山田^太郎", True),
+    ("PN", ("Yamada^Tarou=山田^太郎=やまだ^たろう",), "yamada^tarou", True),
+    ("PN", ("Yamada^Tarou=山田^太郎=",), "Yamada^Tarou=山田^太郎", True),
+    ("PN", ("Yamada^Tarou=山田^太郎",), {"contains": "太郎"}, True),
+    ("PN", ("Yamada^Tarou=山田^太郎",), {"contains": "u=山"}, True),
+    ("PN", ("Yamada^Tarou=山田^太郎",), "Yamada^太郎", False),
     # codes
     ("CS", ("ORIGINAL", "PRIMARY", "AXIAL"), {"contains": "AXIAL"}, True),
     ("CS", ("ORIGINAL", "PRIMARY", "AXIAL_2"), {"contains": "AXIAL"}, False),
