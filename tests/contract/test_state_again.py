@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -299,3 +302,29 @@ def test_a_study_that_comes_again_is_a_new_one(state: State) -> None:
     job_id = succeeded(state)
     assert state.job(job_id).results
     assert state.study(STUDY).series[0].state is SeriesState.ROUTED
+
+
+def test_images_that_come_while_it_is_forgotten_are_a_new_study(state: State) -> None:
+    """Whoever is first: nothing fails, and what is there in the end is whole."""
+    came = threading.Event()
+
+    def receive(series: str) -> None:
+        for number in range(1, 40):
+            state.record_instances([instance(number, series), instance(number + 100, series)])
+
+    def forget() -> None:
+        while not came.is_set():
+            with contextlib.suppress(NotFound):
+                state.forget_study(STUDY)
+
+    with ThreadPoolExecutor(3) as pool:
+        forgetting = pool.submit(forget)
+        receiving = [pool.submit(receive, series) for series in (SERIES, OTHER)]
+        wait(receiving)
+        came.set()
+    for done in (*receiving, forgetting):
+        done.result()
+    state.record_instances([instance(500)])
+    assert state.counts()["instances"]["all"] == sum(series.instances for series in state.study(STUDY).series)
+    assert len(state.forget_study(STUDY).paths) > 0
+    assert state.counts()["instances"] == {"all": 0}

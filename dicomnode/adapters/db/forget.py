@@ -36,6 +36,7 @@ def forget_study(unit: Unit, key: str) -> Forgotten:
 
     A study that was forgotten before is forgotten again, with nothing left to count: its files may be there yet.
     """
+    unit.alone_with(StudyRow)  # whoever records images of it was before, or begins with a new study
     try:
         study = find_study(unit.session, key)
     except NotFound:
@@ -57,12 +58,9 @@ def _was_forgotten(session: Session, key: str) -> bool:
 
 
 def _locked_series(session: Session, study: StudyRow) -> list[SeriesRow]:
-    """With the study locked too: nobody records images of it or routes it meanwhile."""
+    """Nobody routes them meanwhile."""
     series = sa.select(SeriesRow).where(SeriesRow.study_id == study.id).order_by(SeriesRow.series_instance_uid)
-    session.scalars(series.with_for_update()).all()  # before the study, as everybody who locks both
-    if session.scalar(sa.select(StudyRow.id).where(StudyRow.id == study.id).with_for_update()) is None:
-        raise NotFound(f"study {study.study_instance_uid} has just been forgotten")
-    return list(session.scalars(series.with_for_update()))  # with those that came until then
+    return list(session.scalars(series.with_for_update()))
 
 
 # --------------------------------------------------------------------------------------------------- whether
