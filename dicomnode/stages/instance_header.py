@@ -122,7 +122,7 @@ def plane_and_position(position: Sequence[float], orientation: Sequence[float]) 
     The word is the normal's cosines to two decimals, so that rounding in the header makes no plane of its own.
     Without usable values it is empty.
     """
-    if len(position) != 3 or len(orientation) != 6 or max(map(abs, position)) > _FARTHEST_MM:
+    if len(position) != 3 or len(orientation) != 6 or not all(abs(part) <= _FARTHEST_MM for part in position):
         return "", None
     (a, b, c), (d, e, f) = orientation[:3], orientation[3:]
     normal = (b * f - c * e, c * d - a * f, a * e - b * d)
