@@ -109,6 +109,14 @@ def test_only_what_waits_can_be_put_first(state: State) -> None:
 # ----------------------------------------------------------------------------------------------------- rerun
 
 
+def test_a_job_whose_results_arrived_is_not_retried_but_its_series_may_be_rerun(state: State) -> None:
+    state.add_destination(ARCHIVE)
+    job_id = arrived(state)
+    with pytest.raises(IllegalTransition, match=f"dicomnode studies rerun {SERIES}"):
+        state.retry_job(job_id)
+    assert state.rerun_study(SERIES) == [SERIES]
+
+
 def test_a_study_is_routed_again_by_the_rules_in_force(bench: Bench) -> None:
     state = bench.state
     old = succeeded(state)
@@ -230,8 +238,10 @@ def test_nothing_of_a_forgotten_study_stays_but_that_there_was_one(state: State)
     assert event.detail == {"series": 1, "instances": 3, "jobs": 1, "results": 2}
     for secret in ("P-17", "A-23", "CT thorax"):
         assert secret not in str(event)
-    for key in (STUDY, SERIES, "P-17", "A-23"):
-        with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match=f"study {STUDY} was forgotten on 20"):
+        state.study(STUDY)
+    for key in (SERIES, "P-17", "A-23"):
+        with pytest.raises(NotFound, match="no study has"):
             state.study(key)
 
 

@@ -121,9 +121,12 @@ def retry_job(unit: Unit, key: str) -> None:
     failed = [d for d in failed if not d.result.superseded_by]
     if superseded and not failed:
         raise IllegalTransition(f"the results of job {job.id} are superseded by those of job {superseded[0]}")
-    if job.state is not JobState.SUCCEEDED or not failed:
+    if job.state is not JobState.SUCCEEDED:
         jobs.retry_job(unit, job)
         return
+    if not failed:
+        again = f"dicomnode studies rerun {job.series.series_instance_uid}"
+        raise IllegalTransition(f"job {job.id} succeeded and its results are sent; to have it done again: {again}")
     for delivery in failed:
         _check_in_force(delivery)
         deliveries.retry_delivery(unit, delivery)

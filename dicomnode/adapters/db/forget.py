@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dicomnode.adapters.db.session import Unit
-from dicomnode.adapters.db.story import find_study
+from dicomnode.adapters.db.story import FORGOTTEN, find_study, forgotten_at
 from dicomnode.adapters.db.tables import (
     AnnouncedSeriesRow,
     AnnouncementRow,
@@ -27,7 +27,6 @@ from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES
 from dicomnode.errors import IllegalTransition, NotFound
 from dicomnode.ports import Forgotten
 
-_FORGOTTEN = "study.forgotten"
 _NAMED_MOST = 3
 
 
@@ -40,7 +39,7 @@ def forget_study(unit: Unit, key: str) -> Forgotten:
     try:
         study = find_study(unit.session, key)
     except NotFound:
-        if not _was_forgotten(unit.session, key):
+        if forgotten_at(unit.session, key) is None:
             raise
         return Forgotten(key, series=0, instances=0, jobs=0, results=0, paths=())
     series = _locked_series(unit.session, study)
@@ -50,11 +49,6 @@ def forget_study(unit: Unit, key: str) -> Forgotten:
     _delete_announcements(unit.session, forgotten.study_instance_uid)
     _tell(unit, forgotten)
     return forgotten
-
-
-def _was_forgotten(session: Session, key: str) -> bool:
-    told = sa.select(EventRow.id).where(EventRow.study_instance_uid == key, EventRow.kind == _FORGOTTEN)
-    return bool(key) and session.scalar(told.limit(1)) is not None
 
 
 def _locked_series(session: Session, study: StudyRow) -> list[SeriesRow]:
@@ -162,7 +156,7 @@ def _tell(unit: Unit, forgotten: Forgotten) -> None:
     }
     words = ", ".join(f"{noun} {number}" for noun, number in counts.items())
     unit.tell(
-        _FORGOTTEN,
+        FORGOTTEN,
         f"The study was forgotten, as the administrator asked: {words}",
         study_instance_uid=forgotten.study_instance_uid,
         detail=counts,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
 
@@ -15,6 +16,8 @@ from dicomnode.adapters.db.tables import DeliveryRow, EventRow, InstanceRow, Job
 from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES
 from dicomnode.errors import NotFound
 from dicomnode.ports import DeliveryView, Event, JobFilter, JobView, SeriesView, StudyFilter, StudyView
+
+FORGOTTEN = "study.forgotten"  # the one event that stays of a study
 
 S = TypeVar("S", bound=StrEnum)
 
@@ -101,7 +104,15 @@ def find_study(session: Session, key: str) -> StudyRow:
         newest = sa.select(StudyRow).where(same).order_by(StudyRow.received_at.desc(), StudyRow.id.desc()).limit(1)
         if key and (row := session.scalar(newest)) is not None:
             return row
+    if (at := forgotten_at(session, key)) is not None:
+        raise NotFound(f"study {key} was forgotten on {at:%Y-%m-%d} at {at:%H:%M} UTC")
     raise NotFound(f"no study has {key!r} as a UID, a series' UID, an accession number or a patient ID")
+
+
+def forgotten_at(session: Session, study_instance_uid: str) -> datetime | None:
+    """When such a study was last forgotten, if one was."""
+    told = sa.select(EventRow.at).where(EventRow.study_instance_uid == study_instance_uid, EventRow.kind == FORGOTTEN)
+    return session.scalar(told.order_by(EventRow.id.desc()).limit(1)) if study_instance_uid else None
 
 
 def _study_views(session: Session, rows: Sequence[StudyRow]) -> list[StudyView]:
