@@ -200,6 +200,10 @@ def _heading(told: _Told) -> Iterator[Text]:
     state = told.before.state if told.before else RuleState.ENABLED
     if state is not RuleState.ENABLED:
         yield Text(f"  rule {told.name} is {state}: this is what it would take if it were enabled", style="yellow")
+    if told.after.stop:
+        yield Text(
+            "  it says stop: what it takes is not shown to the rules after it, which are not replayed", "yellow"
+        )
 
 
 def _table(told: _Told, change: Change, title: str, rows: Sequence[Row], priors: Priors) -> Table:

@@ -130,24 +130,17 @@ class Replay:
         """The same tally after each study, for whoever tells how far it is."""
         told = Tally(most)
         before, after = _judge(self.before, priors), _judge(self.after, priors)
-        same = self.before == self.after
+        same, together = self.before == self.after, self.needs_study
         for study in past:
             told.studies += 1
             evidence = _asked_about(study)
             new = after(study.study_instance_uid, evidence)
             old = new if same else before(study.study_instance_uid, evidence)
             both_take = any(v.takes for v in old.values()) and any(v.takes for v in new.values())
+            waits = together and _is_receiving(study)
             for series in study.series:
-                told.add(Row(self._change(study, series, old, new, both_take), study, series))
+                told.add(Row(_change(series, old, new, waits, both_take), study, series))
             yield told
-
-    def _change(self, study: PastStudy, series: PastSeries, old: Verdicts, new: Verdicts, both_take: bool) -> Change:
-        if why := _never(series):
-            return why
-        one, other = old[series.series_instance_uid], new[series.series_instance_uid]
-        if self.needs_study and (one.may_take or other.may_take) and _is_receiving(study):
-            return Change.RECEIVING
-        return _difference(one, other, both_take)
 
     def reason(self, row: Row, priors: Priors) -> str:
         """What made the difference: why the rule in force did not take what is new, else the draft's words."""
@@ -185,6 +178,16 @@ class Verdict:
 Verdicts = Mapping[str, Verdict]  # Series Instance UID → what it came to
 
 _VERDICTS = {takes: Verdict(takes) for takes in (True, False, None)}
+
+
+def _change(series: PastSeries, old: Verdicts, new: Verdicts, waits: bool, both_take: bool) -> Change:
+    """`waits`: the study has a say and is still being received. `both_take`: each takes some series of the study."""
+    if why := _never(series):
+        return why
+    one, other = old[series.series_instance_uid], new[series.series_instance_uid]
+    if waits and (one.may_take or other.may_take):
+        return Change.RECEIVING
+    return _difference(one, other, both_take)
 
 
 def _difference(one: Verdict, other: Verdict, both_take: bool) -> Change:

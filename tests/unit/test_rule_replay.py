@@ -351,6 +351,12 @@ def test_a_rule_that_is_not_enabled(past: Screen) -> None:
     assert "  taken: 2" in said
 
 
+def test_a_draft_that_stops_others_says_so(past: Screen) -> None:
+    said = past.run("rules", "replay", "torso", "--draft", past.file(DRAFT + "stop: true\n"), "--since", LONG_AGO)
+    assert "it says stop" in said
+    assert "~ stop: false → true" in said
+
+
 def test_an_earlier_revision_against_the_present_one(past: Screen) -> None:
     past.run("rules", "add", past.file(DRAFT))
     present = past.file(past.run("rules", "show", "torso"), "present.yaml")
