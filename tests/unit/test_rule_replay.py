@@ -209,7 +209,7 @@ def test_counts_are_exact_and_rows_the_last_ones() -> None:
     assert told.newest(Change.GONE) == []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_replay_takes_what_routing_takes(data: st.DataObject) -> None:
     """With what it asks the database for, and nothing else of the headers."""
