@@ -65,6 +65,10 @@ class _Turn:
 
     times: int = 0
     not_before_s: float = 0.0
+    said: int | None = None  # the last answer: once so many are here, it is worth asking before the time
+
+    def is_due(self, now_s: float, instances: int = 0) -> bool:
+        return now_s >= self.not_before_s or (self.said is not None and instances >= self.said)
 
     def later(self, now_s: float, first_s: float, most_s: float) -> None:
         self.times += 1
@@ -108,8 +112,10 @@ class SourceQuestions:
     def ask(self, series: SeriesSigns, source: Source) -> None:
         """Unless it is asked already, or it is not the time."""
         now_s, uid = self._clock.monotonic(), series.series_instance_uid
-        turns = (self._series.get(uid), self._sources.get(source.ae_title))
-        if uid in self._open or any(turn is not None and turn.not_before_s > now_s for turn in turns):
+        of_series, of_all = self._series.get(uid), self._sources.get(source.ae_title)
+        if uid in self._open or (of_all is not None and not of_all.is_due(now_s)):
+            return
+        if of_series is not None and not of_series.is_due(now_s, series.instances):
             return
         of_source = sum(question.source.ae_title == source.ae_title for question in self._open.values())
         if of_source >= ASKED_AT_ONCE_OF_ONE or len(self._open) >= ASKED_AT_ONCE:
@@ -146,6 +152,7 @@ class SourceQuestions:
         if not instances or instances > question.series.instances:
             turn = self._series.setdefault(question.series.series_instance_uid, _Turn())
             turn.later(self._clock.monotonic(), AGAIN_FIRST_S, AGAIN_MOST_S)
+            turn.said = instances or None
 
     def _record(self, question: _Question, instances: int) -> CountSigns:
         source = asked_words(question.source.query) if question.source.query else question.source.ae_title

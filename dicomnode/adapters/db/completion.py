@@ -100,7 +100,8 @@ def complete_unrouted(session: Session) -> list[Series]:
 
 def complete_study(unit: Unit, study_instance_uid: str, verdict: Verdict) -> int | None:
     """Who records images locks the study too: an image is either counted here or finds the study complete."""
-    query = sa.select(StudyRow).where(StudyRow.study_instance_uid == study_instance_uid).with_for_update()
+    query = sa.select(StudyRow).where(StudyRow.study_instance_uid == study_instance_uid)
+    query = query.with_for_update(key_share=True)
     row = unit.session.scalars(query).one_or_none()
     if row is None or row.state is not StudyState.RECEIVING:
         return None

@@ -77,9 +77,16 @@ def _record_arrivals(
 
 
 def _reopen_studies(session: Session, study_ids: set[int]) -> None:
-    """A new image opens its study; images that only repeat, and own results, do not."""
+    """A new image opens its study; images that only repeat, and own results, do not.
+
+    Locked, after the series as everywhere, also when it is open: else complete_study might not see these images.
+    """
     if study_ids:
-        open_again = sa.update(StudyRow).where(StudyRow.id.in_(study_ids), StudyRow.state != StudyState.RECEIVING)
+        of_them = StudyRow.id.in_(study_ids)
+        session.scalars(
+            sa.select(StudyRow.id).where(of_them).order_by(StudyRow.id).with_for_update(key_share=True)
+        ).all()
+        open_again = sa.update(StudyRow).where(of_them, StudyRow.state != StudyState.RECEIVING)
         session.execute(open_again.values(state=StudyState.RECEIVING))
 
 
@@ -134,7 +141,7 @@ def _tell(unit: Unit, kind: str, message: str, instance: ReceivedInstance, **mor
 
 
 def _studies(unit: Unit, instances: Sequence[ReceivedInstance], now: datetime) -> dict[str, int]:
-    """Study Instance UID → id, the missing ones made; locked, or complete_study might not see these images."""
+    """Study Instance UID → id, the missing ones made."""
     first = _first_of_each((i.study_instance_uid, i) for i in instances)
     made = _insert_missing(
         unit.session, StudyRow, "study_instance_uid", [_study_values(i, now) for i in first.values()]
@@ -143,8 +150,7 @@ def _studies(unit: Unit, instances: Sequence[ReceivedInstance], now: datetime) -
         words = f"First image of the study, from {instance.calling_ae_title} to {instance.called_ae_title}"
         _tell(unit, "study.received", words, instance, detail={"calling_ae_title": instance.calling_ae_title})
     query = sa.select(StudyRow.study_instance_uid, StudyRow.id).where(StudyRow.study_instance_uid.in_(first))
-    locked = query.order_by(StudyRow.study_instance_uid).with_for_update(key_share=True)
-    return dict(unit.session.execute(locked).all())
+    return dict(unit.session.execute(query).all())
 
 
 def _series(
