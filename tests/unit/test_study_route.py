@@ -70,6 +70,17 @@ def test_a_pair_of_series_makes_a_job_when_the_study_is_there(node: Node) -> Non
     assert (said["outcome"], said["model"], said["roles"][0]["series"]) == ("matched", "torso-ct 1.0.0", "1.2")
 
 
+def test_it_happens_by_itself_when_nothing_comes_any_more(node: Node) -> None:
+    node.rule("pet-ct", **PET)
+    node.receive("1.1")
+    node.receive("1.2", Modality="PT")
+    assert node.sweep() == 2
+    assert jobs(node) == []
+    node.clock.advance(3600)
+    node.completer.sweep()
+    assert [job.inputs for job in jobs(node)] == [{"pet": "1.2"}]
+
+
 def test_what_waits_says_so_before(node: Node) -> None:
     node.rule("pet-ct", **PET)
     node.receive("1.1")
