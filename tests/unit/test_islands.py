@@ -7,7 +7,7 @@ from dicomnode.imaging.islands import drop_islands
 
 
 def two_segments() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Segment 1: a block of 60 voxels and one of 8; segment 2: a block of 27, which touches the first, and 2 voxels."""
+    """Segment 1: blocks of 60 and of 8 voxels; segment 2: a block of 27, which touches the first, and 2 voxels."""
     labels = np.zeros((10, 20, 20), dtype=np.uint8)
     labels[1:4, 1:5, 1:6] = 1
     labels[6:8, 10:12, 10:12] = 1
