@@ -125,7 +125,7 @@ def _rules_and_jobs() -> None:
     op.add_column("result", sa.Column("superseded_by", sa.String(32)))
 
 
-_ADDED = {
+ADDED = {
     "study": ("state", "generation", "completed_at"),
     "series": ("counted_instances", "counted_from", "counted_at"),
     "instance": ("number_of_frames", "plane", "position_mm", "images_announced"),
@@ -140,6 +140,6 @@ def downgrade() -> None:
         op.drop_table(table)
     op.drop_index(op.f("ix_study_state"), "study")
     op.drop_index(op.f("ix_job_created_at"), "job")
-    for table, columns in _ADDED.items():
+    for table, columns in ADDED.items():
         for column in columns:
             op.drop_column(table, column)

@@ -67,8 +67,8 @@ def test_an_upgrade_keeps_what_is_there(database_url: str) -> None:
     migrate(database_url, revisions[0])
     engine = open_engine(database_url)
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
-        for table in Base.metadata.sorted_tables:
-            connection.execute(sa.text(FIRST_ROWS[table.name]))
+        for name in FIRST_ROWS:
+            connection.execute(sa.text(FIRST_ROWS[name]))
     before = contents(engine)
     migrate(database_url)
     migrate(database_url)
@@ -76,6 +76,9 @@ def test_an_upgrade_keeps_what_is_there(database_url: str) -> None:
     engine.dispose()
     assert {table: len(rows) for table, rows in after.items()} == dict.fromkeys(FIRST_ROWS, 1)
     assert before.keys() == after.keys()
+    assert all(
+        tuple(now)[: len(was)] == tuple(was) for t in FIRST_ROWS for was, now in zip(before[t], after[t], strict=True)
+    )
     with open_state(database_url, RecordingQueue()) as state:
         assert state.study("1.2").series[0].instances == 1
         (job,) = state.jobs()
@@ -89,8 +92,22 @@ def contents(engine: sa.Engine) -> dict[str, list[sa.Row[Any]]]:
 
 
 _AT = "'2026-01-02 03:04:05+00:00'"
-# One row of each table as revision 0001 has them; what later revisions add must bring its own default.
-FIRST_ROWS = {
+
+
+def _added() -> dict[str, tuple[str, ...]]:
+    """Columns that revision 0002 brought, by table."""
+    module = ScriptDirectory.from_config(alembic_config("sqlite://")).get_revision("0002").module
+    return dict(module.ADDED)
+
+
+def _named(table: str, statement: str) -> str:
+    """With the names of the columns that the table had first: a later one must bring its own default."""
+    columns = [c.name for c in Base.metadata.tables[table].columns if c.name not in _added().get(table, ())]
+    return statement.replace(" VALUES", f" ({', '.join(columns)}) VALUES", 1)
+
+
+# One row of each table as revision 0001 has them, in an order that foreign keys allow
+_FIRST_ROWS = {
     "study": f"INSERT INTO study VALUES (1, '1.2', 'P', 'A', '20260102', 'CT', {_AT})",
     "rule": f"INSERT INTO rule VALUES (1, 'torso', 1, '{{}}', true, {_AT})",
     "model": f"INSERT INTO model VALUES (1, 'torso-ct', '1.0.0', 'd', '/models', '{{}}', true, {_AT})",
@@ -106,6 +123,7 @@ FIRST_ROWS = {
     "event": f"INSERT INTO event VALUES (1, {_AT}, 'job.made', 'made', '1.2', '1.3', 'j', '', '{{}}')",
     "executor": f"INSERT INTO executor VALUES ('e', 'h', 1, 1.5, {_AT})",
 }
+FIRST_ROWS = {table: _named(table, statement) for table, statement in _FIRST_ROWS.items()}
 
 
 # ----------------------------------------------------------------------------------------------- constraints
@@ -129,11 +147,11 @@ FORBIDDEN = {
 
 @pytest.fixture
 def filled(migrated_url: str) -> Iterator[sa.Engine]:
-    """A database with one row in each table."""
+    """A database with one row in each of the first tables."""
     engine = open_engine(migrated_url)
     with writing(engine) as connection:
-        for table in Base.metadata.sorted_tables:
-            connection.execute(sa.text(FIRST_ROWS[table.name]))
+        for name in FIRST_ROWS:
+            connection.execute(sa.text(FIRST_ROWS[name]))
     yield engine
     engine.dispose()
 
@@ -251,7 +269,9 @@ def test_the_same_result_again_is_not_sent_again(state: SqlState) -> None:
     state.start_job(second)
     state.finish_job(second, finished())
     assert state.open_work() == ({}, {})
-    assert {d.state for d in state.job(second).deliveries} == {DeliveryState.DELIVERED}
+    assert {d.state for d in state.job(first).deliveries} == {DeliveryState.DELIVERED}
+    assert state.job(second).deliveries == ()
+    assert f"the same results as job {first}" in state.job(second).reason
 
 
 def test_removing_a_destination_cancels_what_it_was_to_get(state: SqlState) -> None:
