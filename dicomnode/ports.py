@@ -89,7 +89,7 @@ class InstanceStore(Protocol):
         """
 
     def files_of(self, study: str, older_than_s: float = 0.0) -> list[str]:
-        """Relative paths of all that lies stored of a study and got its place so long ago, known to anybody or not."""
+        """Relative paths of what lies stored of a study and got its place so long ago, known to anybody or not."""
 
     def discard_study(self, study: str) -> int:
         """Takes what is spooled of a study out of the spool, whoever spooled it; how many instances that were."""
