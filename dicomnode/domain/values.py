@@ -96,8 +96,8 @@ def equal(kind: Kind, value: object, operand: Operand) -> bool:
     if kind in _SPANS and kind is not Kind.TEXT:
         found, wanted = span_of(kind, value), span_of(kind, operand)
         return _at_most(wanted.low, found.low) and _at_most(found.high, wanted.high)
-    wanted = normal(kind, operand)
-    return any(normal(kind, writing) == wanted for writing in _writings(kind, value))
+    text = normal(kind, operand)
+    return any(normal(kind, writing) == text for writing in _writings(kind, value))
 
 
 def _writings(kind: Kind, value: object) -> tuple[object, ...]:
