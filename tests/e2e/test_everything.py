@@ -111,7 +111,10 @@ def test_everything_is_kept_or_refused_and_each_series_has_an_outcome(node: Runn
     assert all(one["why"] for one in series if one["state"] != "own-result")
     jobs = node.json("jobs", "list", "--most", "10000")
     outcomes = Counter(job["state"] for job in jobs)
-    assert set(outcomes) == {"succeeded", "refused"}, [job for job in jobs if job["state"] == "failed"]
+    # an association for each file, and a pause of the machine's between two of them: the later images took its place
+    overtaken = [job for job in jobs if job["state"] == "cancelled"]
+    assert {job["code"] for job in overtaken} <= {"superseded"}
+    assert set(outcomes) - {"cancelled"} == {"succeeded", "refused"}, [j for j in jobs if j["state"] == "failed"]
     assert all(job["reason"] for job in jobs if job["state"] == "refused")
     assert outcomes["succeeded"] >= 8, json.dumps(jobs, indent=1)
     assert node.json("status")["running"]
