@@ -77,9 +77,10 @@ def main() -> None:
         node = set_up_node(Path(folder), arguments.model)
         with node, peak_memory(node) as peak:
             figures = side_by_side(node, arguments)
-            stages = stage_times(node)
+            stages, ran_on = stage_times(node), engine(node)
             shutil.copy(newest_segmentation(node), WORK / "node.dcm")
     report(figures, stages, peak["bytes"], dice(arguments.model))
+    print(f"the node's engine: {ran_on}")
 
 
 def prepare_peers() -> None:
@@ -159,6 +160,14 @@ def stage_times(node: RunningNode) -> dict[str, float]:
     jobs = [node.json("jobs", "show", job["job_id"]) for job in node.json("jobs", "list")]
     timings = [job["timings_s"] for job in sorted(jobs, key=lambda job: str(job["created_at"]))[1:]]
     return {stage: statistics.median(t[stage] for t in timings) for stage in timings[0]}
+
+
+def engine(node: RunningNode) -> str:
+    """Of the last job, as the node records it."""
+    newest = max(node.json("jobs", "list"), key=lambda job: str(job["created_at"]))
+    return ", ".join(
+        str(value) for value in node.json("jobs", "show", newest["job_id"])["details"]["engine"].values()
+    )
 
 
 def newest_segmentation(node: RunningNode) -> Path:
