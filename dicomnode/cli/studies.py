@@ -158,9 +158,7 @@ def rerun(ctx: typer.Context, key: Key, dry_run: DryRun = False, as_json: Json =
     elif dry_run:
         words = f"{number} would be routed again; nothing was changed"
     else:
-        words = (
-            f"{number} are routed again within seconds; then: dicomnode studies why {study.study_instance_uid}"
-        )
+        words = f"{number} are routed again within seconds; then: dicomnode studies why {study.study_instance_uid}"
     context.done(words, study_instance_uid=study.study_instance_uid, series=series, dry_run=dry_run)
 
 
