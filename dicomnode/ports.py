@@ -408,6 +408,9 @@ class State(Protocol):
     def receiving_studies(self, most: int = 200) -> list[StudySigns]:
         """The signs of RECEIVING studies none of whose series is RECEIVING or COMPLETE."""
 
+    def own_series(self, study_instance_uid: str) -> list[str]:
+        """Series Instance UIDs of the node's own results in a study, whether they came back or not."""
+
     def complete_study(self, study_instance_uid: str, verdict: Verdict) -> int | None:
         """RECEIVING → COMPLETE, as complete_series; its generation, or None."""
 

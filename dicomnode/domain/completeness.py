@@ -59,11 +59,25 @@ class AnnouncedSigns:
 
 @dataclass(frozen=True, slots=True)
 class CountSigns:
-    """The source's answer to how many instances it has of the series."""
+    """The source's answer to how many instances it has of the series or the study."""
 
     instances: int
     source: str  # in words, as in "C-FIND to PACS@192.0.2.1:104"
     age_s: float
+    series: int = 0  # of a study; 0 where it does not say
+    own_results: int = 0  # of a study: instances of the node's own results that it has besides
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCount:
+    """How many instances a source has of a series or a study, and in how many series; None where it does not say."""
+
+    instances: int | None
+    series: int | None = None
+    own_results: int = 0  # instances of the node's own results, which are left out of both
+
+    def is_more_than(self, instances: int, series: int) -> bool:
+        return (self.instances or 0) > instances or (self.series or 0) > series
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +117,13 @@ class StudySigns:
     open_associations: int  # that have brought something of it
     announced: tuple[AnnouncedSigns, ...] = ()  # summed up over all the series that each names
     instances: int = 0  # of all its series
+    series: int = 0  # own results left out, as from the instances
+    counted: CountSigns | None = None
+
+    @property
+    def held_back(self) -> bool:
+        """Whether an announcement says that there is more to come, to the source too."""
+        return any(a.missing or a.state is AnnouncementState.IN_PROGRESS for a in self.announced)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +228,8 @@ def series_verdict(signs: SeriesSigns, policy: Policy, stack: Stack | None = Non
 
 
 def study_verdict(signs: StudySigns, policy: Policy) -> Verdict | Wait:
-    """Whether a study is complete all of whose series are: by what was announced of it, or when it is quiet."""
-    looks = (_study_announced(signs, policy), _study_quiet(signs, policy))
+    """Whether a study is complete all of whose series are: by what was announced or counted, or when it is quiet."""
+    looks = (_study_announced(signs, policy), _study_counted(signs, policy), _study_quiet(signs, policy))
     if (sure := next((look for look in looks if look.complete), None)) is not None:
         return Verdict(sure.signal, sure.words, signs.instances, _study_document(signs, looks))
     return _wait(looks)
@@ -363,6 +384,26 @@ def _study_announced(signs: StudySigns, policy: Policy) -> _Look:
     return _Look(Signal.ANNOUNCED, settled, _announced_words(final), settling_s if settling_s > 0 else _NEVER_S)
 
 
+def _study_counted(signs: StudySigns, policy: Policy) -> _Look:
+    """As _counted. While more is announced the source has not all of it either, and is not asked."""
+    asked = policy.source(signs.calling_ae_title).query is not None
+    if signs.held_back or not (asked or signs.counted):
+        return _Look(Signal.COUNTED, False, "")
+    settling_s, count = policy.settle_s - signs.idle_s, signs.counted
+    fits = count is not None and count.instances <= signs.instances and count.series <= signs.series
+    complete = count is not None and fits and count.age_s <= signs.idle_s and settling_s <= 0
+    ask = asked and settling_s <= 0 and not complete
+    words = _study_count_words(count, signs) if count else ""
+    return _Look(Signal.COUNTED, complete, words, settling_s, _needs(Need.COUNT, ask))
+
+
+def _study_count_words(count: CountSigns, signs: StudySigns) -> str:
+    in_series = f" in {count.series} series" if count.series else ""
+    own = f" besides {count.own_results} of own results" if count.own_results else ""
+    here = f"{signs.instances} in {signs.series} series are here" if count.series else f"{signs.instances} are here"
+    return f"{count.source} says {_instances(count.instances)}{in_series}{own}, and {here}"
+
+
 def _study_quiet(signs: StudySigns, policy: Policy) -> _Look:
     quiet_s = policy.study_quiet_s(signs.calling_ae_title)
     holds = [(quiet_s - signs.idle_s, "")]
@@ -370,6 +411,11 @@ def _study_quiet(signs: StudySigns, policy: Policy) -> _Look:
         holds.append((policy.held_s(quiet_s) - signs.idle_s, f"{_associations(signs.open_associations)} open"))
     if any(a.missing for a in signs.announced):
         holds.append((policy.missing_s(quiet_s) - signs.idle_s, "some of what was announced is missing"))
+    if signs.counted is not None and signs.counted.instances > signs.instances:
+        # as long as for a series: many an archive never sends all that it has of a study
+        missing_s = policy.missing_s(policy.quiet_s(signs.calling_ae_title))
+        words = f"{signs.instances} of {signs.counted.instances} are here, by {signs.counted.source}"
+        holds.append((missing_s - signs.idle_s, words))
     longest_s = max(seconds for seconds, _ in holds)
     came = (
         f"the last instance came {signs.idle_s:.1f} s ago"
@@ -394,22 +440,25 @@ def _document(signs: SeriesSigns, looks: Sequence[_Look]) -> dict[str, Any]:
     if signs.announced:
         document["announced"] = [_announced_document(a) for a in signs.announced]
     if signs.counted is not None:
-        counted = signs.counted
-        document["counted"] = {
-            "instances": counted.instances,
-            "source": counted.source,
-            "age_s": round(counted.age_s, 3),
-        }
+        document["counted"] = _count_document(signs.counted)
     return document
 
 
 def _study_document(signs: StudySigns, looks: Sequence[_Look]) -> dict[str, Any]:
-    return {
+    document: dict[str, Any] = {
         "idle_s": round(signs.idle_s, 3),
         "open_associations": signs.open_associations,
         "announced": [_announced_document(a) for a in signs.announced],
         "said": _said(looks),
     }
+    if signs.counted is not None:
+        of_study = {"series": signs.counted.series, "own_results": signs.counted.own_results}
+        document["counted"] = _count_document(signs.counted) | of_study
+    return document
+
+
+def _count_document(counted: CountSigns) -> dict[str, Any]:
+    return {"instances": counted.instances, "source": counted.source, "age_s": round(counted.age_s, 3)}
 
 
 def _said(looks: Sequence[_Look]) -> dict[str, str]:

@@ -21,15 +21,17 @@ from dicomnode.domain.completeness import (
     study_verdict,
 )
 from dicomnode.domain.contiguity import look_at_stack
+from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.domain.source import Source
 from dicomnode.domain.study import Series
-from dicomnode.errors import DicomNodeError
-from dicomnode.ports import Clock, Event, State
-from dicomnode.stages.counting import InstanceCounter, SourceQuestions
+from dicomnode.errors import DicomNodeError, InvalidRule
+from dicomnode.ports import Clock, Event, RuleRevision, State
+from dicomnode.stages.counting import InstanceCounter, NoCounter, SourceQuestions
 
 LOG = logging.getLogger(__name__)
-LEFTOVERS_EVERY_S = 30.0
+LEFTOVERS_EVERY_S = 3.0
 SOURCES_EVERY_S = 2.0
+RULES_EVERY_S = 2.0
 POLL_LEAST_S = 0.01
 _REST = 3.0  # times as long as a sweep took: with hundreds of series at once a sweep is not for nothing
 
@@ -42,19 +44,20 @@ class Router(Protocol):
     def route_study(self, study_instance_uid: str, generation: int) -> list[str]: ...
 
 
-class NoCounter:
-    """For a node that has nobody to ask."""
-
-    def count(self, source: Source, study_instance_uid: str, series_instance_uid: str) -> int | None:
-        return None
-
-
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """A stack as it was with so many instances."""
 
     instances: int
     stack: Stack
+
+
+def _needs_study(revision: RuleRevision) -> bool:
+    """One that cannot be read is told of when it is asked."""
+    try:
+        return parse_rule(revision.document).needs_study
+    except InvalidRule:
+        return False
 
 
 class Completer:
@@ -80,6 +83,8 @@ class Completer:
         self._sources_at_s: float | None = None
         self._seen: dict[str, _Seen] = {}  # by Series Instance UID
         self._told: dict[str, str] = {}  # series or study → its last failure, so that the story says it once
+        self._awaited = False
+        self._awaited_at_s: float | None = None
         self._again_s = 0.0
 
     def sweep(self) -> int:
@@ -90,10 +95,11 @@ class Completer:
         for uid, counted in self._questions.collect(receiving).items():
             receiving[uid] = replace(receiving[uid], counted=counted)
         closed = sum(self._look_at(signs) for signs in receiving.values())
-        for study in self._state.receiving_studies():
+        studies = self._state.receiving_studies()
+        for study in studies:
             self._look_at_study(study)
         self._seen = {uid: seen for uid, seen in self._seen.items() if uid in receiving}
-        self._questions.forget_all_but(receiving)
+        self._questions.forget_all_but([*receiving.values(), *studies])
         return closed
 
     def resume(self) -> int:
@@ -137,7 +143,7 @@ class Completer:
 
     def _look_at(self, signs: SeriesSigns) -> bool:
         """Whether the series was closed now, by us."""
-        signs = replace(signs, counting=self._questions.is_open(signs.series_instance_uid))
+        signs = replace(signs, counting=self._questions.is_open(signs))
         seen = self._seen.get(signs.series_instance_uid)
         stack = seen.stack if seen is not None and seen.instances == signs.instances else None
         verdict = series_verdict(signs, self._policy, stack)
@@ -173,13 +179,24 @@ class Completer:
     # --------------------------------------------------------------------------------------------- studies
 
     def _look_at_study(self, signs: StudySigns) -> None:
+        signs = replace(signs, counted=self._questions.of_study(signs))
         verdict = study_verdict(signs, self._policy)
         if isinstance(verdict, Wait):
+            if Need.COUNT in verdict.needs and self._is_awaited():
+                self._questions.ask(signs, self._policy.source(signs.calling_ae_title))
             self._again_s = min(self._again_s, verdict.again_s)
             return
         generation = self._state.complete_study(signs.study_instance_uid, verdict)
         if generation is not None:
             self._route_studies([(signs.study_instance_uid, generation)])
+
+    def _is_awaited(self) -> bool:
+        """Whether a rule in force looks at whole studies; else nobody waits for one, and nobody is asked."""
+        now_s = self._clock.monotonic()
+        if self._awaited_at_s is None or now_s >= self._awaited_at_s + RULES_EVERY_S:
+            self._awaited = any(_needs_study(revision) for revision in self._state.enabled_rules())
+            self._awaited_at_s = now_s
+        return self._awaited
 
     def _route_studies(self, studies: Iterable[tuple[str, int]]) -> int:
         return sum(self._route_study(uid, generation) for uid, generation in studies)

@@ -1,14 +1,14 @@
-"""Asks sources how many instances a series has, beside the sweep: a source that is dead delays nobody."""
+"""Asks sources how many instances a series or a study has, beside the sweep: a source that is dead delays nobody."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from dicomnode.domain.completeness import CountSigns, SeriesSigns
+from dicomnode.domain.completeness import CountSigns, SeriesSigns, SourceCount, StudySigns
 from dicomnode.domain.destination import Address, DimseAddress, without_password
 from dicomnode.domain.source import Source
 from dicomnode.errors import DicomNodeError
@@ -23,16 +23,37 @@ FAILED_FIRST_S, FAILED_MOST_S = 5.0, 300.0  # until a source is asked again that
 
 
 class InstanceCounter(Protocol):
-    """Asks a source for NumberOfSeriesRelatedInstances (0020,1209)."""
+    """Asks a source for NumberOfSeriesRelatedInstances (0020,1209) or NumberOfStudyRelatedInstances (0020,1208)."""
 
     def count(self, source: Source, study_instance_uid: str, series_instance_uid: str) -> int | None:
         """None when it does not know the series. Raises DeliveryError within seconds, with what to do."""
 
+    def count_study(
+        self, source: Source, study_instance_uid: str, here: SourceCount, own_series: Collection[str]
+    ) -> SourceCount | None:
+        """As count; the series in `own_series` are left out when with them it has more than is here."""
+
+
+class NoCounter:
+    """For a node that has nobody to ask."""
+
+    def count(self, source: Source, study_instance_uid: str, series_instance_uid: str) -> int | None:
+        return None
+
+    def count_study(
+        self, source: Source, study_instance_uid: str, here: SourceCount, own_series: Collection[str]
+    ) -> SourceCount | None:
+        return None
+
 
 class AddressCounter(Protocol):
-    """An InstanceCounter for one kind of address."""
+    """What an InstanceCounter asks one kind of address."""
 
     def count(self, address: Address, study_instance_uid: str, series_instance_uid: str) -> int | None: ...
+
+    def count_whole(self, address: Address, study_instance_uid: str) -> SourceCount | None: ...
+
+    def count_by_series(self, address: Address, study_instance_uid: str) -> Mapping[str, int]: ...
 
 
 class SourceCounter:
@@ -44,8 +65,33 @@ class SourceCounter:
     def count(self, source: Source, study_instance_uid: str, series_instance_uid: str) -> int | None:
         if source.query is None:
             return None
-        kind = "dimse" if isinstance(source.query, DimseAddress) else "stow"
-        return self._counters[kind].count(source.query, study_instance_uid, series_instance_uid)
+        return self._of(source.query).count(source.query, study_instance_uid, series_instance_uid)
+
+    def count_study(
+        self, source: Source, study_instance_uid: str, here: SourceCount, own_series: Collection[str]
+    ) -> SourceCount | None:
+        if source.query is None:
+            return None
+        asked = self._of(source.query)
+        whole = asked.count_whole(source.query, study_instance_uid)
+        if whole is None or (whole.instances is not None and not (own_series and _is_more(whole, here))):
+            return whole
+        return _without_own(whole, asked.count_by_series(source.query, study_instance_uid), own_series)
+
+    def _of(self, address: Address) -> AddressCounter:
+        return self._counters["dimse" if isinstance(address, DimseAddress) else "stow"]
+
+
+def _is_more(count: SourceCount, here: SourceCount) -> bool:
+    return count.is_more_than(here.instances or 0, here.series or 0)
+
+
+def _without_own(whole: SourceCount, by_series: Mapping[str, int], own_series: Collection[str]) -> SourceCount:
+    """Unless the list of series was cut off: archives limit how many they give, and say so nowhere."""
+    if len(by_series) < (whole.series or 1) or sum(by_series.values()) < (whole.instances or 0):
+        return whole
+    others = [instances for uid, instances in by_series.items() if uid not in own_series]
+    return SourceCount(sum(others), len(others), sum(by_series.values()) - sum(others))
 
 
 def asked_words(address: Address) -> str:
@@ -75,16 +121,40 @@ class _Turn:
         self.not_before_s = now_s + backoff_s(self.times, first_s, most_s)
 
 
+Subject = SeriesSigns | StudySigns
+_Key = tuple[str, str]  # Study Instance UID; Series Instance UID, or "" for the study itself
+
+
+def _key(about: Subject) -> _Key:
+    return about.study_instance_uid, about.series_instance_uid if isinstance(about, SeriesSigns) else ""
+
+
 @dataclass(frozen=True, slots=True)
 class _Question:
-    series: SeriesSigns
+    about: Subject
     source: Source
-    answer: Future[int | None]
+    asked_at_s: float
+    answer: Future[SourceCount | None]
 
 
-def _still_says(instances: int, asked: SeriesSigns, now: SeriesSigns) -> bool:
+@dataclass(frozen=True, slots=True)
+class _StudyAnswer:
+    asked: StudySigns
+    asked_at_s: float
+    signs: CountSigns
+
+
+def _still_says(instances: int, asked: Subject, now: Subject) -> bool:
     """An answer is of the moment at which it was asked; that there are more holds longer."""
     return instances > now.instances or asked.instances == now.instances
+
+
+def _count_signs(question: _Question, count: SourceCount | None) -> CountSigns | None:
+    """None when the source does not know of any instance."""
+    if count is None or not count.instances:
+        return None
+    source = asked_words(question.source.query) if question.source.query else question.source.ae_title
+    return CountSigns(count.instances, source, 0.0, count.series or 0, count.own_results)
 
 
 class SourceQuestions:
@@ -93,10 +163,11 @@ class SourceQuestions:
     def __init__(self, counter: InstanceCounter, state: State, clock: Clock) -> None:
         self._counter, self._state, self._clock = counter, state, clock
         self._pool = ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="count")
-        self._open: dict[str, _Question] = {}  # by Series Instance UID
-        self._series: dict[str, _Turn] = {}
+        self._open: dict[_Key, _Question] = {}
+        self._turns: dict[_Key, _Turn] = {}
         self._sources: dict[str, _Turn] = {}  # by AE title
-        self._told: set[tuple[str, str]] = set()  # (series, failure) that the story has
+        self._told: set[tuple[_Key, str]] = set()  # failures that the story has
+        self._studies: dict[str, _StudyAnswer] = {}  # by Study Instance UID
 
     def close(self) -> None:
         """What is under way is not waited for longer than the counter's own timeouts."""
@@ -106,73 +177,101 @@ class SourceQuestions:
     def any_open(self) -> bool:
         return bool(self._open)
 
-    def is_open(self, series_instance_uid: str) -> bool:
-        return series_instance_uid in self._open
+    def is_open(self, about: Subject) -> bool:
+        return _key(about) in self._open
 
-    def ask(self, series: SeriesSigns, source: Source) -> None:
+    def ask(self, about: Subject, source: Source) -> None:
         """Unless it is asked already, or it is not the time."""
-        now_s, uid = self._clock.monotonic(), series.series_instance_uid
-        of_series, of_all = self._series.get(uid), self._sources.get(source.ae_title)
-        if uid in self._open or (of_all is not None and not of_all.is_due(now_s)):
+        now_s = self._clock.monotonic()
+        if not self._is_open_to(about, source, now_s):
             return
-        if of_series is not None and not of_series.is_due(now_s, series.instances):
-            return
+        question = self._of_series(about, source) if isinstance(about, SeriesSigns) else self._of_study(about, source)
+        self._open[_key(about)] = _Question(about, source, now_s, self._pool.submit(question))
+
+    def _is_open_to(self, about: Subject, source: Source, now_s: float) -> bool:
+        own, of_all = self._turns.get(_key(about)), self._sources.get(source.ae_title)
+        if self.is_open(about) or (of_all is not None and not of_all.is_due(now_s)):
+            return False
+        if own is not None and not own.is_due(now_s, about.instances):
+            return False
         of_source = sum(question.source.ae_title == source.ae_title for question in self._open.values())
-        if of_source >= ASKED_AT_ONCE_OF_ONE or len(self._open) >= ASKED_AT_ONCE:
-            return
-        answer = self._pool.submit(self._counter.count, source, series.study_instance_uid, uid)
-        self._open[uid] = _Question(series, source, answer)
+        return of_source < ASKED_AT_ONCE_OF_ONE and len(self._open) < ASKED_AT_ONCE
+
+    def _of_series(self, series: SeriesSigns, source: Source) -> Callable[[], SourceCount | None]:
+        def ask() -> SourceCount | None:
+            instances = self._counter.count(source, series.study_instance_uid, series.series_instance_uid)
+            return None if instances is None else SourceCount(instances)
+
+        return ask
+
+    def _of_study(self, study: StudySigns, source: Source) -> Callable[[], SourceCount | None]:
+        uid, here = study.study_instance_uid, SourceCount(study.instances, study.series)
+        own_series = frozenset(self._state.own_series(uid))
+        return lambda: self._counter.count_study(source, uid, here, own_series)
 
     def wait(self, timeout_s: float) -> None:
         """Until an answer comes, at most so long."""
         wait([question.answer for question in self._open.values()], timeout_s, FIRST_COMPLETED)
 
     def collect(self, receiving: Mapping[str, SeriesSigns]) -> dict[str, CountSigns]:
-        """Records the answers that have come for series that are received, and gives them back."""
+        """Keeps the answers that have come; gives back those about series that are received."""
         found: dict[str, CountSigns] = {}
-        for uid, question in [(uid, q) for uid, q in self._open.items() if q.answer.done()]:
-            del self._open[uid]
+        for key, question in [(key, q) for key, q in self._open.items() if q.answer.done()]:
+            del self._open[key]
             try:
-                instances = question.answer.result()
+                count = question.answer.result()
             except (DicomNodeError, OSError) as error:
                 self._failed(question, error)
                 continue
-            self._answered(question, instances)
-            if instances and uid in receiving and _still_says(instances, question.series, receiving[uid]):
-                found[uid] = self._record(question, instances)
+            self._answered(question, count)
+            signs = _count_signs(question, count)
+            if signs is None:
+                continue
+            if isinstance(question.about, StudySigns):
+                self._studies[key[0]] = _StudyAnswer(question.about, question.asked_at_s, signs)
+            elif key[1] in receiving and _still_says(signs.instances, question.about, receiving[key[1]]):
+                self._state.record_count(key[1], signs.instances, signs.source)
+                found[key[1]] = signs
         return found
 
-    def forget_all_but(self, series: Mapping[str, object]) -> None:
-        """Of series that are not received any more nothing is kept."""
-        self._series = {uid: turn for uid, turn in self._series.items() if uid in series}
-        self._told = {(uid, words) for uid, words in self._told if uid in series}
+    def of_study(self, study: StudySigns) -> CountSigns | None:
+        """What its source answered last, as old as the question; None when it says nothing about the study now."""
+        kept = self._studies.get(study.study_instance_uid)
+        if kept is None or not _still_says(kept.signs.instances, kept.asked, study):
+            return None
+        return replace(kept.signs, age_s=max(0.0, self._clock.monotonic() - kept.asked_at_s))
 
-    def _answered(self, question: _Question, instances: int | None) -> None:
+    def forget_all_but(self, subjects: Iterable[Subject]) -> None:
+        """Of series and studies that are not received any more nothing is kept."""
+        keys = {_key(about) for about in subjects}
+        self._turns = {key: turn for key, turn in self._turns.items() if key in keys}
+        self._told = {(key, words) for key, words in self._told if key in keys}
+        self._studies = {uid: answer for uid, answer in self._studies.items() if (uid, "") in keys}
+
+    def _answered(self, question: _Question, count: SourceCount | None) -> None:
         self._sources.pop(question.source.ae_title, None)
-        if not instances or instances > question.series.instances:
-            turn = self._series.setdefault(question.series.series_instance_uid, _Turn())
+        about = question.about
+        series = about.series if isinstance(about, StudySigns) else 0
+        if count is None or not count.instances or count.is_more_than(about.instances, series):
+            turn = self._turns.setdefault(_key(about), _Turn())
             turn.later(self._clock.monotonic(), AGAIN_FIRST_S, AGAIN_MOST_S)
-            turn.said = instances or None
-
-    def _record(self, question: _Question, instances: int) -> CountSigns:
-        source = asked_words(question.source.query) if question.source.query else question.source.ae_title
-        self._state.record_count(question.series.series_instance_uid, instances, source)
-        return CountSigns(instances, source, 0.0)
+            turn.said = count.instances if count and (count.instances or 0) > about.instances else None
 
     def _failed(self, question: _Question, error: Exception) -> None:
         now_s, source = self._clock.monotonic(), question.source.ae_title
         self._sources.setdefault(source, _Turn()).later(now_s, FAILED_FIRST_S, FAILED_MOST_S)
-        uid = question.series.series_instance_uid
-        if (uid, str(error)) in self._told:
+        key = _key(question.about)
+        if (key, str(error)) in self._told:
             return
-        self._told.add((uid, str(error)))
+        self._told.add((key, str(error)))
+        what = "series" if key[1] else "study"
         LOG.warning("%s could not be asked how many instances there are: %s", source, error)
         event = Event(
             at=self._clock.now(),
-            kind="series.count-failed",
-            message=f"{source} could not be asked how many instances the series has: {error}",
-            study_instance_uid=question.series.study_instance_uid,
-            series_instance_uid=uid,
+            kind=f"{what}.count-failed",
+            message=f"{source} could not be asked how many instances the {what} has: {error}",
+            study_instance_uid=key[0],
+            series_instance_uid=key[1],
             detail={"code": getattr(error, "code", type(error).__name__), "source": source},
         )
         self._state.record_event(event)

@@ -14,7 +14,7 @@ from dicomnode.domain.announcement import AnnouncedSeries, Announcement, Announc
 from dicomnode.domain.completeness import Place, SeriesSigns, Signal, StudySigns, Verdict
 from dicomnode.domain.study import Recorded, SeriesState, StudyState
 from dicomnode.ports import State
-from tests.adapters.state_material import SERIES, STUDY, complete, instance
+from tests.adapters.state_material import ARCHIVE, SERIES, STUDY, complete, finished, instance, results, routed
 from tests.contract.state_bench import OTHER, Bench, bench, series_state, state
 
 __all__ = ["bench", "state"]
@@ -335,6 +335,32 @@ def test_an_own_result_is_not_counted_in_its_study(state: State) -> None:
     route(state, SERIES)
     assert (study_signs(state).instances, study_signs(state).open_associations) == (1, 1)
     assert state.complete_study(STUDY, verdict(1)) == 1
+
+
+def test_what_is_here_of_a_study(state: State) -> None:
+    receive(state, 1, 2)
+    receive(state, 1, series=OTHER)
+    state.record_instances([instance(1, f"{STUDY}.9", association=A2, modality="SEG", manufacturer="dicomnode")])
+    route(state, SERIES)
+    route(state, OTHER)
+    found = study_signs(state)
+    assert (found.instances, found.series) == (3, 2)
+
+
+def test_the_series_of_own_results_are_known_whether_they_came_back_or_not(state: State) -> None:
+    assert state.own_series(STUDY) == []
+    state.add_destination(ARCHIVE)
+    job_id = routed(state)
+    assert state.own_series(STUDY) == []
+    work = state.start_job(job_id)
+    assert work is not None
+    state.finish_job(job_id, finished())
+    made = results()[0].series_instance_uid
+    assert state.own_series(STUDY) == [made]
+    foreign = instance(1, f"{STUDY}.8", association=A2, modality="SEG", manufacturer="dicomnode")
+    state.record_instances([foreign, instance(1, made, association=A2)])
+    assert state.own_series(STUDY) == sorted([made, f"{STUDY}.8"])
+    assert state.own_series("1.2.3") == []
 
 
 def test_what_was_announced_of_a_study_is_summed_up(state: State) -> None:

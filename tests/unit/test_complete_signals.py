@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import wait as wait_for_all
 from typing import Any
 
 import pytest
 
 from dicomnode.domain.announcement import AnnouncedSeries, Announcement, AnnouncementKind, AnnouncementState
-from dicomnode.domain.completeness import Policy
+from dicomnode.domain.completeness import Policy, SourceCount
 from dicomnode.domain.destination import parse_dimse, parse_stow
 from dicomnode.domain.source import Source
 from dicomnode.domain.study import Series, SeriesState, StudyState
@@ -49,17 +49,32 @@ class Counter:
 
     def __init__(self) -> None:
         self.instances: int | None = None
+        self.study: SourceCount | None = None
+        self.own_series: list[Collection[str]] = []  # that were named with each question about a study
         self.error: Exception | None = None
         self.asked: list[tuple[str, str, str]] = []
         self.gate = threading.Event()
         self.gate.set()
 
     def count(self, source: Source, study_instance_uid: str, series_instance_uid: str) -> int | None:
+        self._ask(source, study_instance_uid, series_instance_uid)
+        return self.instances
+
+    def count_study(
+        self, source: Source, study_instance_uid: str, here: SourceCount, own_series: Collection[str]
+    ) -> SourceCount | None:
+        self.own_series.append(own_series)
+        self._ask(source, study_instance_uid, "")
+        return self.study
+
+    def _ask(self, source: Source, study_instance_uid: str, series_instance_uid: str) -> None:
         self.asked.append((source.ae_title, study_instance_uid, series_instance_uid))
         self.gate.wait(20)
         if self.error is not None:
             raise self.error
-        return self.instances
+
+    def asked_of_studies(self) -> int:
+        return sum(not series for _, _, series in self.asked)
 
 
 class Node:
@@ -85,8 +100,11 @@ class Node:
 
     def answered(self) -> int:
         """A sweep once all questions that were asked have an answer."""
-        wait_for_all([q.answer for q in self.completer._questions._open.values()], 20)
+        self.wait_for_answers()
         return self.completer.sweep()
+
+    def wait_for_answers(self) -> None:
+        wait_for_all([q.answer for q in self.completer._questions._open.values()], 20)
 
     def release(self, association: str = "r/1/1", how: str = "released") -> None:
         self.state.association_ended(association, how)
@@ -330,6 +348,141 @@ def test_a_study_that_cannot_be_routed_is_tried_again_as_a_leftover(node: Node) 
     assert node.router.studies == [(STUDY, 1)]
 
 
+# ------------------------------------------------------------------------------------- counting whole studies
+
+OTHER = f"{STUDY}.2"
+PET_CT = {
+    "name": "pet-ct",
+    "description": "fuses",
+    "when": {"Modality": "CT"},
+    "roles": {"pet": {"when": {"Modality": "PT"}}},
+    "model": "fusion",
+}
+ANY_CT = {"name": "ct", "description": "one series is enough", "when": {"Modality": "CT"}, "model": "torso-ct"}
+
+
+@pytest.fixture
+def asking(node: Node) -> Node:
+    """A rule needs the study; its two series of 40 images were counted by their source, as the next sweep sees."""
+    node.state.add_rule("pet-ct", PET_CT)
+    for series, association in ((SERIES, "r/1/1"), (OTHER, "r/1/2")):
+        node.receive(*range(1, 41), series=series, association=association, calling_ae_title="PACS")
+        node.release(association)
+    node.counter.instances = 40
+    node.after(0.3)
+    node.wait_for_answers()
+    return node
+
+
+def test_a_study_is_routed_at_once_when_the_source_has_no_more(asking: Node) -> None:
+    asking.counter.study = SourceCount(80, 2)
+    assert asking.answered() == 2, "both series, by their counts"
+    assert asking.answered() == 0
+    assert asking.router.studies == [(STUDY, 1)]
+    (told,) = [event for event in asking.state.events(STUDY) if event.kind == "study.complete"]
+    assert told.message == (
+        "The study is complete: 80 instances; "
+        "C-FIND to PACS@192.0.2.1:104 says 80 instances in 2 series, and 80 in 2 series are here"
+    )
+    assert told.detail["signal"] == "counted"
+    assert told.detail["signs"]["counted"]["instances"] == 80
+    assert asking.clock.monotonic() < 1
+
+
+@pytest.mark.parametrize("rules", [[], [ANY_CT], [PET_CT | {"state": "disabled"}]])
+def test_nobody_is_asked_for_a_study_that_no_rule_needs(node: Node, rules: list[dict[str, Any]]) -> None:
+    for rule in rules:
+        node.state.add_rule(rule["name"], rule)
+    node.receive(1, calling_ae_title="PACS")
+    node.counter.instances, node.counter.study = 1, SourceCount(1, 1)
+    for _ in range(30):
+        node.after(0.3)
+        node.answered()
+    assert node.signal() == "counted"
+    assert node.counter.asked_of_studies() == 0
+    assert node.router.studies == []
+
+
+def test_a_new_rule_that_needs_the_study_has_it_asked_for_within_seconds(node: Node) -> None:
+    node.receive(1, calling_ae_title="PACS")
+    node.counter.instances, node.counter.study = 1, SourceCount(1, 1)
+    node.after(0.3)
+    node.answered()
+    node.after(0.3)
+    node.state.add_rule("pet-ct", PET_CT)
+    node.after(2.0)
+    node.answered()
+    assert node.router.studies == [(STUDY, 1)]
+
+
+def test_a_source_that_has_more_of_the_study_is_asked_ever_more_seldom_and_not_for_ever(asking: Node) -> None:
+    asking.counter.study = SourceCount(90, 2)
+    for _ in range(700):
+        asking.after(0.1)
+        asking.answered()
+        if asking.router.studies:
+            break
+    assert 59.0 < asking.clock.monotonic() < 61.0
+    assert 5 <= asking.counter.asked_of_studies() <= 9
+    assert "80 of 90 are here, by C-FIND to PACS@192.0.2.1:104" in asking.words("study.complete")[0]
+
+
+def test_a_source_that_has_more_series_is_asked_as_seldom(asking: Node) -> None:
+    asking.counter.study = SourceCount(80, 3)
+    for _ in range(300):
+        asking.after(0.1)
+        asking.answered()
+    assert 4 <= asking.counter.asked_of_studies() <= 8
+    assert "nothing came for" in asking.words("study.complete")[0]
+
+
+def test_the_rest_of_a_study_comes_and_is_counted_at_once(asking: Node) -> None:
+    asking.counter.study = SourceCount(120, 3)
+    for _ in range(50):
+        asking.after(0.1)
+        asking.answered()
+    assert asking.router.studies == []
+    asking.receive(*range(1, 41), series=f"{STUDY}.3", association="r/1/3", calling_ae_title="PACS")
+    for _ in range(6):
+        asking.after(0.1)
+        asking.answered()
+    assert asking.router.studies == [(STUDY, 1)]
+    assert "says 120 instances in 3 series" in asking.words("study.complete")[0]
+
+
+def test_an_answer_about_the_study_from_before_more_images_came_is_dropped(asking: Node) -> None:
+    asking.counter.study = SourceCount(80, 2)
+    asking.counter.gate.clear()
+    assert asking.after(0.1) == 2
+    assert asking.completer._questions.any_open
+    asking.receive(1, series=f"{STUDY}.3", association="r/1/3", calling_ae_title="PACS", plane="")
+    asking.counter.gate.set()
+    asking.answered()
+    assert asking.router.studies == []
+
+
+def test_a_failure_of_a_question_about_a_study_is_told_of_the_study(asking: Node) -> None:
+    asking.counter.error = DestinationUnavailable("PACS@192.0.2.1:104: connection refused; start the peer")
+    for _ in range(40):
+        asking.after(0.1)
+        asking.answered()
+    assert asking.counter.asked_of_studies() == 1
+    assert asking.words("study.count-failed") == [
+        "PACS could not be asked how many instances the study has: "
+        "PACS@192.0.2.1:104: connection refused; start the peer"
+    ]
+    asking.after(17.0)
+    assert asking.router.studies == [(STUDY, 1)], "by the quiet period, as without a source"
+
+
+def test_own_results_are_named_with_the_question(asking: Node) -> None:
+    own = instance(1, f"{STUDY}.9", modality="SEG", manufacturer="dicomnode", calling_ae_title="PACS")
+    asking.state.record_instances([own])
+    asking.answered()
+    asking.answered()
+    assert asking.counter.own_series[-1] == frozenset({f"{STUDY}.9"})
+
+
 def test_late_images_open_both_again(node: Node) -> None:
     node.receive(*range(1, 41))
     node.release()
@@ -367,6 +520,12 @@ class Named:
     def count(self, address: object, study_instance_uid: str, series_instance_uid: str) -> int | None:
         return len(f"{self.name}{address}")
 
+    def count_whole(self, address: object, study_instance_uid: str) -> SourceCount | None:
+        return SourceCount(len(f"{self.name}{address}"))
+
+    def count_by_series(self, address: object, study_instance_uid: str) -> Mapping[str, int]:
+        raise AssertionError("one question was enough")
+
 
 def test_each_kind_of_address_has_its_counter() -> None:
     counter = SourceCounter({"dimse": Named("d"), "stow": Named("st")})
@@ -374,6 +533,65 @@ def test_each_kind_of_address_has_its_counter() -> None:
     web = Source("WEB", query=parse_stow("http://192.0.2.2/dicom-web"))
     assert counter.count(web, "1", "2") == len("sthttp://192.0.2.2/dicom-web")
     assert counter.count(Source("NOBODY"), "1", "2") is None
+    here = SourceCount(0, 0)
+    assert counter.count_study(PACS, "1", here, ()) == SourceCount(len("dPACS@192.0.2.1:104"))
+    assert counter.count_study(Source("NOBODY"), "1", here, ()) is None
+
+
+class Archive:
+    """What it says of a study at STUDY level, and what it lists at SERIES level."""
+
+    def __init__(self, whole: SourceCount | None, by_series: Mapping[str, int]) -> None:
+        self.whole, self.by_series = whole, by_series
+        self.questions = 0
+
+    def count(self, address: object, study_instance_uid: str, series_instance_uid: str) -> int | None:
+        raise AssertionError("the question is about a study")
+
+    def count_whole(self, address: object, study_instance_uid: str) -> SourceCount | None:
+        self.questions += 1
+        return self.whole
+
+    def count_by_series(self, address: object, study_instance_uid: str) -> Mapping[str, int]:
+        self.questions += 1
+        return self.by_series
+
+
+BOTH = {"ct": 40, "pt": 40}
+WITH_RESULTS = BOTH | {"seg": 1, "sr": 1}
+
+
+@pytest.mark.parametrize(
+    ("whole", "by_series", "own", "answer", "questions"),
+    [
+        (SourceCount(80, 2), BOTH, ["seg"], SourceCount(80, 2), 1),
+        (SourceCount(79, 2), BOTH, ["seg"], SourceCount(79, 2), 1),
+        (SourceCount(120, 3), BOTH, [], SourceCount(120, 3), 1),
+        (SourceCount(82, 4), WITH_RESULTS, ["seg", "sr", "not sent yet"], SourceCount(80, 2, 2), 2),
+        (SourceCount(82, 4), WITH_RESULTS, ["sr"], SourceCount(81, 3, 1), 2),
+        (SourceCount(80, 4), {"ct": 39, "pt": 39, "seg": 1, "sr": 1}, ["seg", "sr"], SourceCount(78, 2, 2), 2),
+        (SourceCount(None), BOTH, [], SourceCount(80, 2), 2),
+        (SourceCount(None, 2), BOTH, [], SourceCount(80, 2), 2),
+        (SourceCount(None), WITH_RESULTS, ["seg", "sr"], SourceCount(80, 2, 2), 2),
+        (SourceCount(None), {}, ["seg"], SourceCount(None), 2),
+        (SourceCount(None, 3), BOTH, [], SourceCount(None, 3), 2),
+        (SourceCount(121, 5), WITH_RESULTS, ["seg", "sr"], SourceCount(121, 5), 2),
+        (SourceCount(121, 4), WITH_RESULTS, ["seg", "sr"], SourceCount(121, 4), 2),
+        (None, BOTH, ["seg"], None, 1),
+    ],
+    ids=[
+        "as many", "fewer", "more, none of them ours", "ours are left out", "a foreign result stays",
+        "only more series", "not given", "only the series given", "not given, with ours", "nothing listed",
+        "not given, list cut off", "list cut off", "counts cut off", "unknown study",
+    ],
+)  # fmt: skip
+def test_the_count_of_a_study(
+    whole: SourceCount | None, by_series: dict[str, int], own: list[str], answer: SourceCount | None, questions: int
+) -> None:
+    archive = Archive(whole, by_series)
+    counter = SourceCounter({"dimse": archive})
+    assert counter.count_study(PACS, "1", SourceCount(80, 2), own) == answer
+    assert archive.questions == questions
 
 
 def test_who_was_asked_in_words() -> None:

@@ -16,6 +16,7 @@ from dicomnode.domain.completeness import (
     Need,
     Policy,
     SeriesSigns,
+    Signal,
     Stack,
     StudySigns,
     Verdict,
@@ -361,9 +362,123 @@ def test_a_study_is_not_quiet_before_its_series() -> None:
     assert isinstance(study_verdict(replace(study(25.0), calling_ae_title="DEAF"), POLICY), Wait)
 
 
-@given(st.builds(StudySigns, st.just("1"), st.sampled_from(["CT1", "DEAF"]), _AGES, st.integers(0, 3),
-                 st.lists(_ANNOUNCED, max_size=3).map(tuple), st.integers(1, 9)), st.floats(0, 100))  # fmt: skip
+def counted_study(
+    idle_s: float, of_source: CountSigns | None = None, *announced: AnnouncedSigns, sender: str = "PACS"
+) -> StudySigns:
+    """600 instances in two series, from a source that can be asked."""
+    signs = replace(study(idle_s, 1, *announced), calling_ae_title=sender)
+    return replace(signs, series=2, counted=of_source)
+
+
+def whole(instances: int = 600, series: int = 2, age_s: float = 0.1, own_results: int = 0) -> CountSigns:
+    return CountSigns(instances, "C-FIND to PACS@192.0.2.1:104", age_s, series, own_results)
+
+
+def test_a_study_is_complete_when_the_source_has_no_more() -> None:
+    assert study_said(counted_study(0.4, whole())) == (
+        "counted: C-FIND to PACS@192.0.2.1:104 says 600 instances in 2 series, and 600 in 2 series are here"
+    )
+    assert study_said(counted_study(0.4, whole(series=0))) == (
+        "counted: C-FIND to PACS@192.0.2.1:104 says 600 instances, and 600 are here"
+    )
+    assert "says 600 instances in 2 series besides 3 of own results, and" in study_said(
+        counted_study(0.4, whole(own_results=3))
+    )
+    assert study_said(counted_study(0.4, whole(599, 1))).startswith("counted"), "more are here than the source has"
+
+
+@pytest.mark.parametrize(
+    "signs",
+    [
+        counted_study(0.2, whole()),
+        counted_study(0.4, whole(age_s=0.5)),
+        counted_study(0.4, whole(601)),
+        counted_study(0.4, whole(600, 3)),
+        counted_study(0.4, whole(), mpps(0, 0, IN_PROGRESS)),
+        counted_study(0.4, whole(), mpps(700, 100)),
+    ],
+    ids=["it came just now", "answered before the last image", "more images", "more series", "begun", "announced"],
+)
+def test_a_count_that_does_not_complete_the_study(signs: StudySigns) -> None:
+    assert study_said(signs).startswith("wait")
+
+
+def test_when_the_source_of_a_study_is_asked() -> None:
+    def asks(signs: StudySigns) -> bool:
+        found = study_verdict(signs, POLICY)
+        assert isinstance(found, Wait)
+        return Need.COUNT in found.needs
+
+    assert asks(counted_study(0.4))
+    assert asks(counted_study(0.4, whole(601))), "again, as seldom as the caller likes"
+    assert not asks(counted_study(0.2)), "it came just now"
+    assert not asks(counted_study(0.4, None, mpps(0, 0, IN_PROGRESS))), "the source has not all of it either"
+    assert not asks(counted_study(0.4, sender="CT1")), "there is nobody to ask"
+
+
+def test_a_study_of_which_the_source_has_more_is_waited_for_as_long_as_a_series() -> None:
+    said_more = replace(counted_study(59.9, whole(900)), open_associations=0)
+    assert "600 of 900 are here, by C-FIND to PACS@192.0.2.1:104" in study_said(said_more)
+    assert study_said(said_more).startswith("wait")
+    assert study_said(replace(said_more, idle_s=60.0)).startswith("quiet: nothing came for 60.0 s; 600 of 900 are")
+    assert study_said(replace(said_more, idle_s=20.0, counted=whole(600, 3))).startswith("quiet"), "only more series"
+
+
+def test_the_decision_about_a_study_says_what_was_counted() -> None:
+    found = study_verdict(counted_study(0.4, whole(own_results=3)), POLICY)
+    assert isinstance(found, Verdict)
+    assert found.signs["counted"] == {
+        "instances": 600,
+        "source": "C-FIND to PACS@192.0.2.1:104",
+        "age_s": 0.1,
+        "series": 2,
+        "own_results": 3,
+    }
+    assert found.signs["said"]["counted"] == found.words
+
+
+_STUDIES = st.builds(
+    StudySigns,
+    st.just("1"),
+    st.sampled_from(["CT1", "PACS", "DEAF"]),
+    _AGES,
+    st.integers(0, 3),
+    st.lists(_ANNOUNCED, max_size=3).map(tuple),
+    st.integers(1, 9),
+    st.integers(1, 3),
+    st.none() | st.builds(CountSigns, st.integers(1, 12), st.just("C-FIND"), _AGES, st.integers(0, 4)),
+)
+
+
+def study_later(signs: StudySigns, by_s: float) -> StudySigns:
+    counted = signs.counted and replace(signs.counted, age_s=signs.counted.age_s + by_s)
+    return replace(signs, idle_s=signs.idle_s + by_s, counted=counted)
+
+
+@given(_STUDIES, st.floats(0, 100))
 def test_a_study_is_complete_in_the_end_and_stays_so(signs: StudySigns, by_s: float) -> None:
-    assert isinstance(study_verdict(replace(signs, idle_s=signs.idle_s + 12 * 30.0), POLICY), Verdict)
+    assert isinstance(study_verdict(study_later(signs, 12 * 30.0), POLICY), Verdict)
     if isinstance(study_verdict(signs, POLICY), Verdict):
-        assert isinstance(study_verdict(replace(signs, idle_s=signs.idle_s + by_s), POLICY), Verdict)
+        assert isinstance(study_verdict(study_later(signs, by_s), POLICY), Verdict)
+
+
+@given(_STUDIES)
+def test_a_study_is_counted_only_when_nothing_says_that_there_is_more(signs: StudySigns) -> None:
+    found = study_verdict(signs, POLICY)
+    if isinstance(found, Verdict) and found.signal is Signal.COUNTED:
+        assert signs.counted is not None
+        assert signs.counted.instances <= signs.instances
+        assert signs.counted.series <= signs.series
+        assert signs.counted.age_s <= signs.idle_s
+        assert not any(a.missing or a.state is IN_PROGRESS for a in signs.announced)
+
+
+@given(_STUDIES)
+def test_it_is_worth_looking_at_a_study_again_when_the_answer_says_so(signs: StudySigns) -> None:
+    for _ in range(60):
+        found = study_verdict(signs, POLICY)
+        if isinstance(found, Verdict):
+            return
+        assert found.again_s > 0
+        signs = study_later(signs, found.again_s + 1e-6)
+    raise AssertionError(found)

@@ -14,6 +14,7 @@ from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.signs import (
     association_ended,
     associations_lost,
+    own_series,
     places,
     receiving_series,
     receiving_studies,
@@ -30,6 +31,7 @@ __all__ = [
     "complete_study",
     "complete_unrouted",
     "complete_unrouted_studies",
+    "own_series",
     "places",
     "quiet_series",
     "receiving_series",

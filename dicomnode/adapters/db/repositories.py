@@ -111,6 +111,9 @@ class SqlState:
     def receiving_studies(self, most: int = 200) -> list[StudySigns]:
         return self._read(completion.receiving_studies, most)
 
+    def own_series(self, study_instance_uid: str) -> list[str]:
+        return self._read(completion.own_series, study_instance_uid)
+
     def complete_study(self, study_instance_uid: str, verdict: Verdict) -> int | None:
         return self._write(completion.complete_study, study_instance_uid, verdict)
 

@@ -57,7 +57,9 @@ def record_study_routing(
     unit: Unit, study_instance_uid: str, generation: int, routings: Sequence[SeriesRouting]
 ) -> list[str]:
     rows = _locked_rows(unit, study_instance_uid)
-    query = sa.select(StudyRow).where(StudyRow.study_instance_uid == study_instance_uid).with_for_update()
+    query = sa.select(StudyRow).where(StudyRow.study_instance_uid == study_instance_uid)
+    # as complete_study: a plain lock would stand in the way of everything that refers to the study
+    query = query.with_for_update(key_share=True)
     study = unit.session.scalars(query).one_or_none()
     if study is None or study.state is not StudyState.COMPLETE or study.generation != generation:
         return []  # another process was first, or more images came: the study will be complete again

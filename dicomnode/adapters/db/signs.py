@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -20,6 +20,8 @@ from dicomnode.adapters.db.tables import (
     AnnouncementRow,
     ArrivalRow,
     InstanceRow,
+    JobRow,
+    ResultRow,
     SeriesRow,
     StudyRow,
 )
@@ -237,7 +239,7 @@ def receiving_studies(session: Session, most: int) -> list[StudySigns]:
     ids = [study_id for study_id, _, _ in rows]
     last, counts = _last_series(session, ids), _study_instances(session, ids)
     open_ones = _open_associations(session, ids)
-    announced = _announced_of_studies(session, {uid: counts.get(study_id, 0) for study_id, uid, _ in rows})
+    announced = _announced_of_studies(session, [uid for _, uid, _ in rows])
     return [
         StudySigns(
             study_instance_uid=uid,
@@ -245,7 +247,8 @@ def receiving_studies(session: Session, most: int) -> list[StudySigns]:
             idle_s=_age_s(last[study_id].last_received_at, now),
             open_associations=open_ones.get(study_id, 0),
             announced=announced.get(uid, ()),
-            instances=counts.get(study_id, 0),
+            instances=counts.get(study_id, _Held()).instances,
+            series=counts.get(study_id, _Held()).series,
         )
         for study_id, uid, _ in rows
         if study_id in last
@@ -259,14 +262,38 @@ def _last_series(session: Session, study_ids: Sequence[int]) -> dict[int, Any]:
     return {row.study_id: row for row in session.execute(received.order_by(SeriesRow.last_received_at))}
 
 
-def _study_instances(session: Session, study_ids: Sequence[int]) -> dict[int, int]:
+class _Held(NamedTuple):
+    """What is here of a study, own results left out."""
+
+    instances: int = 0
+    series: int = 0
+
+
+def _study_instances(session: Session, study_ids: Sequence[int]) -> dict[int, _Held]:
     query = (
-        sa.select(SeriesRow.study_id, sa.func.count())
+        sa.select(SeriesRow.study_id, sa.func.count(), sa.func.count(SeriesRow.id.distinct()))
         .join(InstanceRow, InstanceRow.series_id == SeriesRow.id)
         .where(SeriesRow.study_id.in_(study_ids), SeriesRow.state != SeriesState.OWN_RESULT, InstanceRow.in_use)
         .group_by(SeriesRow.study_id)
     )
-    return dict(session.execute(query).all())
+    return {study: _Held(instances, series) for study, instances, series in session.execute(query)}
+
+
+def own_series(session: Session, study_instance_uid: str) -> list[str]:
+    of_study = StudyRow.study_instance_uid == study_instance_uid
+    made = (
+        sa.select(ResultRow.series_instance_uid)
+        .join(JobRow, ResultRow.job_id == JobRow.id)
+        .join(SeriesRow, JobRow.series_id == SeriesRow.id)
+        .join(StudyRow, SeriesRow.study_id == StudyRow.id)
+        .where(of_study)
+    )
+    came_back = (
+        sa.select(SeriesRow.series_instance_uid)
+        .join(StudyRow, SeriesRow.study_id == StudyRow.id)
+        .where(of_study, SeriesRow.state == SeriesState.OWN_RESULT)
+    )
+    return sorted(session.scalars(made.union(came_back)))
 
 
 def _open_associations(session: Session, study_ids: Sequence[int]) -> dict[int, int]:
@@ -279,14 +306,14 @@ def _open_associations(session: Session, study_ids: Sequence[int]) -> dict[int, 
     return dict(session.execute(query).all())
 
 
-def _announced_of_studies(session: Session, counts: Mapping[str, int]) -> dict[str, tuple[AnnouncedSigns, ...]]:
-    """By Study Instance UID, each announcement summed up; `counts` is how many instances are here of each study."""
+def _announced_of_studies(session: Session, studies: Sequence[str]) -> dict[str, tuple[AnnouncedSigns, ...]]:
+    """By Study Instance UID, each announcement summed up."""
     named: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
     said: dict[int, tuple[AnnouncementKind, AnnouncementState]] = {}
     query = (
         sa.select(AnnouncementRow.id, AnnouncementRow.kind, AnnouncementRow.state, AnnouncedSeriesRow)
         .join(AnnouncementRow, AnnouncedSeriesRow.announcement_id == AnnouncementRow.id)
-        .where(AnnouncedSeriesRow.study_instance_uid.in_(counts))
+        .where(AnnouncedSeriesRow.study_instance_uid.in_(studies))
     )
     for number, kind, state, series in session.execute(query):
         said[number] = (AnnouncementKind(kind), AnnouncementState(state))

@@ -1,4 +1,4 @@
-"""Asks a DICOMweb service whether it is there, and how many instances a series has: QIDO-RS (PS3.18 10.6)."""
+"""Asks a DICOMweb service if it is there, and how many instances a series or a study has: QIDO-RS (PS3.18 10.6)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import time
 from typing import Any
 
 from dicomnode.adapters.dicomweb.service import Service
+from dicomnode.domain.completeness import SourceCount
 from dicomnode.domain.destination import Address, StowAddress
 from dicomnode.errors import DestinationUnavailable
 
-SOP_INSTANCE_UID, SERIES_INSTANCE_UID = "00080018", "0020000E"
+SOP_INSTANCE_UID, SERIES_INSTANCE_UID, STUDY_INSTANCE_UID = "00080018", "0020000E", "0020000D"
+NUMBER_OF_STUDY_RELATED_SERIES, NUMBER_OF_STUDY_RELATED_INSTANCES = "00201206", "00201208"
 NUMBER_OF_SERIES_RELATED_INSTANCES = "00201209"
+# Series of one study that are asked for instance by instance, a request each
+INSTANCE_BY_INSTANCE_MOST = 20
 
 
 def echo(service: Service) -> str:
@@ -32,7 +36,7 @@ def is_search_answer(http_status: int, body: bytes) -> bool:
 
 
 class QidoRs:
-    """Counts the instances of a series by a search (PS3.18 10.6.1)."""
+    """Counts the instances of a series or a study by a search (PS3.18 10.6.1)."""
 
     def __init__(self, *, connect_timeout_s: float = 3.0, read_timeout_s: float = 4.0) -> None:
         self._timeouts_s = (connect_timeout_s, read_timeout_s)
@@ -42,18 +46,51 @@ class QidoRs:
 
         None when it does not know the series. Raises DestinationUnavailable, DestinationRefused.
         """
-        assert isinstance(address, StowAddress)
-        service = Service(address, *self._timeouts_s)
+        service = self._service(address)
         query = {"SeriesInstanceUID": series_instance_uid, "includefield": NUMBER_OF_SERIES_RELATED_INSTANCES}
         series = _search(service, f"/studies/{study_instance_uid}/series", query)
         same = [one for one in series if _value(one, SERIES_INSTANCE_UID) == series_instance_uid]
         if not same:
             return None
-        number = _value(same[0], NUMBER_OF_SERIES_RELATED_INSTANCES)
-        if isinstance(number, int | str) and str(number).isdecimal():
-            return int(number)
-        path = f"/studies/{study_instance_uid}/series/{series_instance_uid}/instances"
-        return len({str(_value(one, SOP_INSTANCE_UID)) for one in _search(service, path, {})})
+        number = _number(same[0], NUMBER_OF_SERIES_RELATED_INSTANCES)
+        return _instances(service, study_instance_uid, series_instance_uid) if number is None else number
+
+    def count_whole(self, address: Address, study_instance_uid: str) -> SourceCount | None:
+        """As the server counts of the study; None when it does not know the study. Raises as count."""
+        service = self._service(address)
+        query = {"StudyInstanceUID": study_instance_uid, "includefield": NUMBER_OF_STUDY_RELATED_INSTANCES}
+        studies = _search(service, "/studies", query)
+        same = [one for one in studies if _value(one, STUDY_INSTANCE_UID) == study_instance_uid]
+        if not same:
+            return None
+        instances = _number(same[0], NUMBER_OF_STUDY_RELATED_INSTANCES)
+        return SourceCount(instances, _number(same[0], NUMBER_OF_STUDY_RELATED_SERIES))
+
+    def count_by_series(self, address: Address, study_instance_uid: str) -> dict[str, int]:
+        """By Series Instance UID; empty also when too many would have to be asked for instance by instance.
+
+        Raises as count.
+        """
+        service = self._service(address)
+        query = {"includefield": NUMBER_OF_SERIES_RELATED_INSTANCES}
+        found = _search(service, f"/studies/{study_instance_uid}/series", query)
+        series = {str(_value(one, SERIES_INSTANCE_UID)): one for one in found}
+        numbers = {uid: _number(one, NUMBER_OF_SERIES_RELATED_INSTANCES) for uid, one in series.items()}
+        if sum(number is None for number in numbers.values()) > INSTANCE_BY_INSTANCE_MOST:
+            return {}
+        return {
+            uid: _instances(service, study_instance_uid, uid) if number is None else number
+            for uid, number in numbers.items()
+        }
+
+    def _service(self, address: Address) -> Service:
+        assert isinstance(address, StowAddress)
+        return Service(address, *self._timeouts_s)
+
+
+def _instances(service: Service, study_instance_uid: str, series_instance_uid: str) -> int:
+    path = f"/studies/{study_instance_uid}/series/{series_instance_uid}/instances"
+    return len({str(_value(one, SOP_INSTANCE_UID)) for one in _search(service, path, {})})
 
 
 def _search(service: Service, path: str, query: dict[str, str]) -> list[dict[str, Any]]:
@@ -66,6 +103,11 @@ def _search(service: Service, path: str, query: dict[str, str]) -> list[dict[str
     except ValueError as error:
         raise DestinationUnavailable(f"{service.url} answered QIDO-RS with broken JSON; see its log") from error
     return [one for one in found if isinstance(one, dict)]
+
+
+def _number(found: dict[str, Any], tag: str) -> int | None:
+    number = _value(found, tag)
+    return int(number) if isinstance(number, int | str) and str(number).isdecimal() else None
 
 
 def _value(found: dict[str, Any], tag: str) -> Any:

@@ -1,4 +1,4 @@
-"""Asks a peer by C-FIND how many instances it has of a series (PS3.4 C.4.1, Study Root)."""
+"""Asks a peer by C-FIND how many instances it has of a series or a study (PS3.4 C.4.1, Study Root)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
 from dicomnode.adapters.dimse.storage_scu import Call, StorageScu, Timeouts
+from dicomnode.domain.completeness import SourceCount
 from dicomnode.domain.destination import Address, DimseAddress
 from dicomnode.errors import DestinationRefused, DestinationUnavailable
 
 # Studies wait for the answer: better none than a late one
 QUICK = Timeouts(connect_s=3.0, association_s=3.0, response_s=4.0, stall_s=3.0)
 
+# Series of one study that are asked for image by image, an association each
+IMAGE_BY_IMAGE_MOST = 20
+
+_OF_SERIES = "NumberOfSeriesRelatedInstances"
 _SUCCESS = 0x0000
 _PENDING = (0xFF00, 0xFF01)  # PS3.4 C.4.1.1.4
 _FAILURES = {
@@ -42,9 +47,35 @@ class QueryScu:
         same = [one for one in found if str(one.get("SeriesInstanceUID", "")) == series_instance_uid]
         if not same:
             return None
-        number = _number(same[0])
-        if number is not None:
-            return number
+        number = _number(same[0], _OF_SERIES)
+        return self._images(address, study_instance_uid, series_instance_uid) if number is None else number
+
+    def count_whole(self, address: Address, study_instance_uid: str) -> SourceCount | None:
+        """As the peer counts at STUDY level (PS3.4 C.6.2.1.2); None when it does not know it. Raises as count."""
+        assert isinstance(address, DimseAddress)
+        found = self._find(address, study_query(study_instance_uid))
+        same = [one for one in found if str(one.get("StudyInstanceUID", "")) == study_instance_uid]
+        if not same:
+            return None
+        instances, series = (_number(same[0], f"NumberOfStudyRelated{what}") for what in ("Instances", "Series"))
+        return SourceCount(instances, series)
+
+    def count_by_series(self, address: Address, study_instance_uid: str) -> dict[str, int]:
+        """By Series Instance UID; empty also when too many would have to be asked for image by image.
+
+        Raises as count.
+        """
+        assert isinstance(address, DimseAddress)
+        found = self._find(address, series_query(study_instance_uid, ""))
+        numbers = {str(one.get("SeriesInstanceUID", "")): _number(one, _OF_SERIES) for one in found}
+        if sum(number is None for number in numbers.values()) > IMAGE_BY_IMAGE_MOST:
+            return {}
+        return {
+            uid: (self._images(address, study_instance_uid, uid) or 0) if number is None else number
+            for uid, number in numbers.items()
+        }
+
+    def _images(self, address: DimseAddress, study_instance_uid: str, series_instance_uid: str) -> int | None:
         images = self._find(address, image_query(study_instance_uid, series_instance_uid))
         return len({str(one.get("SOPInstanceUID", "")) for one in images}) or None
 
@@ -56,6 +87,15 @@ class QueryScu:
         contexts = [build_context(StudyRootQueryRetrieveInformationModelFind)]
         with self._peers.associated(address, contexts, self._timeouts.response_s) as call:
             return list(_answers(call, query))
+
+
+def study_query(study_instance_uid: str) -> Dataset:
+    query = Dataset()
+    query.QueryRetrieveLevel = "STUDY"
+    query.StudyInstanceUID = study_instance_uid
+    query.NumberOfStudyRelatedSeries = None
+    query.NumberOfStudyRelatedInstances = None
+    return query
 
 
 def series_query(study_instance_uid: str, series_instance_uid: str) -> Dataset:
@@ -76,9 +116,9 @@ def image_query(study_instance_uid: str, series_instance_uid: str) -> Dataset:
     return query
 
 
-def _number(answer: Dataset) -> int | None:
-    """NumberOfSeriesRelatedInstances (0020,1209), an IS that may be empty."""
-    element = answer.get("NumberOfSeriesRelatedInstances")
+def _number(answer: Dataset, keyword: str) -> int | None:
+    """One of (0020,1206), (0020,1208) and (0020,1209), an IS that may be empty."""
+    element = answer.get(keyword)
     try:
         return int(element) if element not in (None, "") else None
     except (TypeError, ValueError):
