@@ -1,0 +1,80 @@
+"""What the stages need from the world outside, as protocols; the adapters give it.
+
+Threads throughout: every method may be called from several threads at once unless it says otherwise.
+"""
+
+from dicomnode.imaging.geometry import Placement, Rescale
+from dicomnode.ports.clock import Clock
+from dicomnode.ports.delivery import ResultSink
+from dicomnode.ports.engine import EngineState, Executor, JobEngine, JobHandlers, Pulse
+from dicomnode.ports.inference import InferenceEngine, InferenceSession
+from dicomnode.ports.instances import InstanceStore, Spooled, StoredFile
+from dicomnode.ports.state import State
+from dicomnode.ports.views import (
+    DeliveryView,
+    Forgotten,
+    JobFilter,
+    JobView,
+    PastSeries,
+    PastStudy,
+    SeriesView,
+    StudyFilter,
+    StudyView,
+)
+from dicomnode.ports.work import (
+    Delivered,
+    DeliveryOutcome,
+    DeliveryWork,
+    Event,
+    JobFailed,
+    JobFinished,
+    JobOutcome,
+    JobRefused,
+    JobWork,
+    ModelVersion,
+    NewJob,
+    NotDelivered,
+    RuleRevision,
+    SeriesRouting,
+)
+
+__all__ = [
+    "Clock",
+    "Delivered",
+    "DeliveryOutcome",
+    "DeliveryView",
+    "DeliveryWork",
+    "EngineState",
+    "Event",
+    "Executor",
+    "Forgotten",
+    "InferenceEngine",
+    "InferenceSession",
+    "InstanceStore",
+    "JobEngine",
+    "JobFailed",
+    "JobFilter",
+    "JobFinished",
+    "JobHandlers",
+    "JobOutcome",
+    "JobRefused",
+    "JobView",
+    "JobWork",
+    "ModelVersion",
+    "NewJob",
+    "NotDelivered",
+    "PastSeries",
+    "PastStudy",
+    "Placement",
+    "Pulse",
+    "Rescale",
+    "ResultSink",
+    "RuleRevision",
+    "SeriesRouting",
+    "SeriesView",
+    "Spooled",
+    "State",
+    "StoredFile",
+    "StudyFilter",
+    "StudyView",
+]

@@ -1,0 +1,60 @@
+"""Who runs models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomnode.domain.rules import Parameter
+from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
+from dicomnode.ports.work import ModelVersion
+
+
+class InferenceSession(Protocol):
+    """One decoded volume, and those of further series if there are any, open for any number of models."""
+
+    @property
+    def volume(self) -> npt.NDArray[np.int16]:
+        """(slice, row, column) int16, stored values, in the source's grid: decode straight into it."""
+
+    @property
+    def further(self) -> Sequence[npt.NDArray[np.int16]]:
+        """Of the model card's roles in their order, as `volume`, each in its own grid."""
+
+    @property
+    def timings_s(self) -> Mapping[str, float]:
+        """Of the last run: "before", "network" and "after", in seconds, as the model's host measured them."""
+
+    def run(
+        self,
+        model: ModelVersion,
+        geometry: VolumeGeometry,
+        rescale: Rescale,
+        *,
+        timeout_s: float,
+        further: Sequence[Placement] = (),
+        parameters: Mapping[str, Parameter] | None = None,
+    ) -> AbstractContextManager[npt.NDArray[np.uint8]]:
+        """The label map, (slice, row, column) uint8, 0 for background, in the same grid; valid inside the `with`.
+
+        `further` says where the further volumes lie; `parameters` are those of the model card that differ from it.
+
+        Raises EngineUnavailable, InferenceTimeout, ModelFailed, OutOfResources (no shared memory left).
+        """
+
+
+class InferenceEngine(Protocol):
+    def open(
+        self, shape: tuple[int, int, int], further: Sequence[tuple[int, int, int]] = ()
+    ) -> AbstractContextManager[InferenceSession]:
+        """A session with room for a volume of this shape, and for further ones of these."""
+
+    def prepare(self, models: Sequence[ModelVersion]) -> None:
+        """Loads and warms these models, and no others, so that the first study does not wait."""
+
+    def describe(self, model: ModelVersion) -> Mapping[str, str]:
+        """Engine, precision and device as they really are, for provenance."""

@@ -1,0 +1,249 @@
+"""What the node knows and remembers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from dicomnode.domain.announcement import Announcement
+from dicomnode.domain.completeness import Place, SeriesSigns, StudySigns, Verdict
+from dicomnode.domain.destination import Destination
+from dicomnode.domain.job import Priority
+from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.source import Source
+from dicomnode.domain.study import Evidence, Header, ReceivedInstance, Recorded, Series
+from dicomnode.ports.views import (
+    EVERY_JOB,
+    EVERY_STUDY,
+    Forgotten,
+    JobFilter,
+    JobView,
+    PastStudy,
+    StudyFilter,
+    StudyView,
+)
+from dicomnode.ports.work import (
+    DeliveryOutcome,
+    DeliveryWork,
+    Event,
+    JobOutcome,
+    JobWork,
+    ModelVersion,
+    NewJob,
+    RuleRevision,
+    SeriesRouting,
+)
+
+
+class State(Protocol):
+    """The node's business state. Each method is one transaction; times are the database's own clock's."""
+
+    # receive
+    def record_instances(self, instances: Sequence[ReceivedInstance]) -> list[Recorded]:
+        """Indexes instances, in order; (re)opens their series. Repeats are harmless."""
+
+    def record_event(self, event: Event) -> None: ...
+
+    def association_ended(self, association: str, how: str) -> None:
+        """released or aborted; after all that it brought was recorded."""
+
+    def associations_lost(self, receiver: str, but: str) -> None:
+        """Ends, as lost, the open associations of the receiver of that name, but those of its present process.
+
+        Associations are called RECEIVER/PROCESS/NUMBER; `but` is the present RECEIVER/PROCESS.
+        """
+
+    # complete
+    def receiving_series(self, most: int = 200) -> list[SeriesSigns]:
+        """The signs of RECEIVING series, those longest without an image first."""
+
+    def places(self, series_instance_uid: str) -> list[Place]:
+        """Of its instances in use, each in its stack."""
+
+    def record_count(self, series_instance_uid: str, instances: int, source: str) -> None:
+        """The source's answer to how many instances it has of a series."""
+
+    def quiet_series(self, quiet_period_s: float, most: int = 100) -> list[str]:
+        """UIDs of RECEIVING series in which nothing arrived for so long."""
+
+    def complete_series(
+        self, series_instance_uid: str, quiet_period_s: float, verdict: Verdict | None = None
+    ) -> Series | None:
+        """RECEIVING → COMPLETE if it is still quiet for so long and, with a verdict, has as many instances as then.
+
+        None when another process was first or an image came. The event says by which signal.
+        """
+
+    def complete_unrouted(self) -> list[Series]:
+        """COMPLETE series whose routing was never recorded: left behind by a process that died."""
+
+    def receiving_studies(self, most: int = 200) -> list[StudySigns]:
+        """The signs of RECEIVING studies none of whose series is RECEIVING or COMPLETE."""
+
+    def own_series(self, study_instance_uid: str) -> list[str]:
+        """Series Instance UIDs of the node's own results in a study, whether they came back or not."""
+
+    def complete_study(self, study_instance_uid: str, verdict: Verdict) -> int | None:
+        """RECEIVING → COMPLETE, as complete_series; its generation, or None."""
+
+    def complete_unrouted_studies(self) -> list[tuple[str, int]]:
+        """(Study Instance UID, generation) of COMPLETE studies whose routing was never recorded."""
+
+    # what senders say and may
+    def record_announcement(self, announcement: Announcement) -> None:
+        """New, or what it is now."""
+
+    def announcement(self, sop_instance_uid: str) -> Announcement | None: ...
+
+    def sources(self) -> list[Source]: ...
+
+    def put_source(self, source: Source) -> None:
+        """A new one, or in place of the one of that AE title."""
+
+    def remove_source(self, ae_title: str) -> None: ...
+
+    # route
+    def enabled_rules(self) -> list[RuleRevision]:
+        """All that are asked, shadows too, in the order in which they are asked."""
+
+    def active_model(self, name: str) -> ModelVersion | None: ...
+
+    def model_version(self, name: str, version: str) -> ModelVersion | None: ...
+
+    def record_routing(
+        self,
+        series: Series,
+        jobs: Sequence[NewJob],
+        why: str,
+        detail: Mapping[str, Any],
+        evidence: Evidence | None = None,
+    ) -> list[str]:
+        """COMPLETE → ROUTED with its jobs enqueued, or → NOT_ROUTED; all in one transaction. Job ids.
+
+        A job that is active already for the same (series, model version, rule revision) is not made twice.
+        """
+
+    def record_study_routing(
+        self, study_instance_uid: str, generation: int, routings: Sequence[SeriesRouting]
+    ) -> list[str]:
+        """COMPLETE → ROUTED for the study: jobs that the series' own routing could not decide yet. Job ids.
+
+        A job that the rule's revision made already for a series as it is now, with the same model and options,
+        is not made again, whatever became of it. Active jobs of settled rules that are not wanted any more are
+        cancelled.
+        """
+
+    def study_series(self, study_instance_uid: str) -> list[Series]:
+        """Those that were routed or not routed: neither still received nor own results."""
+
+    def study_evidence(self, study_instance_uid: str) -> list[Evidence]:
+        """Of the series of a study, as far as it was recorded."""
+
+    def prior_studies(self, study_instance_uid: str, most: int = 10) -> list[str]:
+        """Earlier studies of the same patient by PatientID, newest first by Study Date; Study Instance UIDs."""
+
+    def series(self, series_instance_uid: str) -> Series:
+        """Raises NotFound."""
+
+    def series_without_facts(self, most: int = 10) -> list[Series]:
+        """Series that were routed or not routed whose evidence is not there or lacks the facts of all headers.
+
+        Newest first.
+        """
+
+    def record_evidence(self, evidence: Evidence) -> None:
+        """In place of what is kept of the series, unless more images came meanwhile."""
+
+    def record_facts(self, series_instance_uid: str, generation: int, facts: Header) -> None:
+        """Adds the facts of all headers to its evidence, unless it has changed meanwhile."""
+
+    def past(
+        self, keywords: Sequence[str], facts: Sequence[str], since: datetime | None = None, page: int = 1000
+    ) -> Iterator[PastStudy]:
+        """Received studies, oldest first, a page in memory at a time: of headers these keywords, of facts these."""
+
+    # infer, encode
+    def start_job(self, job_id: str, run: int | None = None) -> JobWork | None:
+        """QUEUED → RUNNING; None when it was cancelled or is over.
+
+        `run` is the number of the queue's ticket: None too when there is a newer one.
+        """
+
+    def finish_job(self, job_id: str, outcome: JobOutcome, attempt: int | None = None) -> None:
+        """Ends it, or postpones it with its next run enqueued; results and deliveries with the same commit.
+
+        `attempt` is the JobWork's: nothing happens when the job was started again since, or cancelled.
+        """
+
+    # deliver
+    def start_delivery(self, delivery_id: str, run: int | None = None) -> DeliveryWork | None:
+        """QUEUED or WAITING → SENDING; None as in start_job."""
+
+    def finish_delivery(self, delivery_id: str, outcome: DeliveryOutcome, attempt: int | None = None) -> None:
+        """Ends it, or postpones it by the backoff with the next attempt enqueued; `attempt` as in finish_job."""
+
+    # administration
+    def add_rule(self, name: str, document: Mapping[str, Any], *, author: str = "", reason: str = "") -> RuleRevision:
+        """A new rule, or the next revision of one; equal documents make no revision."""
+
+    def remove_rule(self, name: str, *, author: str = "", reason: str = "") -> None: ...
+
+    def rules(self) -> list[RuleRevision]:
+        """Those in force, disabled ones too, by name."""
+
+    def rule_history(self, name: str) -> list[RuleRevision]:
+        """All revisions, the oldest first; raises NotFound."""
+
+    def add_model(self, card: ModelCard, digest: str, path: Path) -> ModelVersion:
+        """Registers and activates it; the version that was active is not any more."""
+
+    def models(self) -> list[ModelVersion]: ...
+
+    def add_destination(self, destination: Destination) -> None: ...
+
+    def remove_destination(self, name: str) -> None: ...
+
+    def destinations(self) -> list[Destination]: ...
+
+    def jobs(self, which: JobFilter = EVERY_JOB, *, most: int = 100) -> list[JobView]:
+        """Newest first."""
+
+    def job(self, job_id: str) -> JobView:
+        """By id or its unambiguous beginning; raises NotFound."""
+
+    def retry_job(self, job_id: str) -> None: ...
+
+    def cancel_job(self, job_id: str) -> None: ...
+
+    def prioritise_job(self, job_id: str, priority: Priority, *, now: bool = False) -> None:
+        """Of a QUEUED job; `now`: without waiting for its schedule. Raises IllegalTransition."""
+
+    def studies(self, which: StudyFilter = EVERY_STUDY, *, most: int = 100) -> list[StudyView]:
+        """Newest first."""
+
+    def rerun_study(self, key: str) -> list[str]:
+        """Its series are routed again by the rules in force, as if they had just come. Series Instance UIDs.
+
+        `key` as in study(); of one series alone when it is a Series Instance UID. Series that are still received
+        and own results are left out.
+        """
+
+    def forget_study(self, key: str) -> Forgotten:
+        """Takes a study, its jobs, results and story out of the database; raises IllegalTransition while jobs run."""
+
+    def study(self, key: str) -> StudyView:
+        """By Study Instance UID, Series Instance UID, accession number or patient ID (newest); raises NotFound."""
+
+    def events(self, study_instance_uid: str) -> list[Event]:
+        """The study's story in the order it happened."""
+
+    def last_event_number(self) -> int:
+        """Number of the newest event of all; 0 when there is none."""
+
+    def events_after(self, number: int, most: int = 200) -> list[tuple[int, Event]]:
+        """(number, event) of all studies after that one, oldest first: what a running node shows."""
+
+    def counts(self) -> Mapping[str, Mapping[str, int]]:
+        """How many: "series", "jobs", "deliveries" → state → number; "studies", "instances" → {"all": number}."""

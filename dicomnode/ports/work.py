@@ -1,0 +1,155 @@
+"""What is to be done, and what came of it: decisions, jobs, deliveries and the lines of a study's story."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dicomnode.domain.destination import Destination
+from dicomnode.domain.job import Priority
+from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.result import StoredResult
+from dicomnode.domain.rules import Parameter, Window
+from dicomnode.domain.study import Series
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRevision:
+    """An immutable version of a rule; `document` is what domain.rule_reading.parse_rule reads."""
+
+    id: int
+    name: str
+    revision: int
+    document: Mapping[str, Any]
+    author: str = ""
+    reason: str = ""
+    created_at: datetime | None = None
+    in_force: bool = True
+    removed_at: datetime | None = None  # when the rule was removed while this revision was in force
+    removed_by: str = ""
+    removed_why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    id: int
+    name: str
+    version: str
+    digest: str  # sha256 over the package's files
+    path: Path  # absolute folder of the package
+    card: ModelCard
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A decision to run a model on a series."""
+
+    rule: RuleRevision
+    model: ModelVersion
+    priority: Priority
+    destinations: tuple[str, ...]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    objects: tuple[str, ...] = ()  # kinds of results to send, as "SEG"; none: all
+    inputs: Mapping[str, str] = field(default_factory=dict)  # role → Series Instance UID, of further series
+    schedule: tuple[Window, ...] = ()  # when it may start; none: now
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesRouting:
+    """What was decided for one series; `detail` is JSON-able and holds what each rule said.
+
+    `settled` names the rules that were decided with the whole study: of their jobs, `jobs` are all there should be.
+    """
+
+    series: Series
+    jobs: tuple[NewJob, ...]
+    why: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    settled: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class JobWork:
+    """All that running a job needs."""
+
+    job_id: str
+    series: Series
+    model: ModelVersion
+    rule_name: str
+    rule_revision: int
+    destinations: tuple[str, ...]
+    attempt: int  # 1 the first time
+    created_at: datetime  # of the job: results are dated with it, so that a repeat gives the same bytes
+    # The SR of an earlier run of the same rule and model on this series (late images), which this run's supersedes
+    predecessor: StoredResult | None = None
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    objects: tuple[str, ...] = ()  # kinds of results to send; none: all
+    inputs: Mapping[str, Series] = field(default_factory=dict)  # role → a further series that the model needs
+    # What jobs on this series gave before: an object that comes out again stays the file that it was
+    earlier: tuple[StoredResult, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobFinished:
+    results: tuple[StoredResult, ...]
+    timings_s: Mapping[str, float] = field(default_factory=dict)  # stage name → seconds
+    details: Mapping[str, Any] = field(default_factory=dict)  # JSON-able: measurements, engine, peak memory
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRefused:
+    """The series cannot be processed; never tried again by itself."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    code: str
+    reason: str
+    retryable: bool
+
+
+JobOutcome = JobFinished | JobRefused | JobFailed
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryWork:
+    delivery_id: str
+    destination: Destination
+    result: StoredResult
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    status: str  # what the peer answered, in words
+
+
+@dataclass(frozen=True, slots=True)
+class NotDelivered:
+    reason: str
+    retryable: bool
+
+
+DeliveryOutcome = Delivered | NotDelivered
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a study's story, in plain words. `kind` is a stable word, as in "series.complete"."""
+
+    at: datetime
+    kind: str
+    message: str
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    job_id: str = ""
+    delivery_id: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
