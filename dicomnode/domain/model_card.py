@@ -4,6 +4,7 @@ name: torso-ct
 version: 1.0.0
 manufacturer: dicomnode
 family: machine learning
+device_identifier: ...           # optional: a UDI
 intended_use: ...
 limits: ...
 input:
@@ -12,6 +13,7 @@ input:
   spacing_mm: [3.0, 3.0, 3.0]    # along those axes
   intensity: {from: [-1000, 1000], to: [0, 1], clip: true}
   minimum_extent_mm: [0, 0, 0]   # optional; a smaller volume is refused
+  size: [128, 128]               # of a model of single images: rows and columns; no orientation, spacing or window
 inputs:                          # optional: further series, by the role that a rule gives them
   - role: pet
     modality: [PT]
@@ -19,19 +21,14 @@ inputs:                          # optional: further series, by the role that a 
     unit: g/ml                   # optional, also of input: UCUM code of the values; a series of others is refused
     frame_of_reference: same     # as the main series' (PS3.3 C.7.4.1); any: positions are taken as they are
 network:
-  file: models/model.onnx        # .onnx, or .ts / .pt (TorchScript)
-  engine: auto                   # auto, openvino, torchscript, onnxruntime
-  precision: fp32
+  file: models/model.onnx        # .onnx, .ts or .pt (TorchScript), .pt2 (torch.export), .xml (OpenVINO)
+  format: auto                   # by the file's name; monai-bundle, nnunet and triton have to be named
+  engine: auto                   # the fastest that gives the same answers; or one by name
+  precision: fp32                # fp32, bf16, fp16, int8
   window: [96, 96, 96]           # along the axes above
   overlap: 0.25
   blend: constant                # or gaussian
-output:
-  segments:
-    - number: 1
-      name: Lungs
-      category: {value: "123037004", scheme: SCT, meaning: Anatomical Structure}
-      type: {value: "39607008", scheme: SCT, meaning: Lung}
-      colour: [0, 151, 206]      # RGB, shown by viewers; encoded as CIELab
+output: ...                      # see model_output
 parameters:                      # optional: what a rule may set beside overlap and minimum_volume_ml
   threshold: {type: number, default: 0.5, at_least: 0, at_most: 1, description: ...}
 
@@ -48,11 +45,23 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dicomnode.domain.document import Node
+from dicomnode.domain.model_output import (
+    Classification,
+    ClassSpec,
+    Code,
+    Segment,
+    classification,
+    output_document,
+    segments,
+)
 from dicomnode.domain.model_parameter import ParameterSpec, built_in, parameter_specs, parameters_document
 from dicomnode.errors import InvalidModelPackage
 
-ENGINES = ("auto", "openvino", "torchscript", "onnxruntime")
-PRECISIONS = ("fp32", "bf16")
+__all__ = ["ClassSpec", "Classification", "Code", "ModelCard", "Segment", "card_document", "parse_model_card"]
+
+FORMATS = ("auto", "torchscript", "torch-export", "onnx", "openvino", "monai-bundle", "nnunet", "triton")
+ENGINES = ("auto", "torch", "torchscript", "onnxruntime", "openvino", "tensorrt", "triton")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,47}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,31}")
 _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -60,24 +69,6 @@ _AXES = ("LR", "PA", "IS")
 ROLES_MOST = 8
 FRAMES_OF_REFERENCE = ("same", "any")
 HOUNSFIELD = "[hnsf'U]"
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """A coded concept (PS3.3 8.8)."""
-
-    value: str
-    scheme: str
-    meaning: str
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    number: int
-    name: str
-    category: Code
-    type: Code
-    colour: tuple[int, int, int]  # RGB, 0 to 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +81,12 @@ class InputSpec:
     clip: bool
     minimum_extent_mm: tuple[float, float, float]
     unit: str = ""  # UCUM code of the values that `intensity` is about; "": any
+    size: tuple[int, int] | None = None  # rows and columns of an image, of a model of single images; else None
+
+    @property
+    def is_of_images(self) -> bool:
+        """Whether each image goes to the network by itself: no volume is needed, and no place in the patient."""
+        return self.size is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +114,7 @@ class NetworkSpec:
     window: tuple[int, int, int]
     overlap: float
     blend: str
+    format: str = "auto"  # one of FORMATS; auto: by the file's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +127,9 @@ class ModelCard:
     limits: str
     input: InputSpec
     network: NetworkSpec
-    segments: tuple[Segment, ...]
+    segments: tuple[Segment, ...] = ()
+    classification: Classification | None = None
+    device_identifier: str = ""  # UDI or the like (PS3.3 C.12.1.1, 10.29)
     roles: tuple[RoleSpec, ...] = ()
     own_parameters: tuple[ParameterSpec, ...] = ()  # those that the card declares
 
@@ -144,6 +144,7 @@ _KEYS = (
     "version",
     "manufacturer",
     "family",
+    "device_identifier",
     "intended_use",
     "limits",
     "input",
@@ -167,19 +168,38 @@ def parse_model_card(document: object) -> ModelCard:
         limits=root["limits"].text(),
         input=_input(root["input"]),
         network=_network(root["network"]),
-        segments=_segments(root["output"]["segments"]),
+        segments=segments(root["output"]["segments"]) if "segments" in root["output"] else (),
+        classification=_classification(root),
+        device_identifier=root["device_identifier"].text(most=64) if "device_identifier" in root else "",
         roles=_roles(root.get("inputs", [])),
         own_parameters=parameter_specs(root.get("parameters", {})),
     )
 
 
+def _classification(root: Node) -> Classification | None:
+    """What is given is one thing or the other, and of single images only a class can be given."""
+    output = root["output"]
+    output.only("segments", "classification")
+    if ("segments" in output) == ("classification" in output):
+        output.fail("either segments or a classification is needed")
+    if "segments" in output:
+        if "size" in root["input"]:
+            root["input"]["size"].fail("a model of single images gives a classification, not segments")
+        return None
+    found = classification(output["classification"])
+    if (found.of == "image") != ("size" in root["input"]):
+        output["classification"]["of"].fail("a class of each image needs input.size, a class of the series none")
+    return found
+
+
 def _input(node: Node) -> InputSpec:
-    node.only("modality", "orientation", "spacing_mm", "intensity", "minimum_extent_mm", "unit")
+    node.only("modality", "orientation", "spacing_mm", "intensity", "minimum_extent_mm", "unit", "size")
     orientation = node.get("orientation", "RAS")
     letters = orientation.text()
     if sorted(next((i for i, axis in enumerate(_AXES) if c in axis), -1) for c in letters) != [0, 1, 2]:
         orientation.fail(f"{letters!r} is no orientation: one letter each of L or R, P or A, I or S")
-    spacing = node["spacing_mm"].numbers(3)
+    size = _size(node["size"]) if "size" in node else None
+    spacing = (node["spacing_mm"] if size is None else node.get("spacing_mm", [1, 1, 1])).numbers(3)
     if min(spacing) <= 0:
         node["spacing_mm"].fail("spacing is above zero")
     return InputSpec(
@@ -188,8 +208,16 @@ def _input(node: Node) -> InputSpec:
         spacing_mm=(spacing[0], spacing[1], spacing[2]),
         minimum_extent_mm=tuple(node.get("minimum_extent_mm", [0, 0, 0]).numbers(3)),  # type: ignore[arg-type]
         unit=_unit(node),
+        size=size,
         **_intensity(node["intensity"]),
     )
+
+
+def _size(node: Node) -> tuple[int, int]:
+    rows, columns = node.numbers(2)
+    if min(rows, columns) < 1 or (rows, columns) != (int(rows), int(columns)):
+        node.fail("a size is two whole numbers above zero: rows and columns")
+    return int(rows), int(columns)
 
 
 def _unit(node: Node) -> str:
@@ -232,11 +260,11 @@ def _role(node: Node) -> RoleSpec:
 
 
 def _network(node: Node) -> NetworkSpec:
-    node.only("file", "engine", "precision", "window", "overlap", "blend")
+    node.only("file", "format", "engine", "precision", "window", "overlap", "blend")
     file = node["file"].text()
     if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
         node["file"].fail(f"{file!r} leaves the package")
-    window = node["window"].numbers(3)
+    window = node.get("window", [1, 1, 1]).numbers(3)
     if any(w < 1 or w != int(w) for w in window):
         node["window"].fail("a window is three whole numbers above zero")
     overlap = node.get("overlap", 0.25).number()
@@ -249,33 +277,8 @@ def _network(node: Node) -> NetworkSpec:
         window=(int(window[0]), int(window[1]), int(window[2])),
         overlap=overlap,
         blend=node.get("blend", "constant").one_of(("constant", "gaussian")),
+        format=node.get("format", "auto").one_of(FORMATS),
     )
-
-
-def _segments(node: Node) -> tuple[Segment, ...]:
-    segments = tuple(_segment(n) for n in node.items())
-    if [s.number for s in segments] != list(range(1, len(segments) + 1)) or not segments or len(segments) > 255:
-        node.fail("segments are numbered 1, 2, 3, ... without a gap (PS3.3 C.8.20.2), at most 255")
-    return segments
-
-
-def _segment(node: Node) -> Segment:
-    node.only("number", "name", "category", "type", "colour")
-    colour = node["colour"].numbers(3)
-    if any(not 0 <= c <= 255 or c != int(c) for c in colour):
-        node["colour"].fail("a colour is three whole numbers from 0 to 255")
-    return Segment(
-        number=int(node["number"].number()),
-        name=node["name"].text(most=64),
-        category=_code(node["category"]),
-        type=_code(node["type"]),
-        colour=(int(colour[0]), int(colour[1]), int(colour[2])),
-    )
-
-
-def _code(node: Node) -> Code:
-    node.only("value", "scheme", "meaning")
-    return Code(node["value"].text(most=16), node["scheme"].text(most=16), node["meaning"].text(most=64))
 
 
 def card_document(card: ModelCard) -> Mapping[str, Any]:
@@ -286,6 +289,7 @@ def card_document(card: ModelCard) -> Mapping[str, Any]:
         "version": card.version,
         "manufacturer": card.manufacturer,
         "family": card.family,
+        **({"device_identifier": card.device_identifier} if card.device_identifier else {}),
         "intended_use": card.intended_use,
         "limits": card.limits,
         "input": {
@@ -295,27 +299,18 @@ def card_document(card: ModelCard) -> Mapping[str, Any]:
             "intensity": _intensity_document(i),
             "minimum_extent_mm": list(i.minimum_extent_mm),
             **({"unit": i.unit} if i.unit else {}),
+            **({"size": list(i.size)} if i.size else {}),
         },
         "network": {
             "file": n.file,
+            **({"format": n.format} if n.format != "auto" else {}),
             "engine": n.engine,
             "precision": n.precision,
             "window": list(n.window),
             "overlap": n.overlap,
             "blend": n.blend,
         },
-        "output": {
-            "segments": [
-                {
-                    "number": s.number,
-                    "name": s.name,
-                    "category": _code_document(s.category),
-                    "type": _code_document(s.type),
-                    "colour": list(s.colour),
-                }
-                for s in card.segments
-            ]
-        },
+        "output": output_document(card.segments, card.classification),
         **({"inputs": [_role_document(role) for role in card.roles]} if card.roles else {}),
         **({"parameters": parameters_document(card.own_parameters)} if card.own_parameters else {}),
     }
@@ -333,7 +328,3 @@ def _role_document(role: RoleSpec) -> dict[str, Any]:
         "frame_of_reference": role.frame_of_reference,
         **({"unit": role.unit} if role.unit else {}),
     }
-
-
-def _code_document(code: Code) -> dict[str, str]:
-    return {"value": code.value, "scheme": code.scheme, "meaning": code.meaning}
