@@ -28,9 +28,13 @@ network:
   window: [96, 96, 96]           # along the axes above
   overlap: 0.25
   blend: constant                # or gaussian
+  restore: labels                # what goes back to the scanner's grid: the labels by nearest neighbour; or, slower,
+                                 # scores or (after a softmax) probabilities by interpolation, and labels from them
 output: ...                      # see model_output
 parameters:                      # optional: what a rule may set beside overlap and minimum_volume_ml
   threshold: {type: number, default: 0.5, at_least: 0, at_most: 1, description: ...}
+
+A monai-bundle, a nnunet or a triton model brings its own chain: window, spacing_mm and intensity may be left out.
 
 The network's channels are the main series and then the roles, in the order of the card. When the card has
 parameters, the network takes them as a second input: a vector of float32, in the order of their names.
@@ -59,7 +63,10 @@ from dicomnode.errors import InvalidModelPackage
 
 __all__ = ["ClassSpec", "Classification", "Code", "ModelCard", "Segment", "card_document", "parse_model_card"]
 
-FORMATS = ("auto", "torchscript", "torch-export", "onnx", "openvino", "monai-bundle", "nnunet", "triton")
+PLAIN_FORMATS = ("auto", "torchscript", "torch-export", "onnx", "openvino")
+CHAIN_FORMATS = ("monai-bundle", "nnunet", "triton")  # these bring what comes before and after the network
+FORMATS = (*PLAIN_FORMATS, *CHAIN_FORMATS)
+RESTORED = ("labels", "scores", "probabilities")
 ENGINES = ("auto", "torch", "torchscript", "onnxruntime", "openvino", "tensorrt", "triton")
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,47}")
@@ -69,6 +76,7 @@ _AXES = ("LR", "PA", "IS")
 ROLES_MOST = 8
 FRAMES_OF_REFERENCE = ("same", "any")
 HOUNSFIELD = "[hnsf'U]"
+_AS_IT_IS = {"from": [0, 1], "to": [0, 1], "clip": False}  # values that nothing is done to
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,12 @@ class NetworkSpec:
     overlap: float
     blend: str
     format: str = "auto"  # one of FORMATS; auto: by the file's name
+    restore: str = "labels"  # one of RESTORED
+
+    @property
+    def brings_its_chain(self) -> bool:
+        """Whether what comes before and after the network is in the package and not in the card."""
+        return self.format in CHAIN_FORMATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +180,18 @@ def parse_model_card(document: object) -> ModelCard:
         family=root.get("family", "machine learning").text(most=64),
         intended_use=root["intended_use"].text(),
         limits=root["limits"].text(),
-        input=_input(root["input"]),
-        network=_network(root["network"]),
+        input=_input(root["input"], _brings_its_chain(root)),
+        network=_network(root["network"], window_needed=not _brings_its_chain(root) and "size" not in root["input"]),
         segments=segments(root["output"]["segments"]) if "segments" in root["output"] else (),
         classification=_classification(root),
         device_identifier=root["device_identifier"].text(most=64) if "device_identifier" in root else "",
-        roles=_roles(root.get("inputs", [])),
+        roles=_roles(root.get("inputs", []), _brings_its_chain(root)),
         own_parameters=parameter_specs(root.get("parameters", {})),
     )
+
+
+def _brings_its_chain(root: Node) -> bool:
+    return root["network"].get("format", "auto").value in CHAIN_FORMATS
 
 
 def _classification(root: Node) -> Classification | None:
@@ -192,14 +210,15 @@ def _classification(root: Node) -> Classification | None:
     return found
 
 
-def _input(node: Node) -> InputSpec:
+def _input(node: Node, brings_its_chain: bool) -> InputSpec:
     node.only("modality", "orientation", "spacing_mm", "intensity", "minimum_extent_mm", "unit", "size")
     orientation = node.get("orientation", "RAS")
     letters = orientation.text()
     if sorted(next((i for i, axis in enumerate(_AXES) if c in axis), -1) for c in letters) != [0, 1, 2]:
         orientation.fail(f"{letters!r} is no orientation: one letter each of L or R, P or A, I or S")
     size = _size(node["size"]) if "size" in node else None
-    spacing = (node["spacing_mm"] if size is None else node.get("spacing_mm", [1, 1, 1])).numbers(3)
+    needed = size is None and not brings_its_chain
+    spacing = (node["spacing_mm"] if needed else node.get("spacing_mm", [1, 1, 1])).numbers(3)
     if min(spacing) <= 0:
         node["spacing_mm"].fail("spacing is above zero")
     return InputSpec(
@@ -209,7 +228,7 @@ def _input(node: Node) -> InputSpec:
         minimum_extent_mm=tuple(node.get("minimum_extent_mm", [0, 0, 0]).numbers(3)),  # type: ignore[arg-type]
         unit=_unit(node),
         size=size,
-        **_intensity(node["intensity"]),
+        **_intensity(node.get("intensity", _AS_IT_IS) if brings_its_chain else node["intensity"]),
     )
 
 
@@ -241,30 +260,30 @@ def _intensity(node: Node) -> dict[str, Any]:
     return {"intensity_from": (low, high), "intensity_to": (to_low, to_high), "clip": clip}
 
 
-def _roles(node: Node) -> tuple[RoleSpec, ...]:
-    roles = tuple(_role(n) for n in node.items())
+def _roles(node: Node, brings_its_chain: bool) -> tuple[RoleSpec, ...]:
+    roles = tuple(_role(n, brings_its_chain) for n in node.items())
     if len({role.name for role in roles}) < len(roles) or len(roles) > ROLES_MOST:
         node.fail(f"each role has a name of its own, and there are {ROLES_MOST} at most")
     return roles
 
 
-def _role(node: Node) -> RoleSpec:
+def _role(node: Node, brings_its_chain: bool) -> RoleSpec:
     node.only("role", "modality", "intensity", "frame_of_reference", "unit")
     return RoleSpec(
         name=node["role"].matching(_ROLE, "letters, digits, '.', '_' and '-', at most 64"),
         modality=_modality(node),
         frame_of_reference=node.get("frame_of_reference", "same").one_of(FRAMES_OF_REFERENCE),
         unit=_unit(node),
-        **_intensity(node["intensity"]),
+        **_intensity(node.get("intensity", _AS_IT_IS) if brings_its_chain else node["intensity"]),
     )
 
 
-def _network(node: Node) -> NetworkSpec:
-    node.only("file", "format", "engine", "precision", "window", "overlap", "blend")
+def _network(node: Node, *, window_needed: bool) -> NetworkSpec:
+    node.only("file", "format", "engine", "precision", "window", "overlap", "blend", "restore")
     file = node["file"].text()
     if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
         node["file"].fail(f"{file!r} leaves the package")
-    window = node.get("window", [1, 1, 1]).numbers(3)
+    window = (node["window"] if window_needed else node.get("window", [1, 1, 1])).numbers(3)
     if any(w < 1 or w != int(w) for w in window):
         node["window"].fail("a window is three whole numbers above zero")
     overlap = node.get("overlap", 0.25).number()
@@ -278,6 +297,7 @@ def _network(node: Node) -> NetworkSpec:
         overlap=overlap,
         blend=node.get("blend", "constant").one_of(("constant", "gaussian")),
         format=node.get("format", "auto").one_of(FORMATS),
+        restore=node.get("restore", "labels").one_of(RESTORED),
     )
 
 
@@ -309,6 +329,7 @@ def card_document(card: ModelCard) -> Mapping[str, Any]:
             "window": list(n.window),
             "overlap": n.overlap,
             "blend": n.blend,
+            **({"restore": n.restore} if n.restore != "labels" else {}),
         },
         "output": output_document(card.segments, card.classification),
         **({"inputs": [_role_document(role) for role in card.roles]} if card.roles else {}),

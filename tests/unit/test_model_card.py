@@ -141,6 +141,7 @@ def test_parameters_of_a_job_are_settled_to_one_form() -> None:
         ("network.window", [96, 96.5, 96], r"network\.window"),
         ("network.engine", "tensorflow", r"network\.engine.*one of auto"),
         ("network.overlap", 1, r"network\.overlap"),
+        ("network.restore", "logits", r"network\.restore.*one of labels, scores"),
         ("output.segments", [], r"output\.segments"),
         ("output.segments.0.number", 2, r"output\.segments.*numbered"),
         ("output.segments.0.colour", [0, 0, 256], r"segments\[0\]\.colour"),
@@ -150,6 +151,29 @@ def test_parameters_of_a_job_are_settled_to_one_form() -> None:
 def test_what_is_wrong_is_named_by_its_path(path: str, value: object, words: str) -> None:
     with pytest.raises(InvalidModelPackage, match=words):
         parse_model_card(with_change(path, value))
+
+
+def test_a_chain_of_its_own_needs_no_window_spacing_or_intensity() -> None:
+    bare = copy.deepcopy(CARD)
+    bare["network"] = {"file": "models/model.pt", "format": "monai-bundle"}
+    bare["input"] = {"modality": ["CT"]}
+    bare["inputs"] = [{"role": "pet", "modality": ["PT"]}]
+    card = parse_model_card(bare)
+    assert card.network.brings_its_chain
+    assert parse_model_card(card_document(card)) == card
+    bare["network"]["format"] = "onnx"
+    with pytest.raises(InvalidModelPackage, match=r"model\.yaml\.input: spacing_mm is missing"):
+        parse_model_card(bare)
+    plain = copy.deepcopy(CARD)
+    del plain["network"]["window"]
+    with pytest.raises(InvalidModelPackage, match=r"model\.yaml\.network: window is missing"):
+        parse_model_card(plain)
+
+
+def test_what_goes_back_to_the_scanners_grid_is_the_cards_to_say() -> None:
+    card = parse_model_card(with_change("network.restore", "probabilities"))
+    assert parse_model_card(card_document(card)) == card
+    assert parse_model_card(CARD).network.restore == "labels"
 
 
 def test_what_is_missing_is_named() -> None:
