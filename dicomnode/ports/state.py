@@ -7,11 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from dicomnode.domain.acceptance import Acceptance
 from dicomnode.domain.announcement import Announcement
 from dicomnode.domain.completeness import Place, SeriesSigns, StudySigns, Verdict
 from dicomnode.domain.destination import Destination
 from dicomnode.domain.job import Priority
 from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.model_change import ModelChange
 from dicomnode.domain.source import Source
 from dicomnode.domain.study import Evidence, Header, ReceivedInstance, Recorded, Series
 from dicomnode.ports.views import (
@@ -196,10 +198,53 @@ class State(Protocol):
     def rule_history(self, name: str) -> list[RuleRevision]:
         """All revisions, the oldest first; raises NotFound."""
 
-    def add_model(self, card: ModelCard, digest: str, path: Path) -> ModelVersion:
-        """Registers and activates it; the version that was active is not any more."""
+    def models(self) -> list[ModelVersion]:
+        """Every registered version, by name, the oldest first."""
 
-    def models(self) -> list[ModelVersion]: ...
+    def models_in_use(self) -> list[ModelVersion]:
+        """Those that are active or a shadow, and those of which jobs wait or run."""
+
+    def add_model(
+        self,
+        card: ModelCard,
+        digest: str,
+        path: Path,
+        *,
+        activate: bool = True,
+        author: str = "",
+        reason: str = "",
+    ) -> ModelVersion:
+        """Registers a version, or finds it; with `activate` as activate_model. Raises AlreadyExists.
+
+        A version is what its digest says: the same name and version with other content is refused.
+        """
+
+    def activate_model(self, name: str, version: str, *, author: str = "", reason: str = "") -> ModelVersion:
+        """What rules that say `version: active` run from now on; it is no shadow any more.
+
+        Raises NotFound, and IllegalTransition when its acceptance failed.
+        """
+
+    def deactivate_model(self, name: str, *, author: str = "", reason: str = "") -> ModelVersion:
+        """No version is active any more; the one that was. Raises IllegalTransition when none was."""
+
+    def rollback_model(self, name: str, *, author: str = "", reason: str = "") -> ModelVersion:
+        """The version that was active before is active again. Raises IllegalTransition when there was none."""
+
+    def shadow_model(self, name: str, version: str = "", *, author: str = "", reason: str = "") -> ModelVersion:
+        """Runs beside the active version, with results that go nowhere; "" ends it. The version that it is, or was.
+
+        Raises NotFound, and IllegalTransition of the active version and of one whose acceptance failed.
+        """
+
+    def model_changes(self, name: str) -> list[ModelChange]:
+        """What was made active or a shadow, by whom and why; oldest first."""
+
+    def record_acceptance(self, name: str, version: str, acceptance: Acceptance) -> ModelVersion:
+        """In place of an earlier one of that version. Raises NotFound."""
+
+    def record_tuning(self, name: str, version: str, tuning: Mapping[str, Any]) -> ModelVersion:
+        """In place of an earlier one of that version; see ModelVersion.tuning. Raises NotFound."""
 
     def add_destination(self, destination: Destination) -> None: ...
 

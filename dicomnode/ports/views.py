@@ -64,6 +64,7 @@ class JobView:
     inputs: Mapping[str, str] = field(default_factory=dict)  # role → Series Instance UID
     not_before: datetime | None = None
     superseded: Mapping[str, str] = field(default_factory=dict)  # SOP Instance UID → the later job
+    shadow: bool = False  # of the model's shadow version: nothing of it is sent
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from dicomnode.domain.acceptance import Acceptance
 from dicomnode.domain.destination import Destination
 from dicomnode.domain.job import Priority
 from dicomnode.domain.model_card import ModelCard
@@ -42,6 +43,30 @@ class ModelVersion:
     path: Path  # absolute folder of the package
     card: ModelCard
     active: bool
+    shadow: bool = False  # runs beside the active one, for comparison; its results go nowhere
+    acceptance: Acceptance | None = None  # None: its golden cases were never run here
+    # What `models optimise` found: {"chosen": {"engine": ..., "precision": ...}, "candidates": [...]}
+    tuning: Mapping[str, Any] | None = field(default=None, hash=False)
+    author: str = ""
+    reason: str = ""
+    created_at: datetime | None = field(default=None, compare=False)
+
+    @property
+    def chosen_engine(self) -> str:
+        """One of model_card.ENGINES that tuning chose; "" when there is none and the card decides."""
+        return str((self.tuning or {}).get("chosen", {}).get("engine", ""))
+
+    @property
+    def chosen_precision(self) -> str:
+        return str((self.tuning or {}).get("chosen", {}).get("precision", ""))
+
+    @property
+    def state(self) -> str:
+        """In one word: active, shadow, failed (its acceptance), registered."""
+        if self.active or self.shadow:
+            return "active" if self.active else "shadow"
+        failed = self.acceptance is not None and not self.acceptance.allows_activation
+        return "failed" if failed else "registered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +81,7 @@ class NewJob:
     objects: tuple[str, ...] = ()  # kinds of results to send, as "SEG"; none: all
     inputs: Mapping[str, str] = field(default_factory=dict)  # role → Series Instance UID, of further series
     schedule: tuple[Window, ...] = ()  # when it may start; none: now
+    shadow: bool = False  # of the model's shadow version: nothing of it is sent, and it takes no other's place
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,7 @@ def test_an_upgrade_keeps_what_is_there(database_url: str) -> None:
         (job,) = state.jobs()
         assert (job.state, job.deliveries[0].state) == (JobState.SUCCEEDED, DeliveryState.WAITING)
         assert state.events("1.2")[0].at.isoformat() == "2026-01-02T03:04:05+00:00"
+        assert [(c.kind, c.version) for c in state.model_changes("torso-ct")] == [("activated", "1.0.0")]
 
 
 def contents(engine: sa.Engine) -> dict[str, list[sa.Row[Any]]]:
@@ -94,10 +95,13 @@ def contents(engine: sa.Engine) -> dict[str, list[sa.Row[Any]]]:
 _AT = "'2026-01-02 03:04:05+00:00'"
 
 
-def _added() -> dict[str, tuple[str, ...]]:
-    """Columns that revision 0002 brought, by table."""
-    module = ScriptDirectory.from_config(alembic_config("sqlite://")).get_revision("0002").module
-    return dict(module.ADDED)
+def _added() -> dict[str, list[str]]:
+    """Columns that later revisions brought, by table."""
+    added: dict[str, list[str]] = {}
+    for script in ScriptDirectory.from_config(alembic_config("sqlite://")).walk_revisions():
+        for table, columns in getattr(script.module, "ADDED", {}).items():
+            added.setdefault(table, []).extend(columns)
+    return added
 
 
 def _named(table: str, statement: str) -> str:
@@ -137,6 +141,9 @@ FORBIDDEN = {
     "two revisions in force": FIRST_ROWS["rule"].replace("(1,", "(2,").replace("'torso', 1", "'torso', 2"),
     "one version twice": FIRST_ROWS["model"].replace("(1,", "(2,").replace("true", "false"),
     "two active versions": FIRST_ROWS["model"].replace("(1,", "(2,").replace("1.0.0", "1.1.0"),
+    "two shadows": "INSERT INTO model (id, name, version, digest, path, card, active, created_at, shadow)"
+    " SELECT id + n, name, n, digest, path, card, false, created_at, true FROM model,"
+    " (SELECT 1 AS n UNION SELECT 2 AS n) AS twice",
     "two destinations with one name": FIRST_ROWS["destination"].replace("(1,", "(2,"),
     "two results with one UID": FIRST_ROWS["result"].replace("(1, 'j'", "(2, 'j'"),
     "two deliveries of one result to one destination": FIRST_ROWS["delivery"].replace("'d'", "'e'"),

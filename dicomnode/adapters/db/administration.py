@@ -1,8 +1,6 @@
-"""Models, destinations, and what an administrator does to jobs and studies."""
+"""Destinations, and what an administrator does to jobs and studies."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -16,54 +14,14 @@ from dicomnode.adapters.db.tables import (
     DeliveryRow,
     DestinationRow,
     JobRow,
-    ModelRow,
     ResultRow,
     SeriesRow,
     StudyRow,
 )
 from dicomnode.domain.destination import Destination
 from dicomnode.domain.job import OPEN_DELIVERY_STATES, JobEvent, JobState, Priority, next_job_state
-from dicomnode.domain.model_card import ModelCard, card_document
 from dicomnode.domain.study import SeriesState, StudyState
 from dicomnode.errors import AlreadyExists, IllegalTransition, NotFound, UsageError
-from dicomnode.ports import ModelVersion
-
-# ---------------------------------------------------------------------------------------------------- models
-
-
-def models(session: Session) -> list[ModelVersion]:
-    return [
-        jobs.model_version(row) for row in session.scalars(sa.select(ModelRow).order_by(ModelRow.name, ModelRow.id))
-    ]
-
-
-def model_version(session: Session, name: str, version: str) -> ModelVersion | None:
-    row = session.scalar(sa.select(ModelRow).where(ModelRow.name == name, ModelRow.version == version))
-    return None if row is None else jobs.model_version(row)
-
-
-def active_model(session: Session, name: str) -> ModelVersion | None:
-    row = session.scalar(sa.select(ModelRow).where(ModelRow.name == name, ModelRow.active))
-    return None if row is None else jobs.model_version(row)
-
-
-def add_model(unit: Unit, card: ModelCard, digest: str, path: Path) -> ModelVersion:
-    unit.alone_with(ModelRow)
-    versions = unit.session.scalars(sa.select(ModelRow).where(ModelRow.name == card.name)).all()
-    row = next((v for v in versions if v.version == card.version), None)
-    if row is not None and row.digest != digest:
-        raise AlreadyExists(f"{card.name} {card.version} is there with other content; give the new one a new version")
-    for other in versions:
-        other.active = False
-    unit.session.flush()  # at most one is active, in between too
-    if row is None:
-        row = ModelRow(name=card.name, version=card.version, digest=digest, created_at=unit.now())
-        unit.session.add(row)
-    row.path, row.card, row.active = str(path), dict(card_document(card)), True
-    unit.session.flush()
-    unit.tell("model.added", f"Model {card.name} {card.version} is active", detail={"digest": digest})
-    return jobs.model_version(row)
-
 
 # ---------------------------------------------------------------------------------------------- destinations
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dicomnode.adapters.db.deliveries import deliver_results, stored_result
+from dicomnode.adapters.db.models import model_of
 from dicomnode.adapters.db.receive import load_series
 from dicomnode.adapters.db.routing import active_job, tell_job
 from dicomnode.adapters.db.session import Unit
@@ -21,11 +21,10 @@ from dicomnode.domain.job import (
     job_backoff_s,
     next_job_state,
 )
-from dicomnode.domain.model_card import parse_model_card
 from dicomnode.domain.result import StoredResult
 from dicomnode.domain.study import Series
 from dicomnode.errors import AlreadyActive
-from dicomnode.ports import JobFailed, JobFinished, JobOutcome, JobRefused, JobWork, ModelVersion
+from dicomnode.ports import JobFailed, JobFinished, JobOutcome, JobRefused, JobWork
 
 
 def start_job(unit: Unit, job_id: str, run: int | None) -> JobWork | None:
@@ -77,8 +76,10 @@ def _finish(unit: Unit, job: JobRow, outcome: JobFinished) -> None:
     job.timings_s, job.details = dict(outcome.timings_s), dict(outcome.details)
     results = [_keep(unit, job, result) for result in outcome.results]
     unit.session.flush()
-    later = _later_job(unit.session, job)
     _end(unit, job, JobEvent.FINISH, "", "; ".join(filter(None, [outcome.note, _unchanged(job, results)])))
+    if job.shadow:
+        return  # what a shadow gives is there to be compared: it is not sent, and takes no other's place
+    later = _later_job(unit.session, job)
     if later is not None:
         _overtaken(unit, job, results, later)
         return
@@ -119,13 +120,16 @@ def _overtaken(unit: Unit, job: JobRow, results: Sequence[ResultRow], later: Job
 
 
 def _in_force(job: JobRow) -> sa.Select[ResultRow]:
-    """Results of this rule and model on this series, any revision and version, that no other took the place of."""
+    """Results of this rule and model on this series, any revision and version, that no other took the place of.
+
+    Not those of shadows, which are in force nowhere.
+    """
     return (
         sa.select(ResultRow)
         .join(JobRow, ResultRow.job_id == JobRow.id)
         .join(RuleRow, JobRow.rule_id == RuleRow.id)
         .join(ModelRow, JobRow.model_id == ModelRow.id)
-        .where(JobRow.series_id == job.series_id, ResultRow.superseded_by.is_(None))
+        .where(JobRow.series_id == job.series_id, ResultRow.superseded_by.is_(None), JobRow.shadow.is_(False))
         .where(RuleRow.name == job.rule.name, ModelRow.name == job.model.name)
         .order_by(ResultRow.id.desc())
     )
@@ -138,6 +142,7 @@ def _later_job(session: Session, job: JobRow) -> JobRow | None:
         .join(RuleRow, JobRow.rule_id == RuleRow.id)
         .join(ModelRow, JobRow.model_id == ModelRow.id)
         .where(JobRow.series_id == job.series_id, JobRow.id != job.id, JobRow.state == JobState.SUCCEEDED)
+        .where(JobRow.shadow.is_(False))
         .where(RuleRow.name == job.rule.name, ModelRow.name == job.model.name, JobRow.created_at > job.created_at)
         .order_by(JobRow.created_at.desc())
         .limit(1)
@@ -190,6 +195,8 @@ def _keep(unit: Unit, job: JobRow, result: StoredResult) -> ResultRow:
         row.kind, row.sop_class_uid, row.path = result.kind, result.sop_class_uid, result.path
         row.series_instance_uid = result.series_instance_uid
         unit.session.add(row)
+    elif not job.shadow and unit.session.get_one(JobRow, row.job_id).shadow:
+        row.job_id = job.id  # its version is no shadow any more: from now on it is a result like others
     if row.path == result.path:  # written anew where the first file was lost, or first of all
         row.size_bytes, row.sha256 = result.size_bytes, result.sha256
     return row
@@ -230,7 +237,7 @@ def _work(session: Session, job: JobRow, inputs: dict[str, Series]) -> JobWork:
     return JobWork(
         job_id=job.id,
         series=load_series(session, job.series),
-        model=model_version(job.model),
+        model=model_of(job.model),
         rule_name=job.rule.name,
         rule_revision=job.rule.revision,
         destinations=tuple(job.destinations),
@@ -263,15 +270,3 @@ def _earlier(session: Session, job: JobRow) -> tuple[StoredResult, ...]:
     """All that jobs on this series gave before."""
     query = sa.select(ResultRow).join(JobRow, ResultRow.job_id == JobRow.id).where(JobRow.series_id == job.series_id)
     return tuple(map(stored_result, session.scalars(query.order_by(ResultRow.id))))
-
-
-def model_version(row: ModelRow) -> ModelVersion:
-    return ModelVersion(
-        id=row.id,
-        name=row.name,
-        version=row.version,
-        digest=row.digest,
-        path=Path(row.path),
-        card=parse_model_card(row.card),
-        active=row.active,
-    )

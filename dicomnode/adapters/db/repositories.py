@@ -18,6 +18,7 @@ from dicomnode.adapters.db import (
     executors,
     forget,
     jobs,
+    models,
     past,
     receive,
     routing,
@@ -27,11 +28,13 @@ from dicomnode.adapters.db import (
 )
 from dicomnode.adapters.db.evidence import record_evidence as keep_evidence
 from dicomnode.adapters.db.session import Transactions, Unit, WorkQueue, open_engine
+from dicomnode.domain.acceptance import Acceptance
 from dicomnode.domain.announcement import Announcement
 from dicomnode.domain.completeness import Place, SeriesSigns, StudySigns, Verdict
 from dicomnode.domain.destination import Destination
 from dicomnode.domain.job import Priority
 from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.model_change import ModelChange
 from dicomnode.domain.source import Source
 from dicomnode.domain.study import Evidence, Header, ReceivedInstance, Recorded, Series
 from dicomnode.ports import (
@@ -141,10 +144,10 @@ class SqlState:
         return self._read(rules.enabled_rules)
 
     def active_model(self, name: str) -> ModelVersion | None:
-        return self._read(administration.active_model, name)
+        return self._read(models.active_model, name)
 
     def model_version(self, name: str, version: str) -> ModelVersion | None:
-        return self._read(administration.model_version, name, version)
+        return self._read(models.model_version, name, version)
 
     def record_routing(
         self,
@@ -220,11 +223,44 @@ class SqlState:
     def rule_history(self, name: str) -> list[RuleRevision]:
         return self._read(rules.rule_history, name)
 
-    def add_model(self, card: ModelCard, digest: str, path: Path) -> ModelVersion:
-        return self._write(administration.add_model, card, digest, path)
-
     def models(self) -> list[ModelVersion]:
-        return self._read(administration.models)
+        return self._read(models.models)
+
+    def models_in_use(self) -> list[ModelVersion]:
+        return self._read(models.models_in_use)
+
+    def add_model(
+        self,
+        card: ModelCard,
+        digest: str,
+        path: Path,
+        *,
+        activate: bool = True,
+        author: str = "",
+        reason: str = "",
+    ) -> ModelVersion:
+        return self._write(models.add_model, card, digest, path, activate, author, reason)
+
+    def activate_model(self, name: str, version: str, *, author: str = "", reason: str = "") -> ModelVersion:
+        return self._write(models.activate_model, name, version, author, reason)
+
+    def deactivate_model(self, name: str, *, author: str = "", reason: str = "") -> ModelVersion:
+        return self._write(models.deactivate_model, name, author, reason)
+
+    def rollback_model(self, name: str, *, author: str = "", reason: str = "") -> ModelVersion:
+        return self._write(models.rollback_model, name, author, reason)
+
+    def shadow_model(self, name: str, version: str = "", *, author: str = "", reason: str = "") -> ModelVersion:
+        return self._write(models.shadow_model, name, version, author, reason)
+
+    def model_changes(self, name: str) -> list[ModelChange]:
+        return self._read(models.model_changes, name)
+
+    def record_acceptance(self, name: str, version: str, acceptance: Acceptance) -> ModelVersion:
+        return self._write(models.record_acceptance, name, version, acceptance)
+
+    def record_tuning(self, name: str, version: str, tuning: Mapping[str, Any]) -> ModelVersion:
+        return self._write(models.record_tuning, name, version, tuning)
 
     def add_destination(self, destination: Destination) -> None:
         self._write(administration.add_destination, destination)

@@ -122,7 +122,8 @@ def _withdraw(unit: Unit, active: Iterable[JobRow], wanted: Sequence[tuple[NewJo
 
 
 def _is_same(job: JobRow, new: NewJob, options: Mapping[str, Any]) -> bool:
-    return (job.rule_id, job.model_id) == (new.rule.id, new.model.id) and (job.options or _NO_OPTIONS) == options
+    same = (job.rule_id, job.model_id, job.shadow) == (new.rule.id, new.model.id, new.shadow)
+    return same and (job.options or _NO_OPTIONS) == options
 
 
 # ---------------------------------------------------------------------------------------------------- jobs
@@ -166,10 +167,12 @@ def _make(unit: Unit, series: SeriesRow, new: NewJob, options: dict[str, Any]) -
         not_before=not_before,
         run=1,
         created_at=now,
+        shadow=new.shadow,
     )
     unit.session.add(row)
     unit.session.flush()
     until = f", from {not_before.astimezone(NODE_ZONE):%Y-%m-%d %H:%M} on" if not_before else ""
+    until += ", as a shadow: its results are kept and sent nowhere" * new.shadow
     tell_job(unit, row, "job.made", f"by rule {new.rule.name} revision {new.rule.revision}, {new.priority}{until}")
     delay_s = (not_before - now).total_seconds() if not_before else 0.0
     unit.queue.add_job(unit.session, row.id, row.run, priority=row.priority.rank, delay_s=delay_s)

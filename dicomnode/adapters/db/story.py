@@ -64,6 +64,7 @@ def job_view(row: JobRow) -> JobView:
         inputs=options.get("inputs", {}),
         not_before=row.not_before,
         superseded={r.sop_instance_uid: r.superseded_by for r in row.results if r.superseded_by},
+        shadow=row.shadow,
     )
 
 

@@ -1,7 +1,8 @@
 """The business state's tables. Their constraints guard what must never be, whatever the code does.
 
 One active job per (series, model version, rule revision); one delivery per (result, destination); one active
-version per model; one revision in force per rule; a UID once. The job engine's own tables are not here.
+version and one shadow per model; one revision in force per rule; a UID once. The job engine's own tables are not
+here.
 """
 
 from __future__ import annotations
@@ -233,6 +234,7 @@ class ModelRow(Base):
     __table_args__ = (
         sa.UniqueConstraint("name", "version"),
         _only_one("uq_model_active", "name", where="active"),
+        _only_one("uq_model_shadow", "name", where="shadow"),
     )
 
     id: Mapped[int] = mapped_column(_Key, primary_key=True)
@@ -243,6 +245,25 @@ class ModelRow(Base):
     card: Mapped[dict[str, Any]] = mapped_column(_Json)
     active: Mapped[bool]
     created_at: Mapped[datetime]
+    shadow: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
+    acceptance: Mapped[dict[str, Any] | None] = mapped_column(_Json)  # as domain.acceptance has it
+    tuning: Mapped[dict[str, Any] | None] = mapped_column(_Json)  # candidates of engines, and the chosen one
+    author: Mapped[str] = mapped_column(sa.String(64), default="", server_default=sa.text("''"))
+    reason: Mapped[str] = mapped_column(Prose(), default="", server_default=sa.text("''"))
+
+
+class ModelChangeRow(Base):
+    """Who made which version active, or a shadow, and why; never changed."""
+
+    __tablename__ = "model_change"
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(sa.String(16))
+    name: Mapped[str] = mapped_column(sa.String(48), index=True)
+    version: Mapped[str] = mapped_column(sa.String(32))
+    author: Mapped[str] = mapped_column(sa.String(64), default="")
+    reason: Mapped[str] = mapped_column(Prose(), default="")
 
 
 class DestinationRow(Base):
@@ -289,6 +310,8 @@ class JobRow(Base):
     created_at: Mapped[datetime] = mapped_column(index=True)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    # of a model's shadow version: its results are kept here and sent nowhere, and take no other's place
+    shadow: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
 
     series: Mapped[SeriesRow] = relationship()
     rule: Mapped[RuleRow] = relationship()

@@ -1,0 +1,245 @@
+"""The registry of models: versions, which of them are active or a shadow, and who made them so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from dicomnode.adapters.db.columns import storable
+from dicomnode.adapters.db.session import Unit
+from dicomnode.adapters.db.tables import JobRow, ModelChangeRow, ModelRow
+from dicomnode.domain.acceptance import Acceptance, acceptance_document, parse_acceptance
+from dicomnode.domain.job import ACTIVE_JOB_STATES
+from dicomnode.domain.model_card import ModelCard, card_document, parse_model_card
+from dicomnode.domain.model_change import ModelChange, ModelChangeKind, active_before
+from dicomnode.errors import AlreadyExists, IllegalTransition, NotFound
+from dicomnode.ports import ModelVersion
+
+_AUTHOR_CHARACTERS = 64
+
+
+def model_of(row: ModelRow) -> ModelVersion:
+    return ModelVersion(
+        id=row.id,
+        name=row.name,
+        version=row.version,
+        digest=row.digest,
+        path=Path(row.path),
+        card=parse_model_card(row.card),
+        active=row.active,
+        shadow=row.shadow,
+        acceptance=parse_acceptance(row.acceptance) if row.acceptance else None,
+        tuning=row.tuning,
+        author=row.author,
+        reason=row.reason,
+        created_at=row.created_at,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+def models(session: Session) -> list[ModelVersion]:
+    return [model_of(row) for row in session.scalars(sa.select(ModelRow).order_by(ModelRow.name, ModelRow.id))]
+
+
+def models_in_use(session: Session) -> list[ModelVersion]:
+    awaited = sa.select(JobRow.model_id).where(JobRow.state.in_(ACTIVE_JOB_STATES))
+    used = sa.or_(ModelRow.active, ModelRow.shadow, ModelRow.id.in_(awaited))
+    return [model_of(row) for row in session.scalars(sa.select(ModelRow).where(used).order_by(ModelRow.id))]
+
+
+def model_version(session: Session, name: str, version: str) -> ModelVersion | None:
+    row = session.scalar(sa.select(ModelRow).where(ModelRow.name == name, ModelRow.version == version))
+    return None if row is None else model_of(row)
+
+
+def active_model(session: Session, name: str) -> ModelVersion | None:
+    row = session.scalar(sa.select(ModelRow).where(ModelRow.name == name, ModelRow.active))
+    return None if row is None else model_of(row)
+
+
+def model_changes(session: Session, name: str) -> list[ModelChange]:
+    query = sa.select(ModelChangeRow).where(ModelChangeRow.name == name).order_by(ModelChangeRow.id)
+    return [
+        ModelChange(ModelChangeKind(row.kind), row.name, row.version, row.at, row.author, row.reason)
+        for row in session.scalars(query)
+    ]
+
+
+# --------------------------------------------------------------------------------------------------- changing
+
+
+def add_model(
+    unit: Unit, card: ModelCard, digest: str, path: Path, activate: bool, author: str, reason: str
+) -> ModelVersion:
+    unit.alone_with(ModelRow)
+    row = _row(unit, card.name, card.version)
+    if row is not None and row.digest != digest:
+        raise AlreadyExists(f"{card.name} {card.version} is there with other content; give the new one a new version")
+    if row is None:
+        row = _new(unit, card, digest, author, reason)
+    row.path, row.card = str(path), dict(card_document(card))
+    unit.session.flush()
+    if activate:
+        _activate(unit, row, ModelChangeKind.ACTIVATED, author, reason)
+    return model_of(row)
+
+
+def _new(unit: Unit, card: ModelCard, digest: str, author: str, reason: str) -> ModelRow:
+    row = ModelRow(
+        name=card.name,
+        version=card.version,
+        digest=digest,
+        path="",
+        card={},
+        active=False,
+        created_at=unit.now(),
+        author=storable(author, _AUTHOR_CHARACTERS),
+        reason=reason,
+    )
+    unit.session.add(row)
+    unit.tell("model.added", f"Model {card.name} {card.version} is registered", detail={"digest": digest})
+    return row
+
+
+def activate_model(unit: Unit, name: str, version: str, author: str, reason: str) -> ModelVersion:
+    row = _found(unit, name, version)
+    _activate(unit, row, ModelChangeKind.ACTIVATED, author, reason)
+    return model_of(row)
+
+
+def rollback_model(unit: Unit, name: str, author: str, reason: str) -> ModelVersion:
+    unit.alone_with(ModelRow)
+    before = active_before(model_changes(unit.session, name))
+    if not before:
+        raise IllegalTransition(
+            f"no version of {name} was active before; `dicomnode models activate {name} VERSION` chooses one"
+        )
+    row = _found(unit, name, before)
+    _activate(unit, row, ModelChangeKind.ROLLED_BACK, author, reason)
+    return model_of(row)
+
+
+def _activate(unit: Unit, row: ModelRow, kind: ModelChangeKind, author: str, reason: str) -> None:
+    if row.active:
+        return
+    _check_accepted(row)
+    for other in _versions(unit, row.name):
+        other.active = False
+    unit.session.flush()  # at most one is active, in between too
+    if row.shadow:
+        _unshadow(unit, row, author, reason)
+    row.active = True
+    _record(unit, row, kind, author, reason)
+
+
+def deactivate_model(unit: Unit, name: str, author: str, reason: str) -> ModelVersion:
+    unit.alone_with(ModelRow)
+    row = next((version for version in _versions(unit, name) if version.active), None)
+    if row is None:
+        raise IllegalTransition(f"no version of {name} is active; `dicomnode models list` shows what is")
+    row.active = False
+    _record(unit, row, ModelChangeKind.DEACTIVATED, author, reason)
+    return model_of(row)
+
+
+def shadow_model(unit: Unit, name: str, version: str, author: str, reason: str) -> ModelVersion:
+    unit.alone_with(ModelRow)
+    before = next((row for row in _versions(unit, name) if row.shadow), None)
+    row = _found(unit, name, version) if version else before
+    if row is None:
+        raise IllegalTransition(f"no version of {name} is a shadow; `dicomnode models list` shows what is")
+    if row is before and version:
+        return model_of(row)
+    if before is not None:
+        _unshadow(unit, before, author, reason)
+    if version:
+        _shadow(unit, row, author, reason)
+    return model_of(row)
+
+
+def _shadow(unit: Unit, row: ModelRow, author: str, reason: str) -> None:
+    if row.active:
+        raise IllegalTransition(f"{row.name} {row.version} is active; a shadow is another version beside it")
+    _check_accepted(row)
+    row.shadow = True
+    _record(unit, row, ModelChangeKind.SHADOWED, author, reason)
+
+
+def _unshadow(unit: Unit, row: ModelRow, author: str, reason: str) -> None:
+    row.shadow = False
+    unit.session.flush()
+    _record(unit, row, ModelChangeKind.UNSHADOWED, author, reason)
+
+
+def record_acceptance(unit: Unit, name: str, version: str, acceptance: Acceptance) -> ModelVersion:
+    row = _found(unit, name, version)
+    row.acceptance = acceptance_document(acceptance)
+    unit.tell("model.tried", f"Model {name} {version}: {acceptance.words}")
+    unit.session.flush()
+    return model_of(row)
+
+
+def record_tuning(unit: Unit, name: str, version: str, tuning: Mapping[str, Any]) -> ModelVersion:
+    row = _found(unit, name, version)
+    row.tuning = dict(tuning)
+    unit.session.flush()
+    return model_of(row)
+
+
+# ------------------------------------------------------------------------------------------------------ parts
+
+
+def _found(unit: Unit, name: str, version: str) -> ModelRow:
+    unit.alone_with(ModelRow)
+    row = _row(unit, name, version)
+    if row is None:
+        there = ", ".join(other.version for other in _versions(unit, name))
+        known = f"; there are: {there}" if there else " or any other version of it"
+        raise NotFound(f"there is no model {name} {version}{known} (dicomnode models list)")
+    return row
+
+
+def _row(unit: Unit, name: str, version: str) -> ModelRow | None:
+    return next((row for row in _versions(unit, name) if row.version == version), None)
+
+
+def _versions(unit: Unit, name: str) -> list[ModelRow]:
+    return list(unit.session.scalars(sa.select(ModelRow).where(ModelRow.name == name).order_by(ModelRow.id)))
+
+
+def _check_accepted(row: ModelRow) -> None:
+    acceptance = parse_acceptance(row.acceptance) if row.acceptance else None
+    if acceptance is not None and not acceptance.allows_activation:
+        raise IllegalTransition(
+            f"{row.name} {row.version} is {acceptance.words}; it stays registered and runs nowhere"
+        )
+
+
+_WORDS = {
+    ModelChangeKind.ACTIVATED: "is active",
+    ModelChangeKind.ROLLED_BACK: "is active again",
+    ModelChangeKind.DEACTIVATED: "is not active any more",
+    ModelChangeKind.SHADOWED: "is a shadow",
+    ModelChangeKind.UNSHADOWED: "is no shadow any more",
+}
+
+
+def _record(unit: Unit, row: ModelRow, kind: ModelChangeKind, author: str, reason: str) -> None:
+    unit.session.add(
+        ModelChangeRow(
+            at=unit.now(),
+            kind=str(kind),
+            name=row.name,
+            version=row.version,
+            author=storable(author, _AUTHOR_CHARACTERS),
+            reason=reason,
+        )
+    )
+    unit.tell(f"model.{str(kind).replace(' ', '-')}", f"Model {row.name} {row.version} {_WORDS[kind]}")
+    unit.session.flush()

@@ -1,0 +1,102 @@
+"""What came of running a model's golden cases here: the document that is kept beside the version.
+
+outcome: passed                # passed, failed; none: the package has no golden cases
+engine: OpenVINO 2026.4        # as the engine describes itself
+precision: f32
+device: CPU
+server: triton 2.51.0          # or in-process
+at: 2026-03-01T12:00:00+00:00
+seconds: 3.2
+cases:
+  - {name: trunk, passed: true, figures: {"Dice Lungs": 1.0}, words: "..."}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class AcceptanceOutcome(StrEnum):
+    PASSED = "passed"
+    FAILED = "failed"
+    NONE = "none"  # there is nothing to run
+
+
+@dataclass(frozen=True, slots=True)
+class CaseOutcome:
+    """One golden case: the figures by which it was judged, and what they mean in words."""
+
+    name: str
+    passed: bool
+    figures: tuple[tuple[str, float], ...] = ()  # ("Dice Lungs", 0.9995), ("largest difference", 1e-6)
+    words: str = ""
+
+    @property
+    def shown_figures(self) -> str:
+        return ", ".join(f"{name} {value:.6g}" for name, value in self.figures)
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    outcome: AcceptanceOutcome
+    at: datetime
+    cases: tuple[CaseOutcome, ...] = ()
+    engine: str = ""
+    precision: str = ""
+    device: str = ""
+    server: str = ""
+    seconds: float = 0.0
+
+    @property
+    def allows_activation(self) -> bool:
+        return self.outcome is not AcceptanceOutcome.FAILED
+
+    @property
+    def words(self) -> str:
+        """What is to be said of it, in one line."""
+        if self.outcome is AcceptanceOutcome.NONE:
+            return "the package has no golden cases: nobody has checked what this version gives on this machine"
+        where = f"on {self.engine} {self.precision}, {self.device}" if self.engine else "here"
+        if self.outcome is AcceptanceOutcome.PASSED:
+            count = len(self.cases)
+            return f"accepted: {count} golden case{'s' if count != 1 else ''} passed {where}"
+        failed = [case for case in self.cases if not case.passed]
+        return f"not accepted {where}: " + "; ".join(f"case {case.name}: {case.words}" for case in failed)
+
+
+def acceptance_document(acceptance: Acceptance) -> dict[str, Any]:
+    """As parse_acceptance reads it; JSON-able."""
+    return {
+        "outcome": str(acceptance.outcome),
+        "engine": acceptance.engine,
+        "precision": acceptance.precision,
+        "device": acceptance.device,
+        "server": acceptance.server,
+        "at": acceptance.at.isoformat(),
+        "seconds": acceptance.seconds,
+        "cases": [
+            {"name": case.name, "passed": case.passed, "figures": dict(case.figures), "words": case.words}
+            for case in acceptance.cases
+        ],
+    }
+
+
+def parse_acceptance(document: Mapping[str, Any]) -> Acceptance:
+    """Of a document that this module wrote."""
+    return Acceptance(
+        outcome=AcceptanceOutcome(document["outcome"]),
+        at=datetime.fromisoformat(document["at"]),
+        cases=tuple(
+            CaseOutcome(case["name"], case["passed"], tuple(sorted(case["figures"].items())), case["words"])
+            for case in document["cases"]
+        ),
+        engine=document["engine"],
+        precision=document["precision"],
+        device=document["device"],
+        server=document["server"],
+        seconds=document["seconds"],
+    )
