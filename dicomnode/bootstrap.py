@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from dicomnode.adapters.triton.engine import TritonEngine
     from dicomnode.adapters.triton.in_process import InProcessEngine
     from dicomnode.adapters.triton.server import TritonServer
-    from dicomnode.stages.complete import Completer
+    from dicomnode.stages.ahead import Ahead
+    from dicomnode.stages.complete import Completer, Expecting
     from dicomnode.stages.counting import SourceCounter
     from dicomnode.stages.deliver import DestinationSink
     from dicomnode.stages.evidence import FactFinder
+    from dicomnode.stages.infer import InferStage
     from dicomnode.stages.receive import ReceiveStage
     from dicomnode.stages.sources import KnownSources
     from dicomnode.stages.work import Work
@@ -185,7 +187,22 @@ def inference_engine(settings: Settings) -> TritonEngine | InProcessEngine:
     return InProcessEngine(settings.triton_folder, settings.triton_threads)
 
 
-def completer(settings: Settings, state: SqlState) -> Completer:
+def infer_stage(settings: Settings, engine: TritonEngine | InProcessEngine) -> InferStage:
+    from dicomnode.stages.infer import InferStage
+
+    return InferStage(instance_store(settings), engine, SystemClock(), settings.inference_timeout_s)
+
+
+def ahead(settings: Settings, state: SqlState, infer: InferStage) -> Ahead:
+    from dicomnode.stages.ahead import Ahead
+    from dicomnode.stages.route import RouteStage
+
+    clock = SystemClock()
+    route = RouteStage(state, instance_store(settings), clock)
+    return Ahead(state, route, infer, clock, lambda: bool(state.open_work()[0]))
+
+
+def completer(settings: Settings, state: SqlState, expecting: Expecting | None = None) -> Completer:
     from dicomnode.domain.completeness import Policy
     from dicomnode.stages.complete import Completer
     from dicomnode.stages.route import RouteStage
@@ -203,6 +220,7 @@ def completer(settings: Settings, state: SqlState) -> Completer:
         policy,
         counter=source_counter(settings),
         sources=lambda: {source.ae_title: source for source in state.sources()},
+        expecting=expecting,
     )
 
 
@@ -220,15 +238,14 @@ def source_counter(settings: Settings) -> SourceCounter:
     return SourceCounter({"dimse": QueryScu(settings.ae_title), "stow": QidoRs()})
 
 
-def work(settings: Settings, engine: TritonEngine | InProcessEngine) -> Work:
+def work(settings: Settings, infer: InferStage) -> Work:
     from dicomnode.stages.deliver import DeliverStage
     from dicomnode.stages.encode import EncodeStage
-    from dicomnode.stages.infer import InferStage
     from dicomnode.stages.work import Work
 
     store, clock = instance_store(settings), SystemClock()
     return Work(
-        InferStage(store, engine, clock, settings.inference_timeout_s),
+        infer,
         EncodeStage(store, clock, device_serial_number=settings.ae_title),
         DeliverStage(result_sink(settings), store),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -172,6 +172,10 @@ class Policy:
         60.0  # how long an association that is open but silent keeps what it brought from being quiet
     )
     sources: Mapping[str, Source] = field(default_factory=dict)  # by AE title
+
+    def at_once(self) -> Policy:
+        """Without the moments that are waited in case more comes."""
+        return replace(self, release_grace_s=0.0, settle_s=0.0)
 
     def source(self, ae_title: str) -> Source:
         return self.sources.get(ae_title) or Source(ae_title)

@@ -111,9 +111,10 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
     if stop.is_set():
         return
     state = bootstrap.open_state(settings)
-    completer, facts = bootstrap.completer(settings, state), _Facts(bootstrap.fact_finder(settings, state), state)
-    with bootstrap.inference_engine(settings) as engine:
-        work = bootstrap.work(settings, engine)
+    facts = _Facts(bootstrap.fact_finder(settings, state), state)
+    with bootstrap.inference_engine(settings) as engine, closing(bootstrap.infer_stage(settings, engine)) as infer:
+        work, ahead = bootstrap.work(settings, infer), bootstrap.ahead(settings, state, infer)
+        completer = bootstrap.completer(settings, state, ahead)
         models = _Models(state, engine)
         tried = threading.Event()
         with _Loop("start", lambda: _let_go(engine, stop, tried), stop):
@@ -126,6 +127,7 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
             return
         with (
             closing(completer),
+            closing(ahead),
             bootstrap.job_engine(settings, state, work),
             _Loop(
                 "complete", lambda: outlast(lambda: completer.run(stop, COMPLETE_POLL_S), stop), stop

@@ -15,7 +15,7 @@ from dicomnode.ports.work import ModelVersion
 
 
 class InferenceSession(Protocol):
-    """One decoded volume, and those of further series if there are any, open for any number of models."""
+    """One decoded volume, and those of further series if there are any, open for any number of models at once."""
 
     @property
     def volume(self) -> npt.NDArray[np.int16]:
@@ -27,7 +27,7 @@ class InferenceSession(Protocol):
 
     @property
     def timings_s(self) -> Mapping[str, float]:
-        """Of the last run: "before", "network" and "after", in seconds, as the model's host measured them."""
+        """Of this thread's last run: "before", "network" and "after", in seconds, as its host measured them."""
 
     def run(
         self,

@@ -44,6 +44,13 @@ class Router(Protocol):
     def route_study(self, study_instance_uid: str, generation: int) -> list[str]: ...
 
 
+class Expecting(Protocol):
+    """What wants to know early; stages.ahead.Ahead does."""
+
+    def expect(self, series_instance_uid: str, instances: int) -> None:
+        """The series will most likely be complete with so many; called often, and returns at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """A stack as it was with so many instances."""
@@ -75,8 +82,9 @@ class Completer:
         *,
         counter: InstanceCounter | None = None,
         sources: Callable[[], Mapping[str, Source]] | None = None,
+        expecting: Expecting | None = None,
     ) -> None:
-        self._state, self._route, self._clock = state, route, clock
+        self._state, self._route, self._clock, self._expecting = state, route, clock, expecting
         self._policy = policy if isinstance(policy, Policy) else Policy(quiet_period_s=policy)
         self._questions = SourceQuestions(counter or NoCounter(), state, clock)
         self._sources = sources
@@ -144,17 +152,29 @@ class Completer:
     def _look_at(self, signs: SeriesSigns) -> bool:
         """Whether the series was closed now, by us."""
         signs = replace(signs, counting=self._questions.is_open(signs))
-        seen = self._seen.get(signs.series_instance_uid)
-        stack = seen.stack if seen is not None and seen.instances == signs.instances else None
-        verdict = series_verdict(signs, self._policy, stack)
-        if isinstance(verdict, Wait) and Need.CONTIGUITY in verdict.needs:
-            verdict = series_verdict(signs, self._policy, self._stack(signs))
+        verdict = self._verdict(signs, self._policy)
         if isinstance(verdict, Verdict):
             return self._close(signs, verdict)
+        self._expect(signs)
         if Need.COUNT in verdict.needs:
             self._questions.ask(signs, self._policy.source(signs.calling_ae_title))
         self._again_s = min(self._again_s, verdict.again_s)
         return False
+
+    def _verdict(self, signs: SeriesSigns, policy: Policy) -> Verdict | Wait:
+        seen = self._seen.get(signs.series_instance_uid)
+        stack = seen.stack if seen is not None and seen.instances == signs.instances else None
+        verdict = series_verdict(signs, policy, stack)
+        if isinstance(verdict, Wait) and Need.CONTIGUITY in verdict.needs:
+            return series_verdict(signs, policy, self._stack(signs))
+        return verdict
+
+    def _expect(self, signs: SeriesSigns) -> None:
+        if self._expecting is None:
+            return
+        likely = self._verdict(signs, self._policy.at_once())
+        if isinstance(likely, Verdict) and likely.signal is not Signal.QUIET:
+            self._expecting.expect(signs.series_instance_uid, signs.instances)
 
     def _stack(self, signs: SeriesSigns) -> Stack:
         places = self._state.places(signs.series_instance_uid)

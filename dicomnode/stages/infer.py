@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +13,11 @@ import numpy.typing as npt
 from dicomnode.domain.model_card import RoleSpec
 from dicomnode.domain.model_parameter import complaints, settled
 from dicomnode.domain.rules import Parameter
-from dicomnode.domain.study import Series
-from dicomnode.errors import NotAVolume, SeriesRefused
-from dicomnode.imaging.decode import plan_instances, read_volume
-from dicomnode.imaging.headers import Instance, read_instances, text
+from dicomnode.errors import SeriesRefused
+from dicomnode.imaging.headers import text
 from dicomnode.imaging.volume import VolumePlan
-from dicomnode.ports import Clock, InferenceEngine, InferenceSession, InstanceStore, JobWork, ModelVersion, Placement
+from dicomnode.ports import Clock, InferenceEngine, InstanceStore, JobWork, ModelVersion
+from dicomnode.stages.volumes import KEEP_S, Labels, OpenVolumes, Volumes
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,96 +33,63 @@ class Inference:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)  # every one, with its value in this job
 
 
-@dataclass(frozen=True, slots=True)
-class _Planned:
-    """A series whose headers were read, and where its frames go."""
-
-    instances: tuple[Instance, ...]
-    plan: VolumePlan
-
-    @property
-    def placement(self) -> Placement:
-        return Placement(self.plan.geometry, self.plan.rescale)
-
-
 class InferStage:
-    def __init__(self, store: InstanceStore, engine: InferenceEngine, clock: Clock, timeout_s: float) -> None:
-        self._store, self._engine, self._clock, self._timeout_s = store, engine, clock, timeout_s
+    def __init__(
+        self, store: InstanceStore, engine: InferenceEngine, clock: Clock, timeout_s: float, keep_s: float = KEEP_S
+    ) -> None:
+        self._engine, self._clock, self._timeout_s = engine, clock, timeout_s
+        self._volumes = Volumes(store, engine, clock, keep_s)
 
     @contextmanager
     def run(self, work: JobWork) -> Iterator[Inference]:
         """Raises SeriesRefused (NotAVolume, CannotDecode), InferenceError, OutOfResources."""
+        begun_s = self._clock.monotonic()
+        with self._opened(work) as opened:
+            planned_s = self._clock.monotonic()
+            labels = opened.labels(work.model, work.parameters, self._timeout_s)
+            yield self._inference(work, opened, labels, {"plan": planned_s - begun_s, **labels.timings_s})
+
+    def ahead(self, work: JobWork) -> None:
+        """Does what `run` will need, which then finds it done; raises as `run`."""
+        with self._opened(work) as opened:
+            opened.labels(work.model, work.parameters, self._timeout_s)
+
+    def close(self) -> None:
+        self._volumes.close()
+
+    @contextmanager
+    def _opened(self, work: JobWork) -> Iterator[OpenVolumes]:
+        """The volumes, of which the model can make something."""
         check_modality(work.series.modality, work.model)
         check_parameters(work)
         check_roles(work)
-        clock = self._clock.monotonic
-        begun = clock()
-        main = self._planned(work.series)
-        check_unit(main.plan, work.model.card.input.unit, work.model, "this series")
-        check_extent(main.plan, work.model)
-        further = {role.name: self._further(work, role, main.plan) for role in work.model.card.roles}
-        with self._engine.open(
-            main.plan.geometry.shape, [f.plan.geometry.shape for f in further.values()]
-        ) as session:
-            planned = clock()
-            for series, volume in zip((main, *further.values()), (session.volume, *session.further), strict=True):
-                read_volume(series.plan, series.instances, volume)
-            decoded = clock()
-            with self._labels(session, work, main, further) as labels:
-                timings = {"plan": planned - begun, "decode": decoded - planned, "infer": clock() - decoded}
-                timings |= {f"infer: {part}": seconds for part, seconds in session.timings_s.items()}
-                yield self._inference(work, main, further, session.volume, labels, timings)
-
-    def _planned(self, series: Series) -> _Planned:
-        instances = tuple(read_instances([self._store.path(i.path) for i in series.instances]))
-        return _Planned(instances, plan_instances(instances))
-
-    def _further(self, work: JobWork, role: RoleSpec, main: VolumePlan) -> _Planned:
-        """A role's series; what is wrong with it is told with the role's name."""
-        series = work.inputs[role.name]
-        check_role_modality(series.modality, role, work.model)
-        try:
-            planned = self._planned(series)
-        except NotAVolume as error:
-            raise NotAVolume(error.reason, f"the series in the role {role.name}: {error}") from error
-        except SeriesRefused as error:
-            raise type(error)(f"the series in the role {role.name}: {error}") from error
-        check_same_patient(planned.plan, main, role)
-        check_frame_of_reference(planned.plan, main, role, work.model)
-        check_unit(planned.plan, role.unit, work.model, f"the series in the role {role.name}")
-        return planned
-
-    def _labels(
-        self, session: InferenceSession, work: JobWork, main: _Planned, further: Mapping[str, _Planned]
-    ) -> AbstractContextManager[npt.NDArray[np.uint8]]:
-        return session.run(
-            work.model,
-            main.plan.geometry,
-            main.plan.rescale,
-            timeout_s=self._timeout_s,
-            further=[planned.placement for planned in further.values()],
-            parameters=work.parameters,
-        )
+        roles = work.model.card.roles
+        for role in roles:
+            check_role_modality(work.inputs[role.name].modality, role, work.model)
+        with self._volumes.open(work.series, {role.name: work.inputs[role.name] for role in roles}) as opened:
+            check_unit(opened.main.plan, work.model.card.input.unit, work.model, "this series")
+            check_extent(opened.main.plan, work.model)
+            for role, planned in zip(roles, opened.further, strict=True):
+                check_same_patient(planned.plan, opened.main.plan, role)
+                check_frame_of_reference(planned.plan, opened.main.plan, role, work.model)
+                check_unit(planned.plan, role.unit, work.model, f"the series in the role {role.name}")
+            yield opened
 
     def _inference(
-        self,
-        work: JobWork,
-        main: _Planned,
-        further: Mapping[str, _Planned],
-        volume: npt.NDArray[np.int16],
-        labels: npt.NDArray[np.uint8],
-        timings: Mapping[str, float],
+        self, work: JobWork, opened: OpenVolumes, labels: Labels, timings_s: Mapping[str, float]
     ) -> Inference:
         parameters = settled(work.model.card.parameters, work.parameters)
-        notes = [*main.plan.notes, *(f"{role}: {note}" for role, f in further.items() for note in f.plan.notes)]
+        roles = [role.name for role in work.model.card.roles]
+        plans = {role: planned.plan for role, planned in zip(roles, opened.further, strict=True)}
+        main = opened.main.plan
         details = {
             "engine": dict(self._engine.describe(work.model)),
-            "notes": notes,
+            "notes": [*main.notes, *(f"{role}: {note}" for role, plan in plans.items() for note in plan.notes)],
             "parameters": parameters,
             "inputs": {role: series.series_instance_uid for role, series in work.inputs.items()},
+            "inferred_before": labels.made_before,
         }
-        plans = {role: planned.plan for role, planned in further.items()}
-        return Inference(main.plan, volume, labels, timings, details, plans, parameters)
+        return Inference(main, opened.volume, labels.array, timings_s, details, plans, parameters)
 
 
 def check_parameters(work: JobWork) -> None:

@@ -160,14 +160,18 @@ class TritonEngine:
 class TritonSession:
     """One volume, and those of further series, mapped into Triton, for any number of models."""
 
-    last_timings: Timings | None = None
-
     @property
     def timings_s(self) -> Mapping[str, float]:
         return self.last_timings.as_mapping() if self.last_timings else {}
 
+    @property
+    def last_timings(self) -> Timings | None:
+        """Of this thread's last run: several models may run on one volume at once."""
+        return getattr(self._last, "timings", None)
+
     def __init__(self, engine: TritonEngine, regions: contextlib.ExitStack, shapes: Sequence[Shape]) -> None:
         self._engine, self._regions = engine, regions
+        self._last, self._moving = threading.local(), threading.Lock()
         self._mapped = [self._new(shape) for shape in shapes]
 
     @property
@@ -216,10 +220,12 @@ class TritonSession:
         client.wait_ready(min(self._engine._grace_s, _left(deadline)))
         if isinstance(error, LostStub):
             self._engine._revive(triton_name(model))
-        for index, lost in enumerate(self._mapped):
-            if not client.is_registered(lost.region.name):
-                self._mapped[index] = moved = self._new(lost.shape)
-                moved.array[...] = lost.array
+        with self._moving:
+            for index, lost in enumerate(self._mapped):
+                if not client.is_registered(lost.region.name):
+                    moved = self._new(lost.shape)
+                    moved.array[...] = lost.array
+                    self._mapped[index] = moved
 
     def _attempt(
         self,
@@ -238,7 +244,7 @@ class TritonSession:
         wanted = [shared_output("LABELMAP", output), plain_output("TIMINGS"), plain_output("INFO")]
         answer = client.infer(name, inputs, wanted, _left(deadline))
         timings, info = answer.as_numpy("TIMINGS"), answer.as_numpy("INFO")
-        self.last_timings = Timings(*map(float, timings))
+        self._last.timings = Timings(*map(float, timings))
         engine._remember(name, json.loads(info.tobytes()))
         return output.array(shape, np.uint8)
 

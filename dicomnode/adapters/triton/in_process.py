@@ -96,14 +96,17 @@ class InProcessEngine:
 class InProcessSession:
     """One volume, and those of further series, in ordinary memory."""
 
-    last_timings: Timings | None = None
-
     @property
     def timings_s(self) -> Mapping[str, float]:
         return self.last_timings.as_mapping() if self.last_timings else {}
 
+    @property
+    def last_timings(self) -> Timings | None:
+        """Of this thread's last run: several models may run on one volume at once."""
+        return getattr(self._last, "timings", None)
+
     def __init__(self, engine: InProcessEngine, shape: Shape, further: Sequence[Shape] = ()) -> None:
-        self._engine = engine
+        self._engine, self._last = engine, threading.local()
         self.volume: npt.NDArray[np.int16] = np.zeros(shape, dtype=np.int16)
         """(slice, row, column) int16, stored values."""
         self.further: Sequence[npt.NDArray[np.int16]] = [np.zeros(each, dtype=np.int16) for each in further]
@@ -128,7 +131,7 @@ class InProcessSession:
             time.monotonic() + timeout_s,
         )
         outputs = self._engine._execute(model, request)
-        self.last_timings = Timings(*outputs["TIMINGS"].tolist())
+        self._last.timings = Timings(*outputs["TIMINGS"].tolist())
         yield outputs["LABELMAP"].numpy()
 
 
