@@ -119,7 +119,10 @@ def _enable(rule: Rule) -> str:
 
 
 def _notes_on_model(state: State, rule: Rule) -> Iterator[str]:
-    if state.active_model(rule.model) is None:
+    versions = [model.version for model in state.models() if model.name == rule.model]
+    if not versions:
         yield f"no model {rule.model} is registered; dicomnode models add FOLDER"
-    elif rule.version != "active" and state.model_version(rule.model, rule.version) is None:
+    elif rule.version == "active" and state.active_model(rule.model) is None:
+        yield f"no version of the model {rule.model} is active; dicomnode models activate {rule.model} {versions[-1]}"
+    elif rule.version not in ("active", *versions):
         yield f"model {rule.model} has no version {rule.version}; see dicomnode models list"

@@ -112,6 +112,9 @@ class State(Protocol):
 
     def active_model(self, name: str) -> ModelVersion | None: ...
 
+    def shadow_of(self, name: str) -> ModelVersion | None:
+        """The version of the model that runs beside the active one."""
+
     def model_version(self, name: str, version: str) -> ModelVersion | None: ...
 
     def record_routing(

@@ -51,7 +51,7 @@ class Ahead:
             if len(series.instances) != instances or self._is_busy():
                 return
             for job in self._route.decide(series).jobs:
-                if not job.schedule and not job.inputs:
+                if not job.schedule and not job.inputs and not job.shadow:
                     self._infer.ahead(self._work(job, series))
         except (DicomNodeError, OSError, MemoryError) as error:
             # the job will meet it too, if it is ever made, and say so

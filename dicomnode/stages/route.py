@@ -7,11 +7,12 @@ those that look at the study and those that had to wait for them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dicomnode.domain.conditions import settled
+from dicomnode.domain.job import Priority
 from dicomnode.domain.routing import Asked, OutcomeKind, RuleOutcome, SeriesOutcomes, decide_series, decide_study
 from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.domain.rules import FACTS_OF_ALL_HEADERS, Condition, Rule, RuleState
@@ -121,6 +122,7 @@ class RouteStage:
         if model is None:
             return Said(f"{outcome.words}; but {missing}", outcome)
         destinations, words = self._destinations(rule)
+        shadow = self._state.shadow_of(rule.model) if rule.version == _ACTIVE else None
         job = NewJob(
             revision,
             model,
@@ -131,18 +133,25 @@ class RouteStage:
             inputs=outcome.roles,
             schedule=rule.schedule,
         )
-        return Said(f"{outcome.words}{words}", outcome, job)
+        return Said(f"{outcome.words}{words}", outcome, job, as_shadow(job, shadow) if shadow else None)
 
     def _model(self, rule: Rule) -> tuple[ModelVersion | None, str]:
         """The version that is to run, or why there is none and what to do."""
         if rule.version == _ACTIVE:
-            missing = f"no model {rule.model} is registered (dicomnode models add FOLDER)"
-            return self._state.active_model(rule.model), missing
+            active = self._state.active_model(rule.model)
+            return active, "" if active else self._none_active(rule.model)
         missing = (
             f"no version {rule.version} of {rule.model} is registered (dicomnode models add FOLDER, or let the rule "
             "say version: active)"
         )
         return self._state.model_version(rule.model, rule.version), missing
+
+    def _none_active(self, name: str) -> str:
+        versions = [model.version for model in self._state.models() if model.name == name]
+        if not versions:
+            return f"no model {name} is registered (dicomnode models add FOLDER)"
+        there = ", ".join(versions)
+        return f"no version of {name} is active, of {there} (dicomnode models activate {name} {versions[-1]})"
 
     def _destinations(self, rule: Rule) -> tuple[tuple[str, ...], str]:
         """Those that the rule names and that exist, all when it names none; and words for what is amiss."""
@@ -160,10 +169,21 @@ class Said:
     words: str
     outcome: RuleOutcome
     job: NewJob | None = None
+    shadow: NewJob | None = None  # the same of the model's shadow version
+
+    @property
+    def jobs(self) -> tuple[NewJob, ...]:
+        return tuple(job for job in (self.job, self.shadow) if job is not None)
 
     def document(self) -> dict[str, Any]:
         model = f"{self.job.model.name} {self.job.model.version}" if self.job else None
-        return {**self.outcome.document(), "words": self.words, "model": model}
+        shadow = {"shadow": f"{self.shadow.model.name} {self.shadow.model.version}"} if self.shadow else {}
+        return {**self.outcome.document(), "words": self.words, "model": model, **shadow}
+
+
+def as_shadow(job: NewJob, model: ModelVersion) -> NewJob:
+    """The same of another version, after everything else and with results that go nowhere."""
+    return replace(job, model=model, priority=Priority.LOW, destinations=(), shadow=True)
 
 
 def _asked(revision: RuleRevision) -> Asked:
@@ -192,7 +212,7 @@ def _surely_stops(rule: Rule, first: Evidence) -> bool:
 def combine(said: Sequence[Said], deciding: Sequence[Said], evidence: Evidence) -> Routing:
     """The jobs of those that are decided now; in words, what runs comes first, and what never could comes last."""
     ordered = sorted(said, key=_rank)
-    jobs = tuple(s.job for s in deciding if s.job)
+    jobs = tuple(job for s in deciding for job in s.jobs)
     why = ". ".join([ordered[0].words, *(s.words[:1].upper() + s.words[1:] for s in ordered[1:])])
     names = frozenset(s.outcome.asked.name for s in deciding)
     return Routing(jobs, why, {"rules": [s.document() for s in ordered]}, evidence, names)

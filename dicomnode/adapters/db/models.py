@@ -63,6 +63,11 @@ def active_model(session: Session, name: str) -> ModelVersion | None:
     return None if row is None else model_of(row)
 
 
+def shadow_of(session: Session, name: str) -> ModelVersion | None:
+    row = session.scalar(sa.select(ModelRow).where(ModelRow.name == name, ModelRow.shadow))
+    return None if row is None else model_of(row)
+
+
 def model_changes(session: Session, name: str) -> list[ModelChange]:
     query = sa.select(ModelChangeRow).where(ModelChangeRow.name == name).order_by(ModelChangeRow.id)
     return [

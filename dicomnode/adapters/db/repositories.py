@@ -146,6 +146,9 @@ class SqlState:
     def active_model(self, name: str) -> ModelVersion | None:
         return self._read(models.active_model, name)
 
+    def shadow_of(self, name: str) -> ModelVersion | None:
+        return self._read(models.shadow_of, name)
+
     def model_version(self, name: str, version: str) -> ModelVersion | None:
         return self._read(models.model_version, name, version)
 
