@@ -17,6 +17,7 @@ from dicomnode.imaging.geometry import Placement, VolumeGeometry
 from dicomnode.imaging.islands import drop_islands
 from dicomnode.imaging.onto_grid import further_to_model
 from dicomnode.imaging.resample import Intensity, ModelGrid, to_model, to_source
+from dicomnode.imaging.restore import restore_scores
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 """(n, channels, window) float32 → (n, classes, window) float32, scores or probabilities."""
@@ -84,8 +85,16 @@ def label_map(scores: torch.Tensor) -> torch.Tensor:
     return labels
 
 
-def source_labels(scores: torch.Tensor, grid: ModelGrid, out: torch.Tensor, threads: int = 1) -> None:
-    """Scores in the model's grid → `out`, (slice, row, column) uint8 in the source's grid."""
+def source_labels(
+    scores: torch.Tensor, grid: ModelGrid, out: torch.Tensor, threads: int = 1, restore: str = "labels"
+) -> None:
+    """Scores in the model's grid → `out`, (slice, row, column) uint8 in the source's grid.
+
+    `restore`: what is brought back, one of model_card.RESTORED.
+    """
+    if restore != "labels":
+        restore_scores(scores, grid, out, softmax=restore == "probabilities", threads=threads)
+        return
     to_source(label_map(scores).cpu().numpy(), grid, out.numpy(), threads)
 
 

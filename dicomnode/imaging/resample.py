@@ -66,6 +66,8 @@ class ModelGrid:
     """Per source axis: for each model index the (fractional) index in the straightened source."""
     nearest: tuple[IndexArray, IndexArray, IndexArray]
     """Per source axis: for each index of the source the nearest model index; without shear."""
+    back: tuple[FloatArray, FloatArray, FloatArray]
+    """Per source axis: for each index of the source the (fractional) model index; without shear."""
     shift: FloatArray | None
     """As in Straight; None without shear."""
 
@@ -116,15 +118,18 @@ def model_grid(geometry: VolumeGeometry, orientation: str, spacing_mm: tuple[flo
     backward = _positions(target_affine, affine, target_shape, shape)
     positions: list[FloatArray] = [np.empty(0)] * 3
     nearest: list[IndexArray] = [np.empty(0, np.int64)] * 3
+    back: list[FloatArray] = [np.empty(0)] * 3
     for i, (axis, sign) in enumerate(zip(order, signs, strict=True)):
         positions[axis] = forward[i] if sign > 0 else shape[i] - 1 - forward[i]
         index = np.rint(np.clip(backward[i], 0, target_shape[i] - 1)).astype(np.int64)
         nearest[axis] = index if sign > 0 else np.ascontiguousarray(index[::-1])
+        back[axis] = backward[i] if sign > 0 else backward[i][::-1]
     return ModelGrid(
         source_shape=geometry.shape,
         order=order,
         positions=(positions[0], positions[1], positions[2]),
         nearest=(nearest[0], nearest[1], nearest[2]),
+        back=(back[0], back[1], back[2]),
         shift=straight.shift if straight else None,
     )
 
@@ -199,7 +204,7 @@ def _line(theta: torch.Tensor, axis: int, source_shape: tuple[int, ...], target_
 
 
 @dataclass(frozen=True, eq=False)
-class _Taps:
+class Taps:
     """Linear interpolation along one axis: value[low] + (value[high] - value[low]) × weight."""
 
     low: IndexArray
@@ -220,10 +225,10 @@ class _Taps:
         return result
 
 
-def _taps(positions: FloatArray, count: int) -> _Taps:
+def taps(positions: FloatArray, count: int) -> Taps:
     inside = np.clip(positions, 0, count - 1)  # the border is repeated
     low = np.floor(inside).astype(np.int64)
-    return _Taps(
+    return Taps(
         low,
         np.minimum(low + 1, count - 1),
         (inside - low).astype(np.float32),
@@ -239,7 +244,7 @@ def to_model(volume: npt.NDArray[np.int16], grid: ModelGrid, intensity: Intensit
     result: a few planes a thread.
     """
     out = np.empty([len(p) for p in grid.positions], dtype=np.float32)
-    slices = _taps(grid.positions[0], grid.source_shape[0])
+    slices = taps(grid.positions[0], grid.source_shape[0])
 
     def fill(part: range) -> None:
         planes = _Planes(volume, grid, intensity.outside)
@@ -251,7 +256,7 @@ def to_model(volume: npt.NDArray[np.int16], grid: ModelGrid, intensity: Intensit
     return out.transpose(grid.order)
 
 
-def _blend_slices(planes: _Planes, slices: _Taps, index: int, out: FloatPlane) -> None:
+def _blend_slices(planes: _Planes, slices: Taps, index: int, out: FloatPlane) -> None:
     low, weight = planes[int(slices.low[index])], slices.weight[index]
     if weight == 0:
         out[...] = low
@@ -314,9 +319,9 @@ class _Planes:
         shift: FloatArray = self._grid.shift[index]
         return shift
 
-    def _axes(self, shift: FloatArray) -> tuple[_Taps, _Taps]:
+    def _axes(self, shift: FloatArray) -> tuple[Taps, Taps]:
         rows, columns = (
-            _taps(self._grid.positions[axis] - shift[axis - 1], self._grid.source_shape[axis]) for axis in (1, 2)
+            taps(self._grid.positions[axis] - shift[axis - 1], self._grid.source_shape[axis]) for axis in (1, 2)
         )
         return rows, columns
 

@@ -124,7 +124,7 @@ class Host:
         result = self._scores(image.to(self._network.device), parameters, request)
         inferred = time.perf_counter()
         labels = torch.empty(main.volume.shape, dtype=torch.uint8)
-        source_labels(result, grid, labels, self._threads)
+        source_labels(result, grid, labels, self._threads, self._card.network.restore)
         without_islands(labels, geometry, float(parameters[MINIMUM_VOLUME_ML]))
         ended = time.perf_counter()
         return labels, torch.tensor([prepared - started, inferred - prepared, ended - inferred])
