@@ -1,0 +1,97 @@
+"""What every engine gives: a network ready to run, and what it is to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dicomnode.domain.model_card import NetworkSpec
+from dicomnode.errors import InvalidModelPackage
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+# Share of the labels of a window that a converted network must give like the original.
+AGREEMENT_LEAST = 0.999
+
+Tensors = list[npt.NDArray[np.float32]]
+Calibration = Callable[[], Iterable[Tensors]]
+"""What a network is shown to find out its ranges: the inputs of one window each time, from real images."""
+
+
+class ConversionFailed(RuntimeError):
+    """An engine does not take the network, or gives other answers than it."""
+
+
+@dataclass
+class LoadedNetwork:
+    """A network ready to run: call it with (n, channels, window) float32 on `device`; n is `batch` at most.
+
+    A network whose card has parameters takes them too: (parameters,) float32. One thread calls it at a time.
+    """
+
+    run: Any
+    device: torch.device
+    batch: int
+    info: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, windows: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.run(windows, *parameters)
+        return scores
+
+
+@dataclass(frozen=True)
+class NetworkInputs:
+    """What a network takes: channels of a window, and numbers beside it, if any."""
+
+    channels: int = 1
+    parameters: int = 0
+    size: tuple[int, ...] = ()  # of a window, where it is not the card's network.window: that of single images
+
+    def shapes(self, spec: NetworkSpec, windows: int = 1) -> list[list[int]]:
+        """Of so many windows, and of the parameters where there are any."""
+        shape = [windows, self.channels, *(self.size or spec.window)]
+        return [shape, [self.parameters]] if self.parameters else [shape]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network's file, as the card has it, and what loading it may use."""
+
+    file: Path
+    format: str  # one of model_card.FORMATS, never auto
+    spec: NetworkSpec
+    takes: NetworkInputs
+    cache: Path
+    threads: int
+    calibration: Calibration | None = None
+
+
+def check_inputs(source: Source, found: int) -> None:
+    """Raises InvalidModelPackage when the file's network takes more or fewer tensors than the card means."""
+    if found != (wanted := len(source.takes.shapes(source.spec))):
+        raise InvalidModelPackage(
+            f"{source.file.name} takes {found} inputs and the card means {wanted}: the channels, "
+            "and the parameters where the card has some",
+            "model.yaml.parameters",
+        )
+
+
+def random_inputs(source: Source, seed: int = 0) -> list[torch.Tensor]:
+    """One window of noise from 0 to 1, and such parameters."""
+    random = torch.Generator().manual_seed(seed)
+    return [torch.rand(shape, generator=random) for shape in source.takes.shapes(source.spec)]
+
+
+def agreement(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Share of equal labels of (n, classes, ...) scores."""
+    return float((found.argmax(1) == expected.argmax(1)).float().mean())
+
+
+def as_arrays(tensors: Sequence[torch.Tensor]) -> Tensors:
+    return [tensor.contiguous().numpy() for tensor in tensors]

@@ -1,0 +1,58 @@
+"""Networks on torch: TorchScript, and programs of torch.export. On the GPU where torch sees one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dicomnode.adapters.triton.hosts.networks.loaded import CPU, CUDA, LoadedNetwork, Source
+from dicomnode.errors import InvalidModelPackage
+
+_LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load_scripted(source: Source) -> LoadedNetwork:
+    return _on(source, scripted, "TorchScript")
+
+
+def load_exported(source: Source) -> LoadedNetwork:
+    return _on(source, exported, "torch.export")
+
+
+def scripted(file: Path, device: torch.device = CPU) -> torch.jit.ScriptModule:
+    """Frozen, for inference."""
+    with warnings.catch_warnings():
+        # TorchScript is deprecated as a thing to write; what was trained in it has to run
+        warnings.simplefilter("ignore", DeprecationWarning)
+        module: torch.jit.ScriptModule = torch.jit.load(file, map_location=device)  # type: ignore[no-untyped-call]
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(module.eval())
+        return frozen
+
+
+def exported(file: Path, device: torch.device = CPU) -> torch.nn.Module:
+    module: torch.nn.Module = torch.export.load(file).module()
+    return module.to(device)
+
+
+def _on(source: Source, load: Callable[[Path, torch.device], Any], name: str) -> LoadedNetwork:
+    device = CUDA if torch.cuda.is_available() else CPU
+    precision = source.spec.precision
+    if precision == "int8" or (precision == "fp16" and device is CPU):
+        raise InvalidModelPackage(f"torch does not run {precision} here", "model.yaml.network.precision")
+    module, lower = load(source.file, device), _LOWER.get(precision)
+
+    def run(*inputs: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad(), torch.autocast(device.type, lower, enabled=lower is not None):
+            scores: torch.Tensor = module(*inputs)
+            return scores.float()
+
+    info = {
+        "engine": f"{name} {torch.__version__}",
+        "precision": precision if lower else "f32",
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+    }
+    return LoadedNetwork(run, device, 4 if device.type == "cuda" else 1, info)
