@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from dicomnode.adapters.triton.engine import TritonEngine
     from dicomnode.adapters.triton.in_process import InProcessEngine
     from dicomnode.adapters.triton.server import TritonServer
+    from dicomnode.domain.acceptance import Acceptance
+    from dicomnode.domain.golden import GoldenCase
+    from dicomnode.ports import ModelVersion, State
+    from dicomnode.stages.accept import AcceptStage
     from dicomnode.stages.ahead import Ahead
     from dicomnode.stages.complete import Completer, Expecting
     from dicomnode.stages.counting import SourceCounter
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from dicomnode.stages.evidence import FactFinder
     from dicomnode.stages.infer import InferStage
     from dicomnode.stages.receive import ReceiveStage
+    from dicomnode.stages.registry import Registry
     from dicomnode.stages.sources import KnownSources
     from dicomnode.stages.work import Work
 
@@ -185,6 +190,50 @@ def inference_engine(settings: Settings) -> TritonEngine | InProcessEngine:
     from dicomnode.adapters.triton.in_process import InProcessEngine
 
     return InProcessEngine(settings.triton_folder, settings.triton_threads)
+
+
+@contextmanager
+def engine_at_hand(settings: Settings) -> Iterator[TritonEngine | InProcessEngine]:
+    """For commands: the node's own Triton if it runs, else the same code in this process."""
+    from dicomnode.adapters.triton.in_process import InProcessEngine
+
+    if uses_triton(settings):
+        from dicomnode.adapters.triton.engine import TritonEngine
+
+        with TritonEngine(settings.triton_folder, settings.triton_threads) as engine:
+            if engine.is_there():
+                yield engine
+                return
+    with InProcessEngine(settings.triton_folder, settings.triton_threads) as inside:
+        yield inside
+
+
+def accept_stage(settings: Settings, engine: TritonEngine | InProcessEngine) -> AcceptStage:
+    from dicomnode.stages.accept import AcceptStage
+
+    return AcceptStage(engine, SystemClock(), settings.inference_timeout_s)
+
+
+def golden_cases(model: ModelVersion) -> tuple[GoldenCase, ...]:
+    from dicomnode.adapters.golden_cases import read_golden_cases
+
+    return read_golden_cases(model.path, model.card)
+
+
+def accept(settings: Settings, model: ModelVersion) -> Acceptance:
+    """What comes of a version's golden cases on this machine; without any nothing is loaded."""
+    from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome
+
+    if not (cases := golden_cases(model)):
+        return Acceptance(AcceptanceOutcome.NONE, SystemClock().now())
+    with engine_at_hand(settings) as engine:
+        return accept_stage(settings, engine).accept(model, cases)
+
+
+def registry(settings: Settings, state: State) -> Registry:
+    from dicomnode.stages.registry import Registry
+
+    return Registry(state, lambda model: accept(settings, model))
 
 
 def infer_stage(settings: Settings, engine: TritonEngine | InProcessEngine) -> InferStage:

@@ -2,62 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dicomnode import bootstrap
+from dicomnode.cli import model_states
+from dicomnode.cli.model_lookup import Author, Json, Name, OfVersion, Reason, find_model, model_row
+from dicomnode.cli.rule_lookup import author_or_user
+from dicomnode.domain.acceptance import acceptance_document
 from dicomnode.domain.model_card import ModelCard, card_document
-from dicomnode.errors import NotFound
 from dicomnode.ports import ModelVersion
+
+if TYPE_CHECKING:
+    from dicomnode.cli.context import Context
 
 app = typer.Typer(help="Models: packages with a model.yaml beside the network.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_ACTIVATE_HELP = "Make it the active version, or leave active what is. [the first version of a name becomes active]"
 
 
 @app.command()
 def add(
     ctx: typer.Context,
-    package: Annotated[Path, typer.Argument(help="Folder that holds model.yaml.", exists=True, file_okay=False)],
+    package: Annotated[Path, typer.Argument(help="Folder or ZIP file of a model package.", exists=True)],
+    activate: Annotated[
+        bool | None, typer.Option("--activate/--no-activate", help=_ACTIVATE_HELP, show_default=False)
+    ] = None,
+    reason: Reason = "",
+    author: Author = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the package, change nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check a package, keep a copy of it, and make it the version that rules run from now on.
+    """Check a package, keep a copy of it, and run its golden cases on this machine.
+
+    The first version of a name becomes active when it is accepted. A later one is only registered: --activate, or
+    `dicomnode models activate`, makes it the one that runs. One that fails its golden cases is never activated.
 
     Example: dicomnode models add sample_data/models/torso-ct
     """
-    context = ctx.obj
+    context: Context = ctx.obj
     context.json = context.json or as_json
     if dry_run:
         card = bootstrap.read_model_card(package)
         context.done(f"{card.name} {card.version} is a valid package; nothing was changed", name=card.name)
         return
-    card, digest, place = bootstrap.model_store(context.settings).add(package)
-    model = context.state.add_model(card, digest, place)
-    context.done(f"{model.name} {model.version} is active ({digest[:12]})", **_row(model))
+    added = bootstrap.model_store(context.settings).add(package)
+    who = author_or_user(author)
+    done = bootstrap.registry(context.settings, context.state).add(
+        *added, activate=activate, author=who, reason=reason
+    )
+    context.done(done.words, **model_row(done.model), cases=_cases(done.model))
+    if not done.accepted:
+        raise typer.Exit(1)
+
+
+def _cases(model: ModelVersion) -> list[dict[str, object]]:
+    acceptance = model.acceptance
+    return acceptance_document(acceptance)["cases"] if acceptance else []
 
 
 @app.command("list")
 def list_models(ctx: typer.Context, as_json: Json = False) -> None:
-    """The registered versions; of each name one is active.
+    """The registered versions: which of a name is active, which a shadow, and which failed its golden cases.
 
     Example: dicomnode models list
     """
-    context = ctx.obj
+    context: Context = ctx.obj
     context.json = context.json or as_json
-    rows = [_row(model) for model in context.state.models()]
-    context.show(rows, ["name", "version", "active", "modality", "segments", "digest"], "Models")
+    rows = [model_row(model) for model in context.state.models()]
+    columns = ["name", "version", "state", "acceptance", "engine", "modality", "digest"]
+    context.show(rows, columns, "Models")
 
 
 @app.command()
 def show(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="The model's name.", show_default=False)],
-    version: Annotated[str, typer.Option(help="Instead of the active one.", show_default=False)] = "",
+    name: Name,
+    version: OfVersion = "",
     as_json: Json = False,
 ) -> None:
     """What a model takes and gives: its series, the parameters that a rule may set, its segments.
@@ -66,10 +90,10 @@ def show(
     """
     context = ctx.obj
     context.json = context.json or as_json
-    model = _find(context.state.models(), name, version)
+    model = find_model(context.state, name, version)
     if context.json:
         parameters = {spec.name: asdict(spec) for spec in model.card.parameters.values()}
-        context.print_json({**_row(model), "parameters": parameters, "card": card_document(model.card)})
+        context.print_json({**model_row(model), "parameters": parameters, "card": card_document(model.card)})
         return
     card, active = model.card, " (active)" if model.active else ""
     context.done(f"{model.name} {model.version}{active}: {card.intended_use.strip()}\nLimits: {card.limits.strip()}")
@@ -78,13 +102,6 @@ def show(
         _parameters(card), ["parameter", "type", "default", "allowed", "description"], "Parameters of a rule"
     )
     context.show([{"number": s.number, "segment": s.name} for s in card.segments], ["number", "segment"], "Segments")
-
-
-def _find(models: Sequence[ModelVersion], name: str, version: str) -> ModelVersion:
-    found = [m for m in models if m.name == name and (m.version == version if version else m.active)]
-    if not found:
-        raise NotFound(f"there is no model {name} {version or 'that is active'}; `dicomnode models list` shows all")
-    return found[0]
 
 
 def _inputs(card: ModelCard) -> list[dict[str, object]]:
@@ -107,13 +124,4 @@ def _parameters(card: ModelCard) -> list[dict[str, object]]:
     ]
 
 
-def _row(model: ModelVersion) -> dict[str, object]:
-    return {
-        "name": model.name,
-        "version": model.version,
-        "active": "yes" if model.active else "",
-        "modality": list(model.card.input.modality),
-        "segments": [segment.name for segment in model.card.segments],
-        "digest": model.digest[:12],
-        "package": str(model.path),
-    }
+model_states.register(app)

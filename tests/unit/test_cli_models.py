@@ -68,6 +68,6 @@ def test_another_version_than_the_active_one_can_be_shown(context: Context) -> N
     shown = json.loads(run(context, "show", "torso-ct", "--version", "0.9", "--json").stdout)
     assert (shown["version"], shown["active"], list(shown["parameters"])) == (
         "0.9",
-        "",
+        False,
         ["overlap", "minimum_volume_ml"],
     )

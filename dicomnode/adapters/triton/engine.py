@@ -88,6 +88,10 @@ class TritonEngine:
         """From any thread: calls that wait for the server, load or run end soon with EngineUnavailable."""
         self._client.close()
 
+    def is_there(self) -> bool:
+        """Whether the server answers now."""
+        return self._place.socket.exists() and self._client.is_ready()
+
     # ----------------------------------------------------------------------------------------------- the port
 
     @contextlib.contextmanager

@@ -1,0 +1,173 @@
+"""`dicomnode models activate`, `deactivate`, `rollback`, `shadow` and `history`: which version runs, who said so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dicomnode import bootstrap
+from dicomnode.cli.model_lookup import Author, DryRun, Json, Name, Reason, Version, find_model, model_row
+from dicomnode.cli.rule_lookup import author_or_user
+from dicomnode.domain.acceptance import AcceptanceOutcome
+from dicomnode.domain.model_change import active_before
+from dicomnode.errors import IllegalTransition, NotFound, UsageError
+from dicomnode.ports import ModelVersion
+from dicomnode.stages.registry import not_there
+
+if TYPE_CHECKING:
+    from dicomnode.cli.context import Context
+
+
+def register(app: typer.Typer) -> None:
+    app.command("activate")(activate)
+    app.command("deactivate")(deactivate)
+    app.command("rollback")(rollback)
+    app.command("shadow")(shadow)
+    app.command("history")(history)
+
+
+def activate(
+    ctx: typer.Context,
+    name: Name,
+    version: Version,
+    reason: Reason = "",
+    author: Author = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Make a version the one that runs for rules with `version: active`, from the next series on.
+
+    Jobs that wait or run keep the version they were made for, and it stays loaded for them. A version that its
+    golden cases were never run of is tried first; one that failed them cannot be activated.
+
+    Example: dicomnode models activate torso-ct 1.1.0 --reason "kidneys fixed"
+    """
+    context = _context(ctx, as_json)
+    model = find_model(context.state, name, version)
+    if dry_run:
+        _check(model)
+        words = f"{name} {version} is active already" if model.active else f"{name} {version} would be active"
+        context.done(f"{words}; nothing was changed", **model_row(model))
+        return
+    done = bootstrap.registry(context.settings, context.state).activate(
+        name, version, author=author_or_user(author), reason=reason
+    )
+    context.done(done.words, **model_row(done.model))
+
+
+def deactivate(
+    ctx: typer.Context,
+    name: Name,
+    reason: Reason = "",
+    author: Author = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Let no version of a model run for rules with `version: active`. Jobs that were made go on.
+
+    Example: dicomnode models deactivate torso-ct --reason "recalled by its manufacturer"
+    """
+    context = _context(ctx, as_json)
+    model = find_model(context.state, name)
+    if dry_run:
+        context.done(f"{name} {model.version} would not be active any more; nothing was changed", **model_row(model))
+        return
+    model = context.state.deactivate_model(name, author=author_or_user(author), reason=reason)
+    words = f"{name} {model.version} is not active any more; `dicomnode models rollback {name}` undoes it"
+    context.done(words, **model_row(model))
+
+
+def rollback(
+    ctx: typer.Context,
+    name: Name,
+    reason: Reason = "",
+    author: Author = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Make the version active again that was active before; a second time, the one before that.
+
+    Example: dicomnode models rollback torso-ct --reason "1.1.0 marks the couch as bone"
+    """
+    context = _context(ctx, as_json)
+    if dry_run:
+        before = active_before(context.state.model_changes(name))
+        if not before:
+            raise IllegalTransition(f"no version of {name} was active before; see dicomnode models history {name}")
+        model = find_model(context.state, name, before)
+        context.done(f"{name} {before} would be active again; nothing was changed", **model_row(model))
+        return
+    model = context.state.rollback_model(name, author=author_or_user(author), reason=reason)
+    context.done(f"{name} {model.version} is active again: what is routed from now on runs it", **model_row(model))
+
+
+def shadow(
+    ctx: typer.Context,
+    name: Name,
+    version: Annotated[str, typer.Argument(help="The version; leave it out with --off.", show_default=False)] = "",
+    off: Annotated[bool, typer.Option("--off", help="End it.")] = False,
+    reason: Reason = "",
+    author: Author = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Run a version beside the active one, with low priority; its results are kept for `compare` and never sent.
+
+    Example: dicomnode models shadow torso-ct 1.1.0 --reason "to be compared for a week"
+
+    Example: dicomnode models shadow torso-ct --off
+    """
+    context = _context(ctx, as_json)
+    if off == bool(version):
+        raise UsageError(f"give a version or --off, as in `dicomnode models shadow {name} VERSION`")
+    who = author_or_user(author)
+    if dry_run:
+        context.done(_shadow_words(context, name, version))
+    elif off:
+        model = context.state.shadow_model(name, author=who, reason=reason)
+        context.done(f"{name} {model.version} is no shadow any more; what it gave is kept", **model_row(model))
+    else:
+        done = bootstrap.registry(context.settings, context.state).shadow(name, version, author=who, reason=reason)
+        context.done(done.words, **model_row(done.model))
+
+
+def _shadow_words(context: Context, name: str, version: str) -> str:
+    """What --dry-run says; raises as the change would."""
+    if not version:
+        if context.state.shadow_of(name) is None:
+            raise IllegalTransition(f"no version of {name} is a shadow; `dicomnode models list` shows what is")
+        return f"{name} would have no shadow any more; nothing was changed"
+    model = find_model(context.state, name, version)
+    if model.active:
+        raise IllegalTransition(f"{name} {version} is active; a shadow is another version beside it")
+    _check(model)
+    return f"{name} {version} would be a shadow; nothing was changed"
+
+
+def _check(model: ModelVersion) -> None:
+    acceptance = model.acceptance
+    if acceptance is not None and acceptance.outcome is AcceptanceOutcome.FAILED:
+        raise IllegalTransition(f"{model.name} {model.version} is {acceptance.words}")
+
+
+def history(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
+    """Which versions of a model were active or a shadow, since when, by whom and why.
+
+    Example: dicomnode models history torso-ct
+    """
+    context = _context(ctx, as_json)
+    changes = context.state.model_changes(name)
+    if not changes and all(model.name != name for model in context.state.models()):
+        raise NotFound(not_there(context.state, name))
+    rows = [
+        {"at": c.at, "version": c.version, "change": str(c.kind), "author": c.author, "reason": c.reason}
+        for c in changes
+    ]
+    context.show(rows, ["at", "version", "change", "author", "reason"], f"History of {name}")
+
+
+def _context(ctx: typer.Context, as_json: bool) -> Context:
+    context: Context = ctx.obj
+    context.json = context.json or as_json
+    return context

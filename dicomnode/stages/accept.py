@@ -1,0 +1,116 @@
+"""Accept: a model version gives on this machine and its engine what its package says it must, or it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, CaseOutcome
+from dicomnode.domain.golden import GOLDEN_FOLDER, GoldenCase
+from dicomnode.errors import InvalidModelPackage, ModelFailed
+from dicomnode.imaging.golden import GivenVolume, dice, read_dicom_volume, read_expected, read_npz_volumes
+from dicomnode.ports import Clock, InferenceEngine, ModelVersion
+
+
+@dataclass(frozen=True, eq=False)
+class CaseRun:
+    """What a model gave for a golden case, and how long its parts took."""
+
+    labels: npt.NDArray[np.uint8]  # (slice, row, column) uint8, in the main volume's grid
+    timings_s: Mapping[str, float]
+
+
+class AcceptStage:
+    def __init__(self, engine: InferenceEngine, clock: Clock, timeout_s: float) -> None:
+        self._engine, self._clock, self._timeout_s = engine, clock, timeout_s
+
+    def accept(self, model: ModelVersion, cases: Sequence[GoldenCase]) -> Acceptance:
+        """Raises InvalidModelPackage for a case that cannot be read, EngineUnavailable, InferenceTimeout."""
+        if not cases:
+            return Acceptance(AcceptanceOutcome.NONE, self._clock.now())
+        begun_s = self._clock.monotonic()
+        outcomes = tuple(self._tried(model, case) for case in cases)
+        described = self._described(model)
+        return Acceptance(
+            AcceptanceOutcome.PASSED if all(case.passed for case in outcomes) else AcceptanceOutcome.FAILED,
+            self._clock.now(),
+            outcomes,
+            engine=described.get("engine", ""),
+            precision=described.get("precision", ""),
+            device=described.get("device", ""),
+            server=described.get("server", ""),
+            seconds=round(self._clock.monotonic() - begun_s, 3),
+        )
+
+    def run_case(self, model: ModelVersion, case: GoldenCase) -> CaseRun:
+        """Through the engine as a job would be; raises as accept, and ModelFailed."""
+        return self.run_volumes(model, read_case(model, case), case)
+
+    def run_volumes(
+        self, model: ModelVersion, volumes: Sequence[GivenVolume], case: GoldenCase | None = None
+    ) -> CaseRun:
+        main, *further = volumes
+        with self._engine.open(main.shape, [given.shape for given in further]) as session:
+            for given, into in zip(volumes, (session.volume, *session.further), strict=True):
+                into[...] = given.values
+            placement = main.placement
+            with session.run(
+                model,
+                placement.geometry,
+                placement.rescale,
+                timeout_s=self._timeout_s,
+                further=[given.placement for given in further],
+                parameters=case.parameters if case else {},
+            ) as labels:
+                return CaseRun(labels.copy(), dict(session.timings_s))
+
+    def _tried(self, model: ModelVersion, case: GoldenCase) -> CaseOutcome:
+        expected = read_expected(_file(model, case.expected), "labels")
+        try:
+            run = self.run_case(model, case)
+        except ModelFailed as error:
+            return CaseOutcome(case.name, False, (), str(error))
+        return judged(model, case, run.labels, expected)
+
+    def _described(self, model: ModelVersion) -> Mapping[str, str]:
+        """Nothing of a model that could not be loaded."""
+        try:
+            return self._engine.describe(model)
+        except ModelFailed:
+            return {}
+
+
+def read_case(model: ModelVersion, case: GoldenCase) -> list[GivenVolume]:
+    """The main volume and those of the card's roles, in their order; raises InvalidModelPackage."""
+    path, roles = _file(model, case.input), [role.name for role in model.card.roles]
+    if not path.is_dir():
+        return read_npz_volumes(path, 1 + len(roles))
+    if set(case.roles) != set(roles):
+        words = f"case {case.name}: the card has the roles {', '.join(roles) or '(none)'}; name a folder for each"
+        raise InvalidModelPackage(words, f"{GOLDEN_FOLDER}/cases.yaml")
+    return [read_dicom_volume(path), *(read_dicom_volume(_file(model, case.roles[role])) for role in roles)]
+
+
+def judged(
+    model: ModelVersion, case: GoldenCase, labels: npt.NDArray[np.uint8], expected: npt.NDArray[np.uint8]
+) -> CaseOutcome:
+    """Labels, (slice, row, column) uint8, against those that the package expects."""
+    if labels.shape != expected.shape:
+        words = f"what is expected is {expected.shape}, the volume {labels.shape}"
+        return CaseOutcome(case.name, False, (), words)
+    found = {segment: dice(labels, expected, segment.number) for segment in model.card.segments}
+    wrong = [
+        f"Dice of {segment.name} is {value:.4f}, {case.dice_least[segment.number]:g} is needed"
+        for segment, value in found.items()
+        if value < case.dice_least[segment.number]
+    ]
+    figures = tuple((f"Dice {segment.name}", round(value, 6)) for segment, value in found.items())
+    return CaseOutcome(case.name, not wrong, figures, "; ".join(wrong) or "as expected")
+
+
+def _file(model: ModelVersion, name: str) -> Path:
+    return Path(model.path) / GOLDEN_FOLDER / name

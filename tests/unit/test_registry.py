@@ -1,0 +1,135 @@
+"""What becomes of a version that is added: accepted or not, active or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, CaseOutcome
+from dicomnode.errors import EngineUnavailable, IllegalTransition, NotFound
+from dicomnode.ports import ModelVersion
+from dicomnode.stages.registry import Registered, Registry
+from tests.adapters.fake_state import FakeState
+from tests.adapters.state_material import model_card
+
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+CASES = {
+    AcceptanceOutcome.PASSED: CaseOutcome("trunk", True, (("Dice Lungs", 1.0),), "as expected"),
+    AcceptanceOutcome.FAILED: CaseOutcome("trunk", False, (("Dice Lungs", 0.5),), "Dice of Lungs is 0.5"),
+}
+
+
+@dataclass
+class Machine:
+    """Tries versions, with the outcomes that are said for them; passed for others."""
+
+    outcomes: dict[str, AcceptanceOutcome] = field(default_factory=dict)
+    tried: list[str] = field(default_factory=list)
+
+    def accept(self, model: ModelVersion) -> Acceptance:
+        self.tried.append(model.version)
+        outcome = self.outcomes.get(model.version, AcceptanceOutcome.PASSED)
+        return Acceptance(outcome, AT, (CASES[outcome],) if outcome in CASES else (), "OpenVINO", "f32", "CPU")
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
+@pytest.fixture
+def state() -> FakeState:
+    return FakeState()
+
+
+@pytest.fixture
+def registry(state: FakeState, machine: Machine) -> Registry:
+    return Registry(state, machine.accept)
+
+
+def add(registry: Registry, version: str, *, activate: bool | None = None) -> Registered:
+    return registry.add(model_card(version=version), version * 64, Path("/m"), activate=activate, author="anna")
+
+
+def test_the_first_version_of_a_name_becomes_active_and_later_ones_when_it_is_said(
+    registry: Registry, state: FakeState
+) -> None:
+    assert "torso-ct 1 is active (111111111111); accepted: 1 golden case passed" in add(registry, "1").words
+    second = add(registry, "2")
+    assert not second.model.active
+    assert "1 stays active; to change that: dicomnode models activate torso-ct 2" in second.words
+    assert add(registry, "3", activate=True).model.active
+    assert [(c.version, c.author) for c in state.model_changes("torso-ct")] == [("1", "anna"), ("3", "anna")]
+
+
+def test_a_first_version_may_stay_inactive(registry: Registry) -> None:
+    first = add(registry, "1", activate=False)
+    assert not first.model.active
+    assert "no version of it is active" in first.words
+
+
+def test_after_a_deactivation_nothing_becomes_active_by_itself(registry: Registry, state: FakeState) -> None:
+    add(registry, "1")
+    state.deactivate_model("torso-ct")
+    assert not add(registry, "2").model.active
+
+
+def test_a_version_that_fails_is_registered_and_not_active(
+    registry: Registry, machine: Machine, state: FakeState
+) -> None:
+    machine.outcomes["1"] = AcceptanceOutcome.FAILED
+    first = add(registry, "1", activate=True)
+    assert (first.accepted, first.model.active, first.model.state) == (False, False, "failed")
+    assert (
+        "not accepted on OpenVINO f32, CPU: case trunk: Dice of Lungs is 0.5; it cannot be activated" in first.words
+    )
+    with pytest.raises(IllegalTransition, match=r"case trunk: Dice of Lungs is 0\.5"):
+        registry.activate("torso-ct", "1")
+    machine.outcomes.clear()  # mended: another driver, another engine
+    assert add(registry, "1", activate=True).model.active
+
+
+def test_without_golden_cases_it_may_run_and_that_is_said(registry: Registry, machine: Machine) -> None:
+    machine.outcomes = {"1": AcceptanceOutcome.NONE, "2": AcceptanceOutcome.NONE}
+    assert "mind: the package has no golden cases" in add(registry, "1").words
+    add(registry, "2")
+    activated = registry.activate("torso-ct", "2", author="anna")
+    assert activated.model.active
+    assert "mind: the package has no golden cases" in activated.words
+
+
+def test_what_was_never_tried_is_tried_before_it_runs(registry: Registry, machine: Machine, state: FakeState) -> None:
+    for version in ("1", "2", "3"):
+        state.add_model(model_card(version=version), version * 64, Path("/m"), activate=version == "1")
+    machine.outcomes["3"] = AcceptanceOutcome.FAILED
+    assert registry.shadow("torso-ct", "2").model.shadow
+    assert registry.activate("torso-ct", "2").model.active
+    assert machine.tried == ["2"]
+    with pytest.raises(IllegalTransition):
+        registry.shadow("torso-ct", "3")
+    with pytest.raises(NotFound, match="there are: 1, 2, 3"):
+        registry.activate("torso-ct", "4")
+
+
+def test_a_machine_that_cannot_try_it_leaves_it_registered(state: FakeState) -> None:
+    def away(model: ModelVersion) -> Acceptance:
+        raise EngineUnavailable("down")
+
+    with pytest.raises(EngineUnavailable):
+        add(Registry(state, away), "1")
+    (model,) = state.models()
+    assert (model.active, model.acceptance) == (False, None)
+
+
+def test_an_active_version_that_fails_now_stays_and_the_way_back_is_said(
+    registry: Registry, machine: Machine, state: FakeState
+) -> None:
+    add(registry, "1")
+    machine.outcomes["1"] = AcceptanceOutcome.FAILED
+    again = add(registry, "1")
+    assert again.model.active
+    assert "it is active: dicomnode models rollback torso-ct" in again.words
+    assert not again.accepted
