@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,8 @@ from dicomnode.domain.model_card import ModelCard
 from dicomnode.errors import DatabaseAway, InvalidSetting
 
 if TYPE_CHECKING:
+    from dicomnode.domain.tuning import Tuning
+    from dicomnode.ports import ModelVersion
     from dicomnode.adapters.db.repositories import SqlState
     from dicomnode.adapters.dimse.storage_scp import StorageSCP
     from dicomnode.adapters.instance_store import FolderInstanceStore
@@ -234,6 +236,27 @@ def registry(settings: Settings, state: State) -> Registry:
     from dicomnode.stages.registry import Registry
 
     return Registry(state, lambda model: accept(settings, model))
+
+
+def optimise(
+    settings: Settings, model: ModelVersion, folders: Sequence[Path], runs: int, told: Callable[[str], None]
+) -> Tuning:
+    """Tries a model in this process, on series in folders or else on its golden cases. Raises UsageError, ModelFailed."""
+    import torch
+
+    from dicomnode.adapters.golden_cases import read_golden_cases
+    from dicomnode.adapters.triton.hosts import cores, cpu_name
+    from dicomnode.adapters.triton.in_process import InProcessEngine
+    from dicomnode.stages.optimise import OptimiseStage, trials_of
+
+    has_gpu, threads = torch.cuda.is_available(), settings.triton_threads or cores()
+    machine = torch.cuda.get_device_name() if has_gpu else f"{cpu_name()}, {threads} threads"
+    trials = trials_of(model, folders, read_golden_cases(model.path, model.card))
+    with InProcessEngine(settings.triton_folder, settings.triton_threads) as engine:
+        stage = OptimiseStage(
+            engine, SystemClock(), settings.inference_timeout_s, has_gpu=has_gpu, machine=machine, told=told
+        )
+        return stage.optimise(model, trials, runs)
 
 
 def infer_stage(settings: Settings, engine: TritonEngine | InProcessEngine) -> InferStage:

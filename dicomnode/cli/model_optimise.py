@@ -1,0 +1,74 @@
+"""`dicomnode models optimise`: which engine runs a model fastest here with the same answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dicomnode import bootstrap
+from dicomnode.cli.model_lookup import DryRun, Json, Name, OfVersion, find_model
+from dicomnode.domain.tuning import Tried, Tuning, tuning_document
+
+if TYPE_CHECKING:
+    from dicomnode.cli.context import Context
+
+
+def optimise(
+    ctx: typer.Context,
+    name: Name,
+    version: OfVersion = "",
+    series: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--series", help="Folder with a series to try it on, in place of its golden cases.", exists=True
+        ),
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="How often each candidate is timed; the median counts.")] = 3,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Try a model on every engine and precision that this machine has, and keep the fastest that is right.
+
+    Each candidate gives its label maps for the golden cases; one that differs from the model's own engine in full
+    precision (Dice below 0.999 for any segment) is not taken, however fast. The table is kept with the version.
+
+    Example: dicomnode models optimise torso-ct --runs 5
+    """
+    context: Context = ctx.obj
+    context.json = context.json or as_json
+    model = find_model(context.state, name, version)
+    tuning = bootstrap.optimise(context.settings, model, series or [], runs, _tell)
+    document = tuning_document(tuning)
+    if not dry_run:
+        context.state.record_tuning(model.name, model.version, document)
+    if context.json:
+        context.print_json({"name": model.name, "version": model.version, "dry_run": dry_run, **document})
+        return
+    context.show([_row(one) for one in tuning.candidates], list(_row(tuning.chosen)), f"{model.name} {model.version}")
+    context.done(_words(tuning, dry_run))
+
+
+def _tell(line: str) -> None:
+    """Beside the answer, which may be JSON: a candidate takes seconds to minutes."""
+    typer.echo(f"trying {line} ...", err=True)
+
+
+def _row(tried: Tried) -> dict[str, Any]:
+    return {
+        "engine": tried.engine,
+        "precision": tried.precision,
+        "ran as": tried.ran,
+        "seconds": f"{tried.seconds:.3f}" if tried.seconds else "",
+        "network": f"{tried.network_s:.3f}" if tried.seconds else "",
+        "Dice": f"{tried.dice:.4f}" if tried.seconds else "",
+        "right": "yes" if tried.right else "no",
+        "": tried.words,
+    }
+
+
+def _words(tuning: Tuning, dry_run: bool) -> str:
+    chosen = tuning.chosen
+    words = f"{chosen.engine} {chosen.precision} is the fastest that is right ({tuning.machine})"
+    return f"{words}; nothing was changed" if dry_run else f"{words}; jobs run on it from now on"

@@ -1,0 +1,141 @@
+"""Optimise: every engine that reads a network is tried on the same volumes; the fastest that is right stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomnode.domain.engines import Candidate, candidates
+from dicomnode.domain.golden import GoldenCase
+from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.tuning import Tried, Tuning, chosen_document
+from dicomnode.errors import ModelFailed, UsageError
+from dicomnode.imaging.golden import GivenVolume, dice, read_dicom_volume
+from dicomnode.ports import Clock, InferenceEngine, ModelVersion
+from dicomnode.stages.accept import AcceptStage, read_case
+
+DICE_LEAST = 0.999
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Volumes to run: the main one, those of the roles, and the parameters where a golden case has some."""
+
+    volumes: Sequence[GivenVolume]
+    case: GoldenCase | None = None
+
+
+def trials_of(model: ModelVersion, folders: Sequence[Path], cases: Sequence[GoldenCase]) -> list[Trial]:
+    """Of series in folders, else of golden cases; raises UsageError when there are neither, InvalidModelPackage."""
+    if folders and model.card.roles:
+        raise UsageError(
+            f"{model.name} needs several series at once: only golden cases can say which belong together"
+        )
+    trials = [Trial([read_dicom_volume(folder)]) for folder in folders]
+    trials = trials or [Trial(read_case(model, case), case) for case in cases]
+    if not trials:
+        raise UsageError(
+            f"{model.name} {model.version} has no golden cases to be tried on; name a series with --series FOLDER"
+        )
+    return trials
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    labels: tuple[npt.NDArray[np.uint8], ...]  # of each trial, (slice, row, column) uint8
+    seconds: float
+    network_s: float
+    described: Mapping[str, str]
+
+    @property
+    def ran(self) -> str:
+        return " ".join(self.described.get(key, "") for key in ("engine", "precision")).strip()
+
+
+class OptimiseStage:
+    """`told` is called with a line before each candidate, since one takes seconds to minutes."""
+
+    def __init__(
+        self,
+        engine: InferenceEngine,
+        clock: Clock,
+        timeout_s: float,
+        *,
+        has_gpu: bool,
+        machine: str,
+        told: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._run, self._engine, self._clock = AcceptStage(engine, clock, timeout_s), engine, clock
+        self._has_gpu, self._machine, self._told = has_gpu, machine, told
+
+    def optimise(self, model: ModelVersion, trials: Sequence[Trial], runs: int) -> Tuning:
+        """Raises UsageError for a model that brings its own way of running; ModelFailed when its own engine fails."""
+        reference, *others = _candidates(model)(self._has_gpu)
+        original = self._measure(model, reference, trials, runs)
+        tried = [_tried(reference, original, 1.0, "", "what the others are compared with")]
+        tried += [self._try(model, candidate, trials, runs, original) for candidate in others]
+        return Tuning(tuple(tried), self._machine, self._clock.now(), runs)
+
+    def _try(
+        self, model: ModelVersion, candidate: Candidate, trials: Sequence[Trial], runs: int, original: _Measured
+    ) -> Tried:
+        try:
+            measured = self._measure(model, candidate, trials, runs)
+        except ModelFailed as error:
+            return Tried(candidate.engine, candidate.precision, right=False, words=str(error))
+        least = _least_dice(measured.labels, original.labels, model.card)
+        wrong = "" if least >= DICE_LEAST else f"Dice {least:.4f} against the reference; {DICE_LEAST} is needed"
+        return _tried(candidate, measured, least, wrong, f"{original.seconds / measured.seconds:.2f} times as fast")
+
+    def _measure(self, model: ModelVersion, candidate: Candidate, trials: Sequence[Trial], runs: int) -> _Measured:
+        """A first run that is not counted chooses kernels and maps memory."""
+        self._told(f"{candidate.engine} {candidate.precision}")
+        version = replace(model, tuning=chosen_document(candidate))
+        labels = tuple(self._run.run_volumes(version, t.volumes, t.case).labels for t in trials)
+        whole, network = [], []
+        for _ in range(runs):
+            begun_s = self._clock.monotonic()
+            timings = [self._run.run_volumes(version, t.volumes, t.case).timings_s for t in trials]
+            whole.append(self._clock.monotonic() - begun_s)
+            network.append(sum(t.get("network", 0.0) for t in timings))
+        return _Measured(labels, median(whole), median(network), self._engine.describe(version))
+
+
+def _candidates(model: ModelVersion) -> Callable[[bool], list[Candidate]]:
+    def of(has_gpu: bool) -> list[Candidate]:
+        if found := candidates(model.card.network, has_gpu):
+            return found
+        raise UsageError(
+            f"{model.name} {model.version} is a {model.card.network.format}, which brings its own way of running: "
+            "there is nothing to choose from"
+        )
+
+    return of
+
+
+def _tried(candidate: Candidate, measured: _Measured, least: float, wrong: str, words: str) -> Tried:
+    return Tried(
+        candidate.engine,
+        candidate.precision,
+        right=not wrong,
+        words=wrong or words,
+        ran=measured.ran,
+        seconds=round(measured.seconds, 4),
+        network_s=round(measured.network_s, 4),
+        dice=round(least, 6),
+    )
+
+
+def _least_dice(
+    found: Sequence[npt.NDArray[np.uint8]], expected: Sequence[npt.NDArray[np.uint8]], card: ModelCard
+) -> float:
+    return min(
+        dice(one, other, segment.number)
+        for one, other in zip(found, expected, strict=True)
+        for segment in card.segments
+    )

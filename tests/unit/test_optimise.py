@@ -1,0 +1,139 @@
+"""Which engine is chosen: the fastest that gives the same labels, and only when that is worth it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from dicomnode.domain.engines import Candidate, candidates, format_of
+from dicomnode.domain.model_card import NetworkSpec
+from dicomnode.domain.tuning import Tried, Tuning, choose, tuning_document
+from dicomnode.errors import InvalidModelPackage, ModelFailed, UsageError
+from dicomnode.imaging.geometry import VolumeGeometry
+from dicomnode.imaging.golden import GivenVolume
+from dicomnode.ports import ModelVersion, Placement, Rescale
+from dicomnode.stages.optimise import OptimiseStage, Trial
+from tests.adapters.fake_state import FakeClock
+from tests.made_results import CARD
+
+SHAPE = (4, 8, 8)
+CASE = Trial([GivenVolume(np.zeros(SHAPE, np.int16), Placement(VolumeGeometry(SHAPE, np.eye(4)), Rescale(1.0, 0.0)))])
+
+
+class Engine:
+    """Takes as long, and changes as many voxels, as is said for each candidate; None: it does not run it."""
+
+    def __init__(self, clock: FakeClock, ways: Mapping[str, tuple[float, int] | None]) -> None:
+        self._clock, self._ways = clock, ways
+        self.volume = np.zeros(SHAPE, np.int16)
+        self.further: Sequence[npt.NDArray[np.int16]] = []
+        self.timings_s: Mapping[str, float] = {}
+
+    @contextlib.contextmanager
+    def open(self, shape: tuple[int, int, int], further: Sequence[tuple[int, int, int]] = ()) -> Iterator[Engine]:
+        yield self
+
+    @contextlib.contextmanager
+    def run(self, model: ModelVersion, *_: object, **__: object) -> Iterator[npt.NDArray[np.uint8]]:
+        way = self._ways[f"{model.chosen_engine} {model.chosen_precision}"]
+        if way is None:
+            raise ModelFailed("there is no such engine here")
+        seconds, wrong = way
+        self._clock.advance(seconds)
+        self.timings_s = {"network": seconds / 2}
+        labels = np.ones(SHAPE, np.uint8)
+        labels.flat[:wrong] = 2
+        labels.flat[100:] = 2
+        yield labels
+
+    def prepare(self, models: Sequence[ModelVersion]) -> None: ...
+
+    def describe(self, model: ModelVersion) -> Mapping[str, str]:
+        return {"engine": model.chosen_engine.upper(), "precision": model.chosen_precision}
+
+
+def optimised(ways: Mapping[str, tuple[float, int] | None], file: str = "model.onnx") -> Tuning:
+    clock = FakeClock()
+    card = replace(CARD, network=replace(CARD.network, file=file, format="auto"))
+    stage = OptimiseStage(Engine(clock, ways), clock, 60.0, has_gpu=False, machine="a machine")
+    return stage.optimise(ModelVersion(1, "m", "1", "ab", Path(), card, active=True), [CASE], 3)
+
+
+def test_the_fastest_that_is_right_is_chosen() -> None:
+    found = optimised(
+        {
+            "onnxruntime fp32": (4.0, 0),
+            "openvino fp32": (2.0, 0),
+            "openvino bf16": (1.0, 3),
+            "openvino int8": None,
+        }
+    )
+    assert found.chosen.candidate == ("openvino", "fp32")
+    reference, full, half, eighth = found.candidates
+    assert (reference.candidate, reference.dice, reference.right) == (("onnxruntime", "fp32"), 1.0, True)
+    assert (full.seconds, full.network_s, full.words) == (2.0, 1.0, "2.00 times as fast")
+    assert not half.right
+    assert half.words.startswith("Dice 0.98")
+    assert (eighth.right, eighth.words, eighth.seconds) == (False, "there is no such engine here", 0.0)
+    assert tuning_document(found)["chosen"] == {"engine": "openvino", "precision": "fp32"}
+
+
+def test_when_none_is_faster_the_networks_own_engine_stays() -> None:
+    ways = {"torchscript fp32": (1.0, 0), "torchscript bf16": (0.99, 0), "openvino fp32": (0.96, 0)}
+    found = optimised(ways | {"openvino bf16": None, "openvino int8": None}, "model.ts")
+    assert found.chosen.candidate == ("torchscript", "fp32")
+
+
+def test_what_fails_on_its_own_engine_cannot_be_judged() -> None:
+    with pytest.raises(ModelFailed):
+        optimised({"onnxruntime fp32": None})
+
+
+def test_a_format_that_brings_its_own_way_has_nothing_to_choose_from() -> None:
+    card = replace(CARD, network=replace(CARD.network, format="nnunet"))
+    stage = OptimiseStage(Engine(FakeClock(), {}), FakeClock(), 60.0, has_gpu=False, machine="")
+    with pytest.raises(UsageError, match="nnunet"):
+        stage.optimise(ModelVersion(1, "m", "1", "ab", Path(), card, active=True), [CASE], 1)
+
+
+def spec(file: str, format: str = "auto") -> NetworkSpec:
+    return NetworkSpec(file, "auto", "fp32", (32, 32, 32), 0.25, "constant", format)
+
+
+@pytest.mark.parametrize(
+    ("file", "has_gpu", "expected"),
+    [
+        ("a.onnx", False, ["onnxruntime fp32", "openvino fp32", "openvino bf16", "openvino int8"]),
+        ("a.onnx", True, ["onnxruntime fp32", "tensorrt fp32", "tensorrt bf16", "tensorrt fp16"]),
+        ("a.ts", True, ["torchscript fp32", "torchscript bf16", "torchscript fp16"]),
+        ("a.xml", False, ["openvino fp32", "openvino bf16", "openvino int8"]),
+        ("a.pt2", False, ["torch fp32", "torch bf16", "openvino fp32", "openvino bf16", "openvino int8"]),
+    ],
+)
+def test_what_is_tried_where(file: str, has_gpu: bool, expected: list[str]) -> None:
+    assert [" ".join(candidate) for candidate in candidates(spec(file), has_gpu)] == expected
+
+
+def test_the_format_shows_in_the_name_or_is_said() -> None:
+    assert format_of(spec("A.ONNX")) == "onnx"
+    assert format_of(spec("plans.json", "nnunet")) == "nnunet"
+    with pytest.raises(InvalidModelPackage, match="say network"):
+        format_of(spec("weights.bin"))
+
+
+def test_hardly_faster_is_not_worth_it() -> None:
+    table = [Tried(f"e{n}", "fp32", True, "", seconds=s) for n, s in enumerate([1.0, 0.97, 0.94, 0.93])]
+    assert choose(table) == table[2]
+
+
+def test_the_document_holds_the_whole_table() -> None:
+    tuning = Tuning((Tried("torch", "fp32", True, "so"),), "here", datetime(2026, 1, 1, tzinfo=UTC), 3)
+    assert tuning_document(tuning)["candidates"][0]["words"] == "so"
+    assert Candidate("a", "b") == ("a", "b")
