@@ -16,8 +16,6 @@ from dicomnode.domain.model_card import ModelCard
 from dicomnode.errors import DatabaseAway, InvalidSetting
 
 if TYPE_CHECKING:
-    from dicomnode.domain.tuning import Tuning
-    from dicomnode.ports import ModelVersion
     from dicomnode.adapters.db.repositories import SqlState
     from dicomnode.adapters.dimse.storage_scp import StorageSCP
     from dicomnode.adapters.instance_store import FolderInstanceStore
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from dicomnode.adapters.triton.server import TritonServer
     from dicomnode.domain.acceptance import Acceptance
     from dicomnode.domain.golden import GoldenCase
+    from dicomnode.domain.tuning import Tuning
     from dicomnode.ports import ModelVersion, State
     from dicomnode.stages.accept import AcceptStage
     from dicomnode.stages.ahead import Ahead
@@ -241,7 +240,7 @@ def registry(settings: Settings, state: State) -> Registry:
 def optimise(
     settings: Settings, model: ModelVersion, folders: Sequence[Path], runs: int, told: Callable[[str], None]
 ) -> Tuning:
-    """Tries a model in this process, on series in folders or else on its golden cases. Raises UsageError, ModelFailed."""
+    """Tries a model in this process, on series in folders or else on golden cases. Raises UsageError, ModelFailed."""
     import torch
 
     from dicomnode.adapters.golden_cases import read_golden_cases
