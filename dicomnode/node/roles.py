@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,7 +19,7 @@ from dicomnode.config import Settings
 from dicomnode.errors import DatabaseAway, DicomNodeError
 from dicomnode.node.process import start_log, stop_on_signals, stop_with_parent
 from dicomnode.node.supervisor import forget_ready, write_ready
-from dicomnode.ports import EngineState, InferenceEngine, State
+from dicomnode.ports import EngineState, InferenceEngine, ModelVersion, State
 from dicomnode.stages.evidence import FactFinder
 from dicomnode.stages.receive import ReceiveStage
 from dicomnode.stages.sources import KnownSources
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COMPLETE_POLL_S = 0.1
-MODELS_POLL_S = 2.0
+MODELS_POLL_S = 0.5
+MODELS_TIDY_S = 5.0  # what was in use when it was to be unloaded, or what a command left loaded, is looked at again
+MODELS_FAILED_S = 30.0  # what could not be loaded is tried again
 FACTS_POLL_S = 0.5
 FACTS_PAUSE_S = 0.05  # between two series
 FACTS_POSTPONED_MOST_S = 30.0  # on a node that is never idle
@@ -115,7 +117,7 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
     with bootstrap.inference_engine(settings) as engine, closing(bootstrap.infer_stage(settings, engine)) as infer:
         work, ahead = bootstrap.work(settings, infer), bootstrap.ahead(settings, state, infer)
         completer = bootstrap.completer(settings, state, ahead)
-        models = _Models(state, engine)
+        models = ModelLoop(state, engine)
         tried = threading.Event()
         with _Loop("start", lambda: _let_go(engine, stop, tried), stop):
             try:
@@ -179,24 +181,37 @@ def outlast(loop: Callable[[], None], stop: threading.Event) -> None:
             stop.wait(OUTAGE_POLL_S)
 
 
-class _Models:
-    """Keeps the active models loaded and warm, and follows when others become active."""
+class ModelLoop:
+    """Keeps loaded and warm what may be asked for: active versions, shadows, and those that jobs still wait for.
 
-    def __init__(self, state: State, engine: InferenceEngine) -> None:
-        self._state, self._engine = state, engine
-        self._prepared: set[str] | None = None
+    A version that is active from now on is loaded beside the one before it, which is unloaded once its last job is
+    done and no call of it runs.
+    """
+
+    def __init__(self, state: State, engine: InferenceEngine, clock: Callable[[], float] = time.monotonic) -> None:
+        self._state, self._engine, self._clock = state, engine, clock
+        self._prepared: frozenset[tuple[str, ...]] | None = None
+        self._again_at_s = 0.0
 
     def prepare(self) -> None:
-        active = [model for model in self._state.models() if model.active]
-        if (digests := {model.digest for model in active}) == self._prepared:
+        used = self._state.models_in_use()
+        versions = frozenset((m.name, m.digest, m.chosen_engine, m.chosen_precision) for m in used)
+        if versions == self._prepared and self._clock() < self._again_at_s:
             return
+        is_news, self._prepared = versions != self._prepared, versions
+        wait_s = MODELS_TIDY_S if self._load(used, is_news) else MODELS_FAILED_S
+        self._again_at_s = self._clock() + wait_s
+
+    def _load(self, used: Sequence[ModelVersion], is_news: bool) -> bool:
+        """Whether all are ready; what is missing, the jobs that need it will say too."""
         try:
-            self._engine.prepare(active)
-        except DicomNodeError as error:  # the jobs that need it will say so too
+            self._engine.prepare(used)
+        except DicomNodeError as error:
             log.warning("models are not ready: %s", error)
-            return
-        self._prepared = digests
-        log.info("ready to run: %s", ", ".join(f"{m.name} {m.version}" for m in active) or "no model")
+            return False
+        if is_news:
+            log.info("ready to run: %s", ", ".join(f"{m.name} {m.version}" for m in used) or "no model")
+        return True
 
     def run(self, stop: threading.Event) -> None:
         while not stop.wait(MODELS_POLL_S):

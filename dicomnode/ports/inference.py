@@ -54,7 +54,7 @@ class InferenceEngine(Protocol):
         """A session with room for a volume of this shape, and for further ones of these."""
 
     def prepare(self, models: Sequence[ModelVersion]) -> None:
-        """Loads and warms these models, and no others, so that the first study does not wait."""
+        """Loads and warms these models so that the first study does not wait; unloads others that nobody uses."""
 
     def describe(self, model: ModelVersion) -> Mapping[str, str]:
         """Engine, precision and device as they really are, for provenance."""

@@ -205,7 +205,7 @@ class State(Protocol):
         """Every registered version, by name, the oldest first."""
 
     def models_in_use(self) -> list[ModelVersion]:
-        """Those that are active or a shadow, and those of which jobs wait or run."""
+        """Those that are active or a shadow, that a rule asks for by version, or of which jobs wait or run."""
 
     def add_model(
         self,

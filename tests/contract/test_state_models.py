@@ -170,6 +170,10 @@ def test_models_in_use_are_active_shadows_or_awaited_by_a_job(state: State) -> N
     assert [m.version for m in state.models_in_use()] == ["1", "2", "3"]
     state.finish_job(job_id, finished())
     assert [m.version for m in state.models_in_use()] == ["2", "3"]
+    state.add_rule("pinned", {"model": "torso-ct", "version": "4"})
+    assert [m.version for m in state.models_in_use()] == ["2", "3", "4"]
+    state.add_rule("pinned", {"model": "torso-ct", "version": "4", "state": "disabled"})
+    assert [m.version for m in state.models_in_use()] == ["2", "3"]
 
 
 # ---------------------------------------------------------------------------------------------- jobs of shadows

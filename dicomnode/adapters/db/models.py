@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from dicomnode.adapters.db.columns import storable
 from dicomnode.adapters.db.session import Unit
-from dicomnode.adapters.db.tables import JobRow, ModelChangeRow, ModelRow
+from dicomnode.adapters.db.tables import JobRow, ModelChangeRow, ModelRow, RuleRow
 from dicomnode.domain.acceptance import Acceptance, acceptance_document, parse_acceptance
 from dicomnode.domain.job import ACTIVE_JOB_STATES
 from dicomnode.domain.model_card import ModelCard, card_document, parse_model_card
@@ -49,8 +49,20 @@ def models(session: Session) -> list[ModelVersion]:
 
 def models_in_use(session: Session) -> list[ModelVersion]:
     awaited = sa.select(JobRow.model_id).where(JobRow.state.in_(ACTIVE_JOB_STATES))
-    used = sa.or_(ModelRow.active, ModelRow.shadow, ModelRow.id.in_(awaited))
+    named = sa.tuple_(ModelRow.name, ModelRow.version).in_(_named_by_rules(session))
+    used = sa.or_(ModelRow.active, ModelRow.shadow, ModelRow.id.in_(awaited), named)
     return [model_of(row) for row in session.scalars(sa.select(ModelRow).where(used).order_by(ModelRow.id))]
+
+
+def _named_by_rules(session: Session) -> list[tuple[str, str]]:
+    """Name and version of what rules in force ask for by its version."""
+    documents = session.scalars(sa.select(RuleRow.document).where(RuleRow.in_force))
+    named = ((str(d.get("model", "")), str(d.get("version", ""))) for d in documents if _is_asked(d))
+    return [(name, version) for name, version in named if version not in ("", "active")]
+
+
+def _is_asked(document: Mapping[str, Any]) -> bool:
+    return bool(document.get("enabled", True)) and document.get("state") != "disabled"
 
 
 def model_version(session: Session, name: str, version: str) -> ModelVersion | None:

@@ -13,7 +13,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,11 +32,12 @@ from dicomnode.adapters.triton.client import (
     shared_output,
 )
 from dicomnode.adapters.triton.hosts import cores
+from dicomnode.adapters.triton.leases import Leases
 from dicomnode.adapters.triton.place import Place
 from dicomnode.adapters.triton.repository import SELF_TEST, touch, triton_name, write_model
 from dicomnode.adapters.triton.shared_memory import Region, sweep
 from dicomnode.domain.rules import Parameter
-from dicomnode.errors import EngineUnavailable, InferenceTimeout
+from dicomnode.errors import EngineUnavailable, InferenceTimeout, ModelFailed
 from dicomnode.imaging.geometry import VolumeGeometry
 from dicomnode.ports import ModelVersion, Placement, Rescale
 
@@ -73,7 +74,8 @@ class TritonEngine:
         self._grace_s = grace_s
         self._client = Client(self._place.url)
         self._info: dict[str, Mapping[str, str]] = {}
-        self._loading = threading.Lock()
+        self._loading: dict[str, threading.Lock] = {}
+        self._leases = Leases(self._place.folder / "leases")
         sweep(self._place.client_prefix)
 
     def __enter__(self) -> TritonEngine:
@@ -102,16 +104,33 @@ class TritonEngine:
             yield TritonSession(self, regions, [shape, *further])
 
     def prepare(self, models: Sequence[ModelVersion]) -> None:
-        """Loads and warms these models and unloads others; a model that cannot be loaded raises ModelFailed."""
+        """Loads and warms these models, then unloads others that nobody uses at this moment.
+
+        A model that cannot be loaded raises ModelFailed, once the others are.
+        """
         self._client.wait_ready(self._grace_s)
-        wanted = {triton_name(model) for model in models} | {SELF_TEST}
+        failures: list[ModelFailed] = []
+        for model in models:
+            try:
+                self._warmed(model)
+            except ModelFailed as error:
+                failures.append(error)
+        self._unload_all_but({triton_name(model) for model in models} | {SELF_TEST})
+        if failures:
+            raise failures[0]
+
+    def _warmed(self, model: ModelVersion) -> None:
+        if not self._client.is_model_ready(triton_name(model)):
+            self._info.pop(triton_name(model), None)
+        self.describe(model)
+
+    def _unload_all_but(self, wanted: Collection[str]) -> None:
+        """What runs a call, of whichever process, stays loaded: it is looked at again the next time."""
         for name in self._client.loaded():
             if name not in wanted:
-                self._client.unload(name)
-        for model in models:
-            if not self._client.is_model_ready(triton_name(model)):
-                self._info.pop(triton_name(model), None)
-            self.describe(model)
+                with self._leases.alone_with(name) as alone:
+                    if alone:
+                        self._client.unload(name)
 
     def describe(self, model: ModelVersion) -> Mapping[str, str]:
         """Engine, precision and device, as the process that runs the network says; and the server's version."""
@@ -141,13 +160,18 @@ class TritonEngine:
         self._info[name] = {**info, "server": self._client.server()}
 
     def _ensure_loaded(self, model: ModelVersion, timeout_s: float) -> str:
-        """The model's name in Triton, loaded; a thread at a time, since loading takes seconds."""
+        """The model's name in Triton, loaded; one thread loads it, and calls of others do not wait for that."""
         name = triton_name(model)
-        with self._loading:
+        if self._client.is_model_ready(name):
+            return name
+        with self._lock_of(name):
             if not self._client.is_model_ready(name):
                 self._write(model)
                 self._client.load(name, timeout_s)
         return name
+
+    def _lock_of(self, name: str) -> threading.Lock:
+        return self._loading.setdefault(name, threading.Lock())
 
     def _write(self, model: ModelVersion) -> None:
         place = self._place
@@ -156,7 +180,7 @@ class TritonEngine:
         write_model(place.repository, reachable, cache=place.plain(place.cache), threads=self._threads)
 
     def _revive(self, name: str) -> None:
-        with self._loading:
+        with self._lock_of(name):
             touch(self._place.repository, name)
             self._client.load(name, LOAD_S)
 
@@ -239,14 +263,15 @@ class TritonSession:
         outputs: contextlib.ExitStack,
     ) -> npt.NDArray[np.uint8]:
         engine, client, shape = self._engine, self._engine._client, self.volume.shape
-        name = engine._ensure_loaded(model, _left(deadline))
         output = outputs.enter_context(client.shared(engine._place.client_prefix, math.prod(shape)))
         inputs = [
             *(mapped.as_input(number) for number, mapped in enumerate(self._mapped[: 1 + len(model.card.roles)])),
             *(input_of(key, value) for key, value in tensors.items()),
         ]
         wanted = [shared_output("LABELMAP", output), plain_output("TIMINGS"), plain_output("INFO")]
-        answer = client.infer(name, inputs, wanted, _left(deadline))
+        with engine._leases.using(triton_name(model)):
+            name = engine._ensure_loaded(model, _left(deadline))
+            answer = client.infer(name, inputs, wanted, _left(deadline))
         timings, info = answer.as_numpy("TIMINGS"), answer.as_numpy("INFO")
         self._last.timings = Timings(*map(float, timings))
         engine._remember(name, json.loads(info.tobytes()))
