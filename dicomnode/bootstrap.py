@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dicomnode.ports import ModelVersion, State
     from dicomnode.stages.accept import AcceptStage
     from dicomnode.stages.ahead import Ahead
+    from dicomnode.stages.compare import CompareStage
     from dicomnode.stages.complete import Completer, Expecting
     from dicomnode.stages.counting import SourceCounter
     from dicomnode.stages.deliver import DestinationSink
@@ -229,6 +230,12 @@ def accept(settings: Settings, model: ModelVersion) -> Acceptance:
         return Acceptance(AcceptanceOutcome.NONE, SystemClock().now())
     with engine_at_hand(settings) as engine:
         return accept_stage(settings, engine).accept(model, cases)
+
+
+def compare_stage(settings: Settings, state: State) -> CompareStage:
+    from dicomnode.stages.compare import CompareStage
+
+    return CompareStage(state, instance_store(settings), SystemClock())
 
 
 def registry(settings: Settings, state: State) -> Registry:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, CaseOutcome
 from dicomnode.domain.golden import GOLDEN_FOLDER, GoldenCase
 from dicomnode.errors import InvalidModelPackage, ModelFailed
+from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.imaging.golden import GivenVolume, dice, read_dicom_volume, read_expected, read_npz_volumes
 from dicomnode.ports import Clock, InferenceEngine, ModelVersion
 
@@ -48,7 +49,11 @@ class AcceptStage:
 
     def run_case(self, model: ModelVersion, case: GoldenCase) -> CaseRun:
         """Through the engine as a job would be; raises as accept, and ModelFailed."""
-        return self.run_volumes(model, read_case(model, case), case)
+        return self.run_volumes(model, self.volumes_of(model, case), case)
+
+    def volumes_of(self, model: ModelVersion, case: GoldenCase) -> list[GivenVolume]:
+        """Raises InvalidModelPackage."""
+        return read_case(model, case)
 
     def run_volumes(
         self, model: ModelVersion, volumes: Sequence[GivenVolume], case: GoldenCase | None = None
@@ -93,6 +98,25 @@ def read_case(model: ModelVersion, case: GoldenCase) -> list[GivenVolume]:
         words = f"case {case.name}: the card has the roles {', '.join(roles) or '(none)'}; name a folder for each"
         raise InvalidModelPackage(words, f"{GOLDEN_FOLDER}/cases.yaml")
     return [read_dicom_volume(path), *(read_dicom_volume(_file(model, case.roles[role])) for role in roles)]
+
+
+def synthetic_volumes(model: ModelVersion) -> list[GivenVolume]:
+    """Noise in the range of the card's values for each of its series, in a CT's usual size: for timing only."""
+    spec = model.card.input
+    affine = np.array([[0, 0, 1.0, 0], [0, 1.0, 0, 0], [3.0, 0, 0, 0], [0, 0, 0, 1]])
+    placement = Placement(VolumeGeometry(_SYNTHETIC_SHAPE, affine), Rescale(1.0, 0.0))
+    rng = np.random.default_rng(0)
+    ends = [spec.intensity_from, *(role.intensity_from for role in model.card.roles)]
+    return [GivenVolume(_noise(rng, low, high), placement) for low, high in ends]
+
+
+def _noise(rng: np.random.Generator, low: float, high: float) -> npt.NDArray[np.int16]:
+    """(slice, row, column) int16 between the two, as far as int16 goes."""
+    least, most = (int(np.clip(end, -32768, 32766)) for end in (low, high))
+    return rng.integers(least, max(most, least + 1), size=_SYNTHETIC_SHAPE, dtype=np.int16)
+
+
+_SYNTHETIC_SHAPE = (64, 256, 256)  # (slice, row, column)
 
 
 def judged(

@@ -1,12 +1,17 @@
-"""`dicomnode models show`, with the node's state in memory."""
+"""`dicomnode models`, with the node's state in memory and thresholds for networks."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
@@ -14,9 +19,11 @@ from typer.testing import CliRunner
 from dicomnode.cli.context import Context
 from dicomnode.cli.models import app
 from dicomnode.domain.model_card import card_document, parse_model_card
-from dicomnode.errors import NotFound
+from dicomnode.errors import IllegalTransition, NotFound, UsageError
+from tests.adapters.fake_engine import FakeEngine, FakeSession
 from tests.adapters.fake_state import FakeState
 from tests.made_results import CARD
+from tests.triton_models import axial
 
 PARAMETERS = {"kernel": {"type": "text", "default": "soft", "one_of": ["sharp", "soft"], "description": "of the CT"}}
 PET = {"role": "pet", "modality": ["PT"], "intensity": {"from": [0, 20000]}}
@@ -71,3 +78,155 @@ def test_another_version_than_the_active_one_can_be_shown(context: Context) -> N
         False,
         ["overlap", "minimum_volume_ml"],
     )
+
+
+# -------------------------------------------------------------------------------- adding, and which version runs
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    """Packages of two versions, 1.1 with a golden case that its thresholds meet, 1.2 with one that they do not."""
+    for version, above in (("1.1", 50.0), ("1.2", 90.0)):
+        folder = tmp_path / version
+        (folder / "golden").mkdir(parents=True)
+        (folder / "model.yaml").write_text(yaml.safe_dump({**card_document(CARD), "version": version}))
+        (folder / "model.onnx").write_bytes(version.encode())
+        case = {"name": "noise", "input": "a.npz", "expected": "b.npz"}
+        (folder / "golden/cases.yaml").write_text(yaml.safe_dump({"cases": [case]}))
+        values = np.random.default_rng(1).integers(-200, 300, (3, 4, 5)).astype(np.int16)
+        np.savez(folder / "golden/a.npz", volume=values, affine=axial((3, 4, 5), (2.0, 1.0, 1.0)).affine)
+        np.savez(folder / "golden/b.npz", labels=(values > above).astype(np.uint8))
+    return tmp_path
+
+
+@pytest.fixture
+def machine(context: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Context:
+    """A machine whose engine is FakeEngine, with a home of its own."""
+    context.given["home"] = str(tmp_path / "home")
+    monkeypatch.setattr(FakeSession, "timings_s", {"before": 0.25, "network": 2.0, "after": 0.5})
+
+    @contextlib.contextmanager
+    def at_hand(settings: object) -> Iterator[FakeEngine]:
+        yield FakeEngine()
+
+    monkeypatch.setattr("dicomnode.bootstrap.engine_at_hand", at_hand)
+    return context
+
+
+def told(context: Context, *arguments: str, status: int = 0) -> Any:
+    """What a command prints with --json."""
+    done = run(context, *arguments, "--json")
+    if done.exit_code != status:
+        raise done.exception or AssertionError(done.stdout)
+    return json.loads(done.stdout)
+
+
+def active(context: Context) -> str:
+    model = context.state.active_model("torso-ct")
+    return model.version if model else ""
+
+
+def test_a_version_that_is_added_runs_its_golden_cases_and_waits_to_be_activated(
+    machine: Context, packages: Path
+) -> None:
+    added = told(machine, "add", str(packages / "1.1"), "--author", "anna", "--reason", "better lungs")
+    assert (added["state"], added["acceptance"], added["engine"]) == ("registered", "passed", "thresholds f32")
+    assert added["cases"][0]["figures"] == {"Dice Bone": 1.0, "Dice Lungs": 1.0}
+    assert "1.0 stays active; to change that: dicomnode models activate torso-ct 1.1" in added["message"]
+    assert active(machine) == "1.0"
+    assert told(machine, "activate", "torso-ct", "1.1", "--author", "anna")["active"]
+    assert active(machine) == "1.1"
+
+
+def test_one_that_fails_is_kept_out_with_its_figures_and_exit_status_1(machine: Context, packages: Path) -> None:
+    added = told(machine, "add", str(packages / "1.2"), "--activate", status=1)
+    assert (added["state"], added["acceptance"], active(machine)) == ("failed", "failed", "1.0")
+    assert "case noise: Dice of Lungs is 0.8" in added["message"]
+    done = run(machine, "activate", "torso-ct", "1.2")
+    assert isinstance(done.exception, IllegalTransition)
+    assert "case noise: Dice of Lungs is 0.8" in str(done.exception)
+    assert done.exception.exit_code == 1
+
+
+def test_the_way_there_and_back_is_in_the_history(machine: Context, packages: Path) -> None:
+    told(machine, "add", str(packages / "1.1"), "--activate", "--author", "anna", "--reason", "better")
+    told(machine, "rollback", "torso-ct", "--author", "ben", "--reason", "worse")
+    assert active(machine) == "1.0"
+    told(machine, "shadow", "torso-ct", "1.1", "--author", "ben")
+    told(machine, "shadow", "torso-ct", "--off", "--author", "ben")
+    told(machine, "deactivate", "torso-ct", "--author", "ben")
+    assert active(machine) == ""
+    history = told(machine, "history", "torso-ct")
+    assert [(h["version"], h["change"], h["author"], h["reason"]) for h in history[-5:]] == [
+        ("1.1", "activated", "anna", "better"),
+        ("1.0", "rolled back", "ben", "worse"),
+        ("1.1", "shadowed", "ben", ""),
+        ("1.1", "unshadowed", "ben", ""),
+        ("1.0", "deactivated", "ben", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("activate", "torso-ct", "0.9"),
+        ("deactivate", "torso-ct"),
+        ("rollback", "torso-ct"),
+        ("shadow", "torso-ct", "0.9"),
+    ],
+)
+def test_a_change_can_be_tried(machine: Context, arguments: tuple[str, ...]) -> None:
+    before = machine.state.models()
+    assert "nothing was changed" in told(machine, *arguments, "--dry-run")["message"]
+    assert machine.state.models() == before
+    told(machine, *arguments)
+    assert machine.state.models() != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (("activate", "torso-ct", "7"), NotFound, "there are: 0.9, 1.0"),
+        (("activate", "lung-ct", "7"), NotFound, "there are: torso-ct"),
+        (("shadow", "torso-ct"), UsageError, "give a version or --off"),
+        (("shadow", "torso-ct", "1.0"), IllegalTransition, "is active"),
+        (("shadow", "torso-ct", "1.0", "--dry-run"), IllegalTransition, "is active"),
+        (("shadow", "torso-ct", "--off"), IllegalTransition, "no version of torso-ct is a shadow"),
+        (("history", "lung-ct"), NotFound, "there is no model lung-ct"),
+        (("card", "lung-ct"), NotFound, "there is no model lung-ct"),
+    ],
+)
+def test_what_cannot_be_done_says_what_can(
+    machine: Context, arguments: tuple[str, ...], error: type[Exception], words: str
+) -> None:
+    done = run(machine, *arguments)
+    assert isinstance(done.exception, error)
+    assert words in str(done.exception)
+
+
+def test_the_card_is_readable(machine: Context, packages: Path) -> None:
+    told(machine, "add", str(packages / "1.1"), "--activate", "--author", "anna")
+    machine.json = False
+    text = run(machine, "card", "torso-ct", "--markdown").stdout
+    for line in (
+        "# torso-ct 1.1",
+        "**Limits.** tests",
+        "| state | active |",
+        "| main | CT | -1000 to 1000 (any unit) | - |",
+        "| 2 | Bone | Bone (272673000, SCT) | Tissue (85756007, SCT) |",
+        "| overlap | number | 0.25 | 0 or more, below 1 |",
+        "| noise | passed | Dice Bone 1, Dice Lungs 1 |",
+    ):
+        assert line in text, line
+    assert run(machine, "card", "torso-ct").exit_code == 0
+    assert "Takes" in machine.console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_bench_shows_medians_of_its_parts_on_a_golden_case_or_a_made_up_volume(
+    machine: Context, packages: Path
+) -> None:
+    told(machine, "add", str(packages / "1.1"), "--activate")
+    found = told(machine, "bench", "torso-ct", "--runs", "2")
+    assert (found["volume"], found["shape"], found["runs"]) == ("golden case noise", "3 × 4 × 5", 2)
+    assert (found["before_s"], found["network_s"], found["after_s"], found["whole_s"]) == (0.25, 2.0, 0.5, 2.75)
+    assert told(machine, "bench", "torso-ct", "--version", "0.9", "--runs", "1")["volume"] == "made up"

@@ -1,0 +1,191 @@
+"""`dicomnode models card`, `compare` and `bench`: what a version is, how two differ, and how fast one is here."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markdown import Markdown
+
+from dicomnode import bootstrap
+from dicomnode.cli.model_lookup import Json, Name, OfVersion, engine_words, find_model, model_row
+from dicomnode.domain.model_card_text import card_markdown
+from dicomnode.errors import NotFound, UsageError
+from dicomnode.ports import ModelVersion
+from dicomnode.stages.accept import synthetic_volumes
+from dicomnode.stages.compare import SeriesComparison, common_segments, summary
+
+if TYPE_CHECKING:
+    from dicomnode.cli.context import Context
+
+
+def register(app: typer.Typer) -> None:
+    app.command("card")(card)
+    app.command("compare")(compare)
+    app.command("bench")(bench)
+
+
+def card(
+    ctx: typer.Context,
+    name: Name,
+    version: OfVersion = "",
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a file or a page.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The model card, readable: what it is for and what not, what it takes and gives, how it was accepted here.
+
+    Example: dicomnode models card torso-ct --markdown
+    """
+    context: Context = ctx.obj
+    context.json = context.json or as_json
+    model = find_model(context.state, name, version)
+    text = card_markdown(model.card, model.acceptance, model.tuning, list(_registered(model)))
+    if context.json:
+        context.print_json({**model_row(model), "markdown": text})
+    elif markdown:
+        typer.echo(text)
+    else:
+        context.console.print(Markdown(text))
+
+
+def _registered(model: ModelVersion) -> Iterator[tuple[str, str]]:
+    yield "state", model.state
+    yield "digest", model.digest
+    yield "runs on", engine_words(model)
+    if model.created_at is not None:
+        yield "added", f"{model.created_at:%Y-%m-%d %H:%M} UTC{f' by {model.author}' if model.author else ''}"
+    if model.reason:
+        yield "why", model.reason
+
+
+# ---------------------------------------------------------------------------------------------------- compare
+
+
+def compare(
+    ctx: typer.Context,
+    name: Name,
+    first: Annotated[str, typer.Argument(help="A version.", show_default=False)],
+    second: Annotated[str, typer.Argument(help="Another one.", show_default=False)],
+    study: Annotated[
+        str, typer.Option(help="Run both on this study now, and send nothing.", show_default=False)
+    ] = "",
+    most: Annotated[int, typer.Option(min=1, help="At most so many series, the newest first.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """How two versions differ on the series that both have run on: Dice, volumes, times.
+
+    A shadow gives the second version its series. --study takes a Study Instance UID, an accession number or a
+    patient ID, and runs both versions on that study's series now.
+
+    Example: dicomnode models compare torso-ct 1.0.0 1.1.0
+
+    Example: dicomnode models compare torso-ct 1.0.0 1.1.0 --study 1.2.840.113619.2.55.3
+    """
+    context: Context = ctx.obj
+    context.json = context.json or as_json
+    pair = (find_model(context.state, name, first), find_model(context.state, name, second))
+    if first == second:
+        raise UsageError("two versions are needed; `dicomnode models optimise` compares engines of one")
+    if not common_segments(pair):
+        raise UsageError(f"{name} {first} and {second} have no segment of the same name: there is nothing to compare")
+    found = _compared(context, pair, study, most)
+    if context.json:
+        context.print_json({"series": [_document(one) for one in found], "summary": asdict(summary(found))})
+        return
+    columns = ["series", "segment", "dice", f"{first}_ml", f"{second}_ml", "difference_ml", "note"]
+    context.show(list(_rows(found, first, second)), columns, f"{name} {first} and {second}")
+    context.done(_summary_words(found, first, second))
+
+
+def _compared(
+    context: Context, pair: tuple[ModelVersion, ModelVersion], study: str, most: int
+) -> list[SeriesComparison]:
+    stage = bootstrap.compare_stage(context.settings, context.state)
+    if study:
+        uid = context.state.study(study).study_instance_uid
+        with bootstrap.engine_at_hand(context.settings) as engine:
+            return stage.now(pair, uid, bootstrap.infer_stage(context.settings, engine))
+    found = stage.stored(pair, most)
+    if not found:
+        raise NotFound(
+            f"there is no series that {pair[0].name} {pair[0].version} and {pair[1].version} both have run on; "
+            f"`dicomnode models shadow {pair[1].name} VERSION` makes some, and --study STUDY runs both now"
+        )
+    return found
+
+
+def _document(one: SeriesComparison) -> dict[str, Any]:
+    segments = [{**asdict(segment), "difference_ml": segment.difference_ml} for segment in one.segments]
+    return {**asdict(one), "segments": segments}
+
+
+def _rows(found: Sequence[SeriesComparison], first: str, second: str) -> Iterator[dict[str, Any]]:
+    for one in found:
+        series = f"…{one.series_instance_uid[-16:]}"
+        if not one.segments:
+            yield {"series": series, "note": one.note}
+        for segment in one.segments:
+            yield {
+                "series": series,
+                "segment": segment.name,
+                "dice": None if segment.dice is None else f"{segment.dice:.4f}",
+                f"{first}_ml": segment.volumes_ml[0],
+                f"{second}_ml": segment.volumes_ml[1],
+                "difference_ml": segment.difference_ml,
+                "note": one.note,
+            }
+
+
+def _summary_words(found: Sequence[SeriesComparison], first: str, second: str) -> str:
+    total = summary(found)
+    dice = "; ".join(f"{name}: Dice {low:.4f} at least, {mid:.4f} median" for name, (low, mid) in total.dice.items())
+    seconds = f"{first} took {total.seconds[0]:g} s, {second} {total.seconds[1]:g} s (medians)"
+    return f"{total.series} series. {dice or 'no masks to compare'}. {seconds}"
+
+
+# ------------------------------------------------------------------------------------------------------ bench
+
+
+def bench(
+    ctx: typer.Context,
+    name: Name,
+    version: OfVersion = "",
+    runs: Annotated[int, typer.Option(min=1, help="How often it is timed; medians are shown.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """How long a model takes on this machine: before, network, after; on its first golden case or a made-up volume.
+
+    Example: dicomnode models bench torso-ct --runs 10
+    """
+    context: Context = ctx.obj
+    context.json = context.json or as_json
+    model = find_model(context.state, name, version)
+    cases = bootstrap.golden_cases(model)
+    with bootstrap.engine_at_hand(context.settings) as engine:
+        stage = bootstrap.accept_stage(context.settings, engine)
+        volumes = stage.volumes_of(model, cases[0]) if cases else synthetic_volumes(model)
+        stage.run_volumes(model, volumes)  # loads it and warms it up
+        timings = [stage.run_volumes(model, volumes).timings_s for _ in range(runs)]
+        described = dict(engine.describe(model))
+    parts = {part: statistics.median(t[part] for t in timings) for part in timings[0]}
+    shape = " × ".join(map(str, volumes[0].shape))
+    found = {
+        "name": model.name,
+        "version": model.version,
+        "volume": f"golden case {cases[0].name}" if cases else "made up",
+        "shape": shape,
+        "runs": runs,
+        **{f"{part}_s": round(seconds, 4) for part, seconds in parts.items()},
+        "whole_s": round(statistics.median(sum(t.values()) for t in timings), 4),
+        **described,
+    }
+    if context.json:
+        context.print_json(found)
+        return
+    rows = [{"part": part, "median_s": f"{seconds:.4f}"} for part, seconds in parts.items()]
+    rows.append({"part": "whole", "median_s": f"{found['whole_s']:.4f}"})
+    title = f"{model.name} {model.version}, {found['volume']} ({shape}), {runs} runs, {described.get('engine', '')}"
+    context.show(rows, ["part", "median_s"], title)

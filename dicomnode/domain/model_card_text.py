@@ -1,0 +1,120 @@
+"""A model version as people read it: its card, what its golden cases gave here, what runs it. Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dicomnode.domain.acceptance import Acceptance
+from dicomnode.domain.model_card import ModelCard
+
+Row = Sequence[str]
+
+
+def card_markdown(
+    card: ModelCard, acceptance: Acceptance | None, tuning: Mapping[str, Any] | None, registered: Sequence[Row]
+) -> str:
+    """`registered`: label and value of what the registry knows beside the card, as its state and digest."""
+    parts = [
+        f"# {card.name} {card.version}",
+        card.intended_use.strip(),
+        f"**Limits.** {card.limits.strip()}",
+        *_section("Registered", ("", ""), [*registered, *_maker(card)]),
+        *_section("Takes", ("series", "modality", "values", "place"), list(_inputs(card))),
+        *_section("Preparation", ("", ""), list(_preparation(card))),
+        *_section("Gives", ("number", "name", "type", "category"), list(_segments(card))),
+        *_section("Gives", ("class", "code"), list(_classes(card))),
+        *_section(
+            "A rule may set", ("parameter", "type", "default", "allowed", "description"), list(_parameters(card))
+        ),
+        *_acceptance(acceptance),
+        *_tuning(tuning),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(title: str, head: Row, rows: Sequence[Row]) -> list[str]:
+    """Nothing when there are no rows."""
+    if not rows:
+        return []
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"## {title}", "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)]
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def _maker(card: ModelCard) -> Iterator[Row]:
+    yield "manufacturer", card.manufacturer
+    yield "algorithm family", card.family
+    if card.device_identifier:
+        yield "device identifier", card.device_identifier
+
+
+def _inputs(card: ModelCard) -> Iterator[Row]:
+    main = card.input
+    yield "main", " or ".join(main.modality), _values(main.unit, main.intensity_from), "-"
+    for role in card.roles:
+        place = "the main series' frame of reference" if role.needs_same_frame_of_reference else "any"
+        yield role.name, " or ".join(role.modality), _values(role.unit, role.intensity_from), place
+
+
+def _values(unit: str, ends: tuple[float, float]) -> str:
+    return f"{ends[0]:g} to {ends[1]:g} {unit or '(any unit)'}"
+
+
+def _preparation(card: ModelCard) -> Iterator[Row]:
+    spec, network = card.input, card.network
+    if spec.size is not None:
+        yield "image", f"{spec.size[0]} × {spec.size[1]}"
+    else:
+        yield "orientation", spec.orientation
+        yield "spacing", " × ".join(f"{mm:g}" for mm in spec.spacing_mm) + " mm"
+        yield "window", " × ".join(map(str, network.window)) + f", overlap {network.overlap:g}, {network.blend}"
+        if any(spec.minimum_extent_mm):
+            yield "at least", " × ".join(f"{mm:g}" for mm in spec.minimum_extent_mm) + " mm"
+    yield "network", f"{network.file} ({network.format}), engine {network.engine}, {network.precision}"
+
+
+def _segments(card: ModelCard) -> Iterator[Row]:
+    for segment in card.segments:
+        kind, category = segment.type, segment.category
+        yield (
+            str(segment.number),
+            segment.name,
+            f"{kind.meaning} ({kind.value}, {kind.scheme})",
+            f"{category.meaning} ({category.value}, {category.scheme})",
+        )
+
+
+def _classes(card: ModelCard) -> Iterator[Row]:
+    for one in card.classification.classes if card.classification else ():
+        yield one.name, f"{one.code.meaning} ({one.code.value}, {one.code.scheme})"
+
+
+def _parameters(card: ModelCard) -> Iterator[Row]:
+    for spec in card.parameters.values():
+        yield spec.name, spec.type, str(spec.default), spec.allowed, spec.description
+
+
+def _acceptance(acceptance: Acceptance | None) -> list[str]:
+    if acceptance is None:
+        return ["## Acceptance", "Its golden cases were never run here."]
+    rows = [(case.name, "passed" if case.passed else "failed", case.shown_figures) for case in acceptance.cases]
+    words = f"{acceptance.words[:1].upper()}{acceptance.words[1:]} ({acceptance.at:%Y-%m-%d %H:%M} UTC)."
+    table = _section("Acceptance", ("case", "", "figures"), rows)
+    return [*(table[:1] or ["## Acceptance"]), words, *table[1:]]
+
+
+def _tuning(tuning: Mapping[str, Any] | None) -> list[str]:
+    chosen = (tuning or {}).get("chosen", {})
+    if not chosen:
+        return []
+    rows = [
+        (one["engine"], one["precision"], f"{one['seconds']:.3f}", f"{one['dice']:.4f}", one["words"])
+        for one in (tuning or {}).get("candidates", [])
+    ]
+    table = _section("Engine", ("engine", "precision", "seconds", "Dice", ""), rows)
+    words = f"`dicomnode models optimise` chose {chosen.get('engine')} {chosen.get('precision')}."
+    return [*(table[:1] or ["## Engine"]), words, *table[1:]]

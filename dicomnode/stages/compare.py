@@ -1,0 +1,197 @@
+"""Compare: what two versions of a model gave, or give now, for the same series. Nothing of it is sent or recorded."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dicomnode.domain.job import JobState
+from dicomnode.domain.result import StoredResult
+from dicomnode.domain.study import Series
+from dicomnode.encoding.seg_masks import NOTHING, Masks, Overlap, overlap, read_masks
+from dicomnode.errors import SeriesRefused
+from dicomnode.imaging.golden import dice
+from dicomnode.ports import Clock, InstanceStore, JobFilter, JobView, JobWork, ModelVersion, State
+from dicomnode.stages.infer import Inference, InferStage
+
+Pair = tuple[ModelVersion, ModelVersion]
+_STAGES = ("infer: before", "infer: network", "infer: after")
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentComparison:
+    name: str
+    dice: float | None  # None: no mask is kept of one of them
+    volumes_ml: tuple[float | None, float | None]
+
+    @property
+    def difference_ml(self) -> float | None:
+        first, second = self.volumes_ml
+        return None if first is None or second is None else round(second - first, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesComparison:
+    """What the two versions said of one series; `note` says why there is less than there might be."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    segments: tuple[SegmentComparison, ...] = ()
+    seconds: tuple[float, float] = (0.0, 0.0)  # before, network and after
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Over all series, by segment name: the lowest and median Dice, and the median seconds of both versions."""
+
+    series: int
+    dice: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    seconds: tuple[float, float] = (0.0, 0.0)
+
+
+class CompareStage:
+    def __init__(self, state: State, store: InstanceStore, clock: Clock) -> None:
+        self._state, self._store, self._clock = state, store, clock
+
+    def stored(self, pair: Pair, most: int) -> list[SeriesComparison]:
+        """Of series that both have run on, from the results that are kept; the newest series first."""
+        first, second = (self._newest(model) for model in pair)
+        both = [uid for uid in second if uid in first][:most]
+        return [self._of_jobs(pair, first[uid], second[uid]) for uid in both]
+
+    def _newest(self, model: ModelVersion) -> dict[str, JobView]:
+        """By series, the last job of a version that succeeded."""
+        which = JobFilter(states=(JobState.SUCCEEDED,), model=f"{model.name} {model.version}")
+        found: dict[str, JobView] = {}
+        for job in self._state.jobs(which, most=10_000):
+            found.setdefault(job.series_instance_uid, job)
+        return found
+
+    def _of_jobs(self, pair: Pair, first: JobView, second: JobView) -> SeriesComparison:
+        masks = [self._masks(model, job) for model, job in zip(pair, (first, second), strict=True)]
+        return SeriesComparison(
+            first.study_instance_uid,
+            first.series_instance_uid,
+            tuple(
+                SegmentComparison(name, _dice(masks, name), (_measured(first, name), _measured(second, name)))
+                for name in common_segments(pair)
+            ),
+            (seconds_in(first.timings_s), seconds_in(second.timings_s)),
+            "" if all(masks) else "the masks of one of them are not here any more",
+        )
+
+    def _masks(self, model: ModelVersion, job: JobView) -> Masks | None:
+        """None when its file is gone. A job that found nothing has an SR and no SEG."""
+        kept = job.results or self._results_before(model, job)
+        seg = next((result for result in kept if result.kind == "SEG"), None)
+        if seg is None:
+            return NOTHING if kept else None
+        path = self._store.path(seg.path)
+        return read_masks(path) if path.is_file() else None
+
+    def _results_before(self, model: ModelVersion, job: JobView) -> Sequence[StoredResult]:
+        """Of an earlier job, when this one gave the same objects again."""
+        which = JobFilter(
+            states=(JobState.SUCCEEDED,),
+            model=f"{model.name} {model.version}",
+            study_instance_uid=job.study_instance_uid,
+        )
+        same = [j for j in self._state.jobs(which) if j.series_instance_uid == job.series_instance_uid and j.results]
+        return same[0].results if same else ()
+
+    # ------------------------------------------------------------------------------------------------------- now
+
+    def now(self, pair: Pair, study: str, infer: InferStage) -> list[SeriesComparison]:
+        """Both versions run on every series of a study that they take; raises InferenceError, OutOfResources."""
+        modalities = set(pair[0].card.input.modality) & set(pair[1].card.input.modality)
+        series = [s for s in self._state.study_series(study) if s.modality in modalities]
+        return [self._run(pair, one, infer) for one in series]
+
+    def _run(self, pair: Pair, series: Series, infer: InferStage) -> SeriesComparison:
+        uids = (series.study_instance_uid, series.series_instance_uid)
+        first, second = (self._work(model, series) for model in pair)
+        try:
+            with infer.run(first) as one, infer.run(second) as other:
+                return SeriesComparison(
+                    *uids,
+                    tuple(_of_labels(pair, (one, other), name) for name in common_segments(pair)),
+                    (seconds_in(one.timings_s), seconds_in(other.timings_s)),
+                )
+        except SeriesRefused as error:
+            return SeriesComparison(*uids, note=str(error))
+
+    def _work(self, model: ModelVersion, series: Series) -> JobWork:
+        """As a job of the model's own name on this series had it, if there was one."""
+        which = JobFilter(model=model.name, study_instance_uid=series.study_instance_uid)
+        like = next((j for j in self._state.jobs(which) if j.series_instance_uid == series.series_instance_uid), None)
+        return JobWork(
+            job_id="",
+            series=series,
+            model=model,
+            rule_name=like.rule.partition(" revision ")[0] if like else "compare",
+            rule_revision=0,
+            destinations=(),
+            attempt=1,
+            created_at=self._clock.now(),
+            parameters=like.parameters if like else {},
+            inputs={role: self._state.series(uid) for role, uid in like.inputs.items()} if like else {},
+        )
+
+
+def _of_labels(pair: Pair, found: tuple[Inference, Inference], name: str) -> SegmentComparison:
+    numbers = [_number(model, name) for model in pair]
+    voxel_ml = found[0].plan.geometry.voxel_volume_mm3 / 1000
+    volumes = [
+        round(float((inference.labels == number).sum()) * voxel_ml, 3)
+        for inference, number in zip(found, numbers, strict=True)
+    ]
+    # the versions may number a segment differently
+    ours, theirs = ((i.labels == n).view("u1") for i, n in zip(found, numbers, strict=True))
+    return SegmentComparison(name, dice(ours, theirs, 1), (volumes[0], volumes[1]))
+
+
+def _number(model: ModelVersion, name: str) -> int:
+    return next(segment.number for segment in model.card.segments if segment.name == name)
+
+
+def common_segments(pair: Pair) -> list[str]:
+    """Names that both have, in the first one's order."""
+    theirs = {segment.name for segment in pair[1].card.segments}
+    return [segment.name for segment in pair[0].card.segments if segment.name in theirs]
+
+
+def _dice(masks: Sequence[Masks | None], name: str) -> float | None:
+    first, second = masks
+    if first is None or second is None:
+        return None
+    found: Overlap = overlap(first, second, name)
+    return found.dice
+
+
+def _measured(job: JobView, name: str) -> float | None:
+    rows = job.details.get("measurements", [])
+    return next((row["volume_ml"] for row in rows if row.get("segment") == name), None)
+
+
+def seconds_in(timings_s: Mapping[str, float]) -> float:
+    """What the model's host took, without the wait for it."""
+    return round(sum(timings_s.get(stage, 0.0) for stage in _STAGES), 3)
+
+
+def summary(found: Iterable[SeriesComparison]) -> Summary:
+    compared = [one for one in found if one.segments]
+    by_name: dict[str, list[float]] = {}
+    for one in compared:
+        for segment in one.segments:
+            if segment.dice is not None:
+                by_name.setdefault(segment.name, []).append(segment.dice)
+    first, second = (_median([one.seconds[n] for one in compared]) for n in (0, 1))
+    return Summary(
+        len(compared), {name: (min(d), statistics.median(d)) for name, d in by_name.items()}, (first, second)
+    )
+
+
+def _median(values: Sequence[float]) -> float:
+    return round(statistics.median(values), 3) if values else 0.0
