@@ -1,18 +1,31 @@
-"""Model packages on disk: checked on entry, kept by content digest, never changed afterwards."""
+"""Model packages on disk: checked on entry, kept by content digest, never changed afterwards.
+
+A package comes as a folder, a ZIP or a network's file, in any of model_formats. What is kept is what came, and
+`model.yaml`, where that was not whole already.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import yaml
 
-from dicomnode.domain.model_card import ModelCard, parse_model_card
+from dicomnode.adapters.model_formats import archive, monai_bundle, network_file, nnunet, triton_directory
+from dicomnode.adapters.model_formats.documents import CARD_FILE, laid_over, mapping, read_document
+from dicomnode.domain.model_card import ModelCard, card_document, parse_model_card
 from dicomnode.errors import InvalidModelPackage
 
-CARD_FILE = "model.yaml"
+__all__ = ["CARD_FILE", "ModelStore", "package_digest", "read_card"]
+
+_FORMATS: tuple[ModuleType, ...] = (monai_bundle, nnunet, triton_directory)
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", ".git", ".DS_Store")
 
 
 def read_card(package: Path) -> ModelCard:
@@ -46,21 +59,88 @@ class ModelStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def add(self, package: Path) -> tuple[ModelCard, str, Path]:
-        """Copies a package in; (card, digest, folder of the copy). The same content again is the same copy."""
-        card, digest = read_card(package), package_digest(package)
-        place = self._folder / card.name / digest[:16]
-        if not place.is_dir():
-            self._copy(package, place)
-        return card, digest, place
+    def add(self, package: Path, card: Path | None = None) -> tuple[ModelCard, str, Path]:
+        """Copies a package in; (card, digest, folder of the copy). The same content again is the same copy.
 
-    def _copy(self, package: Path, place: Path) -> None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent, prefix=".adding-") as temporary:
-            copy = Path(temporary) / "package"
-            shutil.copytree(package, copy)
-            try:
-                copy.rename(place)
-            except OSError:  # another process was first with the same content
-                if not place.is_dir():
-                    raise
+        `package`: a folder, a ZIP or a network's file; `card`: a model.yaml for it, or for what it does not say.
+        Raises InvalidModelPackage naming the file and the key that is wrong.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with _staged(package, card, self._folder) as staged:
+            found, digest = read_card(staged), package_digest(staged)
+            place = self._folder / found.name / digest[:16]
+            if not place.is_dir():
+                _move(staged, place)
+        return found, digest, place
+
+    def check(self, package: Path, card: Path | None = None) -> ModelCard:
+        """The card that `add` would keep; nothing is kept."""
+        with _staged(package, card, None) as staged:
+            return read_card(staged)
+
+
+def _move(staged: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        staged.rename(place)
+    except OSError:  # another process was first with the same content
+        if not place.is_dir():
+            raise
+
+
+@contextlib.contextmanager
+def _staged(package: Path, card: Path | None, beside: Path | None) -> Iterator[Path]:
+    """A copy of the package with a whole card in it, in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(dir=beside, prefix=".adding-") as temporary:
+        # a package that names itself nowhere is called as what was given
+        staged = Path(temporary) / (package.resolve().stem if package.is_file() else package.resolve().name)
+        _copy(package, staged, has_card=card is not None)
+        _complete(staged, card)
+        yield staged
+
+
+def _copy(package: Path, staged: Path, *, has_card: bool) -> None:
+    if package.is_dir():
+        shutil.copytree(package, staged, ignore=_LEFT_OUT)
+        return
+    staged.mkdir()
+    if package.suffix.lower() == ".zip":
+        archive.extract(package, staged)
+    elif network_file.is_one(package):
+        if not has_card:
+            raise network_file.needs_a_card(package)
+        for file in (package, *network_file.companions(package)):
+            shutil.copy2(file, staged / file.name)
+    else:
+        raise InvalidModelPackage(
+            "this is no model package: a folder, a .zip, or a network in "
+            f"{', '.join(network_file.FORMATS)} with --card is needed",
+            package.name,
+        )
+
+
+def _complete(staged: Path, card: Path | None) -> None:
+    """Writes the card, where what is there is not one already."""
+    own = read_document(staged, CARD_FILE) if (staged / CARD_FILE).is_file() else {}
+    if card is None and "file" in mapping(own.get("network")):
+        return
+    given: Mapping[str, Any] = own if card is None else laid_over(read_document(card.parent, card.name), own)
+    form = next((form for form in _FORMATS if form.is_one(staged)), None)
+    if form is None and not given:
+        raise _no_package(staged)
+    if form is None and card is not None and not own:
+        shutil.copyfile(card, staged / CARD_FILE)  # as it was written, remarks and all
+        return
+    document = given if form is None else laid_over(given, form.card(staged, given))
+    whole = card_document(parse_model_card(document))
+    text = yaml.safe_dump(dict(whole), sort_keys=False, allow_unicode=True)
+    (staged / CARD_FILE).write_text(text, encoding="utf-8")
+
+
+def _no_package(staged: Path) -> InvalidModelPackage:
+    networks = [file for file in sorted(staged.iterdir()) if network_file.is_one(file)]
+    if len(networks) == 1:
+        return network_file.needs_a_card(networks[0])
+    return InvalidModelPackage(
+        f"there is no {CARD_FILE}, and it is neither {', nor '.join(form.WORDS for form in _FORMATS)}", staged.name
+    )

@@ -22,6 +22,7 @@ from torch.utils.dlpack import from_dlpack
 
 from dicomnode.adapters.triton.engine import Shape, Timings, numbered, small_inputs
 from dicomnode.adapters.triton.hosts import cores
+from dicomnode.adapters.triton.hosts.choice import open_host
 from dicomnode.adapters.triton.hosts.model import Host, HostSettings
 from dicomnode.adapters.triton.repository import triton_name
 from dicomnode.domain.rules import Parameter
@@ -73,7 +74,7 @@ class InProcessEngine:
         if name not in self._hosts:
             settings = HostSettings(Path(model.path), self._cache, self._threads)
             try:
-                self._hosts[name] = Host(_BACKEND, settings)
+                self._hosts[name] = open_host(_BACKEND, settings)
             except (*_FAULTS, InvalidModelPackage) as error:
                 raise ModelFailed(f"{name} cannot be loaded: {error}") from error
         return self._hosts[name]

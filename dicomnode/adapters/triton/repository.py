@@ -26,7 +26,7 @@ SELF_TEST = "dicomnode-selftest"
 TENSORS = 2
 
 _MODEL_CODE = '''\
-"""Written by dicomnode: hands over to dicomnode.adapters.triton.hosts.model."""
+"""Written by dicomnode: hands over to dicomnode.adapters.triton.hosts."""
 
 import os
 import sys
@@ -36,12 +36,13 @@ sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 
 import triton_python_backend_utils as backend
 
-from dicomnode.adapters.triton.hosts.model import Host, HostSettings
+from dicomnode.adapters.triton.hosts.choice import open_host
+from dicomnode.adapters.triton.hosts.model import HostSettings
 
 
 class TritonPythonModel:
     def initialize(self, args):
-        self._host = Host(backend, HostSettings.from_arguments(args))
+        self._host = open_host(backend, HostSettings.from_arguments(args))
 
     def execute(self, requests):
         return self._host.execute(requests)

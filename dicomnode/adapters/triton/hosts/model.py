@@ -23,8 +23,8 @@ import torch
 import yaml
 from torch.utils.dlpack import from_dlpack
 
-from dicomnode.adapters.triton.hosts.networks import NetworkInputs, load_network
-from dicomnode.domain.model_card import parse_model_card
+from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network
+from dicomnode.domain.model_card import ModelCard, parse_model_card
 from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, OVERLAP, Value, as_numbers, settled
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.imaging.inference import (
@@ -57,6 +57,11 @@ class HostSettings:
         return cls(Path(values["package"]), Path(values["cache"]), int(values["threads"]))
 
 
+def card_of(package: Path) -> ModelCard:
+    """The card of a package that was checked when it was added."""
+    return parse_model_card(yaml.safe_load((package / "model.yaml").read_text(encoding="utf-8")))
+
+
 @dataclass(frozen=True)
 class Given:
     """A volume of a request: (slice, row, column) int16 stored values, where they lie and what they mean."""
@@ -70,12 +75,15 @@ class Host:
 
     def __init__(self, backend: Any, settings: HostSettings) -> None:
         torch.set_num_threads(settings.threads)
-        document = yaml.safe_load((settings.package / "model.yaml").read_text(encoding="utf-8"))
         self._backend, self._threads = backend, settings.threads
-        self._card = card = parse_model_card(document)
-        takes = NetworkInputs(1 + len(card.roles), len(card.own_parameters))
-        self._network = load_network(settings.package, card.network, settings.cache, settings.threads, takes)
+        self._card = card_of(settings.package)
+        self._network = self._loaded(settings)
         self._info = torch.frombuffer(bytearray(json.dumps(self._network.info).encode()), dtype=torch.uint8)
+
+    def _loaded(self, settings: HostSettings) -> LoadedNetwork:
+        card = self._card
+        takes = NetworkInputs(1 + len(card.roles), len(card.own_parameters))
+        return load_network(settings.package, card.network, settings.cache, settings.threads, takes)
 
     @property
     def info(self) -> Mapping[str, str]:

@@ -1,0 +1,173 @@
+"""A network in a file of its own: ONNX, TorchScript, torch.export or OpenVINO IR.
+
+What such a file says of itself (channels, window, classes) is read where that is possible, to begin a card with.
+"""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from dicomnode.adapters.model_formats.documents import CARD_FILE, slug
+from dicomnode.errors import InvalidModelPackage
+
+FORMATS = {".onnx": "onnx", ".ts": "torchscript", ".pt": "torchscript", ".pt2": "torch-export", ".xml": "openvino"}
+_WORDS = {"onnx": "ONNX", "torchscript": "TorchScript", "torch-export": "torch.export", "openvino": "OpenVINO IR"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """Of a network's first input and output, (batch, channels, ...); None for what is not fixed or not known."""
+
+    input: tuple[int | None, ...] = ()
+    output: tuple[int | None, ...] = ()
+
+
+def is_one(file: Path) -> bool:
+    return file.suffix.lower() in FORMATS
+
+
+def companions(file: Path) -> list[Path]:
+    """Files that belong to it: OpenVINO's weights, ONNX's external data."""
+    if FORMATS.get(file.suffix.lower()) == "openvino":
+        weights = file.with_suffix(".bin")
+        if not weights.is_file():
+            raise InvalidModelPackage(f"an OpenVINO IR has its weights in {weights.name}: put it beside", file.name)
+        return [weights]
+    names = (f"{file.name}.data", f"{file.name}_data", f"{file.stem}.data")
+    return [file.with_name(name) for name in names if file.with_name(name).is_file()]
+
+
+def needs_a_card(file: Path) -> InvalidModelPackage:
+    """What to say of a network that comes alone."""
+    kind = _WORDS[FORMATS[file.suffix.lower()]]
+    return InvalidModelPackage(
+        f"this is a network in {kind} without a card, which has to say: name, version, manufacturer, intended_use, "
+        "limits; input: modality, orientation, spacing_mm, intensity; network: window; output: segments with coded "
+        f"concepts, or a classification. Fill in what follows, and give it with --card {CARD_FILE} (see "
+        f"docs/models.md)\n\n{draft(file)}",
+        file.name,
+    )
+
+
+def draft(file: Path) -> str:
+    """A card to begin with, as YAML; what the file does not tell is a question in capital letters."""
+    shapes = shapes_of(file)
+    classes = shapes.output[1] if len(shapes.output) > 1 else None
+    window = list(shapes.input[2:]) if len(shapes.input) == 5 else [None, None, None]
+    document = {
+        "name": slug(file.stem),
+        "version": "1.0.0",
+        "manufacturer": "WHO MADE IT?",
+        "intended_use": "WHAT IS IT FOR?",
+        "limits": "WHERE DOES IT FAIL?",
+        "input": _input(shapes),
+        "network": {"file": file.name, **({} if len(shapes.input) == 4 else {"window": [n or 96 for n in window]})},
+        "output": _output(shapes, classes),
+    }
+    known = f"# the file says: input {_shown(shapes.input)}, output {_shown(shapes.output)}\n"
+    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    return known + text
+
+
+def _input(shapes: Shapes) -> dict[str, object]:
+    given: dict[str, object] = {"modality": ["CT"], "intensity": {"from": [-1000, 1000], "to": [0, 1], "clip": True}}
+    if len(shapes.input) == 4:
+        return {**given, "size": [n or 224 for n in shapes.input[2:]]}
+    return {**given, "orientation": "RAS", "spacing_mm": [1.5, 1.5, 2.0]}
+
+
+def _output(shapes: Shapes, classes: int | None) -> dict[str, object]:
+    code = {"value": "WHICH CODE?", "scheme": "SCT", "meaning": "WHAT IS IT?"}
+    if len(shapes.output) == 2:
+        names = [{"name": f"Class {n}", "code": code} for n in range(classes or 2)]
+        of = "image" if len(shapes.input) == 4 else "series"
+        return {"classification": {"of": of, "finding": code, "classes": names, "scores": "logits"}}
+    category = {"value": "91723000", "scheme": "SCT", "meaning": "Anatomical Structure"}
+    return {
+        "segments": [
+            {"number": n, "name": f"Label {n}", "category": category, "type": code, "colour": [221, 130, 101]}
+            for n in range(1, max(classes or 2, 2))
+        ]
+    }
+
+
+def _shown(shape: Sequence[int | None]) -> str:
+    return " × ".join("any" if n is None else str(n) for n in shape) or "nothing"
+
+
+def shapes_of(file: Path) -> Shapes:
+    """Raises InvalidModelPackage when the file is no network of its kind."""
+    read = {"onnx": _of_onnx, "openvino": _of_openvino, "torchscript": _of_torchscript, "torch-export": _of_exported}
+    return read[FORMATS[file.suffix.lower()]](file)
+
+
+def _of_openvino(file: Path) -> Shapes:
+    import openvino
+
+    try:
+        model = openvino.Core().read_model(file)
+    except RuntimeError as error:
+        raise InvalidModelPackage(f"OpenVINO does not read it: {' '.join(str(error).split())}", file.name) from error
+    shapes = [port.partial_shape for port in (model.inputs[0], model.outputs[0])]
+    sizes = [tuple(d.get_length() if d.is_static else None for d in s) if s.rank.is_static else () for s in shapes]
+    return Shapes(*sizes)
+
+
+_of_onnx = _of_openvino  # which reads both
+
+
+def _of_torchscript(file: Path) -> Shapes:
+    """TorchScript keeps no shapes: the first and the last weights tell channels and classes."""
+    import torch
+
+    if not _is_scripted(file):
+        raise InvalidModelPackage(
+            "this is no TorchScript but weights without their network (a state dict); save the network by "
+            "`torch.jit.trace(network, window).save('model.ts')`, or export it to ONNX",
+            file.name,
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            module = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise InvalidModelPackage(f"torch does not read it: {str(error).splitlines()[0]}", file.name) from error
+    weights = [tuple(p.shape) for p in module.parameters() if p.ndim > 1]
+    if not weights:
+        return Shapes()
+    spatial = max(len(w) for w in weights) - 2
+    last = weights[-1]
+    classes = last[1] if len(last) > 2 and _is_transposed(last, weights) else last[0]
+    output = (None, classes) if len(last) == 2 else (None, classes, *[None] * spatial)
+    return Shapes((None, weights[0][1], *[None] * spatial), output)
+
+
+def _is_transposed(last: tuple[int, ...], weights: Sequence[tuple[int, ...]]) -> bool:
+    """Whether the last convolution goes up: its first length is then the channels that come in."""
+    return len(weights) > 1 and last[1] < last[0] and last[0] in {w[0] for w in weights[:-1]}
+
+
+def _is_scripted(file: Path) -> bool:
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as opened:
+        return any("/code/" in name for name in opened.namelist())
+
+
+def _of_exported(file: Path) -> Shapes:
+    import torch
+
+    try:
+        program = torch.export.load(file)
+    except (RuntimeError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise InvalidModelPackage(f"torch.export does not read it: {error}", file.name) from error
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    names = [program.graph_signature.user_inputs[0], program.graph_signature.user_outputs[0]]
+    shapes = [getattr(values.get(str(name)), "shape", ()) for name in names]
+    return Shapes(*(tuple(int(n) if isinstance(n, int) else None for n in shape) for shape in shapes))

@@ -1,0 +1,185 @@
+"""Runs a MONAI bundle: on the node's own fast chain where the bundle's is the usual one, else as the bundle says."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dicomnode.adapters.triton.hosts.bundle import Bundle
+from dicomnode.adapters.triton.hosts.model import Cancelled, Given, Host, HostSettings
+from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, load_network
+from dicomnode.adapters.triton.hosts.own_chain import OwnChain, images_of
+from dicomnode.domain.bundle_chain import StandardChain
+from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, Value
+from dicomnode.imaging.inference import without_islands
+
+log = logging.getLogger(__name__)
+
+_CLOSE = 1e-3  # largest difference of a traced network's scores, as a share of their range
+
+
+class BundleHost(Host):
+    """As Host, for a package in MONAI's bundle format."""
+
+    _own: OwnChain | None = None
+
+    def _loaded(self, settings: HostSettings) -> LoadedNetwork:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        bundle = self._bundle = Bundle(settings.package, device)
+        chain = bundle.chain()
+        module = bundle.network()
+        if isinstance(chain, StandardChain) and not self._card.roles:
+            self._card = _with_chain(self._card, chain)
+            traced = _traced(module, self._card, settings)
+            if traced is not None:
+                found = load_network(traced.parent, _plain(self._card, traced.name), settings.cache, settings.threads)
+                return dataclasses.replace(found, info={**found.info, "chain": "the node's"})
+            return LoadedNetwork(_runner(module), device, 1, _info(device, "the node's"))
+        self._own = OwnChain(bundle, module)
+        why = chain if isinstance(chain, str) else "several series"
+        return LoadedNetwork(_runner(module), device, 1, _info(device, f"the bundle's: {why}"))
+
+    def _segment(
+        self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._own is None:
+            return super()._segment(main, further, parameters, request)
+
+        def check() -> None:
+            if request.is_cancelled():
+                raise Cancelled("cancelled by the client")
+
+        try:
+            prediction = self._own.run(images_of(self._bundle, main, further), check)
+        except (RuntimeError, ValueError, IndexError):
+            if not _is_empty(main) or request.is_cancelled():
+                raise
+            # air alone, as on warming up: transforms that look for a patient find none, and there is nothing to mark
+            return torch.zeros(main.volume.shape, dtype=torch.uint8), torch.zeros(3)
+        labels = labels_of(prediction.values, self._card, main)
+        without_islands(labels, main.placement.geometry, float(parameters[MINIMUM_VOLUME_ML]))
+        return labels, torch.tensor(prediction.seconds)
+
+
+def _is_empty(given: Given) -> bool:
+    return bool((given.volume == given.volume[0, 0, 0]).all())
+
+
+def labels_of(values: torch.Tensor, card: ModelCard, main: Given) -> torch.Tensor:
+    """(channels, column, row, slice) → (slice, row, column) uint8.
+
+    One channel holds labels. As many as the card's segments and the background: the highest is the label. As many as
+    the segments: each is a mask, and where masks overlap the last one counts.
+    """
+    count, shape = len(card.segments), tuple(reversed(main.volume.shape))
+    if values.ndim != 4 or tuple(values.shape[1:]) != shape:
+        raise ValueError(f"the bundle's prediction is {tuple(values.shape)}, the image (channels, {shape})")
+    if values.shape[0] == 1:
+        labels = values[0].round()
+        if (highest := int(labels.max())) > count or int(labels.min()) < 0:
+            raise ValueError(f"the bundle gives the label {highest} and its card has {count} segments")
+    elif values.shape[0] == count + 1:
+        labels = values.argmax(0)
+    elif values.shape[0] == count:
+        numbers = torch.arange(1, count + 1).reshape(-1, 1, 1, 1)
+        labels = ((values > 0.5) * numbers).amax(0)
+    else:
+        raise ValueError(f"the bundle gives {values.shape[0]} channels and its card has {count} segments")
+    return labels.to(torch.uint8).permute(2, 1, 0).contiguous()
+
+
+def _with_chain(card: ModelCard, chain: StandardChain) -> ModelCard:
+    """The card with what the bundle does, in place of what the card says of it."""
+    given = dataclasses.replace(
+        card.input,
+        orientation=chain.orientation,
+        spacing_mm=chain.spacing_mm,
+        intensity_from=chain.intensity_from,
+        intensity_to=chain.intensity_to,
+        clip=chain.clip,
+    )
+    network = dataclasses.replace(
+        card.network, window=chain.window, overlap=chain.overlap, blend=chain.blend, restore=chain.restore
+    )
+    return dataclasses.replace(card, input=given, network=network)
+
+
+def _plain(card: ModelCard, file: str) -> Any:
+    return dataclasses.replace(card.network, file=file, format="torchscript")
+
+
+def _runner(module: torch.nn.Module) -> Any:
+    def run(*inputs: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            scores: torch.Tensor = module(*inputs)
+            return scores.float()
+
+    return run
+
+
+def _info(device: torch.device, chain: str) -> dict[str, str]:
+    return {
+        "engine": f"torch {torch.__version__}",
+        "precision": "f32",
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "chain": chain,
+    }
+
+
+# -------------------------------------------------------------------------------------------------- tracing
+
+
+def _traced(module: torch.nn.Module, card: ModelCard, settings: HostSettings) -> Path | None:
+    """The network as TorchScript in the cache, which every engine reads; None when it cannot be traced."""
+    file = settings.cache / "bundles" / _key(settings.package, card) / "network.ts"
+    if file.is_file():
+        return file
+    try:
+        script = _script(module, (1, 1, *card.network.window))
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        log.warning("the network of %s is not traced, and runs in torch as it is: %s", settings.package.name, error)
+        return None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, scratch = tempfile.mkstemp(dir=file.parent, prefix=".new-")
+    with os.fdopen(descriptor, "wb") as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript's: every engine reads it
+        torch.jit.save(script, stream)
+    Path(scratch).replace(file)
+    return file
+
+
+def _script(module: torch.nn.Module, shape: tuple[int, ...]) -> Any:
+    """Traced with one window, compared on another; raises RuntimeError when its scores differ."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return module
+    random = torch.Generator().manual_seed(0)
+    device = next(module.parameters()).device
+    first, second = (torch.rand(shape, generator=random).to(device) for _ in range(2))
+    with warnings.catch_warnings(), torch.no_grad():
+        # TorchScript's deprecation, and the tracer's remarks on shapes: every window here is as large as this one
+        warnings.simplefilter("ignore")
+        script = torch.jit.trace(module, first, check_trace=False)  # type: ignore[no-untyped-call]
+        wanted, found = module(second), script(second)
+    if float((wanted - found).abs().max()) > _CLOSE * float(wanted.max() - wanted.min()):
+        raise RuntimeError("its scores are not those of the network that it came from")
+    return script
+
+
+def _key(package: Path, card: ModelCard) -> str:
+    """Of what the traced network depends on: everything in the package, and the window."""
+    digest = hashlib.sha256(json.dumps([card.network.window, torch.__version__]).encode())
+    for file in sorted(p for p in package.rglob("*") if p.is_file()):
+        with file.open("rb") as stream:
+            digest.update(f"{file.relative_to(package)} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
+    return digest.hexdigest()[:32]

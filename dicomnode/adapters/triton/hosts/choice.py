@@ -1,0 +1,24 @@
+"""Which host runs a package: by the form that its network comes in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dicomnode.adapters.triton.hosts.model import Host, HostSettings, card_of
+from dicomnode.errors import InvalidModelPackage
+
+
+def open_host(backend: Any, settings: HostSettings) -> Host:
+    """Raises InvalidModelPackage when nothing here runs the package. `backend` as Host has it."""
+    network_format = card_of(settings.package).network.format
+    if network_format == "monai-bundle":
+        from dicomnode.adapters.triton.hosts.bundle_host import BundleHost
+
+        return BundleHost(backend, settings)
+    if network_format == "nnunet":
+        from dicomnode.adapters.triton.hosts.nnunet import NnunetHost
+
+        return NnunetHost(backend, settings)
+    if network_format == "triton":
+        raise InvalidModelPackage("a model of Triton's own is not run yet", "model.yaml.network.format")
+    return Host(backend, settings)

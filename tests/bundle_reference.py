@@ -1,0 +1,62 @@
+"""A bundle run by MONAI itself, with LoadImaged on a folder of DICOM files: what the node's labels have to be."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import torch
+from monai.bundle import ConfigParser
+from monai.data import decollate_batch, list_data_collate
+
+
+def labels_of(bundle: Path, images: Path | list[Path]) -> npt.NDArray[np.uint8]:
+    """(slice, row, column) uint8 in the order of Instance Number; saving is left out of the chain.
+
+    `images`: the folder of a series, or several, whose images become the channels of one.
+    """
+    config = ConfigParser.load_config_file(str(bundle / "configs" / "inference.json"))
+    config["bundle_root"] = str(bundle)
+    config["preprocessing"]["transforms"][0].update(reader="PydicomReader")
+    saver = config["postprocessing"]["transforms"].pop()
+    assert saver["_target_"] == "SaveImaged"
+    sys.path.insert(0, str(bundle))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # MONAI's own
+        try:
+            return _run(ConfigParser(config), bundle, images)
+        finally:
+            sys.path.remove(str(bundle))
+            for name in [name for name in sys.modules if name.partition(".")[0] == "scripts"]:
+                del sys.modules[name]
+
+
+def _run(parser: Any, bundle: Path, images: Path | list[Path]) -> npt.NDArray[np.uint8]:
+    before, inferer, network, after = (
+        parser.get_parsed_content(name) for name in ("preprocessing", "inferer", "network", "postprocessing")
+    )
+    network.load_state_dict(torch.load(bundle / "models" / "model.pt", weights_only=True))
+    files = [str(one) for one in images] if isinstance(images, list) else str(images)
+    batch = list_data_collate([before({"image": files})])
+    batch["pred"] = inferer(batch["image"], network.eval())
+    (result,) = decollate_batch(batch)
+    prediction = after(result)["pred"].numpy()
+    labels: npt.NDArray[np.uint8] = prediction[0].T.astype(np.uint8)
+    return labels
+
+
+def write_series(folder: Path, instances: list[pydicom.Dataset]) -> Path:
+    folder.mkdir()
+    for number, instance in enumerate(instances):
+        instance.save_as(folder / f"{number}.dcm", enforce_file_format=True)
+    return folder
+
+
+def dice(found: npt.NDArray[np.uint8], wanted: npt.NDArray[np.uint8], label: int) -> float:
+    a, b = found == label, wanted == label
+    return float(2 * (a & b).sum() / max(1, a.sum() + b.sum()))

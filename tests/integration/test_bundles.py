@@ -1,0 +1,154 @@
+"""MONAI bundles run as MONAI runs them, on the same DICOM files; no line of code for any of them."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from dicomnode.adapters.model_store import ModelStore, package_digest
+from dicomnode.adapters.triton.in_process import InProcessEngine
+from dicomnode.errors import ModelFailed
+from dicomnode.imaging.decode import plan_instances, read_volume
+from dicomnode.imaging.headers import Instance, read_instances
+from dicomnode.imaging.volume import VolumePlan
+from dicomnode.ports import ModelVersion, Placement
+from tests import model_bundles
+from tests.bundle_reference import dice, labels_of, write_series
+from tests.made_series import classic
+
+SHAPE = (24, 60, 52)
+
+
+def body(shape: tuple[int, int, int], seed: int) -> npt.NDArray[np.int16]:
+    """(slice, row, column) int16, HU + 1000: a round body of soft tissue with noise and bone, in air."""
+    s, r, c = np.indices(shape)
+    inside = ((r - shape[1] / 2.2) / 22) ** 2 + ((c - shape[2] / 1.9) / 20) ** 2 < 1
+    random = np.random.default_rng(seed)
+    values = np.where(inside, 1040 + 30 * np.sin(r / 5) + 2 * s + random.normal(0, 40, shape), 0)
+    values[:, 20:26, 24:30] = 1700
+    return values.astype(np.int16)
+
+
+def written(folder: Path, *, downwards: bool) -> Path:
+    """A series of oblique slices; Instance Number grows towards the feet or towards the head."""
+    made = classic(
+        SHAPE[0],
+        rows=SHAPE[1],
+        columns=SHAPE[2],
+        orientation=(1.0, 0.0, 0.0, 0.0, 0.984807753, -0.173648178),
+        spacing=(1.6, 1.6),
+        step_mm=2.2,
+        values=body(SHAPE, 3),
+    )
+    for number, instance in enumerate(reversed(made) if downwards else made, 1):
+        instance.InstanceNumber = number
+    return write_series(folder, made)
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Numbered from the head down."""
+    return written(tmp_path_factory.mktemp("dicom") / "series", downwards=True)
+
+
+@pytest.fixture(scope="module")
+def upwards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Numbered from the feet up, so that MONAI's reader stacks slices as the node does."""
+    return written(tmp_path_factory.mktemp("dicom") / "upwards", downwards=False)
+
+
+def added(store: Path, bundle: Path) -> ModelVersion:
+    found = ModelStore(store).add(bundle)
+    card, digest, place = found[:3]
+    return ModelVersion(1, card.name, card.version, digest, place, card, True)
+
+
+def planned(folder: Path) -> tuple[VolumePlan, Sequence[Instance]]:
+    instances = tuple(read_instances(sorted(folder.glob("*.dcm"))))
+    return plan_instances(instances), instances
+
+
+def of_node(
+    engine: InProcessEngine, model: ModelVersion, folders: Sequence[Path]
+) -> tuple[npt.NDArray[np.uint8], VolumePlan]:
+    """(slice, row, column) uint8 in the node's order of slices."""
+    (plan, instances), *others = [planned(folder) for folder in folders]
+    with engine.open(plan.geometry.shape, [p.geometry.shape for p, _ in others]) as session:
+        read_volume(plan, instances, session.volume)
+        for volume, (other, further) in zip(session.further, others, strict=True):
+            read_volume(other, further, volume)
+        placements = [Placement(other.geometry, other.rescale) for other, _ in others]
+        with session.run(model, plan.geometry, plan.rescale, timeout_s=200, further=placements) as labels:
+            return labels.copy(), plan
+
+
+def as_numbered(labels: npt.NDArray[np.uint8], plan: VolumePlan) -> npt.NDArray[np.uint8]:
+    """In the order of Instance Number, as MONAI stacks slices."""
+    numbers = [int(plan.headers[frame.instance].InstanceNumber) for frame in plan.frames]
+    return labels[np.argsort(numbers)]
+
+
+Bundle = Callable[[Path], Path]
+
+
+def compared(
+    engine: InProcessEngine, model: ModelVersion, bundle: Path, folder: Path
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Of the node and of MONAI, slices in the order of Instance Number."""
+    labels, plan = of_node(engine, model, [folder])
+    return as_numbered(labels, plan), labels_of(bundle, folder)
+
+
+def check(found: npt.NDArray[np.uint8], wanted: npt.NDArray[np.uint8], segments: int) -> None:
+    assert set(np.unique(wanted)) == set(range(segments + 1)), "the reference marks something of each"
+    assert [dice(found, wanted, n) for n in range(segments + 1)] == pytest.approx([1.0] * (segments + 1), abs=1e-3)
+
+
+def test_the_spleen_bundle_runs_on_the_nodes_own_chain(tmp_path: Path, series: Path) -> None:
+    bundle = model_bundles.spleen(tmp_path / "spleen_ct_segmentation")
+    model = added(tmp_path / "store", bundle)
+    assert (model.name, model.version, model.card.network.format) == (
+        "spleen-ct-segmentation",
+        "0.5.9",
+        "monai-bundle",
+    )
+    with InProcessEngine(tmp_path / "engine", 2) as engine:
+        check(*compared(engine, model, bundle, series), 1)
+        assert engine.describe(model)["chain"] == "the node's"
+
+
+def test_another_chain_is_run_as_the_bundle_says(tmp_path: Path, series: Path) -> None:
+    bundle = model_bundles.normalised(tmp_path / "bundle")
+    model = added(tmp_path / "store", bundle)
+    with InProcessEngine(tmp_path / "engine", 2) as engine:
+        check(*compared(engine, model, bundle, series), 2)
+        assert "NormalizeIntensity" in engine.describe(model)["chain"]
+
+
+def test_a_bundles_own_code_runs_and_leaves_the_package_as_it_was(tmp_path: Path, upwards: Path) -> None:
+    bundle = model_bundles.scripted(tmp_path / "bundle")
+    model = added(tmp_path / "store", bundle)
+    with InProcessEngine(tmp_path / "engine", 2) as engine:
+        check(*compared(engine, model, bundle, upwards), 1)
+        assert engine.describe(model)["chain"].startswith("the bundle's: ")
+        assert package_digest(Path(model.path)) == model.digest
+
+
+@pytest.mark.skipif(importlib.util.find_spec("skimage") is None, reason="scikit-image is not installed")
+def test_the_largest_part_of_each_organ_is_kept(tmp_path: Path, series: Path) -> None:
+    bundle = model_bundles.own_chain(tmp_path / "bundle")
+    model = added(tmp_path / "store", bundle)
+    with InProcessEngine(tmp_path / "engine", 2) as engine:
+        check(*compared(engine, model, bundle, series), 2)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("skimage") is not None, reason="scikit-image is installed")
+def test_a_library_that_a_bundle_needs_is_named(tmp_path: Path, series: Path) -> None:
+    model = added(tmp_path / "store", model_bundles.own_chain(tmp_path / "bundle"))
+    with InProcessEngine(tmp_path / "engine", 2) as engine, pytest.raises(ModelFailed, match="Skimage"):
+        of_node(engine, model, [series])

@@ -1,0 +1,234 @@
+"""MONAI bundles as the Model Zoo's documentation says that they are, with random weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.networks.nets import UNet
+
+WINDOW = [32, 32, 32]
+
+
+def metadata(name: str, channels: Mapping[str, str], **more: Any) -> dict[str, Any]:
+    one = {"dtype": "float32", "spatial_shape": WINDOW, "value_range": [0, 1], "is_patch_data": True}
+    return {
+        "version": "0.5.9",
+        "monai_version": "1.4.0",
+        "pytorch_version": "2.4.0",
+        "name": name,
+        "task": f"{name}, by random weights",
+        "description": "Segments noise in CT images",
+        "authors": "nobody",
+        "copyright": "nobody's",
+        "data_source": "none",
+        "intended_use": "This is an example, not to be used for diagnostic purposes",
+        "network_data_format": {
+            "inputs": {
+                "image": {
+                    "type": "image",
+                    "format": "hounsfield",
+                    "modality": "CT",
+                    "num_channels": 1,
+                    "channel_def": {"0": "image"},
+                    **one,
+                }
+            },
+            "outputs": {
+                "pred": {
+                    "type": "image",
+                    "format": "segmentation",
+                    "num_channels": len(channels),
+                    "channel_def": dict(channels),
+                    **one,
+                }
+            },
+        },
+        **more,
+    }
+
+
+def network(classes: int, channels: int = 1) -> dict[str, Any]:
+    return {
+        "_target_": "UNet",
+        "spatial_dims": 3,
+        "in_channels": channels,
+        "out_channels": classes,
+        "channels": [4, 8, 16],
+        "strides": [2, 2],
+        "num_res_units": 1,
+        "norm": "batch",
+    }
+
+
+def inference(classes: int, before: list[Any], after: list[Any], **more: Any) -> dict[str, Any]:
+    """configs/inference.json around a chain, as the Model Zoo's bundles have it."""
+    return {
+        "imports": ["$import glob", "$import numpy", "$import os"],
+        "bundle_root": ".",
+        "image_key": "image",
+        "output_dir": "$@bundle_root + '/eval'",
+        "output_dtype": "$numpy.float32",
+        "load_pretrain": True,
+        "dataset_dir": "/workspace/data/none",
+        "datalist": "$list(sorted(glob.glob(@dataset_dir + '/imagesTs/*.nii.gz')))",
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "network_def": network(classes),
+        "network": "$@network_def.to(@device)",
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "LoadImaged", "keys": "@image_key"},
+                {"_target_": "EnsureChannelFirstd", "keys": "@image_key"},
+                *before,
+            ],
+        },
+        "dataset": {
+            "_target_": "Dataset",
+            "data": "$[{'image': i} for i in @datalist]",
+            "transform": "@preprocessing",
+        },
+        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1},
+        "inferer": {"_target_": "SlidingWindowInferer", "roi_size": WINDOW, "sw_batch_size": 4, "overlap": 0.5},
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                *after,
+                {
+                    "_target_": "SaveImaged",
+                    "keys": "pred",
+                    "output_dir": "@output_dir",
+                    "output_dtype": "@output_dtype",
+                },
+            ],
+        },
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": "@dataloader",
+            "network": "@network",
+            "inferer": "@inferer",
+            "postprocessing": "@postprocessing",
+            "amp": True,
+        },
+        "checkpointloader": {
+            "_target_": "CheckpointLoader",
+            "load_path": "$@bundle_root + '/models/model.pt'",
+            "load_dict": {"model": "@network"},
+        },
+        "initialize": ["$@checkpointloader(@evaluator) if @load_pretrain else None"],
+        "run": ["$@evaluator.run()"],
+        **more,
+    }
+
+
+ORIENTED = [
+    {"_target_": "Orientationd", "keys": "@image_key", "axcodes": "RAS"},
+    {"_target_": "Spacingd", "keys": "@image_key", "pixdim": [2.5, 2.5, 3.0], "mode": "bilinear"},
+]
+SCALED = {
+    "_target_": "ScaleIntensityRanged",
+    "keys": "@image_key",
+    "a_min": -57,
+    "a_max": 164,
+    "b_min": 0,
+    "b_max": 1,
+    "clip": True,
+}
+TYPED = {"_target_": "EnsureTyped", "keys": "@image_key"}
+SOFTMAX = {"_target_": "Activationsd", "keys": "pred", "softmax": True}
+ARGMAX = {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}
+INVERTED = {
+    "_target_": "Invertd",
+    "keys": "pred",
+    "transform": "@preprocessing",
+    "orig_keys": "@image_key",
+    "nearest_interp": False,
+    "to_tensor": True,
+}
+
+
+def write(folder: Path, about: Mapping[str, Any], chain: Mapping[str, Any], seed: int = 0) -> Path:
+    """A bundle's folder, with weights for its network_def, which is a UNet."""
+    (folder / "configs").mkdir(parents=True)
+    (folder / "models").mkdir()
+    (folder / "configs" / "metadata.json").write_text(json.dumps(about))
+    (folder / "configs" / "inference.json").write_text(json.dumps(chain))
+    torch.manual_seed(seed)
+    arguments = {key: value for key, value in chain["network_def"].items() if key != "_target_"}
+    torch.save(UNet(**arguments).state_dict(), folder / "models" / "model.pt")
+    return folder
+
+
+def spleen(folder: Path) -> Path:
+    """The structure of the Model Zoo's spleen_ct_segmentation, its UNet made small."""
+    about = metadata("Spleen CT segmentation", {"0": "background", "1": "spleen"})
+    return write(folder, about, inference(2, [*ORIENTED, SCALED, TYPED], [SOFTMAX, INVERTED, ARGMAX]))
+
+
+def own_chain(folder: Path) -> Path:
+    """A chain that is not the node's: normalised, cropped to the body, the largest part of each organ kept."""
+    before = [
+        *ORIENTED,
+        {"_target_": "NormalizeIntensityd", "keys": "@image_key", "nonzero": True},
+        {"_target_": "CropForegroundd", "keys": "@image_key", "source_key": "@image_key", "margin": 2},
+        TYPED,
+    ]
+    largest = {
+        "_target_": "KeepLargestConnectedComponentd",
+        "keys": "pred",
+        "applied_labels": [1, 2],
+        "is_onehot": False,
+    }
+    about = metadata("Two organs", {"0": "background", "1": "liver", "2": "tumour of nothing"})
+    return write(folder, about, inference(3, before, [SOFTMAX, INVERTED, ARGMAX, largest]), seed=1)
+
+
+def normalised(folder: Path) -> Path:
+    """Normalised by the image's own mean, cropped to the body; labels restored by nearest neighbour."""
+    before = [
+        *ORIENTED,
+        {"_target_": "NormalizeIntensityd", "keys": "@image_key", "nonzero": True},
+        {"_target_": "CropForegroundd", "keys": "@image_key", "source_key": "@image_key", "margin": 2},
+        TYPED,
+    ]
+    about = metadata("Two organs", {"0": "background", "1": "liver", "2": "tumour of nothing"})
+    after = [SOFTMAX, ARGMAX, {**INVERTED, "nearest_interp": True}]
+    return write(folder, about, inference(3, before, after), seed=1)
+
+
+def scripted(folder: Path) -> Path:
+    """Scaled by code in the bundle, without an orientation; what is above the mean is marked."""
+    before = [ORIENTED[1], {"_target_": "scripts.scaling.Halvedd", "keys": "@image_key"}, SCALED, TYPED]
+    after = [
+        SOFTMAX,
+        INVERTED,
+        {
+            "_target_": "Lambdad",
+            "keys": "pred",
+            "func": "$lambda p: torch.where(p[1:] > @share * p[1:].mean(), 1, 0)",
+        },
+    ]
+    about = metadata("A spleen for sure", {"0": "background", "1": "spleen"})
+    chain = inference(2, before, after, share=1.01)
+    write(folder, about, chain, seed=4)
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "__init__.py").write_text("")
+    (folder / "scripts" / "scaling.py").write_text(_SCALING)
+    return folder
+
+
+_SCALING = """\
+from monai.transforms import MapTransform
+
+
+class Halvedd(MapTransform):
+    def __call__(self, data):
+        found = dict(data)
+        for key in self.key_iterator(found):
+            found[key] = found[key] / 2
+        return found
+"""
