@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import make_url
 
-from dicomnode.adapters.model_store import ModelStore, read_card
+from dicomnode.adapters.model_store import ModelStore
 from dicomnode.adapters.system_clock import SystemClock
 from dicomnode.config import Settings
-from dicomnode.domain.model_card import ModelCard
 from dicomnode.errors import DatabaseAway, InvalidSetting
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dicomnode.adapters.triton.server import TritonServer
     from dicomnode.domain.acceptance import Acceptance
     from dicomnode.domain.golden import GoldenCase
+    from dicomnode.domain.model_card import ModelCard
     from dicomnode.domain.tuning import Tuning
     from dicomnode.ports import ModelVersion, State
     from dicomnode.stages.accept import AcceptStage
@@ -115,8 +116,11 @@ def model_store(settings: Settings) -> ModelStore:
     return ModelStore(settings.models_folder)
 
 
-def read_model_card(package: Path) -> ModelCard:
-    return read_card(package)
+def model_identity(package: Path, card: Path | None = None) -> tuple[ModelCard, str]:
+    """The card and the digest that a package would be kept with; raises InvalidModelPackage."""
+    with tempfile.TemporaryDirectory(prefix="dicomnode-model-") as scratch:
+        found, digest, _ = ModelStore(Path(scratch)).add(package, card)
+        return found, digest
 
 
 def result_sink(settings: Settings) -> DestinationSink:

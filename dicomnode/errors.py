@@ -5,6 +5,7 @@
     │   ├── InvalidSetting
     │   ├── InvalidRule
     │   ├── InvalidModelPackage
+    │   ├── InvalidModelList
     │   ├── InvalidDestination
     │   ├── InvalidSource
     │   ├── NotFound
@@ -81,6 +82,10 @@ class InvalidRule(UsageError):
 
 class InvalidModelPackage(UsageError):
     code = "invalid-model-package"
+
+
+class InvalidModelList(UsageError):
+    code = "invalid-model-list"
 
 
 class InvalidDestination(UsageError):

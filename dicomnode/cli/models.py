@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicomnode import bootstrap
-from dicomnode.cli import model_compare, model_optimise, model_states
+from dicomnode.cli import model_apply, model_compare, model_optimise, model_states
 from dicomnode.cli.model_lookup import Author, Json, Name, OfVersion, Reason, find_model, model_row
 from dicomnode.cli.rule_lookup import author_or_user
 from dicomnode.domain.acceptance import acceptance_document
@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Models: packages with a model.yaml beside the network.", no_args_is_help=True)
 
+_CARD_HELP = "A model.yaml for a network's file, or for what a package does not say of itself."
 _ACTIVATE_HELP = "Make it the active version, or leave active what is. [the first version of a name becomes active]"
 
 
 @app.command()
 def add(
     ctx: typer.Context,
-    package: Annotated[Path, typer.Argument(help="Folder or ZIP file of a model package.", exists=True)],
+    package: Annotated[
+        Path, typer.Argument(help="Folder or ZIP of a model, or a network's file with --card.", exists=True)
+    ],
+    card: Annotated[Path | None, typer.Option(help=_CARD_HELP, exists=True, dir_okay=False)] = None,
     activate: Annotated[
         bool | None, typer.Option("--activate/--no-activate", help=_ACTIVATE_HELP, show_default=False)
     ] = None,
@@ -38,6 +42,10 @@ def add(
 ) -> None:
     """Check a package, keep a copy of it, and run its golden cases on this machine.
 
+    A package is a folder with a model.yaml, a MONAI bundle, an nnU-Net v2 model folder, a ZIP of one of these, or a
+    network (ONNX, TorchScript, torch.export, OpenVINO IR) with a card; without one an error prints a card to begin
+    with. Bundles and nnU-Net models are code that will run here: add only what you trust.
+
     The first version of a name becomes active when it is accepted. A later one is only registered: --activate, or
     `dicomnode models activate`, makes it the one that runs. One that fails its golden cases is never activated.
 
@@ -46,10 +54,10 @@ def add(
     context: Context = ctx.obj
     context.json = context.json or as_json
     if dry_run:
-        card = bootstrap.read_model_card(package)
-        context.done(f"{card.name} {card.version} is a valid package; nothing was changed", name=card.name)
+        found = bootstrap.model_store(context.settings).check(package, card)
+        context.done(f"{found.name} {found.version} is a valid package; nothing was changed", name=found.name)
         return
-    added = bootstrap.model_store(context.settings).add(package)
+    added = bootstrap.model_store(context.settings).add(package, card)
     who = author_or_user(author)
     done = bootstrap.registry(context.settings, context.state).add(
         *added, activate=activate, author=who, reason=reason
@@ -126,4 +134,5 @@ def _parameters(card: ModelCard) -> list[dict[str, object]]:
 
 model_states.register(app)
 model_compare.register(app)
+model_apply.register(app)
 app.command()(model_optimise.optimise)

@@ -1,0 +1,178 @@
+"""`dicomnode models apply`: the registry becomes what a file says it is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dicomnode import bootstrap
+from dicomnode.cli.model_lookup import Author, DryRun, Json, Reason
+from dicomnode.cli.rule_files import Document, documents_in
+from dicomnode.cli.rule_lookup import author_or_user
+from dicomnode.domain.model_list import (
+    Entry,
+    Known,
+    ModelList,
+    Step,
+    StepKind,
+    Wanted,
+    parse_model_list,
+    steps,
+)
+from dicomnode.errors import InvalidModelList, InvalidRule, UsageError
+
+if TYPE_CHECKING:
+    from dicomnode.cli.context import Context
+
+FILE = "models.yaml"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("apply")(apply)
+
+
+def apply(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(help=f"A {FILE}, or a folder with one.", exists=True)],
+    reason: Reason = "",
+    author: Author = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Add, activate and shadow what a file says, and nothing that is so already; see docs/models.md.
+
+    What it does not name stays as it is, unless it says `prune: true`.
+
+    Example: dicomnode models apply models.yaml --dry-run
+    """
+    context: Context = ctx.obj
+    context.json = context.json or as_json
+    if file.is_dir():
+        file = file / FILE
+    read = WantedFile.read(file)
+    wanted = read.wanted()
+    found = read.steps(context, wanted)
+    packages = {(one.name, one.version): read.package(one.entry) for one in wanted}
+    change = _Change(context, packages, author_or_user(author), reason)
+    said = [{"step": str(s.kind), "name": s.name, "version": s.version, "message": s.words} for s in found]
+    if not dry_run:
+        said = [one | change.done(step) for one, step in zip(said, found, strict=True)]
+    if context.json:
+        context.print_json({"file": str(file), "dry_run": dry_run, "steps": said, "ok": not change.failed})
+    else:
+        _tell(context, said, dry_run)
+    if change.failed:
+        raise typer.Exit(1)
+
+
+def _tell(context: Context, said: list[dict[str, Any]], dry_run: bool) -> None:
+    for one in said:
+        context.done(f"would {one['message']}" if dry_run else one["message"])
+    if dry_run or not said:
+        context.done("nothing was changed" if said else "everything is as the file says; nothing was changed")
+
+
+@dataclass(frozen=True)
+class WantedFile:
+    """A file that was read, with its packages."""
+
+    path: Path
+    document: Document
+    models: ModelList
+
+    @classmethod
+    def read(cls, path: Path) -> WantedFile:
+        """Raises InvalidModelList naming line and column."""
+        try:
+            documents = documents_in(path.read_text(encoding="utf-8-sig"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidModelList(str(error), str(path)) from error
+        except InvalidRule as error:  # what reads the YAML was made for rules
+            raise InvalidModelList(str(error)) from error
+        if len(documents) != 1:
+            raise InvalidModelList("the file holds no list of models, or several", str(path))
+        with _placed(path, documents[0]):
+            return cls(path, documents[0], parse_model_list(documents[0].value))
+
+    def package(self, entry: Entry) -> tuple[Path, Path | None]:
+        folder = self.path.parent
+        return folder / entry.package, folder / entry.card if entry.card else None
+
+    def wanted(self) -> list[Wanted]:
+        return [self._wanted(entry) for entry in self.models.entries]
+
+    def _wanted(self, entry: Entry) -> Wanted:
+        with _placed(self.path, self.document, f"{entry.place}.package"):
+            package, card = self.package(entry)
+            if not package.exists() or (card is not None and not card.exists()):
+                raise InvalidModelList(f"{entry.card if package.exists() else entry.package} is not there")
+            found, digest = bootstrap.model_identity(package, card)
+            return Wanted(entry, found.name, found.version, digest)
+
+    def steps(self, context: Context, wanted: list[Wanted]) -> list[Step]:
+        known = [Known(m.name, m.version, m.digest, m.active, m.shadow) for m in context.state.models()]
+        with _placed(self.path, self.document):
+            return steps(wanted, known, self.models.prune)
+
+
+@contextlib.contextmanager
+def _placed(file: Path, document: Document, path: str = "") -> Iterator[None]:
+    """Says of what is wrong in which line and column of the file its path, or this one, stands."""
+    try:
+        yield
+    except UsageError as error:
+        own = error.path if isinstance(error, InvalidModelList) else ""
+        message = str(error).removeprefix(f"{own}: ") if own else str(error)
+        line, column = document.place(own or path)
+        raise InvalidModelList(message, f"{file}:{line}:{column}: {own or path}".rstrip(": ")) from error
+
+
+@dataclass
+class _Change:
+    """Carries out steps; those of a version that was not accepted are left out."""
+
+    context: Context
+    packages: Mapping[tuple[str, str], tuple[Path, Path | None]]  # by name and version, with a card or none
+    author: str
+    reason: str
+    failed: bool = False
+
+    def __post_init__(self) -> None:
+        self._refused: set[tuple[str, str]] = set()
+        self._registry = bootstrap.registry(self.context.settings, self.context.state)
+
+    def done(self, step: Step) -> dict[str, Any]:
+        if (step.name, step.version) in self._refused:
+            return {"ok": False, "message": f"not done: {step.words}: it was not accepted"}
+        said = self._carry_out(step)
+        return {"ok": (step.name, step.version) not in self._refused, "message": said}
+
+    def _carry_out(self, step: Step) -> str:
+        who: dict[str, str] = {"author": self.author, "reason": self.reason}
+        state, name, version = self.context.state, step.name, step.version
+        match step.kind:
+            case StepKind.ADD:
+                return self._add(step)
+            case StepKind.ACTIVATE:
+                return self._registry.activate(name, version, **who).words
+            case StepKind.SHADOW:
+                return self._registry.shadow(name, version, **who).words
+            case StepKind.DEACTIVATE:
+                state.deactivate_model(name, **who)
+                return f"{name} {version} is not active any more"
+            case StepKind.UNSHADOW:
+                state.shadow_model(name, **who)
+                return f"{name} {version} is no shadow any more"
+
+    def _add(self, step: Step) -> str:
+        added = bootstrap.model_store(self.context.settings).add(*self.packages[step.name, step.version])
+        done = self._registry.add(*added, activate=False, author=self.author, reason=self.reason)
+        if not done.accepted:
+            self.failed = True
+            self._refused.add((step.name, step.version))
+        return done.words
