@@ -1,0 +1,375 @@
+"""What people have models in: recognised, given a card, kept as it came; every error names file and key."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openvino
+import pytest
+import torch
+import yaml
+
+from dicomnode.adapters.model_formats.concepts import coded, private, segment
+from dicomnode.adapters.model_store import ModelStore, package_digest
+from dicomnode.domain.model_card import ModelCard, parse_model_card
+from dicomnode.errors import InvalidModelPackage
+from tests import model_bundles
+from tests.triton_models import Thresholds, document
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def card_of(package: Path, tmp_path: Path, card: Path | None = None) -> ModelCard:
+    return ModelStore(tmp_path / "store").add(package, card)[0]
+
+
+def edit(file: Path, change: Change) -> None:
+    found = json.loads(file.read_text())
+    change(found)
+    file.write_text(json.dumps(found))
+
+
+# ------------------------------------------------------------------------------------------------- bundles
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return model_bundles.spleen(tmp_path / "spleen_ct_segmentation")
+
+
+def test_a_bundles_card_follows_from_it(tmp_path: Path, bundle: Path) -> None:
+    card = card_of(bundle, tmp_path)
+    assert (card.name, card.version, card.manufacturer) == ("spleen-ct-segmentation", "0.5.9", "nobody")
+    assert "not to be used for diagnostic purposes" in card.intended_use
+    assert (card.input.modality, card.input.orientation, card.input.spacing_mm) == (("CT",), "RAS", (2.5, 2.5, 3.0))
+    assert (card.input.intensity_from, card.input.intensity_to, card.input.clip) == ((-57.0, 164.0), (0.0, 1.0), True)
+    network = card.network
+    assert (network.format, network.file) == ("monai-bundle", "models/model.pt")
+    assert (network.window, network.overlap, network.restore) == ((32, 32, 32), 0.5, "probabilities")
+    (only,) = card.segments
+    assert (only.name, only.type.value, only.type.scheme) == ("Spleen", "78961009", "SCT")
+
+
+def test_what_came_is_kept_as_it_is_with_the_card_beside_it(tmp_path: Path, bundle: Path) -> None:
+    store = ModelStore(tmp_path / "store")
+    card, digest, place = store.add(bundle)
+    kept = {p.relative_to(place).as_posix(): p.read_bytes() for p in place.rglob("*") if p.is_file()}
+    text = kept.pop("model.yaml")
+    assert kept == {p.relative_to(bundle).as_posix(): p.read_bytes() for p in bundle.rglob("*") if p.is_file()}
+    assert parse_model_card(yaml.safe_load(text)) == card
+    assert package_digest(place) == digest
+    assert store.add(bundle) == (card, digest, place)
+    zipped = Path(shutil.make_archive(str(tmp_path / "sent"), "zip", bundle.parent, bundle.name))
+    assert store.add(zipped) == (card, digest, place)
+    assert [p.name for p in (tmp_path / "store").iterdir()] == ["spleen-ct-segmentation"]
+
+
+def test_checking_keeps_nothing(tmp_path: Path, bundle: Path) -> None:
+    store = ModelStore(tmp_path / "store")
+    assert store.check(bundle) == store.add(bundle)[0]
+    shutil.rmtree(tmp_path / "store")
+    store.check(bundle)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_card_in_the_bundle_is_laid_over_what_follows(tmp_path: Path, bundle: Path) -> None:
+    said = {
+        "manufacturer": "A hospital",
+        "input": {"modality": ["MR"]},
+        "output": {"segments": [segment(1, "liver")]},
+    }
+    (bundle / "model.yaml").write_text(yaml.safe_dump(said))
+    card = card_of(bundle, tmp_path)
+    assert (card.manufacturer, card.input.modality, card.segments[0].name) == ("A hospital", ("MR",), "Liver")
+    assert (card.version, card.input.spacing_mm) == ("0.5.9", (2.5, 2.5, 3.0))
+
+
+def test_a_card_given_beside_counts_as_well(tmp_path: Path, bundle: Path) -> None:
+    (tmp_path / "card.yaml").write_text("limits: adults only\nversion: 7.0.0\n")
+    card = card_of(bundle, tmp_path, tmp_path / "card.yaml")
+    assert (card.limits, card.version, card.name) == ("adults only", "7.0.0", "spleen-ct-segmentation")
+
+
+def test_a_whole_card_in_a_bundle_makes_it_a_package_of_our_own(tmp_path: Path, bundle: Path) -> None:
+    (bundle / "models" / "model.ts").write_bytes(b"a network")
+    own = document("own", 1, file="models/model.ts")
+    (bundle / "model.yaml").write_text(yaml.safe_dump(own))
+    assert card_of(bundle, tmp_path).network.format == "auto"
+
+
+def data_format(document: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = document["network_data_format"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d.pop("network_data_format"), r"metadata\.json\.network_data_format\.inputs: image is missing"),
+        (lambda d: data_format(d).pop("outputs"), r"network_data_format\.outputs: pred is missing"),
+        (
+            lambda d: data_format(d)["inputs"]["image"].update(modality="none", format="magnitude"),
+            r"inputs\.image\.modality: 'none' is no modality.*model\.yaml",
+        ),
+        (lambda d: data_format(d)["outputs"]["pred"].pop("channel_def"), r"outputs\.pred\.channel_def: .*missing"),
+        (lambda d: data_format(d)["outputs"]["pred"].update(channel_def={"a": "x"}), r"channel_def: .*numbered"),
+    ],
+)
+def test_what_the_metadata_lacks_is_named(tmp_path: Path, bundle: Path, change: Change, words: str) -> None:
+    edit(bundle / "configs" / "metadata.json", change)
+    with pytest.raises(InvalidModelPackage, match=words):
+        card_of(bundle, tmp_path)
+
+
+def test_a_bundle_without_its_weights_says_where_to_get_them(tmp_path: Path, bundle: Path) -> None:
+    (bundle / "models" / "model.pt").unlink()
+    with pytest.raises(InvalidModelPackage, match=r"models/model\.pt: .*monai\.bundle download"):
+        card_of(bundle, tmp_path)
+
+
+def test_a_file_that_is_no_json_is_named(tmp_path: Path, bundle: Path) -> None:
+    (bundle / "configs" / "metadata.json").write_text("{")
+    with pytest.raises(InvalidModelPackage, match=r"configs/metadata\.json: "):
+        card_of(bundle, tmp_path)
+
+
+def test_channels_of_one_image_are_series_with_roles(tmp_path: Path, bundle: Path) -> None:
+    image = {"channel_def": {"0": "T1c", "1": "T1", "2": "T2", "3": "FLAIR"}, "modality": "MR", "num_channels": 4}
+    edit(bundle / "configs" / "metadata.json", lambda d: data_format(d)["inputs"]["image"].update(image))
+    card = card_of(bundle, tmp_path)
+    assert [role.name for role in card.roles] == ["t1", "t2", "flair"]
+    assert {role.modality for role in card.roles} == {("MR",)}
+
+
+def test_a_classification_of_images_has_their_size_and_classes(tmp_path: Path, bundle: Path) -> None:
+    def change(found: dict[str, Any]) -> None:
+        formats = data_format(found)
+        formats["inputs"]["image"].update(spatial_shape=[320, 256], modality="Mammogram", format="magnitude")
+        labels = {"0": "A", "1": "B", "2": "C", "3": "D"}
+        formats["outputs"]["pred"] = {
+            "type": "image",
+            "format": "labels",
+            "spatial_shape": [1, 4],
+            "channel_def": labels,
+        }
+
+    edit(bundle / "configs" / "metadata.json", change)
+    card = card_of(bundle, tmp_path)
+    assert card.input.size == (256, 320)
+    assert card.classification is not None
+    assert [c.name for c in card.classification.classes] == ["A", "B", "C", "D"]
+    assert (card.classification.of, card.input.modality) == ("image", ("MG",))
+
+
+# ------------------------------------------------------------------------------------------------ concepts
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("spleen", "78961009"),
+        ("kidney_left", "64033007"),
+        ("Right Kidney", "64033007"),
+        ("IVC", "64131007"),
+        ("inferior_vena_cava", "64131007"),
+        ("Lungs", "39607008"),
+        ("oesophagus", "32849002"),
+        ("tumour", "108369006"),
+    ],
+)
+def test_common_organs_have_their_snomed_concept(name: str, value: str) -> None:
+    assert (coded(name)["value"], coded(name)["scheme"]) == (value, "SCT")
+
+
+def test_other_names_have_a_code_of_the_nodes_own_that_stays() -> None:
+    found = [private(name) for name in ("lv_pool", "Portal and Splenic Veins", "Portal and Splenic Arteries", "胃")]
+    assert len({one["value"] for one in found}) == 4
+    assert all(len(one["value"]) <= 16 and one["scheme"] == "99DICOMNODE" for one in found)
+    assert coded("lv_pool") == {"value": "LV-POOL", "scheme": "99DICOMNODE", "meaning": "Lv pool"}
+    assert segment(1, "pancreatic tumor")["category"]["meaning"] == "Morphologically Altered Structure"
+    assert segment(21, "liver")["colour"] == segment(1, "liver")["colour"]
+
+
+# ------------------------------------------------------------------------------------------------- nnU-Net
+
+
+@pytest.fixture
+def nnunet(tmp_path: Path) -> Path:
+    folder = tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    (folder / "fold_0").mkdir(parents=True)
+    (folder / "fold_0" / "checkpoint_final.pth").write_bytes(b"weights")
+    (folder / "plans.json").write_text(
+        json.dumps({"dataset_name": "Dataset009_Spleen", "image_reader_writer": "SimpleITKIO"})
+    )
+    dataset = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "spleen": 1, "liver": 2},
+        "file_ending": ".nii",
+    }
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    return folder
+
+
+def test_an_nnunet_folders_card_follows_from_it(tmp_path: Path, nnunet: Path) -> None:
+    card = card_of(nnunet, tmp_path)
+    assert card.name == "dataset009_spleen"
+    assert (card.network.format, card.network.file) == ("nnunet", "fold_0/checkpoint_final.pth")
+    assert (card.input.modality, card.input.orientation) == (("CT",), "LPS")
+    assert [s.name for s in card.segments] == ["Spleen", "Liver"]
+    (nnunet / "fold_0" / "checkpoint_final.pth").write_bytes(b"other weights")
+    assert card_of(nnunet, tmp_path).version != card.version
+
+
+def test_further_channels_and_regions_follow_too(tmp_path: Path, nnunet: Path) -> None:
+    def change(found: dict[str, Any]) -> None:
+        found["channel_names"] = {"0": "T2", "1": "ADC"}
+        found["labels"] = {"background": 0, "whole": [1, 2], "core": [2]}
+        found["regions_class_order"] = [1, 2]
+
+    edit(nnunet / "dataset.json", change)
+    edit(nnunet / "plans.json", lambda d: d.update(image_reader_writer="NibabelIOWithReorient"))
+    card = card_of(nnunet, tmp_path)
+    assert (card.input.modality, card.input.orientation) == (("MR",), "RAS")
+    assert [(role.name, role.modality) for role in card.roles] == [("adc", ("MR",))]
+    assert [s.name for s in card.segments] == ["Whole", "Core"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d.pop("channel_names"), r"dataset\.json\.channel_names: .*missing"),
+        (
+            lambda d: d.update(channel_names={"0": "x-ray of nothing"}),
+            r"channel_names: .*model\.yaml.*modality: \[CT\]",
+        ),
+        (lambda d: d.pop("labels"), r"dataset\.json\.labels: .*missing"),
+        (lambda d: d.update(labels={"background": 0, "a": 1, "b": 3}), r"dataset\.json\.labels: .*without a gap"),
+    ],
+)
+def test_what_an_nnunet_folder_lacks_is_named(tmp_path: Path, nnunet: Path, change: Change, words: str) -> None:
+    edit(nnunet / "dataset.json", change)
+    with pytest.raises(InvalidModelPackage, match=words):
+        card_of(nnunet, tmp_path)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path, nnunet: Path) -> None:
+    (nnunet / "fold_0" / "checkpoint_final.pth").unlink()
+    with pytest.raises(InvalidModelPackage, match=r"there is no fold_\*/checkpoint_final\.pth"):
+        card_of(nnunet, tmp_path)
+
+
+# --------------------------------------------------------------------------------------------- other forms
+
+
+def test_a_triton_directory_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    folder = tmp_path / "lungs"
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text('backend: "onnxruntime"')
+    (folder / "1" / "model.onnx").write_bytes(b"network")
+    with pytest.raises(InvalidModelPackage, match=r"config\.pbtxt: .*models add 1/model\.onnx --card"):
+        card_of(folder, tmp_path)
+
+
+def test_what_is_nothing_of_all_this_is_said(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InvalidModelPackage, match=r"photos: there is no model\.yaml, and it is neither a MONAI"):
+        card_of(tmp_path / "photos", tmp_path)
+    (tmp_path / "letter.docx").write_bytes(b"")
+    with pytest.raises(InvalidModelPackage, match=r"letter\.docx: this is no model package"):
+        card_of(tmp_path / "letter.docx", tmp_path)
+
+
+def scripted(file: Path, module: torch.nn.Module) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(module).save(str(file))
+    return file
+
+
+class Few(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = torch.nn.Conv3d(2, 4, 3, padding=1), torch.nn.Conv3d(4, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.last(self.first(x))
+        return found
+
+
+def in_openvino(file: Path, module: torch.nn.Module, shape: list[int]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        model = openvino.convert_model(module.eval(), example_input=torch.zeros(shape), input=shape)
+    openvino.save_model(model, file)
+
+
+def drafted(tmp_path: Path, file: Path) -> dict[str, Any]:
+    """The card that the error prints."""
+    with pytest.raises(InvalidModelPackage, match=r"--card model\.yaml") as error:
+        card_of(file, tmp_path)
+    found: dict[str, Any] = yaml.safe_load(str(error.value).partition("\n\n")[2])
+    return found
+
+
+def test_a_network_alone_is_answered_with_a_card_to_begin_with(tmp_path: Path) -> None:
+    found = drafted(tmp_path, scripted(tmp_path / "lungs.ts", Few()))
+    assert found["network"] == {"file": "lungs.ts", "window": [96, 96, 96]}
+    assert [s["number"] for s in found["output"]["segments"]] == [1, 2]
+    parse_model_card(found)  # it is a card: what it asks is for people to answer
+
+
+def test_openvino_and_exported_networks_tell_their_shapes(tmp_path: Path) -> None:
+    example = torch.zeros(1, 2, 16, 24, 32)
+    in_openvino(tmp_path / "net.xml", Few(), [1, 2, 16, 24, 32])
+    assert drafted(tmp_path, tmp_path / "net.xml")["network"]["window"] == [16, 24, 32]
+    torch.export.save(torch.export.export(Few().eval(), (example,)), tmp_path / "net.pt2")
+    found = drafted(tmp_path, tmp_path / "net.pt2")
+    assert found["network"]["window"] == [16, 24, 32]
+    assert len(found["output"]["segments"]) == 2
+    (tmp_path / "net.bin").unlink()
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(document("net", 2, file="net.xml")))
+    with pytest.raises(InvalidModelPackage, match=r"net\.xml: .*net\.bin"):
+        card_of(tmp_path / "net.xml", tmp_path, tmp_path / "card.yaml")
+
+
+def test_a_classifier_alone_is_drafted_as_one(tmp_path: Path) -> None:
+    layers = torch.nn.Conv2d(1, 2, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(2, 5)
+    in_openvino(tmp_path / "slices.xml", torch.nn.Sequential(*layers), [1, 1, 64, 48])
+    found = drafted(tmp_path, tmp_path / "slices.xml")
+    assert found["input"]["size"] == [64, 48]
+    assert (found["output"]["classification"]["of"], len(found["output"]["classification"]["classes"])) == (
+        "image",
+        5,
+    )
+    parse_model_card(found)
+
+
+def test_a_network_with_its_card_is_a_package(tmp_path: Path) -> None:
+    file = scripted(tmp_path / "thresholds.ts", Thresholds())
+    text = "# by hand\n" + yaml.safe_dump(document("thresholds", 1, file="thresholds.ts"))
+    (tmp_path / "card.yaml").write_text(text)
+    card, _, place = ModelStore(tmp_path / "store").add(file, tmp_path / "card.yaml")
+    assert card.name == "thresholds"
+    assert sorted(p.name for p in place.iterdir()) == ["model.yaml", "thresholds.ts"]
+    assert (place / "model.yaml").read_text() == text
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(document("thresholds", 1, file="other.ts")))
+    with pytest.raises(InvalidModelPackage, match=r"network\.file: 'other\.ts' is not in the package"):
+        card_of(file, tmp_path, tmp_path / "card.yaml")
+
+
+def test_weights_without_a_network_are_told_from_a_network(tmp_path: Path) -> None:
+    torch.save(Few().state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(InvalidModelPackage, match=r"weights\.pt: .*state dict.*torch\.jit\.trace"):
+        card_of(tmp_path / "weights.pt", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.xml", "net.pt2"])
+def test_a_broken_network_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"broken")
+    with pytest.raises(InvalidModelPackage, match=rf"{name}: .*does not read it"):
+        card_of(tmp_path / name, tmp_path)
