@@ -245,7 +245,18 @@ def compare_stage(settings: Settings, state: State) -> CompareStage:
 def registry(settings: Settings, state: State) -> Registry:
     from dicomnode.stages.registry import Registry
 
-    return Registry(state, lambda model: accept(settings, model))
+    return Registry(state, lambda model: accept(settings, model), lambda model: warm(settings, model))
+
+
+def warm(settings: Settings, model: ModelVersion) -> None:
+    """Loads a version into the node's Triton, if that runs here. Raises InferenceError."""
+    if not uses_triton(settings):
+        return
+    from dicomnode.adapters.triton.engine import TritonEngine
+
+    with TritonEngine(settings.triton_folder, settings.triton_threads) as engine:
+        if engine.is_there():
+            engine.describe(model)
 
 
 def optimise(

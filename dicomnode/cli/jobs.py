@@ -81,7 +81,7 @@ def _table(jobs: list[JobView]) -> Table:
         table.add_row(
             job.job_id[:ID_CHARACTERS],
             Text(job.state, style=JOB_STYLES[job.state]),
-            job.model,
+            f"{job.model} (shadow)" if job.shadow else job.model,
             job.rule.partition(" revision ")[0],
             Text(job.series_description or "…" + job.series_instance_uid[-12:]),
             _at(job.created_at, "%m-%d %H:%M"),
@@ -137,7 +137,10 @@ def _facts(job: JobView) -> Iterator[tuple[str, Text]]:
     yield "state", Text(job.state, style=JOB_STYLES[job.state])
     if job.reason:
         yield "reason", Text(job.reason + (f" ({job.code})" if job.code else ""))
-    yield "model", Text(job.model)
+    yield (
+        "model",
+        Text(f"{job.model}, a shadow: its results are kept here and sent nowhere" if job.shadow else job.model),
+    )
     yield "rule", Text(f"{job.rule}, priority {job.priority}")
     yield from _lines("parameters", [Text(f"{name}: {value}") for name, value in job.parameters.items()])
     yield "series", Text(f"{job.series_description}\n{job.series_instance_uid}".strip())

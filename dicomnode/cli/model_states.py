@@ -98,8 +98,9 @@ def rollback(
         model = find_model(context.state, name, before)
         context.done(f"{name} {before} would be active again; nothing was changed", **model_row(model))
         return
-    model = context.state.rollback_model(name, author=author_or_user(author), reason=reason)
-    context.done(f"{name} {model.version} is active again: what is routed from now on runs it", **model_row(model))
+    registry = bootstrap.registry(context.settings, context.state)
+    done = registry.rollback(name, author=author_or_user(author), reason=reason)
+    context.done(done.words, **model_row(done.model))
 
 
 def shadow(

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome
 from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.model_change import active_before
 from dicomnode.errors import NotFound
 from dicomnode.ports import ModelVersion, State
 
 Accept = Callable[[ModelVersion], Acceptance]
+Warm = Callable[[ModelVersion], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,10 @@ class Registered:
 
 
 class Registry:
-    def __init__(self, state: State, accept: Accept) -> None:
-        self._state, self._accept = state, accept
+    """`warm` loads a version before it becomes active, so that no series waits; what it raises prevents that."""
+
+    def __init__(self, state: State, accept: Accept, warm: Warm = lambda model: None) -> None:
+        self._state, self._accept, self._warm = state, accept, warm
 
     def add(
         self,
@@ -51,14 +55,25 @@ class Registry:
         if not acceptance.allows_activation:
             return Registered(model, _not_accepted(model))
         if wanted:
+            self._warm(model)
             model = self._state.activate_model(model.name, model.version, author=author, reason=reason)
         return Registered(model, _added(model, self._state.active_model(model.name)))
 
     def activate(self, name: str, version: str, *, author: str = "", reason: str = "") -> Registered:
         """Tries a version first that was never tried here. Raises NotFound, IllegalTransition, InferenceError."""
         model = self._tried(name, version)
-        model = self._state.activate_model(model.name, model.version, author=author, reason=reason)
+        if model.acceptance is not None and model.acceptance.allows_activation:
+            self._warm(model)
+        model = self._state.activate_model(name, version, author=author, reason=reason)
         return Registered(model, _activated(model))
+
+    def rollback(self, name: str, *, author: str = "", reason: str = "") -> Registered:
+        """Raises IllegalTransition when no version was active before, InferenceError."""
+        before = self._state.model_version(name, active_before(self._state.model_changes(name)))
+        if before is not None:
+            self._warm(before)
+        model = self._state.rollback_model(name, author=author, reason=reason)
+        return Registered(model, f"{name} {model.version} is active again: what is routed from now on runs it")
 
     def shadow(self, name: str, version: str, *, author: str = "", reason: str = "") -> Registered:
         """As activate."""

@@ -35,7 +35,9 @@ def test_every_command_has_help_with_an_example(words: tuple[str, ...]) -> None:
 
 def test_commands_that_the_documentation_names_are_there() -> None:
     named = ["up", "status", "doctor", "settings", "run receiver", "run worker", "run triton"]
-    named += ["models add", "models list", "rules add", "rules list", "rules show", "rules remove"]
+    named += ["models add", "models list", "models show", "models card", "models history", "models apply"]
+    named += ["models activate", "models deactivate", "models rollback", "models shadow", "models compare"]
+    named += ["models bench", "models optimise", "rules add", "rules list", "rules show", "rules remove"]
     named += ["rules explain", "rules test", "rules lint", "rules schema", "rules replay"]
     named += ["rules enable", "rules disable", "rules shadow", "rules history", "rules diff"]
     named += ["destinations add", "destinations list", "destinations remove", "destinations echo"]
@@ -53,12 +55,14 @@ def test_every_setting_is_an_option_of_up() -> None:
 def test_changes_can_be_tried_and_tables_be_json() -> None:
     for words, command in ALL.items():
         options = {option for parameter in command.params for option in parameter.opts}  # type: ignore[attr-defined]
-        if words[-1] in {"add", "remove", "rerun", "forget", "retry", "cancel", "prioritise"}:
+        if words[-1] in _CHANGE:
             assert "--dry-run" in options, words
-        if words[0] in {"studies", "jobs"} or words[-1] in _PRINT:
+        if words[0] in {"studies", "jobs", "models"} or words[-1] in _PRINT:
             assert "--json" in options, words
 
 
+_CHANGE = {"add", "remove", "rerun", "forget", "retry", "cancel", "prioritise"}
+_CHANGE |= {"activate", "deactivate", "rollback", "shadow", "apply", "optimise", "enable", "disable"}
 _PRINT = {"add", "remove", "list", "show", "status", "doctor", "settings"}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, CaseOutcome
-from dicomnode.errors import EngineUnavailable, IllegalTransition, NotFound
+from dicomnode.errors import EngineUnavailable, IllegalTransition, ModelFailed, NotFound
 from dicomnode.ports import ModelVersion
 from dicomnode.stages.registry import Registered, Registry
 from tests.adapters.fake_state import FakeState
@@ -133,3 +133,34 @@ def test_an_active_version_that_fails_now_stays_and_the_way_back_is_said(
     assert again.model.active
     assert "it is active: dicomnode models rollback torso-ct" in again.words
     assert not again.accepted
+
+
+def test_a_version_is_loaded_before_it_becomes_active(state: FakeState, machine: Machine) -> None:
+    warmed: list[tuple[str, str]] = []  # version, and what was active meanwhile
+
+    def warm(model: ModelVersion) -> None:
+        active = state.active_model("torso-ct")
+        warmed.append((model.version, active.version if active else ""))
+
+    registry = Registry(state, machine.accept, warm)
+    add(registry, "1")
+    add(registry, "2")
+    registry.activate("torso-ct", "2")
+    assert registry.rollback("torso-ct").model.version == "1"
+    assert warmed == [("1", ""), ("2", "1"), ("1", "2")]
+    with pytest.raises(IllegalTransition, match="no version of torso-ct was active before"):
+        registry.rollback("torso-ct")
+
+
+def test_a_version_that_cannot_be_loaded_does_not_become_active(state: FakeState, machine: Machine) -> None:
+    def warm(model: ModelVersion) -> None:
+        if model.version == "2":
+            raise ModelFailed("no such network")
+
+    registry = Registry(state, machine.accept, warm)
+    add(registry, "1")
+    with pytest.raises(ModelFailed):
+        add(registry, "2", activate=True)
+    active = state.active_model("torso-ct")
+    assert active is not None
+    assert active.version == "1"

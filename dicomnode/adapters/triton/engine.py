@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 GRACE_S = 60.0  # a server that was killed is back in two seconds; one that starts on a cold disk takes longer
 LOAD_S = 300.0
+_POLL_S = 0.02  # while another process loads the model
 _WARM_SHAPE = (4, 8, 8)
 
 Shape = tuple[int, int, int]
@@ -160,14 +161,16 @@ class TritonEngine:
         self._info[name] = {**info, "server": self._client.server()}
 
     def _ensure_loaded(self, model: ModelVersion, timeout_s: float) -> str:
-        """The model's name in Triton, loaded; one thread loads it, and calls of others do not wait for that."""
-        name = triton_name(model)
-        if self._client.is_model_ready(name):
-            return name
-        with self._lock_of(name):
-            if not self._client.is_model_ready(name):
-                self._write(model)
-                self._client.load(name, timeout_s)
+        """The model's name in Triton, loaded; of all processes one loads it, and calls of other models go on."""
+        name, deadline = triton_name(model), time.monotonic() + timeout_s
+        while not self._client.is_model_ready(name):
+            with self._leases.loading(name) as ours:
+                if ours and not self._client.is_model_ready(name):
+                    self._write(model)
+                    self._client.load(name, _left(deadline))
+                    break
+            _left(deadline)
+            time.sleep(_POLL_S)
         return name
 
     def _lock_of(self, name: str) -> threading.Lock:

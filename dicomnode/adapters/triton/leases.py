@@ -30,12 +30,13 @@ class Leases:
     def alone_with(self, name: str) -> Iterator[bool]:
         """Whether nobody uses the model; nobody begins to inside the block then."""
         with self._opened(name) as descriptor:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+            yield _taken(descriptor)
+
+    @contextlib.contextmanager
+    def loading(self, name: str) -> Iterator[bool]:
+        """Whether it falls to us to load the model: of several who find it missing, to one."""
+        with self._opened(f"{name}.loading") as descriptor:
+            yield _taken(descriptor)
 
     @contextlib.contextmanager
     def _opened(self, name: str) -> Iterator[int]:
@@ -46,3 +47,11 @@ class Leases:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
