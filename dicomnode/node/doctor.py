@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,7 @@ from dicomnode import bootstrap
 from dicomnode.config import Settings
 from dicomnode.errors import DicomNodeError
 from dicomnode.node.status import read_status
+from dicomnode.ports import ModelVersion
 
 SHARED_MEMORY_WANTED_BYTES = 2 << 30
 
@@ -101,18 +102,24 @@ def _port(settings: Settings) -> Iterator[Finding]:
     yield Finding("dicom port", "ok", f"{settings.dicom_port} is free")
 
 
+def _none_active(models: Sequence[ModelVersion]) -> str:
+    if not models:
+        return "none; dicomnode models add FOLDER"
+    return f"none is active; dicomnode models activate {models[-1].name} {models[-1].version}"
+
+
 def _models_and_rules(settings: Settings) -> Iterator[Finding]:
     state = bootstrap.state(settings)
     models, rules = state.models(), state.enabled_rules()
     active = [f"{m.name} {m.version}" for m in models if m.active]
-    yield (
-        Finding("models", "ok", ", ".join(active))
-        if active
-        else Finding("models", "note", "none; dicomnode models add FOLDER")
-    )
+    yield (Finding("models", "ok", ", ".join(active)) if active else Finding("models", "note", _none_active(models)))
+    there = {(m.name, m.version) for m in models} | {(m.name, "active") for m in models if m.active}
     for rule in rules:
-        if (wanted := rule.document.get("model")) not in {m.name for m in models if m.active}:
-            yield Finding("rules", "bad", f"{rule.name} wants the model {wanted!r}, which is not there")
+        wanted = (rule.document.get("model"), rule.document.get("version", "active"))
+        if wanted[0] and wanted not in there:
+            yield Finding(
+                "rules", "bad", f"{rule.name} wants the model {wanted[0]}, version {wanted[1]}: there is none"
+            )
     yield (
         Finding("rules", "ok", ", ".join(r.name for r in rules))
         if rules
