@@ -15,7 +15,7 @@ from pydicom import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
 from dicomnode.domain.identifiers import is_uid
-from dicomnode.encoding.references import NONE, Further, instances_of, study_and_series
+from dicomnode.encoding.references import NONE, Further, UsedImages, instances_of, study_and_series
 from dicomnode.encoding.source import IDENTITY, checked_identity
 from dicomnode.errors import NonConformant
 from dicomnode.imaging.frames import Frame
@@ -76,7 +76,7 @@ _SEGMENT_FILLED = (
     "TrackingID",
     "TrackingUID",
 )
-_REPORT_FILLED = (
+REPORT_FILLED = (
     "CompletionFlag",
     "VerificationFlag",
     "ValueType",
@@ -84,19 +84,20 @@ _REPORT_FILLED = (
     "ContentSequence",
     "CurrentRequestedProcedureEvidenceSequence",
 )
-_REPORT_PRESENT = ("ReferencedPerformedProcedureStepSequence", "PerformedProcedureCodeSequence")
+REPORT_PRESENT = ("ReferencedPerformedProcedureStepSequence", "PerformedProcedureCodeSequence")
 
 
-def _refuse(what: str) -> NoReturn:
+def refuse(what: str) -> NoReturn:
+    """Raises NonConformant."""
     raise NonConformant(what)
 
 
 def check_segmentation(segmentation: Dataset, plan: VolumePlan, further: Further = NONE) -> None:
     """Raises NonConformant naming what is wrong with a SEG of the plan's series, made with further ones or not."""
     with odd_values_accepted():
-        _check_common(segmentation, plan, SegmentationStorage, "SEG")
-        _check_filled(segmentation, _SEGMENTATION_FILLED, "the segmentation")
-        _check_present(segmentation, _SEGMENTATION_PRESENT, "the segmentation")
+        check_common(segmentation, plan, SegmentationStorage, "SEG")
+        check_filled(segmentation, _SEGMENTATION_FILLED, "the segmentation")
+        check_present(segmentation, _SEGMENTATION_PRESENT, "the segmentation")
         _check_segments(items(segmentation, "SegmentSequence"))
         _check_grid(segmentation, plan)
         _check_series_references(segmentation, plan, further)
@@ -106,49 +107,52 @@ def check_segmentation(segmentation: Dataset, plan: VolumePlan, further: Further
 def check_report(report: Dataset, plan: VolumePlan, segmentation: Dataset | None, further: Further = NONE) -> None:
     """Raises NonConformant naming what is wrong with an SR on the plan's series and on its SEG, if there is one."""
     with odd_values_accepted():
-        _check_common(report, plan, Comprehensive3DSRStorage, "SR")
-        _check_filled(report, _REPORT_FILLED, "the report")
-        _check_present(report, _REPORT_PRESENT, "the report")
-        if _code(report) != ("126000", "DCM"):
-            _refuse(f"the report's title is {_code(report)}, not (126000, DCM, Imaging Measurement Report)")
+        check_common(report, plan, Comprehensive3DSRStorage, "SR")
+        check_filled(report, REPORT_FILLED, "the report")
+        check_present(report, REPORT_PRESENT, "the report")
+        if code_of(report) != ("126000", "DCM"):
+            refuse(f"the report's title is {code_of(report)}, not (126000, DCM, Imaging Measurement Report)")
         if segmentation is not None and segmentation.SeriesInstanceUID == report.SeriesInstanceUID:
-            _refuse("the report and the segmentation share a series")
+            refuse("the report and the segmentation share a series")
         _check_content(report, segmentation)
-        _check_evidence(report, (plan, *further.values()))
+        check_evidence(report, (plan, *further.values()))
 
 
 # ------------------------------------------------------------------------------------------------- common
 
 
-def _check_common(dataset: Dataset, plan: VolumePlan, sop_class_uid: str, modality: str) -> None:
-    _check_filled(dataset, _FILLED, f"the {modality}")
-    _check_present(dataset, IDENTITY, f"the {modality}")
+def check_common(dataset: Dataset, plan: UsedImages, sop_class_uid: str, modality: str) -> None:
+    """What every result has to have, and whose it is."""
+    check_filled(dataset, _FILLED, f"the {modality}")
+    check_present(dataset, IDENTITY, f"the {modality}")
     if dataset.SOPClassUID != sop_class_uid or dataset.Modality != modality:
-        _refuse(f"SOP class {dataset.SOPClassUID} and modality {dataset.Modality}, where a {modality} was to be made")
+        refuse(f"SOP class {dataset.SOPClassUID} and modality {dataset.Modality}, where a {modality} was to be made")
     _check_uids(dataset)
     _check_identity(dataset, plan)
     sources = {text(header, "SOPInstanceUID") for header in plan.headers}
     if dataset.SOPInstanceUID in sources:
-        _refuse("the result has the SOP Instance UID of a source image")
+        refuse("the result has the SOP Instance UID of a source image")
     if dataset.SeriesInstanceUID == text(plan.first, "SeriesInstanceUID"):
-        _refuse("the result is in the source's own series")
+        refuse("the result is in the source's own series")
 
 
-def _check_filled(dataset: Dataset, keywords: Iterable[str], where: str) -> None:
+def check_filled(dataset: Dataset, keywords: Iterable[str], where: str) -> None:
+    """Type 1 attributes (PS3.5 7.4.1)."""
     for keyword in keywords:
         found = value(dataset, keyword)
         if found is None or (hasattr(found, "__len__") and len(found) == 0) or _is_blank(found):
-            _refuse(f"{keyword} of {where} is absent or empty (type 1)")
+            refuse(f"{keyword} of {where} is absent or empty (type 1)")
 
 
 def _is_blank(found: object) -> bool:
     return isinstance(found, str) and not found.strip()
 
 
-def _check_present(dataset: Dataset, keywords: Iterable[str], where: str) -> None:
+def check_present(dataset: Dataset, keywords: Iterable[str], where: str) -> None:
+    """Type 2 attributes (PS3.5 7.4.3)."""
     for keyword in keywords:
         if keyword not in dataset:
-            _refuse(f"{keyword} of {where} is absent (type 2)")
+            refuse(f"{keyword} of {where} is absent (type 2)")
 
 
 def _check_uids(dataset: Dataset) -> None:
@@ -157,22 +161,23 @@ def _check_uids(dataset: Dataset) -> None:
             continue
         for uid in [element.value] if isinstance(element.value, str) else element.value:
             if not is_uid(str(uid)):
-                _refuse(f"{element.keyword or element.tag} {str(uid)!r} is no UID")
+                refuse(f"{element.keyword or element.tag} {str(uid)!r} is no UID")
     own = [str(dataset.SOPInstanceUID), str(dataset.SeriesInstanceUID), str(dataset.StudyInstanceUID)]
     if len(set(own)) < len(own):
-        _refuse("study, series and instance share a UID")
+        refuse("study, series and instance share a UID")
 
 
-def _check_identity(dataset: Dataset, plan: VolumePlan) -> None:
+def _check_identity(dataset: Dataset, plan: UsedImages) -> None:
     """The patient and the study are the source's; values are not named, they are a patient's."""
     if dataset.StudyInstanceUID != text(plan.first, "StudyInstanceUID"):
-        _refuse("the result is in another study than its source")
+        refuse("the result is in another study than its source")
     for keyword in IDENTITY:
         if str(value(dataset, keyword, "")).strip() != str(checked_identity(plan.first, keyword)).strip():
-            _refuse(f"{keyword} differs from the source's")
+            refuse(f"{keyword} differs from the source's")
 
 
-def _code(item: Dataset, keyword: str = "ConceptNameCodeSequence") -> tuple[str, str]:
+def code_of(item: Dataset, keyword: str = "ConceptNameCodeSequence") -> tuple[str, str]:
+    """(value, scheme) of the first code (PS3.3 8.8); empty when there is none."""
     codes = items(item, keyword)
     return (text(codes[0], "CodeValue"), text(codes[0], "CodingSchemeDesignator")) if codes else ("", "")
 
@@ -182,23 +187,23 @@ def _code(item: Dataset, keyword: str = "ConceptNameCodeSequence") -> tuple[str,
 
 def _check_segments(segments: list[Dataset]) -> None:
     for number, segment in enumerate(segments, 1):
-        _check_filled(segment, _SEGMENT_FILLED, f"segment {number}")
+        check_filled(segment, _SEGMENT_FILLED, f"segment {number}")
         if segment.SegmentNumber != number:
-            _refuse(f"segment {number} in order is numbered {segment.SegmentNumber} (PS3.3 C.8.20.4)")
+            refuse(f"segment {number} in order is numbered {segment.SegmentNumber} (PS3.3 C.8.20.4)")
         for keyword in ("SegmentedPropertyCategoryCodeSequence", "SegmentedPropertyTypeCodeSequence"):
-            if "" in _code(segment, keyword):
-                _refuse(f"{keyword} of segment {number} has no code")
+            if "" in code_of(segment, keyword):
+                refuse(f"{keyword} of segment {number} has no code")
     if len({segment.TrackingUID for segment in segments}) < len(segments):
-        _refuse("two segments share a Tracking UID")
+        refuse("two segments share a Tracking UID")
 
 
 def _check_grid(segmentation: Dataset, plan: VolumePlan) -> None:
     """What all frames share: matrix, orientation, spacing, frame of reference."""
     _, rows, columns = plan.geometry.shape
     if (segmentation.Rows, segmentation.Columns) != (rows, columns):
-        _refuse(f"{segmentation.Rows} × {segmentation.Columns} pixels, the source has {rows} × {columns}")
+        refuse(f"{segmentation.Rows} × {segmentation.Columns} pixels, the source has {rows} × {columns}")
     if segmentation.FrameOfReferenceUID != text(plan.first, "FrameOfReferenceUID"):
-        _refuse("FrameOfReferenceUID differs from the source's")
+        refuse("FrameOfReferenceUID differs from the source's")
     shared = items(segmentation, "SharedFunctionalGroupsSequence")[0]
     first = plan.frames[0]
     for group, keyword, expected, tolerance in (
@@ -208,7 +213,7 @@ def _check_grid(segmentation: Dataset, plan: VolumePlan) -> None:
         macros = items(shared, group)
         found = numbers(macros[0], keyword, len(expected)) if macros else None
         if found is None or not np.allclose(found, expected, rtol=0, atol=tolerance):
-            _refuse(f"{keyword} {found} differs from the source's {expected}")
+            refuse(f"{keyword} {found} differs from the source's {expected}")
 
 
 def _check_series_references(segmentation: Dataset, plan: VolumePlan, further: Further) -> None:
@@ -219,13 +224,13 @@ def _check_series_references(segmentation: Dataset, plan: VolumePlan, further: F
         listed[text(study, "StudyInstanceUID")] = items(study, "ReferencedSeriesSequence")
     found = [(study, text(series, "SeriesInstanceUID")) for study, each in listed.items() for series in each]
     if sorted(found) != sorted(map(study_and_series, plans)):
-        _refuse("ReferencedSeriesSequence and its like do not name the source's series alone")
+        refuse("ReferencedSeriesSequence and its like do not name the source's series alone")
     classes = {text(h, "SOPInstanceUID"): text(h, "SOPClassUID") for p in plans for h in p.headers}
     for series in (series for each in listed.values() for series in each):
         for item in items(series, "ReferencedInstanceSequence"):
             uid = text(item, "ReferencedSOPInstanceUID")
             if classes.get(uid) != text(item, "ReferencedSOPClassUID"):
-                _refuse(f"instance {uid} is referenced, which the source series do not have under that SOP class")
+                refuse(f"instance {uid} is referenced, which the source series do not have under that SOP class")
 
 
 def _check_frames(segmentation: Dataset, plan: VolumePlan) -> None:
@@ -239,26 +244,26 @@ def _check_frames(segmentation: Dataset, plan: VolumePlan) -> None:
     for number, group in enumerate(groups, 1):
         segment = _segment_of(group, shared)
         if segment is None or not 1 <= segment <= described:
-            _refuse(f"frame {number} is of segment {segment}, which is not described")
+            refuse(f"frame {number} is of segment {segment}, which is not described")
         source = _source_of(group, number, many)
         if source not in slices:
-            _refuse(
+            refuse(
                 f"frame {number} comes from instance {source[0]} frame {source[1]}, which is no slice of the source"
             )
         _check_place(group, slices[source], number)
         if (segment, source) in seen:
-            _refuse(f"frame {number} repeats segment {segment} of a slice")
+            refuse(f"frame {number} repeats segment {segment} of a slice")
         seen.add((segment, source))
 
 
 def _check_length(segmentation: Dataset, frames: int) -> None:
     """Frames described and pixels there are as many as NumberOfFrames says (PS3.5 8.1.1, Annex D)."""
     if (count := whole(segmentation, "NumberOfFrames")) != frames:
-        _refuse(f"NumberOfFrames is {count}, but {frames} frames are described")
+        refuse(f"NumberOfFrames is {count}, but {frames} frames are described")
     bits = frames * segmentation.Rows * segmentation.Columns * segmentation.BitsAllocated
     needed = (bits + 7) // 8
     if len(segmentation.PixelData) != needed + needed % 2:
-        _refuse(f"{len(segmentation.PixelData)} bytes of pixel data, {frames} frames take {needed}")
+        refuse(f"{len(segmentation.PixelData)} bytes of pixel data, {frames} frames take {needed}")
 
 
 def _multi_frame_uids(plan: VolumePlan) -> frozenset[str]:
@@ -276,11 +281,11 @@ def _source_of(group: Dataset, number: int, many: frozenset[str]) -> tuple[str, 
     """(SOP Instance UID, frame number) of the slice that a frame says it comes from."""
     sources = [s for d in items(group, "DerivationImageSequence") for s in items(d, "SourceImageSequence")]
     if len(sources) != 1:
-        _refuse(f"frame {number} names {len(sources)} source images, one is needed")
+        refuse(f"frame {number} names {len(sources)} source images, one is needed")
     uid = text(sources[0], "ReferencedSOPInstanceUID")
     frame = whole(sources[0], "ReferencedFrameNumber")
     if uid in many and frame is None:
-        _refuse(f"frame {number} does not say which frame of the multi-frame instance {uid} it comes from")
+        refuse(f"frame {number} does not say which frame of the multi-frame instance {uid} it comes from")
     return uid, frame or 1
 
 
@@ -288,79 +293,88 @@ def _check_place(group: Dataset, source: Frame, number: int) -> None:
     planes = items(group, "PlanePositionSequence")
     found = numbers(planes[0], "ImagePositionPatient", 3) if planes else None
     if found is None or not np.allclose(found, source.position_mm, rtol=0, atol=_POSITION_TOLERANCE_MM):
-        _refuse(f"frame {number} lies at {found}, its source at {source.position_mm}")
+        refuse(f"frame {number} lies at {found}, its source at {source.position_mm}")
 
 
 # ------------------------------------------------------------------------------------------------- report
 
 
 def _check_content(report: Dataset, segmentation: Dataset | None) -> None:
-    containers = [c for c in items(report, "ContentSequence") if _code(c) == ("126010", "DCM")]
-    groups = [g for c in containers for g in items(c, "ContentSequence") if _code(g) == ("125007", "DCM")]
-    if not groups:
-        _refuse("the report has no Measurement Group (125007, DCM) under Imaging Measurements (126010, DCM)")
-    concepts = {_code(item) for item in items(report, "ContentSequence")}
-    for code, meaning in (("121005", "Observer Type"), ("121058", "Procedure reported"), ("121049", "Language")):
-        if (code, "DCM") not in concepts:
-            _refuse(f"the report does not state {meaning} ({code}, DCM)")
-    evidence = {text(r, "ReferencedSOPInstanceUID") for r in _evidence(report)}
+    groups = groups_of(report)
+    evidence = {text(r, "ReferencedSOPInstanceUID") for r in evidence_of(report)}
     for number, group in enumerate(groups, 1):
         _check_group(group, number, segmentation, evidence)
 
 
-def _evidence(report: Dataset, keyword: str = "CurrentRequestedProcedureEvidenceSequence") -> Iterator[Dataset]:
+def groups_of(report: Dataset) -> list[Dataset]:
+    """The measurement groups (PS3.16 TID 1501) of a report that says what TID 1500 wants of it."""
+    containers = [c for c in items(report, "ContentSequence") if code_of(c) == ("126010", "DCM")]
+    groups = [g for c in containers for g in items(c, "ContentSequence") if code_of(g) == ("125007", "DCM")]
+    if not groups:
+        refuse("the report has no Measurement Group (125007, DCM) under Imaging Measurements (126010, DCM)")
+    concepts = {code_of(item) for item in items(report, "ContentSequence")}
+    for code, meaning in (("121005", "Observer Type"), ("121058", "Procedure reported"), ("121049", "Language")):
+        if (code, "DCM") not in concepts:
+            refuse(f"the report does not state {meaning} ({code}, DCM)")
+    return groups
+
+
+def evidence_of(report: Dataset, keyword: str = "CurrentRequestedProcedureEvidenceSequence") -> Iterator[Dataset]:
+    """References to instances (PS3.3 C.17.2)."""
     for study in items(report, keyword):
         for series in items(study, "ReferencedSeriesSequence"):
             yield from items(series, "ReferencedSOPSequence")
 
 
-def _check_evidence(report: Dataset, plans: Iterable[VolumePlan]) -> None:
+def check_evidence(report: Dataset, plans: Iterable[UsedImages]) -> None:
     """Every image that was looked at is named, also where nothing was found in it (PS3.3 C.17.2)."""
     listed = {
         text(item, "ReferencedSOPInstanceUID")
         for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
-        for item in _evidence(report, keyword)
+        for item in evidence_of(report, keyword)
     }
     for plan in plans:
         if absent := instances_of(plan).keys() - listed:
-            _refuse(f"{len(absent)} images of series {study_and_series(plan)[1]} are not in the report's evidence")
+            refuse(f"{len(absent)} images of series {study_and_series(plan)[1]} are not in the report's evidence")
 
 
 def _check_group(group: Dataset, number: int, segmentation: Dataset | None, evidence: set[str]) -> None:
-    content = {_code(item): item for item in items(group, "ContentSequence")}
+    content = {code_of(item): item for item in items(group, "ContentSequence")}
     for code, meaning in (("112039", "Tracking Identifier"), ("112040", "Tracking Unique Identifier")):
         if (code, "DCM") not in content:
-            _refuse(f"measurement group {number} has no {meaning} ({code}, DCM)")
+            refuse(f"measurement group {number} has no {meaning} ({code}, DCM)")
     measured = [item for item in items(group, "ContentSequence") if text(item, "ValueType") == "NUM"]
     for item in measured:
-        _check_number(item, number)
+        check_number(item, number)
     reference = content.get(("121191", "DCM"))
     if reference is None:
-        if measured or _code(content.get(("121052", "DCM"), Dataset()), "ConceptCodeSequence") != ("121054", "DCM"):
-            _refuse(f"measurement group {number} neither references a segment nor says that there is none")
+        if measured or code_of(content.get(("121052", "DCM"), Dataset()), "ConceptCodeSequence") != ("121054", "DCM"):
+            refuse(f"measurement group {number} neither references a segment nor says that there is none")
         return
     _check_segment_reference(reference, number, segmentation, evidence)
 
 
-def _check_number(item: Dataset, number: int) -> None:
+def check_number(item: Dataset, number: int) -> float:
+    """The value of a measurement in a group of this number."""
     measured = items(item, "MeasuredValueSequence")
     found = numbers(measured[0], "NumericValue", 1) if measured else None
     if found is None or not math.isfinite(found[0]):
-        _refuse(f"a measurement in group {number} has no value")
-    unit = _code(measured[0], "MeasurementUnitsCodeSequence")
+        refuse(f"a measurement in group {number} has no value")
+    unit = code_of(measured[0], "MeasurementUnitsCodeSequence")
     if unit[0] == "" or unit[1] != "UCUM":
-        _refuse(f"a measurement in group {number} has the unit {unit}, which is no UCUM code")
+        refuse(f"a measurement in group {number} has the unit {unit}, which is no UCUM code")
+    return found[0]
 
 
 def _check_segment_reference(item: Dataset, number: int, segmentation: Dataset | None, evidence: set[str]) -> None:
     references = items(item, "ReferencedSOPSequence")
     if segmentation is None or not references:
-        _refuse(f"measurement group {number} references a segmentation that does not exist")
+        refuse(f"measurement group {number} references a segmentation that does not exist")
     uid = text(references[0], "ReferencedSOPInstanceUID")
     if uid != segmentation.SOPInstanceUID or text(references[0], "ReferencedSOPClassUID") != segmentation.SOPClassUID:
-        _refuse(f"measurement group {number} references {uid}, which is not the segmentation")
+        refuse(f"measurement group {number} references {uid}, which is not the segmentation")
     segment = whole(references[0], "ReferencedSegmentNumber")
     if segment not in {whole(s, "SegmentNumber") for s in items(segmentation, "SegmentSequence")}:
-        _refuse(f"measurement group {number} references segment {segment}, which the segmentation does not have")
+        refuse(f"measurement group {number} references segment {segment}, which the segmentation does not have")
     if uid not in evidence:
-        _refuse("the segmentation is not in CurrentRequestedProcedureEvidenceSequence")
+        refuse("the segmentation is not in CurrentRequestedProcedureEvidenceSequence")

@@ -13,9 +13,8 @@ from pydicom.sr.codedict import codes
 from dicomnode.domain.identifiers import deterministic_uid
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.model_parameter import Value
-from dicomnode.encoding.references import Further
+from dicomnode.encoding.references import Further, UsedImages
 from dicomnode.imaging.headers import text
-from dicomnode.imaging.volume import VolumePlan
 
 MANUFACTURER = "dicomnode"
 _LO_MOST = 64  # characters of a long string (PS3.5 6.2)
@@ -52,7 +51,7 @@ class Provenance:
 
 
 def result_uids(
-    kind: str, plan: VolumePlan, further: Further, card: ModelCard, made: Provenance, content: str
+    kind: str, plan: UsedImages, further: Further, card: ModelCard, made: Provenance, content: str
 ) -> tuple[str, str]:
     """(Series, SOP) Instance UIDs of a result: the same for the same content made the same way of the same images.
 
@@ -80,9 +79,10 @@ def _configuration(card: ModelCard, made: Provenance) -> str:
     return ";".join(f"{name}={changed[name]!r}" for name in sorted(changed))
 
 
-def _images(plan: VolumePlan, further: Further) -> str:
+def _images(plan: UsedImages, further: Further) -> str:
     """A digest of the frames that went into the volumes, in slice order, role by role."""
     digest = hashlib.sha256()
+    used: UsedImages
     for role, used in (("", plan), *sorted(further.items())):
         digest.update(f"role {role}\n".encode())
         digest.update("".join(f"{f.sop_instance_uid} {f.number}\n" for f in used.frames).encode())
@@ -163,6 +163,12 @@ def texts_of(card: ModelCard, made: Provenance) -> Sequence[str]:
     return [
         card.manufacturer,
         *(s.name for s in card.segments),
+        *_meanings(card),
         *parameters_in_words(card, made),
         made.device_serial_number,
     ]
+
+
+def _meanings(card: ModelCard) -> Sequence[str]:
+    spec = card.classification
+    return [] if spec is None else [spec.finding.meaning, *(one.code.meaning for one in spec.classes)]

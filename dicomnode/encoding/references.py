@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Protocol
 
 from highdicom.sr import CodedConcept
 from pydicom import Dataset
@@ -17,26 +18,49 @@ Further = Mapping[str, VolumePlan]
 NONE: Further = MappingProxyType({})
 
 
-def study_and_series(plan: VolumePlan) -> tuple[str, str]:
+class UsedFrame(Protocol):
+    """A frame that a model was given: of a volume, or an image by itself."""
+
+    @property
+    def instance(self) -> int: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def sop_instance_uid(self) -> str: ...
+
+
+class UsedImages(Protocol):
+    """The images of a series that a model was given, as a volume or one by one."""
+
+    @property
+    def headers(self) -> Sequence[Dataset]: ...
+    @property
+    def frames(self) -> Sequence[UsedFrame]: ...
+    @property
+    def first(self) -> Dataset: ...
+
+
+def study_and_series(plan: UsedImages) -> tuple[str, str]:
     """(Study, Series) Instance UIDs."""
     return text(plan.first, "StudyInstanceUID"), text(plan.first, "SeriesInstanceUID")
 
 
-def instances_of(plan: VolumePlan) -> dict[str, str]:
-    """SOP Instance UID → SOP Class UID of the images in a volume, in slice order."""
+def instances_of(plan: UsedImages) -> dict[str, str]:
+    """SOP Instance UID → SOP Class UID of the images, in slice order."""
     return {f.sop_instance_uid: text(plan.headers[f.instance], "SOPClassUID") for f in plan.frames}
 
 
 def evidence_of(further: Further) -> list[Dataset]:
     """What an SR needs to know of the further series' images to list them as its evidence (PS3.3 C.17.2)."""
     return [
-        _evidence(plan, sop_instance_uid, sop_class_uid)
+        item_of(plan, sop_instance_uid, sop_class_uid)
         for plan in further.values()
         for sop_instance_uid, sop_class_uid in instances_of(plan).items()
     ]
 
 
-def _evidence(plan: VolumePlan, sop_instance_uid: str, sop_class_uid: str) -> Dataset:
+def item_of(plan: UsedImages, sop_instance_uid: str, sop_class_uid: str) -> Dataset:
+    """An image of a series by its UIDs alone."""
     item = Dataset()
     item.StudyInstanceUID, item.SeriesInstanceUID = study_and_series(plan)
     item.SOPClassUID, item.SOPInstanceUID = sop_class_uid, sop_instance_uid

@@ -9,13 +9,16 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage
 
+from dicomnode.domain.classification import Run, runs
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.encoding.check import check_report, check_segmentation
+from dicomnode.encoding.check_classes import check_classes
 from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.provenance import Provenance
-from dicomnode.encoding.references import NONE, Further
+from dicomnode.encoding.references import NONE, Further, UsedImages
 from dicomnode.encoding.seg import LabelMap, encode_segmentation
 from dicomnode.encoding.sr import encode_report
+from dicomnode.encoding.sr_classes import encode_classes
 from dicomnode.imaging.measure import SegmentStatistics, measure
 from dicomnode.imaging.volume import VolumePlan, plan_volume
 
@@ -67,9 +70,23 @@ def _encoded(kind: str, dataset: Dataset) -> EncodedResult:
     )
 
 
+def encode_class_results(
+    found: Sequence[Run], plan: UsedImages, card: ModelCard, made: Provenance, further: Further = NONE
+) -> tuple[EncodedResult, ...]:
+    """The SR of a model that gives classes; raises NonConformant."""
+    report = encode_classes(found, plan, card, made, further)
+    check_classes(report, plan, card, further)
+    return (_encoded("SR", report),)
+
+
 def warm_up(card: ModelCard, made: Provenance) -> None:
     """Encodes a made-up result and drops it: highdicom's tables are read then, and not in the first study's time."""
     plan = plan_volume([_made_up_header(k) for k in range(3)])
+    if card.classification is not None:
+        encode_class_results(
+            runs([[1.0] * len(card.classification.classes)] * 3, card.classification), plan, card, made
+        )
+        return
     labels = np.ones(plan.geometry.shape, dtype=np.uint8)
     values = np.zeros(plan.geometry.shape, dtype=np.int16)
     numbers = [segment.number for segment in card.segments]

@@ -16,6 +16,7 @@ from pydicom.config import RAISE
 from pydicom.uid import CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage
 from pydicom.valuerep import DSdecimal, format_number_as_ds, validate_value
 
+from dicomnode.encoding.references import UsedImages
 from dicomnode.imaging.frames import Frame
 from dicomnode.imaging.headers import UNREADABLE, items, text, value, whole
 from dicomnode.imaging.volume import VolumePlan
@@ -113,8 +114,9 @@ def source_frames(plan: VolumePlan, texts: Iterable[str] = ()) -> SourceFrames:
     return SourceFrames(tuple(headers), references, shared.get("SpecificCharacterSet"))
 
 
-def _shared_header(plan: VolumePlan, texts: Iterable[str]) -> Dataset:
-    source, shared = plan.first, Dataset()
+def identity_header(source: Dataset, texts: Iterable[str]) -> Dataset:
+    """Whose images these are and what made them, as results carry it; `texts` as of source_frames."""
+    shared = Dataset()
     character_set = _character_set(source, texts)
     if character_set is not None:
         shared.SpecificCharacterSet = character_set
@@ -123,8 +125,16 @@ def _shared_header(plan: VolumePlan, texts: Iterable[str]) -> Dataset:
     for keyword in (*_ABOUT, *_EQUIPMENT):
         if (found := _checked(source, keyword, None)) is not None:
             setattr(shared, keyword, found)
+    if text(shared, "PatientIdentityRemoved").upper() == "YES" and "DeidentificationMethod" not in shared:
+        shared.DeidentificationMethod = "as of the source images"  # type 1C (PS3.3 C.7.1.1); theirs does not say
     shared.StudyInstanceUID = text(source, "StudyInstanceUID")
     shared.SeriesInstanceUID = text(source, "SeriesInstanceUID")
+    return shared
+
+
+def _shared_header(plan: VolumePlan, texts: Iterable[str]) -> Dataset:
+    source = plan.first
+    shared = identity_header(source, texts)
     shared.Modality = plan.modality
     shared.FrameOfReferenceUID = text(source, "FrameOfReferenceUID")
     shared.PositionReferenceIndicator = value(source, "PositionReferenceIndicator")
@@ -231,5 +241,5 @@ def _lists_of_instances(dataset: Dataset) -> Iterator[tuple[Dataset, str]]:
                 yield series, "ReferencedSOPSequence"
 
 
-def source_series_number(plan: VolumePlan) -> int | None:
+def source_series_number(plan: UsedImages) -> int | None:
     return whole(plan.first, "SeriesNumber")

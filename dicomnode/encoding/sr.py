@@ -30,7 +30,7 @@ from dicomnode.encoding.provenance import (
     texts_of,
     tracking,
 )
-from dicomnode.encoding.references import NONE, Further, evidence_of
+from dicomnode.encoding.references import NONE, Further, UsedImages, evidence_of
 from dicomnode.encoding.seg import coded, set_creation
 from dicomnode.encoding.source import source_frames, source_series_number
 from dicomnode.imaging.headers import odd_values_accepted, text
@@ -70,11 +70,11 @@ def encode_report(
         sources = source_frames(plan, texts_of(card, made))
         evidence = [*([] if segmentation is None else [segmentation]), *sources.headers, *evidence_of(further)]
         uids = result_uids("SR", plan, further, card, made, _digest(statistics, segmentation))
-        report = _report(evidence, _content(statistics, plan, card, made, segmentation), uids, plan, card, made)
+        report = report_of(evidence, _content(statistics, plan, card, made, segmentation), uids, plan, card, made)
         sources.mend(report)
         sources.set_character_set(report)
         set_creation(report, made)
-        _complete(report, card, made)
+        complete(report, card, made)
     return report
 
 
@@ -83,14 +83,15 @@ def _digest(statistics: Sequence[SegmentStatistics], segmentation: Dataset | Non
     return hashlib.sha256(f"{uid} {list(statistics)}".encode()).hexdigest()
 
 
-def _report(
+def report_of(
     evidence: list[Dataset],
     content: sr.MeasurementReport,
     uids: tuple[str, str],
-    plan: VolumePlan,
+    plan: UsedImages,
     card: ModelCard,
     made: Provenance,
 ) -> Dataset:
+    """The document around a report's content (PS3.3 A.35.13)."""
     moment = local(made.created_at)
     report: Dataset = sr.Comprehensive3DSR(
         evidence=evidence,
@@ -115,7 +116,7 @@ def _report(
     return report
 
 
-def _complete(report: Dataset, card: ModelCard, made: Provenance) -> None:
+def complete(report: Dataset, card: ModelCard, made: Provenance) -> None:
     """General Equipment, which highdicom's report leaves at the manufacturer (PS3.3 C.7.5.1)."""
     report.ManufacturerModelName = card.name
     report.DeviceSerialNumber = made.device_serial_number
@@ -139,8 +140,8 @@ def _content(
     segmentation: Dataset | None,
 ) -> sr.MeasurementReport:
     return sr.MeasurementReport(
-        observation_context=_observer(card, made),
-        procedure_reported=_PROCEDURES.get(plan.modality, _OTHER_PROCEDURE),
+        observation_context=observer(card, made),
+        procedure_reported=procedure_of(plan.modality),
         imaging_measurements=[_group(s, plan, card, made, segmentation) for s in statistics],
         title=codes.DCM.ImagingMeasurementReport,
         language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
@@ -149,7 +150,14 @@ def _content(
     )
 
 
-def _observer(card: ModelCard, made: Provenance) -> sr.ObservationContext:
+def procedure_of(modality: str) -> SrCode:
+    """What was reported on (PS3.16 CID 100)."""
+    found: SrCode = _PROCEDURES.get(modality, _OTHER_PROCEDURE)
+    return found
+
+
+def observer(card: ModelCard, made: Provenance) -> sr.ObservationContext:
+    """The node that observed (PS3.16 TID 1004)."""
     attributes = sr.DeviceObserverIdentifyingAttributes(
         uid=deterministic_uid("device", MANUFACTURER, made.device_serial_number),
         name=made.device_serial_number,
@@ -176,7 +184,7 @@ def _group(
             tracking_identifier=tracked,
             finding_type=coded(segment.type),
             finding_category=coded(segment.category),
-            algorithm_id=_algorithm(card, made),
+            algorithm_id=algorithm_identification(card, made),
             qualitative_evaluations=[
                 sr.QualitativeEvaluation(name=codes.DCM.PresenceOfProperty, value=codes.DCM.Absent)
             ],
@@ -191,12 +199,13 @@ def _group(
         ),
         finding_type=coded(segment.type),
         finding_category=coded(segment.category),
-        algorithm_id=_algorithm(card, made),
+        algorithm_id=algorithm_identification(card, made),
         measurements=_measurements(found, plan),
     )
 
 
-def _algorithm(card: ModelCard, made: Provenance) -> sr.AlgorithmIdentification:
+def algorithm_identification(card: ModelCard, made: Provenance) -> sr.AlgorithmIdentification:
+    """The model (PS3.16 TID 4019)."""
     return sr.AlgorithmIdentification(
         name=card.name,
         version=card.version,
@@ -206,7 +215,7 @@ def _algorithm(card: ModelCard, made: Provenance) -> sr.AlgorithmIdentification:
     )
 
 
-def _shown(number: float) -> float:
+def shown(number: float) -> float:
     """Six significant digits: finer than a voxel is to a volume, and no row of digits for a reader."""
     return float(f"{number:.6g}")
 
@@ -221,7 +230,7 @@ def _quantity(plan: VolumePlan) -> tuple[SrCode, str]:
 def _measurements(found: SegmentStatistics, plan: VolumePlan) -> list[sr.Measurement]:
     volume = sr.Measurement(
         name=codes.SCT.Volume,
-        value=_shown(found.volume_ml),
+        value=shown(found.volume_ml),
         unit=MILLILITRE,
         method=codes.DCM.SumOfSegmentedVoxelMethodForVolume,
     )
@@ -229,7 +238,7 @@ def _measurements(found: SegmentStatistics, plan: VolumePlan) -> list[sr.Measure
     quantity, meaning = _quantity(plan)
     mean = sr.Measurement(
         name=quantity,
-        value=_shown(found.mean),
+        value=shown(found.mean),
         unit=SrCode(plan.unit, "UCUM", meaning),
         derivation=codes.SCT.Mean,
     )

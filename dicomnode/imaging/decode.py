@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,26 @@ _PIXEL_DATA = b"\xe0\x7f\x10\x00"  # (7FE0,0010), little endian
 _UNDEFINED = 0xFFFFFFFF
 
 
+class PlacedFrame(Protocol):
+    """A frame of a file."""
+
+    @property
+    def instance(self) -> int: ...
+    @property
+    def number(self) -> int: ...
+
+
+class FramesPlan(Protocol):
+    """Frames of one size, in the order that they are wanted in: of a volume, or of images that make none."""
+
+    @property
+    def frames(self) -> Sequence[PlacedFrame]: ...
+    @property
+    def formats(self) -> Sequence[PixelFormat | None]: ...
+    @property
+    def to_stored(self) -> Sequence[ToStored]: ...
+
+
 def read_volume(plan: VolumePlan, instances: Sequence[Instance], out: Volume) -> None:
     """Fills `out`, (slice, row, column) int16 C-contiguous, with the plan's frames in values of plan.rescale.
 
@@ -37,6 +57,11 @@ def read_volume(plan: VolumePlan, instances: Sequence[Instance], out: Volume) ->
     """
     if out.shape != plan.geometry.shape or out.dtype != np.int16:
         raise ValueError(f"a volume of {plan.geometry.shape} int16 is needed, {out.shape} {out.dtype} was given")
+    read_frames(plan, instances, out)
+
+
+def read_frames(plan: FramesPlan, instances: Sequence[Instance], out: Volume) -> None:
+    """As read_volume, of frames that need not be a volume; `out` has one of each, in the plan's order."""
     slices = sorted(range(len(plan.frames)), key=lambda k: (plan.frames[k].instance, plan.frames[k].number))
     with odd_values_accepted():
         for index, group in groupby(slices, key=lambda k: plan.frames[k].instance):
@@ -45,7 +70,7 @@ def read_volume(plan: VolumePlan, instances: Sequence[Instance], out: Volume) ->
             _read_instance(plan, list(group), instances[index], fmt, out)
 
 
-def _read_instance(plan: VolumePlan, slices: list[int], instance: Instance, fmt: PixelFormat, out: Volume) -> None:
+def _read_instance(plan: FramesPlan, slices: list[int], instance: Instance, fmt: PixelFormat, out: Volume) -> None:
     numbers = [plan.frames[k].number for k in slices]
     try:
         if not _read_as_they_are(instance, fmt, numbers, [out[k] for k in slices]):

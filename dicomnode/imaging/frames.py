@@ -149,6 +149,19 @@ def _frames_of_one(index: int, header: Dataset) -> Iterator[Frame]:
         yield _frame(index, number, header, [_group(own, shared, keyword) for keyword in _MACROS])
 
 
+def rescales_of(header: Dataset) -> list[Rescale]:
+    """Of each frame of an image, whether it has a place in the patient or not; raises NotAVolume for a table."""
+    where, count = f"instance {text(header, 'SOPInstanceUID')}", number_of_frames(header)
+    per_frame = items(header, "PerFrameFunctionalGroupsSequence")
+    if len(per_frame) != count:
+        return [_rescale(header, where)] * count
+    shared = (items(header, "SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    return [
+        _rescale(_group(own, shared, "PixelValueTransformationSequence"), f"{where} frame {number}")
+        for number, own in enumerate(per_frame, 1)
+    ]
+
+
 # Functional group macros (PS3.3 C.7.6.16.2) that hold what a classic image has at its top level.
 _MACROS = (
     "PlanePositionSequence",

@@ -9,16 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from dicomnode.imaging.frames import Frame, PixelFormat
+from dicomnode.imaging.frames import PixelFormat
 from dicomnode.imaging.geometry import Rescale
 
 INT16_LEAST, INT16_MOST = -32768, 32767
 # A CT's air, and what lies outside the reconstruction circle, is given this value; no tissue is below it.
 CT_PADDING_HU = -1024.0
+
+
+class Rescaled(Protocol):
+    """A frame, of which here only the rescale counts."""
+
+    @property
+    def rescale(self) -> Rescale: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,7 @@ class ToStored:
 
 
 def common_rescale(
-    frames: Sequence[Frame], formats: Sequence[PixelFormat], modality: str
+    frames: Sequence[Rescaled], formats: Sequence[PixelFormat], modality: str
 ) -> tuple[Rescale, list[ToStored]]:
     """One rescale for all frames, and each frame's way there, from headers alone; `formats` has one a frame."""
     limits = [fmt.limits for fmt in formats]
@@ -55,7 +63,7 @@ def common_rescale(
     return rescale, [_to_stored(frame.rescale, rescale, padding) for frame in frames]
 
 
-def _same_rescale(frames: Sequence[Frame], limits: Sequence[tuple[int, int]]) -> Rescale | None:
+def _same_rescale(frames: Sequence[Rescaled], limits: Sequence[tuple[int, int]]) -> Rescale | None:
     """The frames' own rescale if it is one and their values fit, shifted by 2**15 if need be."""
     own = frames[0].rescale
     if any(frame.rescale != own for frame in frames):
@@ -68,7 +76,7 @@ def _same_rescale(frames: Sequence[Frame], limits: Sequence[tuple[int, int]]) ->
     return None
 
 
-def _spanning_rescale(frames: Sequence[Frame], limits: Sequence[tuple[int, int]]) -> Rescale:
+def _spanning_rescale(frames: Sequence[Rescaled], limits: Sequence[tuple[int, int]]) -> Rescale:
     """The finest rescale under which int16 holds all that the frames can hold."""
     ends = [
         frame.rescale.slope * v + frame.rescale.intercept

@@ -100,7 +100,7 @@ def plan_volume(headers: Sequence[Dataset], same_pixels: SamePixels | None = Non
 
 
 def _plan(headers: tuple[Dataset, ...], same_pixels: SamePixels | None) -> VolumePlan:
-    which, notes = _usable(headers)
+    which, notes = usable(headers)
     _check_instances([headers[i] for i in which])
     formats = {i: pixel_format(headers[i]) for i in which}
     _check_one_size(list(formats.values()))
@@ -121,12 +121,12 @@ def _plan(headers: tuple[Dataset, ...], same_pixels: SamePixels | None) -> Volum
         rescale=rescale,
         to_stored=tuple(to_stored),
         modality=modality,
-        unit=_unit(headers[which[0]], modality),
+        unit=unit_of(headers[which[0]], modality),
         notes=tuple(notes),
     )
 
 
-def _usable(headers: Sequence[Dataset]) -> tuple[list[int], list[str]]:
+def usable(headers: Sequence[Dataset]) -> tuple[list[int], list[str]]:
     """Indices of the images to stack, and notes on what was left out."""
     notes: list[str] = []
     images = [i for i, header in enumerate(headers) if is_image(header)]
@@ -266,7 +266,7 @@ def _marks(frame: Frame, header: Dataset) -> dict[str, str]:
     return {k: text(macro, k) for macro in macros for k in _MARKS if k in macro}
 
 
-def _unit(header: Dataset, modality: str) -> str:
+def unit_of(header: Dataset, modality: str) -> str:
     """UCUM code of the values after the rescale (PS3.16 CID 82; PS3.3 C.8.9.1.1.3 for PET)."""
     if modality == "CT":
         shared = (items(header, "SharedFunctionalGroupsSequence") or [Dataset()])[0]

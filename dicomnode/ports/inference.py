@@ -46,6 +46,23 @@ class InferenceSession(Protocol):
         Raises EngineUnavailable, InferenceTimeout, ModelFailed, OutOfResources (no shared memory left).
         """
 
+    def classify(
+        self,
+        model: ModelVersion,
+        geometry: VolumeGeometry | None,
+        rescale: Rescale,
+        *,
+        which: int = 0,
+        timeout_s: float,
+        further: Sequence[Placement] = (),
+        parameters: Mapping[str, Parameter] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Probabilities of a model that gives classes: (image, class) float32, one row for a model of series.
+
+        A model of single images needs no `geometry`; its images lie in `volume`, or in `further[which - 1]` when
+        they have another size than those. Raises as `run`.
+        """
+
 
 class InferenceEngine(Protocol):
     def open(

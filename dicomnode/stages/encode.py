@@ -8,13 +8,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dicomnode import __version__
-from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.classification import Run, class_name, runs, shares
+from dicomnode.domain.model_card import Classification, ModelCard
 from dicomnode.domain.result import StoredResult
 from dicomnode.encoding.provenance import Predecessor, Provenance
-from dicomnode.encoding.results import KINDS, EncodedResult, encode_results, warm_up
+from dicomnode.encoding.results import KINDS, EncodedResult, encode_class_results, encode_results, warm_up
+from dicomnode.encoding.sr_classes import spec_of
 from dicomnode.imaging.measure import SegmentStatistics, measure
 from dicomnode.ports import Clock, InstanceStore, JobWork, ModelVersion
-from dicomnode.stages.infer import Inference
+from dicomnode.stages.infer import Classified, Inference
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,23 @@ class EncodeStage:
             note="; ".join(notes_on(work, [result.kind for result in results])),
         )
 
+    def classes(self, work: JobWork, found: Classified) -> Encoded:
+        """As run, of a model that gives classes."""
+        clock, card, spec = self._clock.monotonic, work.model.card, spec_of(work.model.card)
+        begun = clock()
+        probabilities: list[list[float]] = found.scores.astype(float).tolist()
+        series = runs(probabilities, spec)
+        made = provenance_of(work, found, self._device_serial_number)
+        results = encode_class_results(series, found.plan, card, made, found.further)
+        encoded = clock()
+        stored = tuple(self._kept(result, work) or self._stored(result, work) for result in results)
+        return Encoded(
+            results=stored,
+            timings_s={"encode": encoded - begun, "store": clock() - encoded},
+            details=class_rows(series, spec, probabilities),
+            note="; ".join(class_notes(work, series)),
+        )
+
     def _kept(self, result: EncodedResult, work: JobWork) -> StoredResult | None:
         """The same object as an earlier job gave: its file may have been sent, and is not written again."""
         for earlier in work.earlier:
@@ -82,7 +101,40 @@ def notes_on(work: JobWork, kinds: Sequence[str]) -> list[str]:
     return notes
 
 
-def provenance_of(work: JobWork, inference: Inference, device_serial_number: str) -> Provenance:
+def class_rows(found: Sequence[Run], spec: Classification, probabilities: list[list[float]]) -> dict[str, Any]:
+    """What `dicomnode jobs show` prints: the share of each class, and the runs of images; images count from 1."""
+    return {
+        "classes": [
+            {"class": class_name(share.number, spec), "images": share.images, "share": share.share}
+            for share in shares(found)
+        ],
+        "runs": [
+            {
+                "images": f"{run.first + 1}-{run.last + 1}",
+                "class": class_name(run.number, spec),
+                "probability": run.mean,
+                "least": run.least,
+            }
+            for run in found
+        ],
+        "probabilities": [[round(p, 4) for p in row] for row in probabilities],
+    }
+
+
+def class_notes(work: JobWork, found: Sequence[Run]) -> list[str]:
+    """What is to be said of images that nothing is said of, and of what the rule wants sent in vain."""
+    unsaid = sum(run.images for run in found if run.number is None)
+    total = sum(run.images for run in found)
+    notes = []
+    if unsaid:
+        what = f"{unsaid} of {total} images" if spec_of(work.model.card).of == "image" else "the series"
+        notes.append(f"no class is certain enough of {what}, and the SR says so")
+    if never := [kind for kind in work.objects if kind != "SR"]:
+        notes.append(f"the rule wants {' and '.join(never)}, which {work.model.name} does not give")
+    return notes
+
+
+def provenance_of(work: JobWork, inference: Inference | Classified, device_serial_number: str) -> Provenance:
     """Times are the job's own, so that a job that runs again after a crash gives the same bytes."""
     engine = inference.details["engine"]
     return Provenance(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomnode.domain.model_card import RoleSpec
+from dicomnode.domain.model_card import ClassSpec, RoleSpec
 from dicomnode.domain.model_parameter import complaints, settled
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import SeriesRefused
-from dicomnode.imaging.headers import text
+from dicomnode.imaging.decode import read_frames
+from dicomnode.imaging.headers import Instance, read_instances, text
+from dicomnode.imaging.images import ImagesPlan, plan_images
 from dicomnode.imaging.volume import VolumePlan
 from dicomnode.ports import Clock, InferenceEngine, InstanceStore, JobWork, ModelVersion
-from dicomnode.stages.volumes import KEEP_S, Labels, OpenVolumes, Volumes
+from dicomnode.stages.volumes import KEEP_S, Labels, OpenVolumes, Scores, Volumes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,23 @@ class Inference:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)  # every one, with its value in this job
 
 
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """What a model said of the images of a series, or of the series as a whole."""
+
+    plan: ImagesPlan | VolumePlan
+    scores: npt.NDArray[np.float32]  # (image, class) probabilities, in the order of plan.frames; of a series one row
+    timings_s: Mapping[str, float]
+    details: Mapping[str, Any]
+    further: Mapping[str, VolumePlan] = field(default_factory=dict)  # as of Inference
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
 class InferStage:
     def __init__(
         self, store: InstanceStore, engine: InferenceEngine, clock: Clock, timeout_s: float, keep_s: float = KEEP_S
     ) -> None:
-        self._engine, self._clock, self._timeout_s = engine, clock, timeout_s
+        self._store, self._engine, self._clock, self._timeout_s = store, engine, clock, timeout_s
         self._volumes = Volumes(store, engine, clock, keep_s)
 
     @contextmanager
@@ -51,8 +65,61 @@ class InferStage:
 
     def ahead(self, work: JobWork) -> None:
         """Does what `run` will need, which then finds it done; raises as `run`."""
+        if work.model.card.classification is not None:
+            return
         with self._opened(work) as opened:
             opened.labels(work.model, work.parameters, self._timeout_s)
+
+    def classify(self, work: JobWork) -> Classified:
+        """Of a model that gives classes; raises as `run`."""
+        if work.model.card.input.is_of_images:
+            return self._classify_images(work)
+        begun_s = self._clock.monotonic()
+        with self._opened(work) as opened:
+            planned_s = self._clock.monotonic()
+            scores = opened.classes(work.model, work.parameters, self._timeout_s)
+            plans, parameters = _plans(work, opened), settled(work.model.card.parameters, work.parameters)
+            timings_s = {"plan": planned_s - begun_s, **scores.timings_s}
+            details = self._details(work, opened.main.plan, plans, parameters)
+            return Classified(opened.main.plan, scores.array, timings_s, details, plans, parameters)
+
+    def _classify_images(self, work: JobWork) -> Classified:
+        check_modality(work.series.modality, work.model)
+        check_parameters(work)
+        check_roles(work)
+        begun_s = self._clock.monotonic()
+        instances = read_instances([self._store.path(i.path) for i in work.series.instances])
+        plan = plan_images([instance.header for instance in instances])
+        check_unit(plan, work.model.card.input.unit, work.model, "this series")
+        planned_s = self._clock.monotonic()
+        scores = self._scores_of(work, plan, instances)
+        parameters = settled(work.model.card.parameters, work.parameters)
+        details = self._details(work, plan, {}, parameters)
+        timings_s = {"plan": planned_s - begun_s, **scores.timings_s}
+        return Classified(plan, scores.array, timings_s, details, {}, parameters)
+
+    def _scores_of(self, work: JobWork, plan: ImagesPlan, instances: Sequence[Instance]) -> Scores:
+        """Images of one size at a time, all of them in memory that the model's host sees."""
+        clock = self._clock.monotonic
+        begun_s = clock()
+        scores = np.zeros((len(plan.frames), len(classes_of(work.model))), dtype=np.float32)
+        timings_s: dict[str, float] = {}
+        with self._engine.open(plan.stacks[0].shape, [stack.shape for stack in plan.stacks[1:]]) as session:
+            for stack, array in zip(plan.stacks, (session.volume, *session.further), strict=True):
+                read_frames(stack, instances, array)
+            decoded_s = clock()
+            for which, stack in enumerate(plan.stacks):
+                scores[list(stack.indices)] = session.classify(
+                    work.model,
+                    None,
+                    stack.rescale,
+                    which=which,
+                    timeout_s=self._timeout_s,
+                    parameters=work.parameters,
+                )
+                for part, seconds in session.timings_s.items():
+                    timings_s[f"infer: {part}"] = timings_s.get(f"infer: {part}", 0.0) + seconds
+            return Scores(scores, {"decode": decoded_s - begun_s, "infer": clock() - decoded_s, **timings_s})
 
     def close(self) -> None:
         self._volumes.close()
@@ -78,18 +145,36 @@ class InferStage:
     def _inference(
         self, work: JobWork, opened: OpenVolumes, labels: Labels, timings_s: Mapping[str, float]
     ) -> Inference:
-        parameters = settled(work.model.card.parameters, work.parameters)
-        roles = [role.name for role in work.model.card.roles]
-        plans = {role: planned.plan for role, planned in zip(roles, opened.further, strict=True)}
+        parameters, plans = settled(work.model.card.parameters, work.parameters), _plans(work, opened)
         main = opened.main.plan
-        details = {
+        details = self._details(work, main, plans, parameters) | {"inferred_before": labels.made_before}
+        return Inference(main, opened.volume, labels.array, timings_s, details, plans, parameters)
+
+    def _details(
+        self,
+        work: JobWork,
+        main: ImagesPlan | VolumePlan,
+        plans: Mapping[str, VolumePlan],
+        parameters: Mapping[str, Parameter],
+    ) -> dict[str, Any]:
+        return {
             "engine": dict(self._engine.describe(work.model)),
             "notes": [*main.notes, *(f"{role}: {note}" for role, plan in plans.items() for note in plan.notes)],
             "parameters": parameters,
             "inputs": {role: series.series_instance_uid for role, series in work.inputs.items()},
-            "inferred_before": labels.made_before,
         }
-        return Inference(main, opened.volume, labels.array, timings_s, details, plans, parameters)
+
+
+def _plans(work: JobWork, opened: OpenVolumes) -> dict[str, VolumePlan]:
+    """Of the further series, by role."""
+    roles = [role.name for role in work.model.card.roles]
+    return {role: planned.plan for role, planned in zip(roles, opened.further, strict=True)}
+
+
+def classes_of(model: ModelVersion) -> Sequence[ClassSpec]:
+    spec = model.card.classification
+    assert spec is not None  # work.Work asks for classes of no other
+    return spec.classes
 
 
 def check_parameters(work: JobWork) -> None:
@@ -153,7 +238,7 @@ def check_modality(modality: str, model: ModelVersion) -> None:
         )
 
 
-def check_unit(plan: VolumePlan, wanted: str, model: ModelVersion, which: str) -> None:
+def check_unit(plan: VolumePlan | ImagesPlan, wanted: str, model: ModelVersion, which: str) -> None:
     """Bq/ml taken for a standardised uptake value would mark everything, or nothing, in silence."""
     if wanted and plan.unit != wanted:
         raise SeriesRefused(
@@ -161,7 +246,7 @@ def check_unit(plan: VolumePlan, wanted: str, model: ModelVersion, which: str) -
         )
 
 
-def _unit_in_words(plan: VolumePlan) -> str:
+def _unit_in_words(plan: VolumePlan | ImagesPlan) -> str:
     return "a unit that its header does not say" if plan.unit == "1" else plan.unit
 
 

@@ -51,6 +51,14 @@ class Labels:
     made_before: bool = False  # for another job, or ahead of this one
 
 
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a model that gives classes said."""
+
+    array: npt.NDArray[np.float32]  # (image, class) probabilities; one row of a whole series
+    timings_s: Mapping[str, float]
+
+
 class OpenVolumes:
     """The series of a job: the main one first, then those of the roles in the card's order. Any thread may ask."""
 
@@ -84,6 +92,22 @@ class OpenVolumes:
             raise
         mine.set_result(labels)
         return labels
+
+    def classes(self, model: ModelVersion, parameters: Mapping[str, Parameter], timeout_s: float) -> Scores:
+        """Of a model that gives a class of the whole series; raises as labels."""
+        begun_s = self._clock.monotonic()
+        session = self._decoded()
+        decoded_s = self._clock.monotonic()
+        scores = session.classify(
+            model,
+            self.main.plan.geometry,
+            self.main.plan.rescale,
+            timeout_s=timeout_s,
+            further=[planned.placement for planned in self.further],
+            parameters=parameters,
+        )
+        timings_s = {"decode": decoded_s - begun_s, "infer": self._clock.monotonic() - decoded_s}
+        return Scores(scores, timings_s | {f"infer: {part}": s for part, s in session.timings_s.items()})
 
     def close(self) -> None:
         self._opened.close()

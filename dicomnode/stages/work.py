@@ -19,7 +19,7 @@ from dicomnode.ports import (
 )
 from dicomnode.stages.deliver import DeliverStage
 from dicomnode.stages.encode import EncodeStage
-from dicomnode.stages.infer import InferStage
+from dicomnode.stages.infer import Classified, Inference, InferStage
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,13 @@ class Work:
             return JobFailed("out-of-memory", "the host has too little memory for this series", True)
 
     def _perform(self, work: JobWork) -> JobFinished:
-        with self._infer.run(work) as inference:
-            encoded = self._encode.run(work, inference)
+        inference: Inference | Classified
+        if work.model.card.classification is not None:
+            inference = self._infer.classify(work)
+            encoded = self._encode.classes(work, inference)
+        else:
+            with self._infer.run(work) as inference:
+                encoded = self._encode.run(work, inference)
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return JobFinished(
             results=encoded.results,

@@ -77,6 +77,31 @@ class FakeSession:
         drop_islands(labels, geometry.voxel_volume_mm3, float(values["minimum_volume_ml"]))
         yield labels
 
+    def classify(
+        self,
+        model: ModelVersion,
+        geometry: VolumeGeometry | None,
+        rescale: Rescale,
+        *,
+        which: int = 0,
+        timeout_s: float,
+        further: Sequence[Placement] = (),
+        parameters: Mapping[str, Parameter] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """As many thresholds as the mean of an image exceeds is its class: 0.9 for that, the rest for the others."""
+        classes = model.card.classification
+        assert classes is not None
+        self._engine.runs.append(model.name)
+        self._engine.parameters.append(settled(model.card.parameters, parameters or {}))
+        if self._engine.failures:
+            raise self._engine.failures.pop(0)
+        images = (self.volume, *self.further)[which] * rescale.slope + rescale.intercept
+        means = images.mean((1, 2)) if classes.of == "image" else images.mean(keepdims=True).reshape(1)
+        found = (means[:, None] > np.array(self._engine.thresholds)).sum(1)
+        scores = np.full((len(found), len(classes.classes)), 0.1 / (len(classes.classes) - 1), dtype=np.float32)
+        scores[np.arange(len(found)), np.minimum(found, len(classes.classes) - 1)] = 0.9
+        return scores
+
 
 def _elsewhere(volume: npt.NDArray[np.int16], placement: Placement, main: VolumeGeometry) -> npt.NDArray[np.float64]:
     """A further volume in modality units at the main volume's voxels; 0 where it has none."""

@@ -17,11 +17,13 @@ from dicomnode.domain.rules import Parameter
 from dicomnode.imaging.geometry import VolumeGeometry
 from dicomnode.ports import InferenceEngine, ModelVersion, Placement, Rescale
 from tests.adapters.fake_engine import FakeEngine
+from tests.class_models import AboveHalf, classifier
 from tests.triton_models import Above, Both, Thresholds, axial, package, random_unet
 
 SHAPE = (12, 40, 36)
 GEOMETRY = axial(SHAPE, (2.0, 1.5, 1.5))
 SPACING = {"spacing_mm": [1.5, 1.5, 2.0]}
+WINDOW = {"low": -57, "high": 164}
 PET = {"role": "pet", "modality": ["PT"], "intensity": {"from": [0, 20000]}}
 PARAMETERS = {
     "threshold": {"type": "number", "default": 0.5, "at_least": 0, "at_most": 1},
@@ -40,6 +42,8 @@ def models(folder: Path) -> dict[str, ModelVersion]:
         "thresholds": package(folder / "thresholds", Thresholds(), "thresholds", 1, **SPACING),
         "unet": package(folder / "unet", random_unet(3), "unet", 2, window=[16, 16, 16], **SPACING),
         "both": package(folder / "both", Both(), "both", 1, inputs=[PET], **SPACING),
+        "images": classifier(folder / "images", AboveHalf(), "images", **WINDOW),
+        "series": classifier(folder / "series", AboveHalf(), "series", of="series", **WINDOW),
         "above": package(folder / "above", Above(), "above", 1, parameters=PARAMETERS, **SPACING),
     }
 
@@ -210,3 +214,33 @@ def test_windows_overlap_as_the_job_wants_it(engine: InferenceEngine, models: di
     np.testing.assert_array_equal(found[0], found[1])
     differing = float((found[0] != found[2]).mean())
     assert 0 < differing < 0.2
+
+
+def test_each_image_of_any_size_has_a_class_of_its_own(
+    engine: InferenceEngine, models: dict[str, ModelVersion]
+) -> None:
+    with engine.open((40, 12, 20), [(3, 30, 40)]) as session:
+        session.volume[...] = np.where(np.arange(40) % 3 == 0, 500, 100)[:, None, None]
+        session.further[0][...] = np.array([100, 500, 100])[:, None, None]
+        first = session.classify(models["images"], None, RESCALE, timeout_s=120)
+        other = session.classify(models["images"], None, RESCALE, which=1, timeout_s=120)
+    assert (first.shape, first.dtype) == ((40, 3), np.dtype(np.float32))
+    np.testing.assert_array_equal(first.argmax(1), (np.arange(40) % 3 == 0).astype(int))
+    np.testing.assert_array_equal(other.argmax(1), [0, 1, 0])
+    np.testing.assert_allclose(first.sum(1), 1, atol=1e-5)
+
+
+def test_a_whole_series_has_one_class(engine: InferenceEngine, models: dict[str, ModelVersion]) -> None:
+    with engine.open(SHAPE) as session:
+        for value, expected in ((100, 0), (500, 1)):
+            session.volume[...] = value
+            scores = session.classify(models["series"], GEOMETRY, RESCALE, timeout_s=120)
+            assert (scores.shape, int(scores.argmax())) == ((1, 3), expected)
+
+
+def test_models_that_give_classes_say_what_runs_them(
+    engine: InferenceEngine, models: dict[str, ModelVersion]
+) -> None:
+    engine.prepare([models["images"], models["series"]])
+    for name in ("images", "series"):
+        assert {"engine", "precision", "device"} <= set(engine.describe(models[name]))

@@ -154,6 +154,9 @@ class TritonEngine:
         with self.open(_WARM_SHAPE, [_WARM_SHAPE] * roles) as session:
             for volume in (session.volume, *session.further):
                 volume[...] = 0
+            if model.card.classification is not None:
+                session.classify(model, air.geometry, air.rescale, timeout_s=LOAD_S, further=[air] * roles)
+                return
             with session.run(model, air.geometry, air.rescale, timeout_s=LOAD_S, further=[air] * roles):
                 pass
 
@@ -245,6 +248,30 @@ class TritonSession:
                 labels = self._attempt(model, tensors, deadline, outputs)
             yield labels
 
+    def classify(
+        self,
+        model: ModelVersion,
+        geometry: VolumeGeometry | None,
+        rescale: Rescale,
+        *,
+        which: int = 0,
+        timeout_s: float,
+        further: Sequence[Placement] = (),
+        parameters: Mapping[str, Parameter] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Probabilities, (image, class) float32, with the answer itself: they are few."""
+        deadline = time.monotonic() + timeout_s
+        placements = placements_of(model, self._mapped[which].shape, geometry, rescale, further)
+        tensors = small_inputs(placements, parameters)
+        try:
+            answer = self._asked(model, tensors, deadline, [plain_output("SCORES")], which)
+        except EngineUnavailable as error:
+            log.warning("inference is tried once more: %s", error)
+            self._recover(model, error, deadline)
+            answer = self._asked(model, tensors, deadline, [plain_output("SCORES")], which)
+        scores: npt.NDArray[np.float32] = answer.as_numpy("SCORES")
+        return scores
+
     def _recover(self, model: ModelVersion, error: EngineUnavailable, deadline: float) -> None:
         """Waits for the server, revives what it lost; volumes move to regions that the new server knows."""
         client = self._engine._client
@@ -265,20 +292,35 @@ class TritonSession:
         deadline: float,
         outputs: contextlib.ExitStack,
     ) -> npt.NDArray[np.uint8]:
-        engine, client, shape = self._engine, self._engine._client, self.volume.shape
-        output = outputs.enter_context(client.shared(engine._place.client_prefix, math.prod(shape)))
+        shape = self.volume.shape
+        shared = self._engine._client.shared(self._engine._place.client_prefix, math.prod(shape))
+        output = outputs.enter_context(shared)
+        self._asked(model, tensors, deadline, [shared_output("LABELMAP", output)])
+        return output.array(shape, np.uint8)
+
+    def _asked(
+        self,
+        model: ModelVersion,
+        tensors: Mapping[str, npt.NDArray[Any]],
+        deadline: float,
+        outputs: Sequence[Any],
+        which: int = 0,
+    ) -> Any:
+        """The server's answer; `which` of the volumes is the model's main one."""
+        engine, client = self._engine, self._engine._client
+        used = [self._mapped[which], *self._mapped[1 : 1 + len(model.card.roles)]]
         inputs = [
-            *(mapped.as_input(number) for number, mapped in enumerate(self._mapped[: 1 + len(model.card.roles)])),
+            *(mapped.as_input(number) for number, mapped in enumerate(used)),
             *(input_of(key, value) for key, value in tensors.items()),
         ]
-        wanted = [shared_output("LABELMAP", output), plain_output("TIMINGS"), plain_output("INFO")]
+        wanted = [*outputs, plain_output("TIMINGS"), plain_output("INFO")]
         with engine._leases.using(triton_name(model)):
             name = engine._ensure_loaded(model, _left(deadline))
             answer = client.infer(name, inputs, wanted, _left(deadline))
         timings, info = answer.as_numpy("TIMINGS"), answer.as_numpy("INFO")
         self._last.timings = Timings(*map(float, timings))
         engine._remember(name, json.loads(info.tobytes()))
-        return output.array(shape, np.uint8)
+        return answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,6 +342,19 @@ class _Mapped:
 def numbered(name: str, number: int) -> str:
     """The host's name for a tensor of the main volume (0) or of a role (1 and so on)."""
     return f"{name}_{number}" if number else name
+
+
+def placements_of(
+    model: ModelVersion,
+    shape: tuple[int, ...],
+    geometry: VolumeGeometry | None,
+    rescale: Rescale,
+    further: Sequence[Placement],
+) -> list[Placement]:
+    """Of the volumes that a classifying model is given; single images have no place: theirs means nothing."""
+    images, rows, columns = shape
+    nowhere = VolumeGeometry((images, rows, columns), np.eye(4)) if geometry is None else geometry
+    return [Placement(nowhere, rescale), *further][: 1 + len(model.card.roles)]
 
 
 def small_inputs(

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from dicomnode.adapters.triton.engine import Shape, Timings, numbered, small_inputs
+from dicomnode.adapters.triton.engine import Shape, Timings, numbered, placements_of, small_inputs
 from dicomnode.adapters.triton.hosts import cores
 from dicomnode.adapters.triton.hosts.choice import open_host
 from dicomnode.adapters.triton.hosts.model import Host, HostSettings
@@ -72,7 +72,9 @@ class InProcessEngine:
     def _host(self, model: ModelVersion) -> Host:
         name = triton_name(model)
         if name not in self._hosts:
-            settings = HostSettings(Path(model.path), self._cache, self._threads)
+            settings = HostSettings(
+                Path(model.path), self._cache, self._threads, model.chosen_engine, model.chosen_precision
+            )
             try:
                 self._hosts[name] = open_host(_BACKEND, settings)
             except (*_FAULTS, InvalidModelPackage) as error:
@@ -125,15 +127,44 @@ class InProcessSession:
         parameters: Mapping[str, Parameter] | None = None,
     ) -> Iterator[npt.NDArray[np.uint8]]:
         small = small_inputs([Placement(geometry, rescale), *further], parameters)
-        volumes = {numbered("VOLUME", n): volume for n, volume in enumerate((self.volume, *self.further))}
-        tensors = {name: torch.from_numpy(array) for name, array in {**volumes, **small}.items()}
+        yield self._asked(model, (self.volume, *self.further), small, timeout_s)["LABELMAP"].numpy()
+
+    def classify(
+        self,
+        model: ModelVersion,
+        geometry: VolumeGeometry | None,
+        rescale: Rescale,
+        *,
+        which: int = 0,
+        timeout_s: float,
+        further: Sequence[Placement] = (),
+        parameters: Mapping[str, Parameter] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Probabilities, (image, class) float32."""
+        volumes = (self.volume, *self.further)
+        placements = placements_of(model, volumes[which].shape, geometry, rescale, further)
+        used = (volumes[which], *self.further[: len(placements) - 1])
+        scores: npt.NDArray[np.float32] = self._asked(model, used, small_inputs(placements, parameters), timeout_s)[
+            "SCORES"
+        ].numpy()
+        return scores
+
+    def _asked(
+        self,
+        model: ModelVersion,
+        volumes: Sequence[npt.NDArray[np.int16]],
+        small: Mapping[str, npt.NDArray[Any]],
+        timeout_s: float,
+    ) -> Mapping[str, torch.Tensor]:
+        named = {numbered("VOLUME", n): volume for n, volume in enumerate(volumes)}
+        tensors = {name: torch.from_numpy(array) for name, array in {**named, **small}.items()}
         request = _Request(
             {name: _Tensor.from_dlpack(name, tensor) for name, tensor in tensors.items()},
             time.monotonic() + timeout_s,
         )
         outputs = self._engine._execute(model, request)
         self._last.timings = Timings(*outputs["TIMINGS"].tolist())
-        yield outputs["LABELMAP"].numpy()
+        return outputs
 
 
 # ------------------------------------------------------------------ a stand-in for triton_python_backend_utils

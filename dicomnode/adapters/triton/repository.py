@@ -81,11 +81,9 @@ class TensorSpec:
 
 
 _PARAMETERS = TensorSpec("PARAMETERS", "TYPE_UINT8", (-1,))
-_OUTPUTS = (
-    TensorSpec("LABELMAP", "TYPE_UINT8", (-1, -1, -1)),
-    TensorSpec("TIMINGS", "TYPE_FP32", (3,)),
-    TensorSpec("INFO", "TYPE_UINT8", (-1,)),
-)
+_LABELS = TensorSpec("LABELMAP", "TYPE_UINT8", (-1, -1, -1))
+_SCORES = TensorSpec("SCORES", "TYPE_FP32", (-1, -1))
+_ABOUT = (TensorSpec("TIMINGS", "TYPE_FP32", (3,)), TensorSpec("INFO", "TYPE_UINT8", (-1,)))
 
 
 def _volume(number: str) -> tuple[TensorSpec, ...]:
@@ -103,16 +101,24 @@ def _inputs(roles: int) -> tuple[TensorSpec, ...]:
 
 
 def triton_name(model: ModelVersion) -> str:
-    """What the model is called inside Triton; another digest, or other tensors, another name."""
-    return f"{model.name}-{model.version}-{model.digest[:8]}-{TENSORS}"
+    """What the model is called inside Triton; another digest, engine, or other tensors, another name."""
+    chosen = f"-{model.chosen_engine}-{model.chosen_precision}" if model.chosen_engine else ""
+    return f"{model.name}-{model.version}-{model.digest[:8]}-{TENSORS}{chosen}"
 
 
 def write_model(repository: Path, model: ModelVersion, *, cache: Path, threads: int) -> str:
     """Writes the entry of a model package where it is not there already; its name in Triton."""
     name = triton_name(model)
-    parameters = {"package": str(model.path), "cache": str(cache), "threads": str(threads)}
+    parameters = {
+        "package": str(model.path),
+        "cache": str(cache),
+        "threads": str(threads),
+        "engine": model.chosen_engine,
+        "precision": model.chosen_precision,
+    }
     inputs = _inputs(len(model.card.roles))
-    _write_entry(repository, name, _config(name, inputs, _OUTPUTS, parameters), _MODEL_CODE)
+    outputs = (_LABELS if model.card.classification is None else _SCORES, *_ABOUT)
+    _write_entry(repository, name, _config(name, inputs, outputs, parameters), _MODEL_CODE)
     return name
 
 

@@ -10,7 +10,12 @@ from dicomnode.errors import InvalidModelPackage
 
 def open_host(backend: Any, settings: HostSettings) -> Host:
     """Raises InvalidModelPackage when nothing here runs the package. `backend` as Host has it."""
-    network_format = card_of(settings.package).network.format
+    card = card_of(settings.package)
+    network_format = card.network.format
+    if network_format == "monai-bundle" and card.classification is not None:
+        from dicomnode.adapters.triton.hosts.bundle_classify import BundleClassifyHost
+
+        return BundleClassifyHost(backend, settings)
     if network_format == "monai-bundle":
         from dicomnode.adapters.triton.hosts.bundle_host import BundleHost
 
@@ -21,4 +26,8 @@ def open_host(backend: Any, settings: HostSettings) -> Host:
         return NnunetHost(backend, settings)
     if network_format == "triton":
         raise InvalidModelPackage("a model of Triton's own is not run yet", "model.yaml.network.format")
+    if card.classification is not None:
+        from dicomnode.adapters.triton.hosts.classify import ClassifyHost
+
+        return ClassifyHost(backend, settings)
     return Host(backend, settings)

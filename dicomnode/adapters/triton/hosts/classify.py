@@ -1,0 +1,100 @@
+"""The host of models that give classes: of every image by itself, or of the series as a whole.
+
+Inputs as hosts.model has them; of a model of single images VOLUME holds (image, row, column) and AFFINE means
+nothing. Outputs: SCORES (image, class) float32, probabilities, one row for a whole series; TIMINGS and INFO.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from dicomnode.adapters.triton.hosts.model import Cancelled, Given, Host, HostSettings
+from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network
+from dicomnode.domain.model_output import Classification
+from dicomnode.domain.model_parameter import Value, as_numbers
+from dicomnode.imaging.classify import IMAGES_AT_ONCE, centred, image_inputs, probabilities
+from dicomnode.imaging.inference import intensity
+from dicomnode.imaging.resample import model_grid
+
+
+class ClassifyHost(Host):
+    """One loaded model that classifies."""
+
+    def _loaded(self, settings: HostSettings) -> LoadedNetwork:
+        card = self._card
+        takes = NetworkInputs(1 + len(card.roles), len(card.own_parameters), card.input.size or ())
+        return load_network(settings.package, card.network, settings.cache, settings.threads, takes)
+
+    @property
+    def _spec(self) -> Classification:
+        spec = self._card.classification
+        assert spec is not None  # choice.open_host
+        return spec
+
+    def _answer(self, request: Any) -> Any:
+        main = self._given(request, "")
+        further = [self._given(request, f"_{n}") for n in range(1, len(self._card.roles) + 1)]
+        try:
+            scores, timings = self._classify(main, further, self._parameters(request), request)
+        except Cancelled as cancelled:
+            return self._backend.InferenceResponse(error=self._backend.TritonError(str(cancelled)))
+        outputs = {"SCORES": scores, "TIMINGS": timings, "INFO": self._info}
+        return self._backend.InferenceResponse(
+            [self._backend.Tensor.from_dlpack(name, tensor) for name, tensor in outputs.items()]
+        )
+
+    def _classify(
+        self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        seconds = torch.zeros(3)
+        own = self._own(parameters)
+        rows = []
+        for part in self._parts(main, further, seconds):
+            if request.is_cancelled():
+                raise Cancelled("cancelled by the client")
+            begun = time.perf_counter()
+            rows.append(self._scores_of(part, own))
+            seconds[1] += time.perf_counter() - begun
+        begun = time.perf_counter()
+        found = probabilities(torch.cat(rows), self._spec).contiguous()
+        seconds[2] = time.perf_counter() - begun
+        return found, seconds
+
+    def _own(self, parameters: Mapping[str, Value]) -> list[torch.Tensor]:
+        specs = self._card.own_parameters
+        return [torch.tensor(as_numbers(specs, parameters), device=self._network.device)] if specs else []
+
+    def _parts(self, main: Given, further: Sequence[Given], seconds: torch.Tensor) -> Any:
+        """(n, channels, axes) float32 at a time, ready for the network; `seconds[0]` counts what that takes."""
+        count = len(main.volume) if self._card.input.size else 1
+        for first in range(0, count, IMAGES_AT_ONCE):
+            begun = time.perf_counter()
+            part = (
+                self._images(main, slice(first, first + IMAGES_AT_ONCE))
+                if self._card.input.size
+                else self._whole(main, further)
+            )
+            seconds[0] += time.perf_counter() - begun
+            yield part
+
+    def _images(self, main: Given, which: slice) -> torch.Tensor:
+        spec, rescale = self._card.input, main.placement.rescale
+        assert spec.size is not None
+        mapping = intensity(spec, rescale.slope, rescale.intercept)
+        return image_inputs(main.volume[which], spec.size, mapping, spec.intensity_to[0])
+
+    def _whole(self, main: Given, further: Sequence[Given]) -> torch.Tensor:
+        spec = self._card.input
+        grid = model_grid(main.placement.geometry, spec.orientation, spec.spacing_mm)
+        return centred(self._image(main, further, grid), self._card.network.window, spec.intensity_to[0])
+
+    def _scores_of(self, part: torch.Tensor, own: list[torch.Tensor]) -> torch.Tensor:
+        """(n, class); as many at once as the network takes. Answers may lie in the network's own memory: copied."""
+        device, batch = self._network.device, self._network.batch
+        with torch.inference_mode():
+            answers = [self._network(some.to(device), *own).clone() for some in torch.split(part, batch)]
+        return torch.cat(answers)
