@@ -47,7 +47,7 @@ def optimise(
         context.print_json({"name": model.name, "version": model.version, "dry_run": dry_run, **document})
         return
     context.show([_row(one) for one in tuning.candidates], list(_row(tuning.chosen)), f"{model.name} {model.version}")
-    context.done(_words(tuning, dry_run))
+    context.done("\n".join([*_remarks(tuning), _words(tuning, dry_run)]))
 
 
 def _tell(line: str) -> None:
@@ -64,8 +64,12 @@ def _row(tried: Tried) -> dict[str, Any]:
         "network": f"{tried.network_s:.3f}" if tried.seconds else "",
         "Dice": f"{tried.dice:.4f}" if tried.seconds else "",
         "right": "yes" if tried.right else "no",
-        "": tried.words,
     }
+
+
+def _remarks(tuning: Tuning) -> list[str]:
+    """What a table has no room for: why one was not taken."""
+    return [f"{one.engine} {one.precision}: {one.words}" for one in tuning.candidates if not one.right]
 
 
 def _words(tuning: Tuning, dry_run: bool) -> str:

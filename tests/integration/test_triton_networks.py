@@ -155,3 +155,56 @@ def test_a_network_without_the_parameters_of_its_card_is_refused(
         load_network(two_channels, spec("model.onnx", engine), tmp_path, 2, NetworkInputs(channels=2))
     with pytest.raises(InvalidModelPackage, match="takes 1 inputs and the card means 2"):
         load_network(folder, spec("model.onnx", engine), tmp_path, 2, NetworkInputs(parameters=3))
+
+
+def test_a_program_of_torch_export_runs_in_torch_and_openvino(tmp_path: Path) -> None:
+    module = random_unet()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about itself
+        torch.export.save(torch.export.export(module, (WINDOWS,)), tmp_path / "model.pt2")
+    with torch.no_grad():
+        expected = module(WINDOWS)
+    for engine, name in (("torch", "torch.export"), ("openvino", "OpenVINO"), ("auto", "OpenVINO")):
+        network = load_network(tmp_path, spec("model.pt2", engine), tmp_path / "cache", 2)
+        torch.testing.assert_close(network(WINDOWS), expected, atol=1e-4, rtol=1e-4)
+        assert network.info["engine"].startswith(name)
+
+
+def test_openvinos_own_format_is_read(folder: Path, tmp_path: Path) -> None:
+    load_network(folder, spec("model.ts", "openvino"), tmp_path, 2)
+    (converted,) = (tmp_path / "openvino").iterdir()
+    network = load_network(converted, spec("model.xml", "auto"), tmp_path / "again", 2)
+    with torch.no_grad():
+        torch.testing.assert_close(network(WINDOWS), random_unet()(WINDOWS), atol=1e-4, rtol=1e-4)
+
+
+def test_several_windows_at_once_are_as_one_after_the_other(folder: Path, tmp_path: Path) -> None:
+    network = load_network(folder, spec("model.ts", "openvino"), tmp_path, 2)
+    assert network.batch == 2
+    windows = torch.rand((2, 1, *WINDOW), generator=torch.Generator().manual_seed(2))
+    together = network(windows).clone()
+    alone = torch.cat([network(windows[n : n + 1]).clone() for n in range(2)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_int8_keeps_most_labels_of_what_it_was_calibrated_with(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nncf", reason="nncf is not installed")
+    shown = [[WINDOWS.numpy()]] * 4
+    network = load_network(folder, spec("model.ts", "openvino", "int8"), tmp_path, 2, calibration=lambda: shown)
+    with torch.no_grad():
+        expected = random_unet()(WINDOWS)
+    assert network.info["precision"] == "int8"
+    assert not torch.equal(network(WINDOWS), expected)
+    assert float((network(WINDOWS).argmax(1) == expected.argmax(1)).float().mean()) > 0.98
+
+
+def test_int8_is_not_guessed_from_noise(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nncf", reason="nncf is not installed")
+    with pytest.raises(ConversionFailed, match="golden cases"):
+        load_network(folder, spec("model.ts", "openvino", "int8"), tmp_path, 2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_tensorrt_says_what_it_lacks(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConversionFailed, match="needs an NVIDIA GPU"):
+        load_network(folder, spec("model.onnx", "tensorrt"), tmp_path, 2)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ import torch
 import yaml
 from torch.utils.dlpack import from_dlpack
 
+from dicomnode.adapters.triton.hosts.calibration import windows_of
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network
-from dicomnode.domain.model_card import ModelCard, parse_model_card
+from dicomnode.domain.model_card import ModelCard, NetworkSpec, parse_model_card
 from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, OVERLAP, Value, as_numbers, settled
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
+from dicomnode.imaging.golden import GivenVolume
 from dicomnode.imaging.inference import (
     further_input,
     intensity,
@@ -49,12 +51,24 @@ class HostSettings:
     package: Path
     cache: Path
     threads: int
+    engine: str = ""  # what tuning chose, in place of the card's
+    precision: str = ""
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, str]) -> HostSettings:
         parameters = json.loads(arguments["model_config"])["parameters"]
         values = {name: parameter["string_value"] for name, parameter in parameters.items()}
-        return cls(Path(values["package"]), Path(values["cache"]), int(values["threads"]))
+        return cls(
+            Path(values["package"]),
+            Path(values["cache"]),
+            int(values["threads"]),
+            values["engine"],
+            values["precision"],
+        )
+
+    def network(self, spec: NetworkSpec) -> NetworkSpec:
+        """The card's, on the engine that tuning chose."""
+        return replace(spec, engine=self.engine or spec.engine, precision=self.precision or spec.precision)
 
 
 def card_of(package: Path) -> ModelCard:
@@ -83,7 +97,19 @@ class Host:
     def _loaded(self, settings: HostSettings) -> LoadedNetwork:
         card = self._card
         takes = NetworkInputs(1 + len(card.roles), len(card.own_parameters))
-        return load_network(settings.package, card.network, settings.cache, settings.threads, takes)
+        return load_network(
+            settings.package,
+            settings.network(card.network),
+            settings.cache,
+            settings.threads,
+            takes,
+            lambda: windows_of(settings.package, card, self._golden_image),
+        )
+
+    def _golden_image(self, volumes: Sequence[GivenVolume]) -> torch.Tensor:
+        main, *further = (Given(torch.from_numpy(given.values), given.placement) for given in volumes)
+        spec = self._card.input
+        return self._image(main, further, model_grid(main.placement.geometry, spec.orientation, spec.spacing_mm))
 
     @property
     def info(self) -> Mapping[str, str]:

@@ -169,7 +169,8 @@ def _read(source: Source) -> Any:
             on_torch.scripted(source.file), example_input=tuple(map(torch.zeros, shapes)), input=shapes
         )
     if source.format == "torch-export":
-        model = openvino.convert_model(torch.export.load(source.file))
+        with on_torch.own_warnings_ignored():
+            model = openvino.convert_model(torch.export.load(source.file))
     else:
         model = openvino.Core().read_model(source.file)
     check_inputs(source, len(model.inputs))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,17 @@ def scripted(file: Path, device: torch.device = CPU) -> torch.jit.ScriptModule:
 
 
 def exported(file: Path, device: torch.device = CPU) -> torch.nn.Module:
-    module: torch.nn.Module = torch.export.load(file).module()
-    return module.to(device)
+    with own_warnings_ignored():
+        module: torch.nn.Module = torch.export.load(file).module()
+        return module.to(device)
+
+
+@contextmanager
+def own_warnings_ignored() -> Iterator[None]:
+    """Of torch.export, about its own parts."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _on(source: Source, load: Callable[[Path, torch.device], Any], name: str) -> LoadedNetwork:
