@@ -4,7 +4,7 @@ An input is an .npz with `volume` (slice, row, column) int16, stored values; `af
 VolumeGeometry has it; `slope` and `intercept`, the modality LUT (PS3.3 C.11.1.1.2), 1 and 0 when they are absent.
 Further series have the same names with `_1`, `_2` and so on, in the order of the card's roles. Or it is a folder of
 DICOM files. What is expected is an .npz with `labels` (slice, row, column) uint8 in the main volume's grid, or
-`scores` float32.
+`scores` (image, class) float32, probabilities. Single images are (image, row, column), and need no affine.
 """
 
 from __future__ import annotations
@@ -38,9 +38,11 @@ class GivenVolume:
         return self.placement.geometry.shape
 
 
-def read_npz_volumes(path: Path, count: int) -> list[GivenVolume]:
-    """The main volume and those of the roles; raises InvalidModelPackage."""
+def read_npz_volumes(path: Path, count: int, *, needs_place: bool = True) -> list[GivenVolume]:
+    """The main volume and those of the roles; single images need no place. Raises InvalidModelPackage."""
     arrays = _arrays(path)
+    if not needs_place:
+        arrays.setdefault("affine", np.eye(4))
     return [_volume(arrays, f"_{number}" if number else "", path) for number in range(count)]
 
 

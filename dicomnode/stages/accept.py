@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +15,20 @@ from dicomnode.domain.golden import GOLDEN_FOLDER, GoldenCase
 from dicomnode.errors import InvalidModelPackage, ModelFailed
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.imaging.golden import GivenVolume, dice, read_dicom_volume, read_expected, read_npz_volumes
-from dicomnode.ports import Clock, InferenceEngine, ModelVersion
+from dicomnode.ports import Clock, InferenceEngine, InferenceSession, ModelVersion
 
 
 @dataclass(frozen=True, eq=False)
 class CaseRun:
     """What a model gave for a golden case, and how long its parts took."""
 
-    labels: npt.NDArray[np.uint8]  # (slice, row, column) uint8, in the main volume's grid
+    answer: npt.NDArray[Any]  # labels (slice, row, column) uint8, or probabilities (image, class) float32
     timings_s: Mapping[str, float]
+
+    @property
+    def labels(self) -> npt.NDArray[np.uint8]:
+        """Of a model that gives segments, in the main volume's grid."""
+        return self.answer
 
 
 class AcceptStage:
@@ -62,24 +68,40 @@ class AcceptStage:
         with self._engine.open(main.shape, [given.shape for given in further]) as session:
             for given, into in zip(volumes, (session.volume, *session.further), strict=True):
                 into[...] = given.values
-            placement = main.placement
-            with session.run(
+            return CaseRun(self._answer(session, model, volumes, case), dict(session.timings_s))
+
+    def _answer(
+        self,
+        session: InferenceSession,
+        model: ModelVersion,
+        volumes: Sequence[GivenVolume],
+        case: GoldenCase | None,
+    ) -> npt.NDArray[Any]:
+        place, further = volumes[0].placement, [given.placement for given in volumes[1:]]
+        parameters = case.parameters if case else {}
+        if model.card.classification is not None:
+            return session.classify(
                 model,
-                placement.geometry,
-                placement.rescale,
+                place.geometry,
+                place.rescale,
                 timeout_s=self._timeout_s,
-                further=[given.placement for given in further],
-                parameters=case.parameters if case else {},
-            ) as labels:
-                return CaseRun(labels.copy(), dict(session.timings_s))
+                further=further,
+                parameters=parameters,
+            )
+        with session.run(
+            model, place.geometry, place.rescale, timeout_s=self._timeout_s, further=further, parameters=parameters
+        ) as labels:
+            return labels.copy()
 
     def _tried(self, model: ModelVersion, case: GoldenCase) -> CaseOutcome:
-        expected = read_expected(_file(model, case.expected), "labels")
+        name = "labels" if model.card.classification is None else "scores"
+        expected = read_expected(_file(model, case.expected), name)
         try:
             run = self.run_case(model, case)
         except ModelFailed as error:
             return CaseOutcome(case.name, False, (), str(error))
-        return judged(model, case, run.labels, expected)
+        judge = judged if model.card.classification is None else judged_scores
+        return judge(model, case, run.answer, expected)
 
     def _described(self, model: ModelVersion) -> Mapping[str, str]:
         """Nothing of a model that could not be loaded."""
@@ -93,7 +115,7 @@ def read_case(model: ModelVersion, case: GoldenCase) -> list[GivenVolume]:
     """The main volume and those of the card's roles, in their order; raises InvalidModelPackage."""
     path, roles = _file(model, case.input), [role.name for role in model.card.roles]
     if not path.is_dir():
-        return read_npz_volumes(path, 1 + len(roles))
+        return read_npz_volumes(path, 1 + len(roles), needs_place=not model.card.input.is_of_images)
     if set(case.roles) != set(roles):
         words = f"case {case.name}: the card has the roles {', '.join(roles) or '(none)'}; name a folder for each"
         raise InvalidModelPackage(words, f"{GOLDEN_FOLDER}/cases.yaml")
@@ -134,6 +156,19 @@ def judged(
     ]
     figures = tuple((f"Dice {segment.name}", round(value, 6)) for segment, value in found.items())
     return CaseOutcome(case.name, not wrong, figures, "; ".join(wrong) or "as expected")
+
+
+def judged_scores(
+    model: ModelVersion, case: GoldenCase, scores: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]
+) -> CaseOutcome:
+    """Probabilities, (image, class) float32, against those that the package expects."""
+    if scores.shape != expected.shape:
+        words = f"what is expected is {expected.shape}, (image, class), the answer {scores.shape}"
+        return CaseOutcome(case.name, False, (), words)
+    difference = float(np.abs(scores - expected).max(initial=0.0))
+    right = bool(difference <= case.difference_most)  # False of a NaN too
+    words = "as expected" if right else f"a score differs by {difference:.4f}, {case.difference_most:g} is allowed"
+    return CaseOutcome(case.name, right, (("largest difference", round(difference, 6)),), words)
 
 
 def _file(model: ModelVersion, name: str) -> Path:

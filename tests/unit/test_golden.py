@@ -16,11 +16,14 @@ from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, acceptanc
 from dicomnode.domain.golden import GoldenCase, parse_golden_cases
 from dicomnode.domain.model_card import ModelCard, card_document, parse_model_card
 from dicomnode.errors import EngineUnavailable, InvalidModelPackage, ModelFailed
+from dicomnode.imaging.golden import read_dicom_volume
 from dicomnode.ports import ModelVersion
 from dicomnode.stages.accept import AcceptStage
 from tests.adapters.fake_engine import FakeEngine
 from tests.adapters.fake_state import FakeClock
 from tests.made_results import CARD
+from tests.made_series import classic
+from tests.made_series import write as write_dicom
 from tests.triton_models import axial
 
 SHAPE = (4, 5, 6)
@@ -122,6 +125,28 @@ def test_further_series_are_given_by_number(package: Path) -> None:
     assert accept(package, card=card).outcome is AcceptanceOutcome.PASSED
 
 
+def test_a_case_may_be_folders_of_dicom_files(package: Path) -> None:
+    """FakeEngine: what is above -800 HU in the CT, where the series in the role exceeds the middle of its range."""
+    pet = {"role": "pet", "modality": ["PT"], "intensity": {"from": [-4000, 0]}}
+    card = parse_model_card({**card_document(CARD), "inputs": [pet]})
+    for folder in ("ct", "pet"):
+        write_dicom(classic(5), package / "golden" / folder)
+    given = read_dicom_volume(package / "golden/ct")
+    rescale = given.placement.rescale
+    expected = (given.values * rescale.slope + rescale.intercept > -800).astype(np.uint8)
+    assert 0 < expected.mean() < 1
+    np.savez(package / "golden/b.npz", labels=expected)
+    case = {"name": "a", "input": "ct", "roles": {"pet": "pet"}, "expected": "b.npz"}
+    write(package, {"cases": [case]})
+    assert accept(package, FakeEngine([-800.0]), card).outcome is AcceptanceOutcome.PASSED
+    write(package, {"cases": [{**case, "roles": {}}]})
+    with pytest.raises(InvalidModelPackage, match="case a: the card has the roles pet; name a folder for each"):
+        accept(package, card=card)
+    (package / "golden/ct/000.dcm").write_bytes(b"no")
+    with pytest.raises(InvalidModelPackage, match=r"golden/ct: 000\.dcm cannot be read as DICOM"):
+        read_dicom_volume(package / "golden/ct")
+
+
 WRONG = {
     "cases is missing": {},
     "cases.yaml.cases: 1 to 100 cases": {"cases": []},
@@ -194,21 +219,33 @@ def test_labels_of_another_shape_fail_the_case(package: Path) -> None:
     )
 
 
-def test_a_classifiers_cases_are_judged_by_their_scores() -> None:
+def classifier() -> ModelCard:
+    """Of single images of 5 × 6."""
     code = {"value": "1", "scheme": "SCT", "meaning": "x"}
-    document = {
-        **card_document(CARD),
-        "output": {
-            "classification": {
-                "of": "series",
-                "finding": code,
-                "classes": [{"name": "Head", "code": code}, {"name": "Chest", "code": code}],
-            }
-        },
-    }
-    card = parse_model_card(document)
-    case = {"name": "a", "input": "a", "expected": "b", "difference_most": 0.001}
-    (read,) = parse_golden_cases({"cases": [case]}, card)
-    assert read == replace(GoldenCase("a", "a", "b"), difference_most=0.001)
+    classes = [{"name": "Head", "code": code}, {"name": "Chest", "code": code}]
+    document = {**card_document(CARD), "output": {"classification": {"finding": code, "classes": classes}}}
+    return parse_model_card({**document, "input": {**document["input"], "size": [5, 6]}})
+
+
+def test_a_classifiers_cases_are_judged_by_their_scores(package: Path) -> None:
+    """FakeEngine: 0.9 for the class of an image by its mean, here above and below 50."""
+    bright = np.stack([np.full((5, 6), value, np.int16) for value in (100, 0, 60)])
+    np.savez(package / "golden/a.npz", volume=bright)
+    right = np.array([[0.1, 0.9], [0.9, 0.1], [0.1, 0.9]], dtype=np.float32)
+    write(package, {"cases": [{"name": "a", "input": "a.npz", "expected": "b.npz", "difference_most": 0.001}]})
+    for shift, outcome in ((0.0005, AcceptanceOutcome.PASSED), (0.01, AcceptanceOutcome.FAILED)):
+        np.savez(package / "golden/b.npz", scores=right + np.float32(shift))
+        found = accept(package, card=classifier())
+        assert found.outcome is outcome
+        assert dict(found.cases[0].figures)["largest difference"] == pytest.approx(shift, abs=1e-6)
+    assert "a score differs by 0.0100, 0.001 is allowed" in found.words
+    np.savez(package / "golden/b.npz", scores=right[:2])
+    assert "what is expected is (2, 2)" in accept(package, card=classifier()).words
+
+
+def test_what_a_classifiers_case_says_is_read_strictly() -> None:
+    case = {"name": "a", "input": "a", "expected": "b"}
+    (read,) = parse_golden_cases({"cases": [{**case, "difference_most": 0.5}]}, classifier())
+    assert read == replace(GoldenCase("a", "a", "b"), difference_most=0.5)
     with pytest.raises(InvalidModelPackage, match="unknown: dice_least"):
-        parse_golden_cases({"cases": [{**case, "dice_least": 0.9}]}, card)
+        parse_golden_cases({"cases": [{**case, "dice_least": 0.9}]}, classifier())
