@@ -20,11 +20,26 @@ def labels_of(bundle: Path, images: Path | list[Path]) -> npt.NDArray[np.uint8]:
 
     `images`: the folder of a series, or several, whose images become the channels of one.
     """
+    prediction = _prediction(bundle, [str(one) for one in images] if isinstance(images, list) else str(images))
+    labels: npt.NDArray[np.uint8] = prediction[0].T.astype(np.uint8)
+    return labels
+
+
+def scores_of(bundle: Path, image: Path, *, colours: bool = False) -> npt.NDArray[np.float32]:
+    """(class,) of a file, or of the folder of a series; with colours the grey image is read three times."""
+    return _prediction(bundle, str(image), colours=colours).flatten()
+
+
+def _prediction(bundle: Path, images: str | list[str], *, colours: bool = False) -> npt.NDArray[np.float32]:
     config = ConfigParser.load_config_file(str(bundle / "configs" / "inference.json"))
     config["bundle_root"] = str(bundle)
     config["preprocessing"]["transforms"][0].update(reader="PydicomReader")
     saver = config["postprocessing"]["transforms"].pop()
     assert saver["_target_"] == "SaveImaged"
+    if colours:
+        thrice = "$lambda x: torch.stack([x.reshape(x.shape[:2])] * 3, 2)"
+        threefold = {"_target_": "Lambdad", "keys": "image", "func": thrice}
+        config["preprocessing"]["transforms"].insert(1, threefold)
     sys.path.insert(0, str(bundle))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # MONAI's own
@@ -36,18 +51,16 @@ def labels_of(bundle: Path, images: Path | list[Path]) -> npt.NDArray[np.uint8]:
                 del sys.modules[name]
 
 
-def _run(parser: Any, bundle: Path, images: Path | list[Path]) -> npt.NDArray[np.uint8]:
+def _run(parser: Any, bundle: Path, images: str | list[str]) -> npt.NDArray[np.float32]:
     before, inferer, network, after = (
         parser.get_parsed_content(name) for name in ("preprocessing", "inferer", "network", "postprocessing")
     )
     network.load_state_dict(torch.load(bundle / "models" / "model.pt", weights_only=True))
-    files = [str(one) for one in images] if isinstance(images, list) else str(images)
-    batch = list_data_collate([before({"image": files})])
+    batch = list_data_collate([before({"image": images})])
     batch["pred"] = inferer(batch["image"], network.eval())
     (result,) = decollate_batch(batch)
-    prediction = after(result)["pred"].numpy()
-    labels: npt.NDArray[np.uint8] = prediction[0].T.astype(np.uint8)
-    return labels
+    found: npt.NDArray[np.float32] = after(result)["pred"].numpy()
+    return found
 
 
 def write_series(folder: Path, instances: list[pydicom.Dataset]) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.networks.nets import UNet
+from monai.bundle import ConfigParser
 
 WINDOW = [32, 32, 32]
 
@@ -152,14 +152,14 @@ INVERTED = {
 
 
 def write(folder: Path, about: Mapping[str, Any], chain: Mapping[str, Any], seed: int = 0) -> Path:
-    """A bundle's folder, with weights for its network_def, which is a UNet."""
+    """A bundle's folder, with random weights for its network_def."""
     (folder / "configs").mkdir(parents=True)
     (folder / "models").mkdir()
     (folder / "configs" / "metadata.json").write_text(json.dumps(about))
     (folder / "configs" / "inference.json").write_text(json.dumps(chain))
     torch.manual_seed(seed)
-    arguments = {key: value for key, value in chain["network_def"].items() if key != "_target_"}
-    torch.save(UNet(**arguments).state_dict(), folder / "models" / "model.pt")
+    network = ConfigParser({"network_def": dict(chain["network_def"])}).get_parsed_content("network_def")
+    torch.save(network.state_dict(), folder / "models" / "model.pt")
     return folder
 
 
@@ -219,6 +219,34 @@ def scripted(folder: Path) -> Path:
     (folder / "scripts" / "__init__.py").write_text("")
     (folder / "scripts" / "scaling.py").write_text(_SCALING)
     return folder
+
+
+def classifier(folder: Path, *, colours: bool = False, of_series: bool = False) -> Path:
+    """Four classes, of every image resized to 48 × 40, or of the series; a DenseNet made small."""
+    about = metadata("Views", {str(n): name for n, name in enumerate(("head", "chest", "abdomen", "something else"))})
+    formats = about["network_data_format"]
+    formats["outputs"]["pred"].update(type="probabilities", format="classes", spatial_shape=[1, 4])
+    if not of_series:
+        formats["inputs"]["image"].update(spatial_shape=[48, 40], num_channels=3 if colours else 1)
+    size = [24, 24, 16] if of_series else [48, 40]
+    before = [
+        {"_target_": "ScaleIntensityd", "keys": "@image_key"},
+        {"_target_": "Resized", "keys": "@image_key", "spatial_size": size},
+        TYPED,
+    ]
+    chain = inference(2, before, [SOFTMAX], inferer={"_target_": "SimpleInferer"})
+    if colours:
+        chain["preprocessing"]["transforms"][1]["channel_dim"] = 2
+    chain["network_def"] = {
+        "_target_": "DenseNet",
+        "spatial_dims": len(size),
+        "in_channels": 3 if colours else 1,
+        "out_channels": 4,
+        "init_features": 8,
+        "growth_rate": 4,
+        "block_config": [2, 2],
+    }
+    return write(folder, about, chain, seed=5)
 
 
 _SCALING = """\

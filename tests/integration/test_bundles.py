@@ -62,9 +62,8 @@ def upwards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written(tmp_path_factory.mktemp("dicom") / "upwards", downwards=False)
 
 
-def added(store: Path, bundle: Path) -> ModelVersion:
-    found = ModelStore(store).add(bundle)
-    card, digest, place = found[:3]
+def added(store: Path, package: Path, own_card: Path | None = None) -> ModelVersion:
+    card, digest, place = ModelStore(store).add(package, own_card)
     return ModelVersion(1, card.name, card.version, digest, place, card, True)
 
 

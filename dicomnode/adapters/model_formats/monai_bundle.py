@@ -68,7 +68,7 @@ def card(folder: Path, given: Mapping[str, Any]) -> Document:
         "input": {"modality": list(modality), **(_size(image) if of_images else {}), **_chain_input(inference)},
         "inputs": _roles(image, inference, list(modality)),
         "network": {"file": _weights(folder), "format": "monai-bundle", **_chain_network(inference)},
-        "output": mapping(given.get("output")) or _output(metadata, of_images),
+        "output": mapping(given.get("output")) or _output(metadata, inference, of_images),
     }
 
 
@@ -145,10 +145,11 @@ def _classifies(metadata: Mapping[str, Any]) -> bool:
     )
 
 
-def _output(metadata: Mapping[str, Any], of_images: bool) -> Document:
+def _output(metadata: Mapping[str, Any], inference: Document, of_images: bool) -> Document:
     names = _names(_prediction(metadata))
     if _classifies(metadata):
-        return {"classification": _classification(metadata, names, of_images)}
+        scores = "probabilities" if _gives_probabilities(inference) else "logits"
+        return {"classification": {**_classification(metadata, names, of_images), "scores": scores}}
     if len(names) > 1 and names[0].casefold() in _BACKGROUND:
         names = names[1:]
     return {"segments": [segment(number, name) for number, name in enumerate(names, 1)]}
@@ -174,8 +175,14 @@ def _classification(metadata: Mapping[str, Any], names: list[str], of_images: bo
         "of": "image" if of_images else "series",
         "finding": private(task),
         "classes": [{"name": readable(name), "code": coded(name)} for name in names],
-        "scores": "probabilities",
     }
+
+
+def _gives_probabilities(inference: Document) -> bool:
+    """Whether the bundle turns its network's scores into probabilities, or into a one for the highest."""
+    return bool(
+        {"Activations", "AsDiscrete"} & {transform_name(t.get("_target_")) for t in _listed(inference, "post")}
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- chain
@@ -193,10 +200,15 @@ def _roles(image: Mapping[str, Any], inference: Document, modality: list[str]) -
     return [{"role": slug(name), "modality": modality} for name in names[1:]]
 
 
+def _listed(inference: Document, when: str) -> list[Mapping[str, Any]]:
+    """The transforms of "pre" or "post" processing, as far as they are a plain list."""
+    chain = mapping(resolved(inference, inference.get(f"{when}processing"))).get("transforms")
+    return [mapping(transform) for transform in chain] if isinstance(chain, list) else []
+
+
 def _loaded_keys(inference: Document) -> list[str]:
-    chain = mapping(resolved(inference, inference.get("preprocessing"))).get("transforms")
-    for transform in chain if isinstance(chain, list) else []:
-        if transform_name(mapping(transform).get("_target_")) in LOADERS:
+    for transform in _listed(inference, "pre"):
+        if transform_name(transform.get("_target_")) in LOADERS:
             keys = transform.get("keys", "image")
             return [str(k) for k in (keys if isinstance(keys, list) else [keys]) if k not in ("label", "pred")]
     return []

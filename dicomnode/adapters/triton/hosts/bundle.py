@@ -66,6 +66,15 @@ class Bundle:
         return [str(key) for key in keys if key not in _NOT_IMAGES]
 
     @property
+    def channels(self) -> int:
+        """Of the image that the network takes; 1 where metadata.json does not say."""
+        metadata = self.folder / "configs" / "metadata.json"
+        formats = _mapping(_read(metadata).get("network_data_format")) if metadata.is_file() else {}
+        inputs = _mapping(formats.get("inputs"))
+        image = _mapping(inputs.get("image") or next(iter(inputs.values()), None))
+        return int(image.get("num_channels") or 1)
+
+    @property
     def channel_first_on_loading(self) -> bool:
         return bool(_mapping(self._loader).get("ensure_channel_first", False))
 

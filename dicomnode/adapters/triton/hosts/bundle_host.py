@@ -45,10 +45,10 @@ class BundleHost(Host):
             if traced is not None:
                 found = load_network(traced.parent, _plain(self._card, traced.name), settings.cache, settings.threads)
                 return dataclasses.replace(found, info={**found.info, "chain": "the node's"})
-            return LoadedNetwork(_runner(module), device, 1, _info(device, "the node's"))
+            return LoadedNetwork(plain_runner(module), device, 1, described(device, "the node's"))
         self._own = OwnChain(bundle, module)
         why = chain if isinstance(chain, str) else "several series"
-        return LoadedNetwork(_runner(module), device, 1, _info(device, f"the bundle's: {why}"))
+        return LoadedNetwork(plain_runner(module), device, 1, described(device, f"the bundle's: {why}"))
 
     def _segment(
         self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
@@ -119,7 +119,9 @@ def _plain(card: ModelCard, file: str) -> Any:
     return dataclasses.replace(card.network, file=file, format="torchscript")
 
 
-def _runner(module: torch.nn.Module) -> Any:
+def plain_runner(module: torch.nn.Module) -> Any:
+    """Calls the network as it is."""
+
     def run(*inputs: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             scores: torch.Tensor = module(*inputs)
@@ -128,7 +130,8 @@ def _runner(module: torch.nn.Module) -> Any:
     return run
 
 
-def _info(device: torch.device, chain: str) -> dict[str, str]:
+def described(device: torch.device, chain: str) -> dict[str, str]:
+    """What runs a network as it is; `chain`: whose transforms."""
     return {
         "engine": f"torch {torch.__version__}",
         "precision": "f32",

@@ -1,0 +1,75 @@
+"""Runs a MONAI bundle that gives classes, of every image by itself or of the series, by its own transforms.
+
+MONAI's axes of an image are (x, y) = (column, row). A bundle made for colours is given a grey image three times.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data.meta_tensor import MetaTensor
+
+from dicomnode.adapters.triton.hosts.bundle import Bundle
+from dicomnode.adapters.triton.hosts.bundle_host import described, plain_runner
+from dicomnode.adapters.triton.hosts.classify import ClassifyHost
+from dicomnode.adapters.triton.hosts.model import Cancelled, Given, HostSettings
+from dicomnode.adapters.triton.hosts.networks import LoadedNetwork
+from dicomnode.adapters.triton.hosts.own_chain import OwnChain, images_of
+from dicomnode.domain.model_parameter import Value
+from dicomnode.imaging.classify import probabilities
+
+
+class BundleClassifyHost(ClassifyHost):
+    """As ClassifyHost, for a package in MONAI's bundle format."""
+
+    def _loaded(self, settings: HostSettings) -> LoadedNetwork:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._bundle = Bundle(settings.package, device)
+        module = self._bundle.network()
+        self._own_chain = OwnChain(self._bundle, module)
+        return LoadedNetwork(plain_runner(module), device, 1, described(device, "the bundle's"))
+
+    def _classify(
+        self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        def check() -> None:
+            if request.is_cancelled():
+                raise Cancelled("cancelled by the client")
+
+        rows, seconds = [], torch.zeros(3)
+        for images in self._inputs(main, further):
+            found = self._own_chain.run(images, check)
+            rows.append(found.values.flatten())
+            seconds += torch.tensor(found.seconds)
+        begun = time.perf_counter()
+        scores = probabilities(self._adding_up(torch.stack(rows)), self._spec).contiguous()
+        seconds[2] += time.perf_counter() - begun
+        return scores, seconds
+
+    def _inputs(self, main: Given, further: Sequence[Given]) -> Any:
+        if self._spec.of == "series":
+            yield images_of(self._bundle, main, further)
+            return
+        key, colours = self._bundle.image_keys[0], self._bundle.channels == 3
+        for one in main.volume:
+            yield {key: image_of(one, main, colours=colours)}
+
+    def _adding_up(self, scores: torch.Tensor) -> torch.Tensor:
+        """(image, class): what a sigmoid gives for each class by itself, as shares of one."""
+        if self._spec.scores == "logits" or scores.ndim != 2:
+            return scores
+        total = scores.sum(1, keepdim=True)
+        return scores / total if bool((total > 0).all()) else scores
+
+
+def image_of(values: torch.Tensor, given: Given, *, colours: bool) -> MetaTensor:
+    """(row, column) stored values → (column, row) float32 in modality units, with colours (column, row, 3)."""
+    rescale = given.placement.rescale
+    grey = values.T.to(torch.float32).mul_(rescale.slope).add_(rescale.intercept)
+    result = MetaTensor(grey[..., None].repeat(1, 1, 3) if colours else grey.contiguous())
+    result.meta["original_channel_dim"] = -1 if colours else math.nan
+    return result
