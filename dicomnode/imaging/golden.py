@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomnode.errors import InvalidModelPackage, SeriesRefused
-from dicomnode.imaging.decode import plan_instances, read_volume
+from dicomnode.imaging.decode import plan_instances, read_frames, read_volume
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.imaging.headers import read_instances
+from dicomnode.imaging.images import plan_images
 
 Shape = tuple[int, int, int]
 
@@ -57,6 +58,21 @@ def read_dicom_volume(folder: Path) -> GivenVolume:
     except SeriesRefused as error:
         raise InvalidModelPackage(str(error), _shown(folder)) from error
     return GivenVolume(values, Placement(plan.geometry, plan.rescale))
+
+
+def read_dicom_images(folder: Path) -> GivenVolume:
+    """The images in a folder, all of one size, in their series' order; raises InvalidModelPackage."""
+    try:
+        instances = read_instances(sorted(path for path in folder.iterdir() if path.is_file()))
+        plan = plan_images([instance.header for instance in instances])
+        if len(plan.stacks) > 1:
+            raise InvalidModelPackage("its images have several sizes; one is needed", _shown(folder))
+        (stack,) = plan.stacks
+        values = np.zeros(stack.shape, dtype=np.int16)
+        read_frames(stack, instances, values)
+    except SeriesRefused as error:
+        raise InvalidModelPackage(str(error), _shown(folder)) from error
+    return GivenVolume(values, Placement(VolumeGeometry(stack.shape, np.eye(4)), stack.rescale))
 
 
 def read_expected(path: Path, name: str) -> npt.NDArray[Any]:

@@ -14,7 +14,14 @@ from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, CaseOutco
 from dicomnode.domain.golden import GOLDEN_FOLDER, GoldenCase
 from dicomnode.errors import InvalidModelPackage, ModelFailed
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
-from dicomnode.imaging.golden import GivenVolume, dice, read_dicom_volume, read_expected, read_npz_volumes
+from dicomnode.imaging.golden import (
+    GivenVolume,
+    dice,
+    read_dicom_images,
+    read_dicom_volume,
+    read_expected,
+    read_npz_volumes,
+)
 from dicomnode.ports import Clock, InferenceEngine, InferenceSession, ModelVersion
 
 
@@ -82,7 +89,7 @@ class AcceptStage:
         if model.card.classification is not None:
             return session.classify(
                 model,
-                place.geometry,
+                None if model.card.input.is_of_images else place.geometry,
                 place.rescale,
                 timeout_s=self._timeout_s,
                 further=further,
@@ -116,6 +123,8 @@ def read_case(model: ModelVersion, case: GoldenCase) -> list[GivenVolume]:
     path, roles = _file(model, case.input), [role.name for role in model.card.roles]
     if not path.is_dir():
         return read_npz_volumes(path, 1 + len(roles), needs_place=not model.card.input.is_of_images)
+    if model.card.input.is_of_images:
+        return [read_dicom_images(path)]
     if set(case.roles) != set(roles):
         words = f"case {case.name}: the card has the roles {', '.join(roles) or '(none)'}; name a folder for each"
         raise InvalidModelPackage(words, f"{GOLDEN_FOLDER}/cases.yaml")

@@ -243,6 +243,21 @@ def test_a_classifiers_cases_are_judged_by_their_scores(package: Path) -> None:
     assert "what is expected is (2, 2)" in accept(package, card=classifier()).words
 
 
+def test_a_classifiers_case_may_be_a_folder_of_images(package: Path) -> None:
+    """Not a volume: the images lie in one place. FakeEngine takes the first class below a mean of 5000."""
+    images = classic(4)
+    for image in images:
+        image.ImagePositionPatient = images[0].ImagePositionPatient
+    write_dicom(images, package / "golden/images")
+    np.savez(package / "golden/b.npz", scores=np.array([[0.9, 0.1]] * 4, dtype=np.float32))
+    write(package, {"cases": [{"name": "a", "input": "images", "expected": "b.npz"}]})
+    assert accept(package, FakeEngine([5000.0]), classifier()).outcome is AcceptanceOutcome.PASSED
+    images[0].Rows, images[0].PixelData = 1, images[0].PixelData[: 2 * images[0].Columns]
+    write_dicom(images[:1], package / "golden/images")
+    with pytest.raises(InvalidModelPackage, match="several sizes"):
+        accept(package, card=classifier())
+
+
 def test_what_a_classifiers_case_says_is_read_strictly() -> None:
     case = {"name": "a", "input": "a", "expected": "b"}
     (read,) = parse_golden_cases({"cases": [{**case, "difference_most": 0.5}]}, classifier())
