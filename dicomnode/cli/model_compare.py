@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -163,29 +162,28 @@ def bench(
     context: Context = ctx.obj
     context.json = context.json or as_json
     model = find_model(context.state, name, version)
+    found = _benched(context, model, runs)
+    if context.json:
+        context.print_json(found)
+        return
+    rows = [{"part": part, "median_s": f"{seconds:.4f}"} for part, seconds in found["medians_s"].items()]
+    title = f"{name} {model.version}, {found['volume']} ({found['shape']}), {runs} runs, {found.get('engine', '')}"
+    context.show(rows, ["part", "median_s"], title)
+
+
+def _benched(context: Context, model: ModelVersion, runs: int) -> dict[str, Any]:
     cases = bootstrap.golden_cases(model)
     with bootstrap.engine_at_hand(context.settings) as engine:
         stage = bootstrap.accept_stage(context.settings, engine)
         volumes = stage.volumes_of(model, cases[0]) if cases else synthetic_volumes(model)
-        stage.run_volumes(model, volumes)  # loads it and warms it up
-        timings = [stage.run_volumes(model, volumes).timings_s for _ in range(runs)]
+        medians_s = stage.medians_s(model, volumes, runs)
         described = dict(engine.describe(model))
-    parts = {part: statistics.median(t[part] for t in timings) for part in timings[0]}
-    shape = " × ".join(map(str, volumes[0].shape))
-    found = {
+    return {
         "name": model.name,
         "version": model.version,
         "volume": f"golden case {cases[0].name}" if cases else "made up",
-        "shape": shape,
+        "shape": " × ".join(map(str, volumes[0].shape)),
         "runs": runs,
-        **{f"{part}_s": round(seconds, 4) for part, seconds in parts.items()},
-        "whole_s": round(statistics.median(sum(t.values()) for t in timings), 4),
+        "medians_s": {part: round(seconds, 4) for part, seconds in medians_s.items()},
         **described,
     }
-    if context.json:
-        context.print_json(found)
-        return
-    rows = [{"part": part, "median_s": f"{seconds:.4f}"} for part, seconds in parts.items()]
-    rows.append({"part": "whole", "median_s": f"{found['whole_s']:.4f}"})
-    title = f"{model.name} {model.version}, {found['volume']} ({shape}), {runs} runs, {described.get('engine', '')}"
-    context.show(rows, ["part", "median_s"], title)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,13 @@ class AcceptStage:
             for given, into in zip(volumes, (session.volume, *session.further), strict=True):
                 into[...] = given.values
             return CaseRun(self._answer(session, model, volumes, case), dict(session.timings_s))
+
+    def medians_s(self, model: ModelVersion, volumes: Sequence[GivenVolume], runs: int) -> dict[str, float]:
+        """Of the host's parts, and "whole" of their sum; the first run, which loads and warms it, does not count."""
+        self.run_volumes(model, volumes)
+        timings = [self.run_volumes(model, volumes).timings_s for _ in range(runs)]
+        parts = {part: median(taken[part] for taken in timings) for part in timings[0]}
+        return {**parts, "whole": median(sum(taken.values()) for taken in timings)}
 
     def _answer(
         self,
