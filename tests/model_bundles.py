@@ -221,6 +221,24 @@ def scripted(folder: Path) -> Path:
     return folder
 
 
+def merged(folder: Path) -> Path:
+    """Two MR channels; masks that overlap, of which the bundle makes the labels 1 and 4, as those of BraTS do."""
+    about = metadata("Tumours", {"0": "Whole tumor", "1": "Enhancing tumor"})
+    about["network_data_format"]["inputs"]["image"].update(
+        modality="MR", format="magnitude", num_channels=2, channel_def={"0": "T1c", "1": "FLAIR"}
+    )
+    before = [{"_target_": "NormalizeIntensityd", "keys": "@image_key", "nonzero": True, "channel_wise": True}]
+    after = [
+        {"_target_": "Activationsd", "keys": "pred", "sigmoid": True},
+        {**INVERTED, "meta_keys": "pred_meta_dict"},
+        {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5},
+        {"_target_": "Lambdad", "keys": "pred", "func": "$lambda x: torch.where(x[[1]] > 0, 4, x[[0]])"},
+    ]
+    chain = inference(2, before, after, network_def=network(2, channels=2))
+    del chain["preprocessing"]["transforms"][1]  # a list of files is loaded with its channels first
+    return write(folder, about, chain, seed=7)
+
+
 def classifier(folder: Path, *, colours: bool = False, of_series: bool = False) -> Path:
     """Four classes, of every image resized to 48 × 40, or of the series; a DenseNet made small."""
     about = metadata("Views", {str(n): name for n, name in enumerate(("head", "chest", "abdomen", "something else"))})

@@ -3,6 +3,7 @@
 output:
   segments:
     - {number: 1, name: Lungs, category: {...}, type: {...}, colour: [0, 151, 206]}
+    # value: 4, optional: what a bundle's own label map has for it, where that is not its number
 
 output:
   classification:
@@ -43,6 +44,11 @@ class Segment:
     category: Code
     type: Code
     colour: tuple[int, int, int]  # RGB, 0 to 255
+    value: int = 0  # in the label map of a package that makes one by itself; 0: its number
+
+    @property
+    def label(self) -> int:
+        return self.value or self.number
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +70,13 @@ def segments(node: Node) -> tuple[Segment, ...]:
     found = tuple(_segment(n) for n in node.items())
     if [s.number for s in found] != list(range(1, len(found) + 1)) or not found or len(found) > 255:
         node.fail("segments are numbered 1, 2, 3, ... without a gap (PS3.3 C.8.20.2), at most 255")
+    if len({s.label for s in found}) < len(found):
+        node.fail("each segment has a value of its own")
     return found
 
 
 def _segment(node: Node) -> Segment:
-    node.only("number", "name", "category", "type", "colour")
+    node.only("number", "name", "category", "type", "colour", "value")
     colour = node["colour"].numbers(3)
     if any(not 0 <= c <= 255 or c != int(c) for c in colour):
         node["colour"].fail("a colour is three whole numbers from 0 to 255")
@@ -78,7 +86,15 @@ def _segment(node: Node) -> Segment:
         category=code(node["category"]),
         type=code(node["type"]),
         colour=(int(colour[0]), int(colour[1]), int(colour[2])),
+        value=_value(node["value"]) if "value" in node else 0,
     )
+
+
+def _value(node: Node) -> int:
+    value = node.number()
+    if value != int(value) or not 1 <= value <= 255:
+        node.fail("a value is a whole number from 1 to 255")
+    return int(value)
 
 
 def classification(node: Node) -> Classification:
@@ -132,6 +148,7 @@ def _segment_document(segment: Segment) -> Mapping[str, Any]:
         "category": _code_document(segment.category),
         "type": _code_document(segment.type),
         "colour": list(segment.colour),
+        **({"value": segment.value} if segment.value else {}),
     }
 
 

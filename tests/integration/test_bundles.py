@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import yaml
 
 from dicomnode.adapters.model_store import ModelStore, package_digest
 from dicomnode.adapters.triton.in_process import InProcessEngine
-from dicomnode.errors import ModelFailed
+from dicomnode.errors import InvalidModelPackage, ModelFailed
 from dicomnode.imaging.decode import plan_instances, read_volume
 from dicomnode.imaging.headers import Instance, read_instances
 from dicomnode.imaging.volume import VolumePlan
@@ -34,7 +35,7 @@ def body(shape: tuple[int, int, int], seed: int) -> npt.NDArray[np.int16]:
     return values.astype(np.int16)
 
 
-def written(folder: Path, *, downwards: bool) -> Path:
+def written(folder: Path, *, downwards: bool, seed: int = 3) -> Path:
     """A series of oblique slices; Instance Number grows towards the feet or towards the head."""
     made = classic(
         SHAPE[0],
@@ -43,7 +44,7 @@ def written(folder: Path, *, downwards: bool) -> Path:
         orientation=(1.0, 0.0, 0.0, 0.0, 0.984807753, -0.173648178),
         spacing=(1.6, 1.6),
         step_mm=2.2,
-        values=body(SHAPE, 3),
+        values=body(SHAPE, seed),
     )
     for number, instance in enumerate(reversed(made) if downwards else made, 1):
         instance.InstanceNumber = number
@@ -151,3 +152,28 @@ def test_a_library_that_a_bundle_needs_is_named(tmp_path: Path, series: Path) ->
     model = added(tmp_path / "store", model_bundles.own_chain(tmp_path / "bundle"))
     with InProcessEngine(tmp_path / "engine", 2) as engine, pytest.raises(ModelFailed, match="Skimage"):
         of_node(engine, model, [series])
+
+
+def test_channels_come_from_several_series_and_labels_by_their_value(tmp_path: Path, upwards: Path) -> None:
+    bundle = model_bundles.merged(tmp_path / "bundle")
+    with pytest.raises(InvalidModelPackage, match=r"Lambda makes labels of Whole tumor, Enhancing tumor") as error:
+        added(tmp_path / "store", bundle)
+    printed = yaml.safe_load(str(error.value).partition("\n\n")[2])
+    own, card = printed["output"]["segments"], tmp_path / "card.yaml"
+    card.write_text(yaml.safe_dump(printed))
+    with InProcessEngine(tmp_path / "engine", 2) as engine:
+        with pytest.raises(ModelFailed, match="the labels 4, which are none"):
+            of_node(engine, added(tmp_path / "store", bundle, card), [upwards, upwards])
+        own[1]["value"] = 4
+        card.write_text(yaml.safe_dump(printed))
+        model = added(tmp_path / "store", bundle, card)
+        assert [role.name for role in model.card.roles] == ["flair"]
+        found, _ = of_node(engine, model, [upwards, upwards])
+        of_other, _ = of_node(engine, model, [upwards, other_noise(tmp_path)])
+    wanted = labels_of(bundle, [upwards, upwards])
+    check(found, np.where(wanted == 4, 2, wanted), 2)
+    assert (of_other != found).any()
+
+
+def other_noise(tmp_path: Path) -> Path:
+    return written(tmp_path / "other", downwards=False, seed=8)

@@ -145,6 +145,7 @@ def test_parameters_of_a_job_are_settled_to_one_form() -> None:
         ("output.segments", [], r"output\.segments"),
         ("output.segments.0.number", 2, r"output\.segments.*numbered"),
         ("output.segments.0.colour", [0, 0, 256], r"segments\[0\]\.colour"),
+        ("output.segments.0.value", 256, r"segments\[0\]\.value: .*1 to 255"),
         ("output.segments.0.type.value", 10200004, r"segments\[0\]\.type\.value.*quote it"),
     ],
 )
@@ -174,6 +175,16 @@ def test_what_goes_back_to_the_scanners_grid_is_the_cards_to_say() -> None:
     card = parse_model_card(with_change("network.restore", "probabilities"))
     assert parse_model_card(card_document(card)) == card
     assert parse_model_card(CARD).network.restore == "labels"
+
+
+def test_a_segment_may_have_another_value_in_the_packages_own_label_map() -> None:
+    card = parse_model_card(with_change("output.segments.0.value", 4))
+    assert (card.segments[0].number, card.segments[0].label) == (1, 4)
+    assert parse_model_card(card_document(card)) == card
+    assert parse_model_card(CARD).segments[0].label == 1
+    two = copy.deepcopy(CARD["output"]["segments"][0])
+    with pytest.raises(InvalidModelPackage, match="a value of its own"):
+        parse_model_card(with_change("output.segments", [{**two, "value": 2}, {**two, "number": 2}]))
 
 
 def test_what_is_missing_is_named() -> None:

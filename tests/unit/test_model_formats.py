@@ -126,6 +126,29 @@ def test_what_the_metadata_lacks_is_named(tmp_path: Path, bundle: Path, change: 
         card_of(bundle, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("metadata", lambda d: data_format(d)["outputs"]["pred"].update(type="x", format="points"), "gives 'points'"),
+        ("inference", lambda d: d["evaluator"].update(prepare_batch="$x"), "clicks or prompts"),
+        ("inference", lambda d: d["evaluator"].update(_target_="scripts.Evaluator"), "clicks or prompts"),
+    ],
+)
+def test_what_is_neither_segmentation_nor_classes_is_refused(
+    tmp_path: Path, bundle: Path, file: str, change: Change, words: str
+) -> None:
+    edit(bundle / "configs" / f"{file}.json", change)
+    with pytest.raises(InvalidModelPackage, match=words):
+        card_of(bundle, tmp_path)
+
+
+def test_labels_that_only_inference_json_names_are_found(tmp_path: Path, bundle: Path) -> None:
+    edit(bundle / "configs" / "metadata.json", lambda d: data_format(d)["outputs"]["pred"].pop("channel_def"))
+    labels = {"background": 0, "liver": 1, "pancreas": 2}
+    edit(bundle / "configs" / "inference.json", lambda d: d.update(labels=labels))
+    assert [s.name for s in card_of(bundle, tmp_path).segments] == ["Liver", "Pancreas"]
+
+
 def test_a_bundle_without_its_weights_says_where_to_get_them(tmp_path: Path, bundle: Path) -> None:
     (bundle / "models" / "model.pt").unlink()
     with pytest.raises(InvalidModelPackage, match=r"models/model\.pt: .*monai\.bundle download"):

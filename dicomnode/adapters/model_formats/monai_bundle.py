@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dicomnode.adapters.model_formats.concepts import coded, private, readable, segment
 from dicomnode.adapters.model_formats.documents import (
     Document,
@@ -45,6 +47,10 @@ _MODALITIES = {
     "x-ray": ("CR", "DX"),
 }
 _BACKGROUND = ("background", "everything else", "other", "bg")
+_MASKS_KEPT = (
+    *("Activations", "AsDiscrete", "Invert", "SaveImage", "EnsureType", "ToTensor", "CastToType", "FillHoles"),
+    *("KeepLargestConnectedComponent", "RemoveSmallObjects", "SqueezeDim"),
+)
 _CLASS_FORMATS = ("classes", "labels", "probabilities", "classification")
 
 
@@ -57,6 +63,7 @@ def card(folder: Path, given: Mapping[str, Any]) -> Document:
     metadata = read_document(folder, METADATA)
     inference = read_document(folder, next(name for name in INFERENCE if (folder / name).is_file()))
     image = _image(metadata)
+    _check_kind(metadata, inference)
     of_images = _classifies(metadata) and len(image.get("spatial_shape") or []) == 2
     modality = mapping(given.get("input")).get("modality") or _modality(image)
     return {
@@ -115,6 +122,25 @@ def _prediction(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
+def _check_kind(metadata: Mapping[str, Any], inference: Document) -> None:
+    """Refuses what is neither a segmentation nor a classification, and what needs more than images."""
+    found = _prediction(metadata)
+    kinds = {str(found.get(key)).casefold() for key in ("format", "type")}
+    if not kinds & {"segmentation", "image", *_CLASS_FORMATS} or "magnitude" in kinds:
+        raise InvalidModelPackage(
+            f"a bundle that gives {found.get('format')!r} is run by nothing here; segmentations and classes are",
+            f"{_FORMAT}.outputs.pred.format",
+        )
+    evaluator = mapping(inference.get("evaluator"))
+    usual = transform_name(evaluator.get("_target_", "SupervisedEvaluator")) == "SupervisedEvaluator"
+    if not usual or "prepare_batch" in evaluator:
+        raise InvalidModelPackage(
+            "the bundle has an evaluator of its own, as those do that work on clicks or prompts; the node gives "
+            "images and nothing else",
+            "configs/inference.evaluator",
+        )
+
+
 def _modality(image: Mapping[str, Any]) -> tuple[str, ...]:
     """DICOM's words (PS3.3 C.7.3.1.1.1) for MONAI's."""
     for said in (image.get("modality"), image.get("format")):
@@ -146,18 +172,40 @@ def _classifies(metadata: Mapping[str, Any]) -> bool:
 
 
 def _output(metadata: Mapping[str, Any], inference: Document, of_images: bool) -> Document:
-    names = _names(_prediction(metadata))
+    names = _names(_prediction(metadata), inference)
     if _classifies(metadata):
         scores = "probabilities" if _gives_probabilities(inference) else "logits"
         return {"classification": {**_classification(metadata, names, of_images), "scores": scores}}
     if len(names) > 1 and names[0].casefold() in _BACKGROUND:
         names = names[1:]
+    elif len(names) > 1 and (merging := _merging(inference)):
+        raise InvalidModelPackage(
+            f"{merging} makes labels of {', '.join(names)}, and which, nothing says; add the bundle with --card "
+            f"model.yaml, whose output.segments have the value of each label:\n\n{_merged(names)}",
+            f"{_FORMAT}.outputs.pred.channel_def",
+        )
     return {"segments": [segment(number, name) for number, name in enumerate(names, 1)]}
 
 
-def _names(prediction: Mapping[str, Any]) -> list[str]:
-    """Of the channels, in their order."""
+def _merging(inference: Document) -> str:
+    """The transform after the network that may make one label map of several masks, if any."""
+    names = [transform_name(transform.get("_target_")) for transform in _listed(inference, "post")]
+    return next((name for name in names if name not in _MASKS_KEPT), "")
+
+
+def _merged(names: list[str]) -> str:
+    """The output of a card to begin with."""
+    segments = [{**segment(number, name), "value": number} for number, name in enumerate(names, 1)]
+    text: str = yaml.safe_dump({"output": {"segments": segments}}, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _names(prediction: Mapping[str, Any], inference: Document) -> list[str]:
+    """Of the channels, in their order; some bundles name them in inference.json alone."""
     channels = prediction.get("channel_def")
+    labels = inference.get("labels")
+    if not channels and isinstance(labels, Mapping) and all(type(n) is int for n in labels.values()):
+        channels = {str(number): name for name, number in labels.items()}
     if not isinstance(channels, Mapping) or not channels:
         raise InvalidModelPackage(
             "the names of the labels are missing; put a model.yaml into the bundle with its `output`",

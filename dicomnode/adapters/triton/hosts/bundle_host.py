@@ -86,9 +86,7 @@ def labels_of(values: torch.Tensor, card: ModelCard, main: Given) -> torch.Tenso
     if values.ndim != 4 or tuple(values.shape[1:]) != shape:
         raise ValueError(f"the bundle's prediction is {tuple(values.shape)}, the image (channels, {shape})")
     if values.shape[0] == 1:
-        labels = values[0].round()
-        if (highest := int(labels.max())) > count or int(labels.min()) < 0:
-            raise ValueError(f"the bundle gives the label {highest} and its card has {count} segments")
+        labels = _numbered(values[0].round().to(torch.int32), card)
     elif values.shape[0] == count + 1:
         labels = values.argmax(0)
     elif values.shape[0] == count:
@@ -97,6 +95,20 @@ def labels_of(values: torch.Tensor, card: ModelCard, main: Given) -> torch.Tenso
     else:
         raise ValueError(f"the bundle gives {values.shape[0]} channels and its card has {count} segments")
     return labels.to(torch.uint8).permute(2, 1, 0).contiguous()
+
+
+def _numbered(found: torch.Tensor, card: ModelCard) -> torch.Tensor:
+    """The bundle's labels as numbers of segments."""
+    labels = torch.zeros_like(found, dtype=torch.uint8)
+    for segment in card.segments:
+        labels[found == segment.label] = segment.number
+    if bool(((found != 0) & (labels == 0)).any()):
+        strange = sorted(set(found.flatten().tolist()) - {0} - {s.label for s in card.segments})
+        raise ValueError(
+            f"the bundle gives the labels {', '.join(map(str, strange))}, which are none of its card's segments: "
+            "add it again with a model.yaml in which output.segments have a value each"
+        )
+    return labels
 
 
 def _with_chain(card: ModelCard, chain: StandardChain) -> ModelCard:

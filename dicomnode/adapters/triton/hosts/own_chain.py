@@ -145,5 +145,6 @@ def onto(moving: MetaTensor, fixed: MetaTensor) -> MetaTensor:
     """A further series in the grid of the main one, by trilinear interpolation; zero where it has nothing."""
     resample = SpatialResample(mode="bilinear", padding_mode="zeros")
     first = MetaTensor(moving.as_tensor()[None], affine=moving.affine)
-    result = resample(first, dst_affine=fixed.affine, spatial_size=fixed.shape)[0]
-    return MetaTensor(result, affine=fixed.affine)
+    result = torch.as_tensor(resample(first, dst_affine=fixed.affine, spatial_size=fixed.shape))
+    plain = result.as_tensor() if isinstance(result, MetaTensor) else result
+    return MetaTensor(plain[0], affine=fixed.affine)
