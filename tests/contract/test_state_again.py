@@ -176,7 +176,7 @@ def test_rerunning_twice_before_it_is_routed_is_rerunning_once(state: State) -> 
 
 # ---------------------------------------------------------------------------------------------------- forget
 
-KEPT = {"rule", "model", "destination", "event", "executor", "source", "alembic_version"}
+KEPT = {"rule", "model", "model_change", "destination", "event", "executor", "source", "alembic_version"}
 
 
 def arrived(state: State, series: str = SERIES) -> str:
