@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from monai.bundle import ConfigParser
 
 WINDOW = [32, 32, 32]
+Maker = Callable[[Path], Path]
 
 
 def metadata(name: str, channels: Mapping[str, str], **more: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from dicomnode.errors import InvalidModelPackage, ModelFailed
 from dicomnode.imaging.decode import plan_instances, read_volume
 from dicomnode.imaging.headers import Instance, read_instances
 from dicomnode.imaging.volume import VolumePlan
-from dicomnode.ports import ModelVersion, Placement
+from dicomnode.ports import InferenceEngine, ModelVersion, Placement
 from tests import model_bundles
 from tests.bundle_reference import dice, labels_of, write_series
 from tests.made_series import classic
@@ -74,7 +74,7 @@ def planned(folder: Path) -> tuple[VolumePlan, Sequence[Instance]]:
 
 
 def of_node(
-    engine: InProcessEngine, model: ModelVersion, folders: Sequence[Path]
+    engine: InferenceEngine, model: ModelVersion, folders: Sequence[Path]
 ) -> tuple[npt.NDArray[np.uint8], VolumePlan]:
     """(slice, row, column) uint8 in the node's order of slices."""
     (plan, instances), *others = [planned(folder) for folder in folders]
@@ -91,9 +91,6 @@ def as_numbered(labels: npt.NDArray[np.uint8], plan: VolumePlan) -> npt.NDArray[
     """In the order of Instance Number, as MONAI stacks slices."""
     numbers = [int(plan.headers[frame.instance].InstanceNumber) for frame in plan.frames]
     return labels[np.argsort(numbers)]
-
-
-Bundle = Callable[[Path], Path]
 
 
 def compared(
