@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,21 @@ def test_a_version_that_is_added_runs_its_golden_cases_and_waits_to_be_activated
     assert active(machine) == "1.0"
     assert told(machine, "activate", "torso-ct", "1.1", "--author", "anna")["active"]
     assert active(machine) == "1.1"
+
+
+def test_a_zip_is_taken_as_the_folder_in_it(machine: Context, packages: Path) -> None:
+    """Its golden cases with it; and the same content is the same version, however it came."""
+    archive = shutil.make_archive(str(packages / "torso"), "zip", packages, "1.1")
+    added = told(machine, "add", archive, "--activate")
+    assert (added["state"], added["acceptance"]) == ("active", "passed")
+    assert told(machine, "add", str(packages / "1.1"))["digest"] == added["digest"]
+
+
+def test_without_golden_cases_it_is_taken_with_a_warning(machine: Context, packages: Path) -> None:
+    shutil.rmtree(packages / "1.1" / "golden")
+    added = told(machine, "add", str(packages / "1.1"), "--activate")
+    assert (added["state"], added["acceptance"]) == ("active", "none")
+    assert "nobody has checked what this version gives on this machine" in added["message"]
 
 
 def test_one_that_fails_is_kept_out_with_its_figures_and_exit_status_1(machine: Context, packages: Path) -> None:

@@ -62,8 +62,14 @@ class InProcessEngine:
         with self._one:
             wanted = {triton_name(model) for model in models}
             self._hosts = {name: host for name, host in self._hosts.items() if name in wanted}
+        failures: list[ModelFailed] = []
         for model in models:
-            self.describe(model)
+            try:
+                self.describe(model)
+            except ModelFailed as error:  # of one model: the others are loaded all the same
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def describe(self, model: ModelVersion) -> Mapping[str, str]:
         with self._one:
