@@ -1,0 +1,196 @@
+"""The report of classes says of which images and how probable, or that nothing is certain; its check finds faults."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pydicom import Dataset, dcmread
+
+from dicomnode.domain.classification import Run, decided, runs, shares
+from dicomnode.domain.model_card import ModelCard, parse_model_card
+from dicomnode.encoding.check_classes import check_classes
+from dicomnode.encoding.file import to_part10_bytes
+from dicomnode.encoding.provenance import Predecessor
+from dicomnode.encoding.results import warm_up
+from dicomnode.encoding.sr_classes import encode_classes
+from dicomnode.errors import NonConformant
+from dicomnode.imaging.headers import odd_values_accepted
+from dicomnode.imaging.images import ImagesPlan, plan_images
+from dicomnode.imaging.volume import plan_volume
+from tests.class_models import document
+from tests.made_results import MADE
+from tests.made_series import classic, enhanced
+from tests.unit.test_sr import groups, name, number, within
+
+HEAD, CHEST, UNSURE = [0.9, 0.06, 0.04], [0.2, 0.7, 0.1], [0.4, 0.35, 0.25]
+
+
+def card(of: str = "image") -> ModelCard:
+    return parse_model_card(document("regions", of=of, certain_from=0.5))
+
+
+def spec() -> Any:
+    return card().classification
+
+
+def made(scores: Sequence[Sequence[float]], series: Sequence[Dataset] | None = None) -> tuple[ImagesPlan, Dataset]:
+    plan = plan_images(classic(len(scores)) if series is None else list(series))
+    return plan, encode_classes(runs(scores, spec()), plan, card(), MADE)
+
+
+def read(report: Dataset) -> Dataset:
+    with odd_values_accepted():
+        return dcmread(io.BytesIO(to_part10_bytes(report)))
+
+
+def said(group: Dataset) -> str:
+    [evaluation] = within(group, "Finding Site")
+    return str(evaluation.ConceptCodeSequence[0].CodeMeaning)
+
+
+def images_of(group: Dataset) -> list[str]:
+    return [
+        str(r.ReferencedSOPInstanceUID)
+        for item in group.ContentSequence
+        for r in item.get("ReferencedSOPSequence", [])
+    ]
+
+
+def test_adjacent_images_of_a_class_are_one_run() -> None:
+    scores = [HEAD, [0.8, 0.1, 0.1], CHEST, UNSURE, UNSURE, HEAD]
+    found = runs(scores, spec())
+    assert [(r.first, r.last, r.number) for r in found] == [(0, 1, 0), (2, 2, 1), (3, 4, None), (5, 5, 0)]
+    assert (found[0].mean, found[0].least, found[2].mean) == (0.85, 0.8, None)
+    assert [(s.number, s.images, s.share) for s in shares(found)] == [(0, 3, 0.5), (1, 1, 0.1667), (None, 2, 0.3333)]
+
+
+def test_a_probability_at_the_threshold_is_certain() -> None:
+    assert decided([0.5, 0.3, 0.2], spec()) == 0
+    assert decided([0.49, 0.31, 0.2], spec()) is None
+    assert decided([0.4, 0.4, 0.2], replace(spec(), certain_from=0.0)) == 0
+
+
+def test_each_run_names_its_images_its_class_and_its_probability() -> None:
+    plan, report = made([HEAD, HEAD, CHEST, UNSURE])
+    uids = [f.sop_instance_uid for f in plan.frames]
+    *summary, heads, chest, unsure = groups(read(report))
+    assert [(said(g), number(next(within(g, "Share of the images of the series")))) for g in summary] == [
+        ("Head", (0.5, "1")),
+        ("Chest", (0.25, "1")),
+        ("Undetermined", (0.25, "1")),
+    ]
+    assert [(said(g), images_of(g)) for g in (heads, chest, unsure)] == [
+        ("Head", uids[:2]),
+        ("Chest", uids[2:3]),
+        ("Undetermined", uids[3:]),
+    ]
+    assert [number(p) for p in within(heads, "Probability")] == [(0.9, "1"), (0.9, "1")]
+    assert [number(p) for p in within(chest, "Probability")] == [(0.7, "1")]
+    assert list(within(unsure, "Probability")) == []
+
+
+def test_frames_of_one_file_are_named_by_number() -> None:
+    _, report = made([HEAD, CHEST, CHEST, HEAD], [enhanced(4)])
+    runs_ = groups(read(report))[2:]
+    assert [[r.get("ReferencedFrameNumber") for i in g.ContentSequence for r in i.get("ReferencedSOPSequence", [])]
+            for g in runs_] == [[1], [[2, 3]], [4]]  # fmt: skip
+    [study] = report.CurrentRequestedProcedureEvidenceSequence
+    assert len(study.ReferencedSeriesSequence[0].ReferencedSOPSequence) == 1
+
+
+def test_a_whole_series_has_one_group() -> None:
+    plan = plan_volume(classic(4))
+    found = runs([HEAD], card("series").classification)  # type: ignore[arg-type]
+    report = encode_classes(found, plan, card("series"), MADE)
+    check_classes(report, plan, card("series"))
+    [group] = groups(read(report))
+    assert (said(group), images_of(group)) == ("Head", [])
+    [study] = report.CurrentRequestedProcedureEvidenceSequence
+    assert len(study.ReferencedSeriesSequence[0].ReferencedSOPSequence) == 4
+
+
+def test_the_same_result_is_the_same_object() -> None:
+    _, first = made([HEAD, CHEST])
+    _, noise = made([[0.900001, 0.06, 0.039999], CHEST])
+    _, other = made([HEAD, HEAD])
+    assert to_part10_bytes(first) == to_part10_bytes(noise)
+    assert first.SOPInstanceUID != other.SOPInstanceUID
+
+
+def test_an_earlier_report_is_superseded() -> None:
+    plan, earlier = made([HEAD, CHEST])
+    before = Predecessor(
+        earlier.StudyInstanceUID, earlier.SeriesInstanceUID, earlier.SOPClassUID, earlier.SOPInstanceUID
+    )
+    report = encode_classes(runs([HEAD, HEAD], spec()), plan, card(), replace(MADE, predecessors=(before,)))
+    [study] = report.PredecessorDocumentsSequence
+    [item] = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert item.ReferencedSOPInstanceUID == earlier.SOPInstanceUID
+
+
+def test_the_encoder_warms_up_with_such_a_card() -> None:
+    warm_up(card(), MADE)
+    warm_up(card("series"), MADE)
+
+
+def _group(report: Dataset, number: int) -> Dataset:
+    found: Dataset = groups(report)[number]
+    return found
+
+
+def _drop(report: Dataset, what: str) -> None:
+    group = _group(report, -1)
+    group.ContentSequence = [item for item in group.ContentSequence if name(item) != what]
+
+
+def _reference(report: Dataset) -> Dataset:
+    return next(r for i in _group(report, -1).ContentSequence for r in i.get("ReferencedSOPSequence", []))
+
+
+def _other_class(report: Dataset) -> None:
+    next(within(_group(report, -1), "Finding Site")).ConceptCodeSequence[0].CodeValue = "1"
+
+
+def _too_probable(report: Dataset) -> None:
+    next(within(_group(report, -1), "Probability")).MeasuredValueSequence[0].NumericValue = "1.5"
+
+
+def _other_image(report: Dataset) -> None:
+    _reference(report).ReferencedSOPInstanceUID = "2.25.99"
+
+
+def _other_patient(report: Dataset) -> None:
+    report.PatientID = "P-2"
+
+
+def _no_evidence(report: Dataset) -> None:
+    series = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    series.ReferencedSOPSequence = series.ReferencedSOPSequence[1:]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda r: _drop(r, "Finding Site"), "does not say one class"),
+        (lambda r: _drop(r, "Tracking Identifier"), "112039"),
+        (_other_class, "does not say one class"),
+        (_too_probable, "1.5"),
+        (_other_image, "of the images are not in one measurement group"),
+        (_other_patient, "PatientID"),
+        (_no_evidence, "evidence"),
+    ],
+)
+def test_the_check_finds_what_is_wrong(spoil: Callable[[Dataset], None], words: str) -> None:
+    plan, report = made([HEAD, HEAD, CHEST])
+    check_classes(report, plan, card())
+    spoil(report)
+    with pytest.raises(NonConformant, match=words):
+        check_classes(report, plan, card())
+
+
+def test_a_run_counts_its_images() -> None:
+    assert Run(2, 5, 0, 0.9, 0.8).images == 4
