@@ -16,7 +16,7 @@ from rich.text import Text
 from dicomnode.cli.moments import moment
 from dicomnode.cli.rule_files import read_rules
 from dicomnode.cli.rule_history import difference_documents, difference_line
-from dicomnode.cli.rule_lookup import Json, find_revision
+from dicomnode.cli.rule_lookup import Json, find_revision, rule_of
 from dicomnode.domain.routing import Asked
 from dicomnode.domain.rule_diff import Difference, rule_differences
 from dicomnode.domain.rule_reading import parse_rule
@@ -133,7 +133,7 @@ class _Told:
 
 def _in_force(state: State, words: str, needed: bool) -> Rule | None:
     try:
-        return parse_rule(find_revision(state, words).document)
+        return rule_of(find_revision(state, words))
     except NotFound:
         if needed:
             raise

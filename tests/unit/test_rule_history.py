@@ -66,7 +66,7 @@ def test_a_rule_stored_before_there_were_more_defaults_is_as_it_was(screen: Scre
     screen.node.state.add_rule(
         "torso", {"name": "torso", "when": condition, "model": "torso-ct", "destinations": ["pacs"], "enabled": True}
     )
-    assert "as it was (revision 1)" in screen.run("rules", "add", screen.file(RULE))
+    assert "is unchanged (revision 1)" in screen.run("rules", "add", screen.file(RULE))
     assert len(screen.node.state.rule_history("torso")) == 1
 
 
