@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
-import socket
 import threading
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from dicomnode import bootstrap
 from dicomnode.config import Settings
 from dicomnode.errors import DatabaseAway, DicomNodeError
+from dicomnode.node.association_names import AssociationNames, association_names
 from dicomnode.node.process import start_log, stop_on_signals, stop_with_parent
 from dicomnode.node.supervisor import forget_ready, write_ready
 from dicomnode.ports import EngineState, InferenceEngine, State
@@ -57,7 +53,7 @@ def run(role: str, settings: Settings, name: str, *, supervised: bool) -> None:
 
 
 def receiver(settings: Settings, name: str, stop: threading.Event) -> None:
-    names = association_names(name)
+    names = association_names(settings.home, name)
     with bootstrap.open_state(settings) as state:
         stage = bootstrap.receive_stage(settings, state)
         sources = bootstrap.known_sources(state)
@@ -87,23 +83,6 @@ def _index(
     if not stop.is_set():
         stage.indexer.start()
     outlast(lambda: sources.run(stop), stop)
-
-
-@dataclass(frozen=True, slots=True)
-class AssociationNames:
-    """How a receiver's associations are called: RECEIVER/PROCESS/NUMBER.
-
-    RECEIVER stays the same when its process dies and another takes over, which then knows what died with it.
-    """
-
-    receiver: str  # "node1.receiver-1"
-    process: str  # "node1.receiver-1/4711-1767225600123": with its pid, and when it began, in ms
-
-
-def association_names(role: str) -> AssociationNames:
-    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:48]
-    receiver = f"{host}.{re.sub(r'[^A-Za-z0-9.-]', '-', role)[:32]}"
-    return AssociationNames(receiver, f"{receiver}/{os.getpid()}-{time.time_ns() // 1_000_000}")
 
 
 def worker(settings: Settings, name: str, stop: threading.Event) -> None:
