@@ -24,7 +24,8 @@ from dicomnode.domain.rules import Rule, RuleState, rule_document
 from dicomnode.errors import InvalidRule, NotFound
 from dicomnode.imaging.attributes import keyword_vrs
 from dicomnode.ports import State
-from dicomnode.stages.replay import Change, Priors, Replay, Row, Tally, question, received
+from dicomnode.stages.asking import Priors
+from dicomnode.stages.replay import Change, Replay, Row, Tally, question, received
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context

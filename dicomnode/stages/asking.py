@@ -66,6 +66,13 @@ class Answer:
         }
 
 
+def short_words(outcome: RuleOutcome) -> str:
+    """Without the rule's name, where that stands beside it."""
+    if outcome.kind is OutcomeKind.NOT_MATCHED and outcome.decision is not None:
+        return outcome.decision.explanation.words()
+    return outcome.words.partition(": ")[2] or outcome.words
+
+
 def ask(
     found: Iterable[FoundSeries], rules: Sequence[Rule], others: Sequence[Rule] = (), priors: Priors | None = None
 ) -> list[Answer]:
