@@ -36,6 +36,7 @@ def add(
         card = bootstrap.read_model_card(package)
         context.done(f"{card.name} {card.version} is a valid package; nothing was changed", name=card.name)
         return
+    context.may_begin = True
     card, digest, place = bootstrap.model_store(context.settings).add(package)
     model = context.state.add_model(card, digest, place)
     context.done(f"{model.name} {model.version} is active ({digest[:12]})", **_row(model))

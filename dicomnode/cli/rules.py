@@ -49,6 +49,7 @@ def add(
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
+    context.may_begin = not dry_run
     placed = placed_rules(files, keyword_vrs())
     findings = rule_findings.in_the_node(context.state, [one.rule for one in placed])
     if not force:
