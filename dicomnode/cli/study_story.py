@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dicomnode.cli.moments import now
-from dicomnode.cli.watch import EVERY_S, Every, View, Watch, present
+from dicomnode.cli.several import OneStudy, each_study
+from dicomnode.cli.watch import EVERY_S, Every, Watch, present
 from dicomnode.domain.completeness import Policy
 from dicomnode.domain.job import DeliveryState, JobState
 from dicomnode.domain.study import SeriesState
@@ -76,13 +77,12 @@ def why(ctx: typer.Context, key: Key, watch: Watch = False, every: Every = EVERY
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
-    view = View(look=lambda: _story(context, key), draw=_drawn, document=_document, parts=_parts, end_first=True)
-    present(context, view, watch=watch, every_s=every)
+    one = OneStudy(look=lambda study: _story(context, study), draw=_drawn, document=_document, parts=_parts)
+    present(context, each_study(context, key, one, end_first=True), watch=watch, every_s=every)
 
 
-def _story(context: Context, key: str) -> Story:
+def _story(context: Context, study: StudyView) -> Story:
     state = context.state
-    study = state.study(key)
     events = tuple(state.events(study.study_instance_uid))
     jobs = tuple(reversed(state.jobs(JobFilter(study_instance_uid=study.study_instance_uid), most=_JOBS_MOST)))
     waiting = waits(state, study, _policy(context))

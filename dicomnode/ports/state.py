@@ -18,6 +18,7 @@ from dicomnode.ports.views import (
     EVERY_JOB,
     EVERY_STUDY,
     Forgotten,
+    JobChange,
     JobFilter,
     JobView,
     PastStudy,
@@ -213,28 +214,46 @@ class State(Protocol):
     def job(self, job_id: str) -> JobView:
         """By id or its unambiguous beginning; raises NotFound."""
 
-    def retry_job(self, job_id: str) -> None: ...
+    # With `dry_run` each of the five that follow fails and answers as it would, and changes nothing.
 
-    def cancel_job(self, job_id: str) -> None: ...
+    def retry_job(self, job_id: str, *, dry_run: bool = False) -> JobChange:
+        """Queues it again; of one that succeeded, the deliveries that did not. Raises IllegalTransition."""
 
-    def prioritise_job(self, job_id: str, priority: Priority, *, now: bool = False) -> None:
-        """Of a QUEUED job; `now`: without waiting for its schedule. Raises IllegalTransition."""
+    def cancel_job(self, job_id: str, *, dry_run: bool = False) -> JobChange:
+        """Ends it; of one that succeeded, the deliveries still to come. Raises IllegalTransition."""
+
+    def prioritise_job(
+        self, job_id: str, priority: Priority, *, now: bool = False, dry_run: bool = False
+    ) -> JobChange:
+        """Of a QUEUED job; `now`: without waiting for its schedule. Raises IllegalTransition.
+
+        One that is as asked for already keeps its ticket, and nothing is told.
+        """
 
     def studies(self, which: StudyFilter = EVERY_STUDY, *, most: int = 100) -> list[StudyView]:
         """Newest first."""
 
-    def rerun_study(self, key: str) -> list[str]:
+    def rerun_study(self, key: str, *, dry_run: bool = False) -> list[str]:
         """Its series are routed again by the rules in force, as if they had just come. Series Instance UIDs.
 
-        `key` as in study(); of one series alone when it is a Series Instance UID. Series that are still received
+        `key` as in only_study(); of one series alone when it is a Series Instance UID. Series that are still received
         and own results are left out.
         """
 
-    def forget_study(self, key: str) -> Forgotten:
-        """Takes a study, its jobs, results and story out of the database; raises IllegalTransition while jobs run."""
+    def forget_study(self, key: str, *, dry_run: bool = False) -> Forgotten:
+        """Takes a study, its jobs, results and story out of the database; raises IllegalTransition while jobs run.
+
+        `key` as in only_study().
+        """
 
     def study(self, key: str) -> StudyView:
         """By Study Instance UID, Series Instance UID, accession number or patient ID (newest); raises NotFound."""
+
+    def studies_named(self, key: str) -> list[StudyView]:
+        """All that study() could mean, newest first; raises NotFound."""
+
+    def only_study(self, key: str) -> StudyView:
+        """As study(), but raises Ambiguous where several have that accession number or patient ID."""
 
     def events(self, study_instance_uid: str) -> list[Event]:
         """The study's story in the order it happened."""

@@ -99,7 +99,7 @@ def test_a_schedule_that_has_begun_delays_nothing(bench: Bench) -> None:
 def test_only_what_waits_can_be_put_first(state: State) -> None:
     job_id = routed(state)
     state.start_job(job_id)
-    with pytest.raises(IllegalTransition, match="running"):
+    with pytest.raises(IllegalTransition, match=f"runs already.*dicomnode jobs show {job_id}"):
         state.prioritise_job(job_id, Priority.STAT)
     with pytest.raises(NotFound):
         state.prioritise_job("zzz", Priority.STAT)
@@ -235,7 +235,9 @@ def test_nothing_of_a_forgotten_study_stays_but_that_there_was_one(state: State)
     assert set(counts.values()) == {0}, counts
     (event,) = state.events(STUDY)
     assert event.kind == "study.forgotten"
-    assert event.detail == {"series": 1, "instances": 3, "jobs": 1, "results": 2}
+    sent = {"archive": {"SEG": 1, "SR": 1}}
+    assert forgotten.sent == sent
+    assert event.detail == {"series": 1, "instances": 3, "jobs": 1, "results": 2, "sent": sent}
     for secret in ("P-17", "A-23", "CT thorax"):
         assert secret not in str(event)
     with pytest.raises(NotFound, match=f"study {STUDY} was forgotten on 20"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from dicomnode.adapters.db import deliveries, jobs
 from dicomnode.adapters.db.receive import name_of
 from dicomnode.adapters.db.routing import tell_job
 from dicomnode.adapters.db.session import Unit
-from dicomnode.adapters.db.story import find_study
+from dicomnode.adapters.db.story import find_only_study, job_view
 from dicomnode.adapters.db.tables import (
     DeliveryRow,
     DestinationRow,
@@ -22,11 +23,14 @@ from dicomnode.adapters.db.tables import (
     StudyRow,
 )
 from dicomnode.domain.destination import Destination
-from dicomnode.domain.job import OPEN_DELIVERY_STATES, JobEvent, JobState, Priority, next_job_state
+from dicomnode.domain.job import OPEN_DELIVERY_STATES, JobState, Priority
+from dicomnode.domain.job_changes import JobWish, can, why_not
 from dicomnode.domain.model_card import ModelCard, card_document
 from dicomnode.domain.study import SeriesState, StudyState
-from dicomnode.errors import AlreadyExists, IllegalTransition, NotFound, UsageError
-from dicomnode.ports import ModelVersion
+from dicomnode.errors import AlreadyExists, Ambiguous, IllegalTransition, NotFound
+from dicomnode.ports import JobChange, JobView, ModelVersion
+
+_LISTED_MOST = 10
 
 # ---------------------------------------------------------------------------------------------------- models
 
@@ -103,56 +107,101 @@ def remove_destination(unit: Unit, name: str) -> None:
 
 
 def find_job(session: Session, key: str) -> JobRow:
-    """By id or its unambiguous beginning; raises NotFound, or UsageError when several begin so."""
+    """By id or its unambiguous beginning; raises NotFound, or Ambiguous when several begin so."""
     beginning = JobRow.id.startswith(key, autoescape=True)
-    found = session.scalars(sa.select(JobRow).where(beginning).order_by(JobRow.id).limit(2)).all() if key else []
+    query = sa.select(JobRow).where(beginning).order_by(JobRow.id).limit(_LISTED_MOST + 1)
+    found = session.scalars(query).all() if key else []
     if not found:
-        raise NotFound(f"there is no job {key}")
+        raise NotFound(f"there is no job {key}; those there are: dicomnode jobs list")
     if len(found) > 1 and found[0].id != key:
-        raise UsageError(f"more than one job begins with {key}; give more of its id")
+        raise Ambiguous(f"several jobs begin with {key}; give more of the id:\n" + "\n".join(_candidates(found)))
     return found[0]
 
 
-def retry_job(unit: Unit, key: str) -> None:
+def _candidates(rows: Sequence[JobRow]) -> Iterator[str]:
+    for row in rows[:_LISTED_MOST]:
+        about = row.series.description or row.series.series_instance_uid
+        yield f"  {row.id}  {row.state}  {row.model.name} {row.model.version} on {about}"
+    if len(rows) > _LISTED_MOST:
+        yield "  and more: dicomnode jobs list"
+
+
+def retry_job(unit: Unit, key: str) -> JobChange:
     """Queues it again; of a job that succeeded, the deliveries that did not."""
     job = _locked_job(unit, key)
-    failed = [d for d in _deliveries(unit, job) if d.state in deliveries.RETRYABLE]
-    superseded = [d.result.superseded_by for d in failed if d.result.superseded_by]
-    failed = [d for d in failed if not d.result.superseded_by]
-    if superseded and not failed:
-        raise IllegalTransition(f"the results of job {job.id} are superseded by those of job {superseded[0]}")
-    if job.state is not JobState.SUCCEEDED:
+    before = job_view(job)
+    if job.state is JobState.SUCCEEDED:
+        _retry_deliveries(unit, job)
+    else:
+        _check(JobWish.RETRY, job)
         jobs.retry_job(unit, job)
-        return
-    if not failed:
-        again = f"dicomnode studies rerun {job.series.series_instance_uid}"
-        raise IllegalTransition(f"job {job.id} succeeded and its results are sent; to have it done again: {again}")
-    for delivery in failed:
-        _check_in_force(delivery)
+    return _changed(unit, before, job)
+
+
+def _retry_deliveries(unit: Unit, job: JobRow) -> None:
+    """Of what was superseded meanwhile nothing is sent, nor anything to a destination that was removed."""
+    failed = [d for d in _deliveries(unit, job) if d.state in deliveries.RETRYABLE]
+    wanted = [d for d in failed if not d.result.superseded_by]
+    if failed and not wanted:
+        later = failed[0].result.superseded_by
+        words = f"the results of job {job.id} are superseded by those of job {later}"
+        raise IllegalTransition(f"{words}: dicomnode jobs show {later}")
+    there = [d for d in wanted if d.destination.in_force]
+    if wanted and not there:
+        raise NotFound(_no_destination(job, wanted[0].destination.name))
+    if not there:
+        raise IllegalTransition(_nothing_to_send(unit, job))
+    for delivery in there:
         deliveries.retry_delivery(unit, delivery)
 
 
-def cancel_job(unit: Unit, key: str) -> None:
+def _no_destination(job: JobRow, name: str) -> str:
+    again = f"add it again (dicomnode destinations add {name}), then: dicomnode jobs retry {job.id}"
+    return f"there is no destination {name} any more; {again}"
+
+
+def _nothing_to_send(unit: Unit, job: JobRow) -> str:
+    if any(d.state in OPEN_DELIVERY_STATES for d in _deliveries(unit, job)):
+        return f"job {job.id} succeeded and its results are on their way: dicomnode jobs show {job.id}"
+    return _why_not(JobWish.RETRY, job)
+
+
+def cancel_job(unit: Unit, key: str) -> JobChange:
     """Ends it; of a job that succeeded, the deliveries still to come."""
     job = _locked_job(unit, key)
+    before = job_view(job)
     still_open = [d for d in _deliveries(unit, job) if d.state in OPEN_DELIVERY_STATES]
     if job.state is not JobState.SUCCEEDED or not still_open:
-        next_job_state(job.state, JobEvent.CANCEL)
+        _check(JobWish.CANCEL, job)
         jobs.cancel_job(unit, job)
-        return
-    for delivery in still_open:
-        deliveries.cancel_delivery(unit, delivery, "by the administrator")
+    else:
+        for delivery in still_open:
+            deliveries.cancel_delivery(unit, delivery, "by the administrator")
+    return _changed(unit, before, job)
 
 
-def _check_in_force(delivery: DeliveryRow) -> None:
-    if not delivery.destination.in_force:
-        raise NotFound(f"there is no destination {delivery.destination.name} any more")
+def _check(wish: JobWish, job: JobRow) -> None:
+    if not can(wish, job.state):
+        raise IllegalTransition(_why_not(wish, job))
+
+
+def _why_not(wish: JobWish, job: JobRow) -> str:
+    series = job.series
+    study = series.study.study_instance_uid
+    return why_not(wish, job.state, job=job.id, series=series.series_instance_uid, study=study)
+
+
+def _changed(unit: Unit, before: JobView, job: JobRow) -> JobChange:
+    unit.session.flush()
+    for result in job.results:  # deliveries may have been added
+        unit.session.expire(result, ["deliveries"])
+    return JobChange(before, job_view(job))
 
 
 def _locked_job(unit: Unit, key: str) -> JobRow:
     job = jobs.locked_job(unit, find_job(unit.session, key).id)
     if job is None:
-        raise NotFound(f"there is no job {key}")
+        raise NotFound(f"there is no job {key}; those there are: dicomnode jobs list")
     unit.session.refresh(job)
     return job
 
@@ -164,16 +213,24 @@ def _deliveries(unit: Unit, job: JobRow) -> list[DeliveryRow]:
 
 def _locked(unit: Unit, query: sa.Select[DeliveryRow]) -> list[DeliveryRow]:
     """Rows in the order of their ids, locked: every process locks in the same order."""
-    return list(unit.session.scalars(query.order_by(DeliveryRow.id).with_for_update(of=DeliveryRow)))
+    locked = query.order_by(DeliveryRow.id).with_for_update(of=DeliveryRow)
+    return list(unit.session.scalars(locked.execution_options(populate_existing=True)))
 
 
-def prioritise_job(unit: Unit, key: str, priority: Priority, now: bool) -> None:
+def prioritise_job(unit: Unit, key: str, priority: Priority, now: bool) -> JobChange:
     """A new ticket takes the place of the old one, whose priority the queue does not change any more."""
     job = _locked_job(unit, key)
-    if job.state is not JobState.QUEUED:
-        raise IllegalTransition(f"a job that is {job.state} has no place in the queue; only a queued one has")
+    before = job_view(job)
+    _check(JobWish.PRIORITISE, job)
+    hurried = now and job.not_before is not None
+    if priority != job.priority or hurried:
+        _put(unit, job, priority, hurried)
+    return _changed(unit, before, job)
+
+
+def _put(unit: Unit, job: JobRow, priority: Priority, hurried: bool) -> None:
     words = f"priority {priority} by the administrator" + (f", before {job.priority}" * (priority != job.priority))
-    if now and job.not_before is not None:
+    if hurried:
         job.not_before, words = None, f"{words}; it does not wait for its schedule"
     job.priority, job.run = priority, job.run + 1
     delay_s = 0.0 if job.not_before is None else max(0.0, (job.not_before - unit.now()).total_seconds())
@@ -189,7 +246,7 @@ def rerun_study(unit: Unit, key: str) -> list[str]:
 
     Jobs that are active go on until the new routing is recorded, which ends them.
     """
-    study = find_study(unit.session, key)
+    study = find_only_study(unit.session, key)
     query = sa.select(SeriesRow).where(SeriesRow.study_id == study.id, SeriesRow.state.in_(_DECIDED))
     if any(series.series_instance_uid == key for series in study.series):
         query = query.where(SeriesRow.series_instance_uid == key)

@@ -9,12 +9,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dicomnode.adapters.db.session import Unit
-from dicomnode.adapters.db.story import FORGOTTEN, find_study, forgotten_at
+from dicomnode.adapters.db.story import FORGOTTEN, find_only_study, forgotten_at
 from dicomnode.adapters.db.tables import (
     AnnouncedSeriesRow,
     AnnouncementRow,
     ArrivalRow,
     DeliveryRow,
+    DestinationRow,
     EventRow,
     EvidenceRow,
     InstanceRow,
@@ -23,7 +24,7 @@ from dicomnode.adapters.db.tables import (
     SeriesRow,
     StudyRow,
 )
-from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES
+from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES, DeliveryState
 from dicomnode.errors import IllegalTransition, NotFound
 from dicomnode.ports import Forgotten
 
@@ -31,13 +32,13 @@ _NAMED_MOST = 3
 
 
 def forget_study(unit: Unit, key: str) -> Forgotten:
-    """Raises NotFound, and IllegalTransition while something of it is still to be done.
+    """Raises NotFound, Ambiguous, and IllegalTransition while something of it is still to be done.
 
     A study that was forgotten before is forgotten again, with nothing left to count: its files may be there yet.
     """
     unit.alone_with(StudyRow)  # whoever records images of it was before, or begins with a new study
     try:
-        study = find_study(unit.session, key)
+        study = find_only_study(unit.session, key)
     except NotFound:
         if forgotten_at(unit.session, key) is None:
             raise
@@ -115,7 +116,26 @@ def _counted(session: Session, study_instance_uid: str, series_ids: Sequence[int
         jobs=jobs or 0,
         results=len(results),
         paths=tuple(dict.fromkeys([*instances, *results])),
+        sent=_sent(session, series_ids),
     )
+
+
+def _sent(session: Session, series_ids: Sequence[int]) -> dict[str, dict[str, int]]:
+    """Destination → kind → how many results arrived there, where they stay."""
+    delivered = (
+        sa.select(DestinationRow.name, ResultRow.kind, sa.func.count(ResultRow.id.distinct()))
+        .select_from(DeliveryRow)
+        .join(DestinationRow)
+        .join(ResultRow)
+        .join(JobRow)
+        .where(JobRow.series_id.in_(series_ids), DeliveryRow.state == DeliveryState.DELIVERED)
+        .group_by(DestinationRow.name, ResultRow.kind)
+        .order_by(DestinationRow.name, ResultRow.kind)
+    )
+    found: dict[str, dict[str, int]] = {}
+    for destination, kind, number in session.execute(delivered):
+        found.setdefault(destination, {})[kind] = number
+    return found
 
 
 def _delete_rows(session: Session, study: StudyRow, series_ids: Sequence[int]) -> None:
@@ -159,5 +179,5 @@ def _tell(unit: Unit, forgotten: Forgotten) -> None:
         FORGOTTEN,
         f"The study was forgotten, as the administrator asked: {words}",
         study_instance_uid=forgotten.study_instance_uid,
-        detail=counts,
+        detail={**counts, "sent": forgotten.sent},
     )

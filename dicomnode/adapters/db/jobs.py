@@ -199,7 +199,7 @@ def retry_job(unit: Unit, job: JobRow) -> None:
     """Back to the queue, as if new; raises IllegalTransition or AlreadyActive."""
     state = next_job_state(job.state, JobEvent.RETRY)
     if (other := active_job(unit, job.series_id, job.model_id, job.rule_id)) is not None:
-        raise AlreadyActive(f"job {other} does the same on this series already")
+        raise AlreadyActive(f"job {other} does the same on this series already: dicomnode jobs show {other}")
     job.state, job.attempts, job.crashes = state, 0, 0
     job.code, job.reason, job.started_at, job.finished_at = "", "", None, None
     tell_job(unit, job, "job.retried", "queued again by the administrator")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import sqlalchemy as sa
 
@@ -40,6 +40,7 @@ from dicomnode.ports import (
     Event,
     Executor,
     Forgotten,
+    JobChange,
     JobFilter,
     JobOutcome,
     JobView,
@@ -53,6 +54,9 @@ from dicomnode.ports import (
     StudyFilter,
     StudyView,
 )
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class SqlState:
@@ -241,26 +245,40 @@ class SqlState:
     def job(self, job_id: str) -> JobView:
         return self._read(lambda session: story.job_view(administration.find_job(session, job_id)))
 
-    def retry_job(self, job_id: str) -> None:
-        self._write(administration.retry_job, job_id)
+    def retry_job(self, job_id: str, *, dry_run: bool = False) -> JobChange:
+        return self._change(dry_run, administration.retry_job, job_id)
 
-    def cancel_job(self, job_id: str) -> None:
-        self._write(administration.cancel_job, job_id)
+    def cancel_job(self, job_id: str, *, dry_run: bool = False) -> JobChange:
+        return self._change(dry_run, administration.cancel_job, job_id)
 
-    def prioritise_job(self, job_id: str, priority: Priority, *, now: bool = False) -> None:
-        self._write(administration.prioritise_job, job_id, priority, now)
+    def prioritise_job(
+        self, job_id: str, priority: Priority, *, now: bool = False, dry_run: bool = False
+    ) -> JobChange:
+        return self._change(dry_run, administration.prioritise_job, job_id, priority, now)
 
-    def rerun_study(self, key: str) -> list[str]:
-        return self._write(administration.rerun_study, key)
+    def rerun_study(self, key: str, *, dry_run: bool = False) -> list[str]:
+        return self._change(dry_run, administration.rerun_study, key)
 
-    def forget_study(self, key: str) -> Forgotten:
-        return self._write(forget.forget_study, key)
+    def forget_study(self, key: str, *, dry_run: bool = False) -> Forgotten:
+        return self._change(dry_run, forget.forget_study, key)
+
+    def _change(
+        self, dry_run: bool, function: Callable[Concatenate[Unit, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        do = self._transactions.rehearse if dry_run else self._transactions.write
+        return do(function, *args, **kwargs)
 
     def studies(self, which: StudyFilter = StudyFilter(), *, most: int = 100) -> list[StudyView]:  # noqa: B008
         return self._read(story.studies, which, most)
 
     def study(self, key: str) -> StudyView:
         return self._read(story.study, key)
+
+    def studies_named(self, key: str) -> list[StudyView]:
+        return self._read(story.studies_named, key)
+
+    def only_study(self, key: str) -> StudyView:
+        return self._read(story.only_study, key)
 
     def events(self, study_instance_uid: str) -> list[Event]:
         return self._read(story.events, study_instance_uid)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
@@ -107,9 +107,22 @@ class Transactions:
 
     def write(self, function: Callable[Concatenate[Unit, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Commits what `function` did, or nothing; runs it again when the database says that may help."""
+        return self._tried(self._writing, function, *args, **kwargs)
+
+    def rehearse(self, function: Callable[Concatenate[Unit, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Answers and raises as `write` would, and nothing of it stays."""
+        return self._tried(self._rehearsing, function, *args, **kwargs)
+
+    def _tried(
+        self,
+        transaction: Callable[[], AbstractContextManager[Unit]],
+        function: Callable[Concatenate[Unit, P], R],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R:
         for attempt in range(1, _TRIES + 1):
             try:
-                with self._writing() as unit:
+                with transaction() as unit:
                     return function(unit, *args, **kwargs)
             except DBAPIError as error:
                 if attempt == _TRIES or not may_try_again(error):
@@ -122,6 +135,24 @@ class Transactions:
         with self._session() as session, session.begin():
             session.connection(execution_options={"writes": True})
             yield Unit(session, self._queue)
+
+    @contextmanager
+    def _rehearsing(self) -> Iterator[Unit]:
+        with self._session() as session:  # whose end without a commit is a rollback
+            session.connection(execution_options={"writes": True})
+            yield Unit(session, _NoQueue())
+
+
+class _NoQueue:
+    """Takes tickets and gives them to nobody."""
+
+    def add_job(self, session: Session, job_id: str, run: int, *, priority: int, delay_s: float) -> None:
+        pass
+
+    def add_delivery(
+        self, session: Session, delivery_id: str, run: int, *, destination: str, priority: int, delay_s: float
+    ) -> None:
+        pass
 
 
 def may_try_again(error: DBAPIError) -> bool:
