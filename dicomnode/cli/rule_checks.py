@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 def lint(
     ctx: typer.Context,
     files: Annotated[
-        list[Path] | None, typer.Argument(help="YAML files with rules. [the rules in force]", show_default=False)
+        list[Path] | None, typer.Argument(help="YAML files with rules; none: the rules in force.", show_default=False)
     ] = None,
     files_only: Annotated[
         bool,
@@ -67,13 +67,18 @@ def _read(files: Iterable[Path]) -> tuple[list[PlacedRule], list[Finding]]:
     """What can be read, and what is wrong with the other files."""
     placed: list[PlacedRule] = []
     findings: list[Finding] = []
-    remedy = "mend it there; docs/rules.md explains the language"
     for file in files:
         try:
             placed += placed_rules([file], keyword_vrs())
         except InvalidRule as error:
-            findings += [Finding("", each.path, each.message, remedy) for each in error.each]
+            findings += [Finding("", each.path, each.message, _mend(each.path, file)) for each in error.each]
     return placed, findings
+
+
+def _mend(place: str, file: Path) -> str:
+    if place == str(file):
+        return "name a YAML file with rules; dicomnode rules add --help shows one"
+    return "mend it there; docs/rules.md explains the language"
 
 
 def in_its_file(finding: Finding, placed: Sequence[PlacedRule]) -> Finding:

@@ -29,7 +29,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, change nothing.")]
 Name = Annotated[str, typer.Argument(help="The rule's name, as in `dicomnode rules list`.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for `dicomnode rules history`.")]
-Author = Annotated[str, typer.Option("--author", help="Who changes it. [whoever is logged in]", show_default=False)]
+Author = Annotated[
+    str, typer.Option("--author", help="Who changes it; left out: the user who is logged in.", show_default=False)
+]
 
 
 def author_or_user(author: str) -> str:

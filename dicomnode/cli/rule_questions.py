@@ -97,7 +97,10 @@ def try_rules(
     ],
     rule: Annotated[
         list[str] | None,
-        typer.Option("--rule", help="A YAML file with a draft, or a rule's name; may be repeated. [all enabled]"),
+        typer.Option(
+            "--rule",
+            help="A YAML file with a draft, a rule's name or NAME@REVISION; may be repeated. Left out: all enabled.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -38,6 +38,7 @@ _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)([eE][-+]?[0-9]+)?$"), list("-0123456789")
 )
 
+_TEXT = "tag:yaml.org,2002:str"
 _IMPLIED = re.compile(r"\.all\[\d+\]")
 
 
@@ -89,10 +90,9 @@ def documents_in(text: str) -> Iterator[Document | Mistake]:
 
 
 def _document(loader: _Loader, node: yaml.Node) -> Iterator[Document | Mistake]:
+    """With a slip it is read on as it was meant, so that all that is wrong is found at once."""
+    yield from _slips(node)
     places = dict(_places(node, "", node))
-    if slips := list(_slips(node)):
-        yield from slips
-        return
     try:
         value = loader.construct_document(node)
     except (yaml.constructor.ConstructorError, ValueError) as error:
@@ -123,13 +123,18 @@ def _written_twice(node: yaml.MappingNode) -> Iterator[Mistake]:
 
 
 def _cut_tag(node: yaml.MappingNode) -> Iterator[Mistake]:
-    """In braces {(0019,10,ACME): 5} is three names, for a comma ends one there."""
-    keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-    for number, key in enumerate(keys):
-        if re.fullmatch(r"\([0-9a-fA-F]{4}", key.value) and key.style is None:
-            end = next((n for n, k in enumerate(keys) if n > number and k.value.endswith(")")), number)
-            tag = ",".join(k.value for k in keys[number : end + 1])
-            yield Mistake(f'in braces a comma ends a name: quote the tag, as in "{tag}"', _place(key.start_mark))
+    """In braces {(0019,10,ACME): 5} is three names, for a comma ends one there. Joins them again."""
+    for begin, (key, _) in enumerate(list(node.value)):
+        if not isinstance(key, yaml.ScalarNode) or key.style or not re.fullmatch(r"\([0-9a-fA-F]{4}", key.value):
+            continue
+        after = (number for number, (k, _) in enumerate(node.value) if number > begin and str(k.value).endswith(")"))
+        end = next(after, begin)
+        tag = ",".join(str(k.value) for k, _ in node.value[begin : end + 1])
+        yield Mistake(f'in braces a comma ends a name: quote the tag, as in "{tag}"', _place(key.start_mark))
+        whole = yaml.ScalarNode(_TEXT, tag, key.start_mark, key.end_mark, style='"')
+        node.value[begin : end + 1] = [(whole, node.value[end][1])]
+        yield from _cut_tag(node)  # the next one
+        return
 
 
 def _places(node: yaml.Node, path: str, named: yaml.Node) -> Iterator[tuple[str, Place]]:

@@ -43,9 +43,23 @@ def add(
 
     All files are checked before anything is changed, and if one is wrong nothing is. What rules lint
     finds is told as notes; what can never work is refused. A model or destination that a rule names
-    may come later. An unchanged rule makes no new revision. docs/rules.md explains the language.
+    may come later. An unchanged rule makes no new revision.
 
-    Example: dicomnode rules add sample_data/rules/torso-ct.yaml --reason "thin slices only"
+    Example: dicomnode rules add torso-ct.yaml --reason "thin slices only"
+
+    A rule, of which only name, when and model are needed (docs/rules.md explains the language, and editors
+    take it from dicomnode rules schema):
+
+    \b
+    name: torso-ct
+    when:
+      all:
+        - Modality: CT
+        - SliceThickness: {at_most: 5}
+        - not: {ImageType: {contains: LOCALIZER}}
+    model: torso-ct
+    destinations:
+      - pacs
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
@@ -117,6 +131,11 @@ def list_rules(ctx: typer.Context, as_json: Json = False) -> None:
     rows = sorted((_row(revision) for revision in context.state.rules()), key=lambda r: (r["order"], r["name"]))
     if context.json:
         context.print_json(rows)
+        return
+    if not rows:
+        context.console.print(
+            "Rules: none yet; dicomnode rules add FILE (rules add --help shows one)", highlight=False
+        )
         return
     columns = ["order", "rule", "state", "when", "model", "since", "author"]
     context.show([{**row, "rule": f"{row['name']}@{row['revision']}"} for row in rows], columns, "Rules")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -296,6 +297,43 @@ def test_what_comes_before_a_mistake_of_form_is_still_checked() -> None:
     with pytest.raises(InvalidRule) as caught:
         rules_in("name: a\nmodel: b\n---\nwhen: [", "rule.yaml")
     assert [error.path.removeprefix("rule.yaml:") for error in caught.value.each] == ["1:1", "4:8"]
+
+
+def test_after_a_slip_the_file_is_read_on_as_it_was_meant() -> None:
+    text = "name: a b\nwhen: {(0019,10,A B): 5, Modalty: CT, (0021,11,C): 6, (0023: 1}\nmodel: m\nmodel: n\n"
+    with pytest.raises(InvalidRule) as caught:
+        rules_in(text, "rule.yaml", keyword_vrs())
+    assert [error.path.removeprefix("rule.yaml:") for error in caught.value.each] == [
+        "4:1",
+        "2:8",
+        "2:39",
+        "2:55",
+        "1:1: name",
+        "2:26: when.Modalty",
+        "2:55: when.(0023",
+    ]
+    assert '"(0019,10,A B)"' in str(caught.value)
+    assert '"(0021,11,C)"' in str(caught.value)
+
+
+def test_the_rule_that_the_help_shows_can_be_added(screen: Screen) -> None:
+    shown = " ".join(screen.run("rules", "add", "--help").split("name: torso-ct")[0].split())
+    assert "dicomnode rules schema" in shown
+    lines = [line.strip("│ ").rstrip() for line in screen.run("rules", "add", "--help").splitlines()]
+    begin = lines.index("name: torso-ct")
+    indented = screen.run("rules", "add", "--help").splitlines()[begin : lines.index("- pacs") + 1]
+    (rule,) = rules_in(textwrap.dedent("\n".join(indented)), "help", keyword_vrs())
+    assert (rule.name, rule.destinations) == ("torso-ct", ("pacs",))
+
+
+def test_what_is_in_brackets_in_the_help_is_not_taken_for_colour(screen: Screen) -> None:
+    assert "Left out: all enabled" in " ".join(screen.run("rules", "test", "--help").replace("│", "").split())
+    assert "the user who is logged in" in " ".join(screen.run("rules", "add", "--help").replace("│", "").split())
+
+
+def test_an_empty_list_says_how_to_begin(screen: Screen) -> None:
+    assert "dicomnode rules add FILE" in screen.run("rules", "list")
+    assert screen.json("rules", "list") == []
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
