@@ -13,8 +13,9 @@ from dicomnode import bootstrap
 from dicomnode.config import Settings
 from dicomnode.errors import DatabaseAway, DicomNodeError
 from dicomnode.node.association_names import AssociationNames, association_names
+from dicomnode.node.listening import listening
 from dicomnode.node.process import start_log, stop_on_signals, stop_with_parent
-from dicomnode.node.supervisor import forget_ready, write_ready
+from dicomnode.node.supervisor import forget_ready, write_ready, write_starting
 from dicomnode.ports import EngineState, InferenceEngine, State
 from dicomnode.stages.evidence import FactFinder
 from dicomnode.stages.receive import ReceiveStage
@@ -42,6 +43,7 @@ def run(role: str, settings: Settings, name: str, *, supervised: bool) -> None:
     if supervised:
         stop_with_parent(stop)
     log.info("%s starts", name)
+    write_starting(settings.run_folder, name, "starts")
     try:
         ROLES[role](settings, name, stop)
     except DicomNodeError as error:
@@ -60,7 +62,7 @@ def receiver(settings: Settings, name: str, stop: threading.Event) -> None:
         try:
             # images are taken from the first moment, and indexed once the database is there
             with (
-                bootstrap.storage_scp(settings, stage, state, sources, names.process) as scp,
+                listening(bootstrap.storage_scp(settings, stage, state, sources, names.process), settings) as scp,
                 _Loop("index", lambda: _index(settings, state, stage, sources, names, stop), stop),
             ):
                 write_ready(settings.run_folder, name, dicom_port=scp.port)
@@ -86,9 +88,11 @@ def _index(
 
 
 def worker(settings: Settings, name: str, stop: threading.Event) -> None:
+    write_starting(settings.run_folder, name, "waits for the database")
     outlast(lambda: bootstrap.migrate_database(settings), stop)
     if stop.is_set():
         return
+    write_starting(settings.run_folder, name, "loads the models")
     state = bootstrap.open_state(settings)
     completer, facts = bootstrap.completer(settings, state), _Facts(bootstrap.fact_finder(settings, state), state)
     with bootstrap.inference_engine(settings) as engine:
@@ -133,6 +137,7 @@ def triton(settings: Settings, name: str, stop: threading.Event) -> None:
         stop.wait()
         return
     server = bootstrap.triton_server(settings)
+    write_starting(settings.run_folder, name, "starts its server")
     with _Loop("ready", lambda: _announce(settings, name, server.wait_ready, stop), stop):
         server.serve_forever(stop)
 
