@@ -17,17 +17,19 @@ import yaml
 Place = tuple[int, int]  # line and column, both from 1
 
 
+_NO_ALIASES = "aliases ({0}name) are not allowed; text that begins with {0} has to be quoted"
+
+
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as PyYAML has it
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):  # a few lines of aliases can stand for more than memory holds
-            raise yaml.composer.ComposerError(
-                None,
-                None,
-                "aliases (*name) are not allowed; text that begins with * has to be quoted",
-                self.peek_event().start_mark,
-            )
+        """Without anchors and aliases: a few lines of them can stand for more than memory holds."""
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, _NO_ALIASES.format("*"), event.start_mark)
+        if getattr(event, "anchor", None) is not None:
+            raise yaml.composer.ComposerError(None, None, _NO_ALIASES.format("&"), event.start_mark)
         return super().compose_node(parent, index)
 
 
