@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from dicomnode.domain.announcement import AnnouncementKind, AnnouncementState
+from dicomnode.domain.quantity import quantity
 from dicomnode.domain.source import Source
 
 
@@ -66,6 +67,15 @@ class CountSigns:
     age_s: float
     series: int = 0  # of a study; 0 where it does not say
     own_results: int = 0  # of a study: instances of the node's own results that it has besides
+
+
+# what an IS, the VR of all counts, can say (PS3.5 Table 6.2-1), and what the database keeps
+COUNT_MOST = 2**31 - 1
+
+
+def believable(number: int) -> int | None:
+    """A count as a peer gave it; None for what is no count."""
+    return number if 0 <= number <= COUNT_MOST else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +159,7 @@ class Wait:
 
     words: str
     again_s: float  # when to look again at the latest, if nothing happens meanwhile
+    latest_s: float  # when it is taken as it is, if nothing comes meanwhile
     needs: frozenset[Need] = frozenset()
 
 
@@ -209,6 +220,15 @@ class _Look:
     words: str
     again_s: float = _NEVER_S
     needs: frozenset[Need] = frozenset()
+    also: tuple[str, ...] = ()  # what else it goes by
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(words for words in (self.words, *self.also) if words)
+
+    @property
+    def said(self) -> str:
+        return "; ".join(self.parts)
 
 
 def series_verdict(signs: SeriesSigns, policy: Policy, stack: Stack | None = None) -> Verdict | Wait:
@@ -216,29 +236,28 @@ def series_verdict(signs: SeriesSigns, policy: Policy, stack: Stack | None = Non
 
     `stack` is of the instances as they are now; None: not looked at yet, and the answer says when that would help.
     """
-    looks = (
-        _announced(signs, policy),
-        _counted(signs, policy),
-        _released(signs, policy, stack),
-        _quiet(signs, policy),
-    )
+    quiet = _quiet(signs, policy)
+    looks = (_announced(signs, policy), _counted(signs, policy), _released(signs, policy, stack), quiet)
     if (sure := next((look for look in looks if look.complete), None)) is not None:
-        return Verdict(sure.signal, sure.words, signs.instances, _document(signs, looks))
-    return _wait(looks)
+        return Verdict(sure.signal, sure.said, signs.instances, _document(signs, looks))
+    return _wait(looks, quiet)
 
 
 def study_verdict(signs: StudySigns, policy: Policy) -> Verdict | Wait:
     """Whether a study is complete all of whose series are: by what was announced or counted, or when it is quiet."""
-    looks = (_study_announced(signs, policy), _study_counted(signs, policy), _study_quiet(signs, policy))
+    quiet = _study_quiet(signs, policy)
+    looks = (_study_announced(signs, policy), _study_counted(signs, policy), quiet)
     if (sure := next((look for look in looks if look.complete), None)) is not None:
-        return Verdict(sure.signal, sure.words, signs.instances, _study_document(signs, looks))
-    return _wait(looks)
+        return Verdict(sure.signal, sure.said, signs.instances, _study_document(signs, looks))
+    return _wait(looks, quiet)
 
 
-def _wait(looks: Sequence[_Look]) -> Wait:
+def _wait(looks: Sequence[_Look], quiet: _Look) -> Wait:
+    """Signals may say the same, which is said once; time alone ends every wait."""
     return Wait(
-        words="; ".join(look.words for look in looks if look.words),
+        words="; ".join(dict.fromkeys(words for look in looks for words in look.parts)),
         again_s=min(look.again_s for look in looks if look.again_s > 0),
+        latest_s=quiet.again_s,
         needs=frozenset().union(*(look.needs for look in looks)),
     )
 
@@ -265,8 +284,10 @@ def _announced(signs: SeriesSigns, policy: Policy) -> _Look:
 def _announced_words(final: Sequence[AnnouncedSigns]) -> str:
     most = max(final, key=lambda a: (a.missing, a.expected))
     of_whom = f"the {most.kind.upper()} {'' if most.kind is AnnouncementKind.IAN else f'is {most.state} and '}names"
-    here = f"{most.missing} of them are missing" if most.missing else "all of them are here"
-    return f"{of_whom} {_instances(most.expected)}, {here}"
+    all_here = "and it is here" if most.expected == 1 else "and all of them are here"
+    are = "is" if most.missing == 1 else "are"
+    here = f"but {most.missing} of them {are} missing" if most.missing else all_here
+    return f"{of_whom} {quantity(most.expected, 'instance')}, {here}"
 
 
 def _counted(signs: SeriesSigns, policy: Policy) -> _Look:
@@ -276,11 +297,19 @@ def _counted(signs: SeriesSigns, policy: Policy) -> _Look:
     if count is None:
         ask = asked and settling_s <= 0
         return _Look(Signal.COUNTED, False, "", settling_s if asked else _NEVER_S, _needs(Need.COUNT, ask))
-    words = f"{count.source} says {_instances(count.instances)}, and {signs.instances} are here"
+    words = _count_words(count, signs.instances)
     fresh = count.age_s <= signs.idle_s
     complete = fresh and settling_s <= 0 and count.instances <= signs.instances
     ask = asked and settling_s <= 0 and not complete
     return _Look(Signal.COUNTED, complete, words, settling_s, _needs(Need.COUNT, ask))
+
+
+def _count_words(count: CountSigns, here: int) -> str:
+    return f"{count.source} says {quantity(count.instances, 'instance')}, and {_are(here)} here"
+
+
+def _are(number: int) -> str:
+    return "1 is" if number == 1 else f"{number} are"
 
 
 def _needs(need: Need, wanted: bool) -> frozenset[Need]:
@@ -294,13 +323,13 @@ def _released(signs: SeriesSigns, policy: Policy, stack: Stack | None) -> _Look:
     ended_s = min(a.ended_s or 0.0 for a in signs.arrivals)
     grace_s = max(policy.release_grace_s, _PAUSES * _longest_pause_s(signs, policy))
     if ended_s < grace_s:
-        words = f"the association was released {ended_s:.1f} s ago, and another may follow"
+        words = f"{_senders(signs)} {ended_s:.1f} s ago, and may make another one"
         return _Look(Signal.RELEASED, False, words, grace_s - ended_s)
     if stack is None:
         return _Look(Signal.RELEASED, False, "", 0.0, frozenset({Need.CONTIGUITY}))
     if not stack.contiguous:
-        return _Look(Signal.RELEASED, False, f"{_senders(signs)} released, but {stack.words}")
-    return _Look(Signal.RELEASED, True, f"{_senders(signs)} released after {stack.words}")
+        return _Look(Signal.RELEASED, False, f"{_senders(signs)}, but {stack.words}")
+    return _Look(Signal.RELEASED, True, f"{_senders(signs)} after {stack.words}")
 
 
 def _release_doubt(signs: SeriesSigns, policy: Policy) -> str:
@@ -310,14 +339,14 @@ def _release_doubt(signs: SeriesSigns, policy: Policy) -> str:
     if not all(policy.source(a.calling_ae_title).release for a in signs.arrivals):
         return "the end of this source's associations says nothing"
     if open_ones := [a for a in signs.arrivals if not a.ended_how]:
-        return f"{_associations(len(open_ones))} that brought it {'is' if len(open_ones) == 1 else 'are'} open"
+        return _open_words(len(open_ones), " that brought it")
     last = min(signs.arrivals, key=lambda a: a.ended_s or 0.0)
     if last.ended_how != "released":
         return f"the last association that brought it was {last.ended_how}"
     if any(a.state is AnnouncementState.IN_PROGRESS for a in signs.announced):
         return "an MPPS of the study is in progress"
     if signs.expected > signs.instances or signs.missing:
-        return "more were announced"
+        return _missing_words(signs)
     return "the source is being asked how many there are" if signs.counting else ""
 
 
@@ -342,33 +371,29 @@ def _quiet(signs: SeriesSigns, policy: Policy) -> _Look:
     if signs.expected > signs.instances or signs.missing:
         holds.append((policy.missing_s(quiet_s) - signs.idle_s, _missing_words(signs)))
     longest_s = max(seconds for seconds, _ in holds)
-    reasons = list(dict.fromkeys(words for _, words in holds if words))
-    if longest_s > 0:
-        words = "; ".join([f"the last instance came {signs.idle_s:.1f} s ago", *reasons])
-        return _Look(Signal.QUIET, False, words, longest_s)
-    return _Look(Signal.QUIET, True, "; ".join([f"nothing came for {signs.idle_s:.1f} s", *reasons]))
+    reasons = tuple(dict.fromkeys(words for _, words in holds if words))
+    return _Look(Signal.QUIET, longest_s <= 0, _idle_words(signs.idle_s, longest_s <= 0), longest_s, also=reasons)
+
+
+def _idle_words(idle_s: float, over: bool) -> str:
+    return f"nothing came for {idle_s:.1f} s" if over else f"the last instance came {idle_s:.1f} s ago"
 
 
 def _missing_words(signs: SeriesSigns) -> str:
     if signs.counted is not None and signs.counted.instances > signs.instances:
-        return f"{signs.instances} of {signs.counted.instances} are here, by {signs.counted.source}"
-    most = max(signs.announced, key=lambda a: a.missing)
-    return f"{most.missing} of the {_instances(most.expected)} that the {most.kind.upper()} names are missing"
+        return _count_words(signs.counted, signs.instances)
+    return _announced_words([a for a in signs.announced if a.expected or a.missing])
 
 
 def _senders(signs: SeriesSigns) -> str:
     titles = sorted({a.calling_ae_title for a in signs.arrivals})
-    several = len(signs.arrivals) > 1
-    what = f"{len(signs.arrivals)} associations" if several else "the association"
-    return f"{what} from {' and '.join(titles)} {'were' if several else 'was'}"
+    whose = "its" if len(titles) == 1 else "their"
+    what = "association" if len(signs.arrivals) == 1 else f"{len(signs.arrivals)} associations"
+    return f"{' and '.join(titles)} released {whose} {what}"
 
 
-def _instances(number: int) -> str:
-    return "1 instance" if number == 1 else f"{number} instances"
-
-
-def _associations(number: int) -> str:
-    return "an association" if number == 1 else f"{number} associations"
+def _open_words(associations: int, which: str = "") -> str:
+    return f"an association{which} is open" if associations == 1 else f"{associations} associations{which} are open"
 
 
 def _study_announced(signs: StudySigns, policy: Policy) -> _Look:
@@ -400,29 +425,24 @@ def _study_counted(signs: StudySigns, policy: Policy) -> _Look:
 def _study_count_words(count: CountSigns, signs: StudySigns) -> str:
     in_series = f" in {count.series} series" if count.series else ""
     own = f" besides {count.own_results} of own results" if count.own_results else ""
-    here = f"{signs.instances} in {signs.series} series are here" if count.series else f"{signs.instances} are here"
-    return f"{count.source} says {_instances(count.instances)}{in_series}{own}, and {here}"
+    here = f"{signs.instances} in {signs.series} series are" if count.series else _are(signs.instances)
+    return f"{count.source} says {quantity(count.instances, 'instance')}{in_series}{own}, and {here} here"
 
 
 def _study_quiet(signs: StudySigns, policy: Policy) -> _Look:
     quiet_s = policy.study_quiet_s(signs.calling_ae_title)
     holds = [(quiet_s - signs.idle_s, "")]
     if signs.open_associations:
-        holds.append((policy.held_s(quiet_s) - signs.idle_s, f"{_associations(signs.open_associations)} open"))
-    if any(a.missing for a in signs.announced):
-        holds.append((policy.missing_s(quiet_s) - signs.idle_s, "some of what was announced is missing"))
+        holds.append((policy.held_s(quiet_s) - signs.idle_s, _open_words(signs.open_associations)))
+    if missing := [a for a in signs.announced if a.missing]:
+        holds.append((policy.missing_s(quiet_s) - signs.idle_s, _announced_words(missing)))
     if signs.counted is not None and signs.counted.instances > signs.instances:
         # as long as for a series: many an archive never sends all that it has of a study
         missing_s = policy.missing_s(policy.quiet_s(signs.calling_ae_title))
-        words = f"{signs.instances} of {signs.counted.instances} are here, by {signs.counted.source}"
-        holds.append((missing_s - signs.idle_s, words))
+        holds.append((missing_s - signs.idle_s, _study_count_words(signs.counted, signs)))
     longest_s = max(seconds for seconds, _ in holds)
-    came = (
-        f"the last instance came {signs.idle_s:.1f} s ago"
-        if longest_s > 0
-        else f"nothing came for {signs.idle_s:.1f} s"
-    )
-    return _Look(Signal.QUIET, longest_s <= 0, "; ".join([came, *(w for _, w in holds if w)]), longest_s)
+    also = tuple(words for _, words in holds if words)
+    return _Look(Signal.QUIET, longest_s <= 0, _idle_words(signs.idle_s, longest_s <= 0), longest_s, also=also)
 
 
 # ----------------------------------------------------------------------------------------- what was looked at
@@ -462,7 +482,7 @@ def _count_document(counted: CountSigns) -> dict[str, Any]:
 
 
 def _said(looks: Sequence[_Look]) -> dict[str, str]:
-    return {str(look.signal): look.words for look in looks if look.words}
+    return {str(look.signal): look.said for look in looks if look.words}
 
 
 def _arrival_document(arrival: ArrivalSigns) -> dict[str, Any]:

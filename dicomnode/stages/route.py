@@ -117,10 +117,11 @@ class RouteStage:
         if not outcome.runs:
             return Said(outcome.words, outcome)
         rule = outcome.rule
+        destinations, words, lacks = self._destinations(rule)
         model, missing = self._model(rule)
         if model is None:
-            return Said(f"{outcome.words}; but {missing}", outcome)
-        destinations, words = self._destinations(rule)
+            named = {"model": rule.model, "version": rule.version}
+            return Said(f"{outcome.words}; but {missing}", outcome, lacks=named | lacks)
         job = NewJob(
             revision,
             model,
@@ -131,7 +132,7 @@ class RouteStage:
             inputs=outcome.roles,
             schedule=rule.schedule,
         )
-        return Said(f"{outcome.words}{words}", outcome, job)
+        return Said(f"{outcome.words}{words}", outcome, job, lacks)
 
     def _model(self, rule: Rule) -> tuple[ModelVersion | None, str]:
         """The version that is to run, or why there is none and what to do."""
@@ -144,13 +145,15 @@ class RouteStage:
         )
         return self._state.model_version(rule.model, rule.version), missing
 
-    def _destinations(self, rule: Rule) -> tuple[tuple[str, ...], str]:
-        """Those that the rule names and that exist, all when it names none; and words for what is amiss."""
+    def _destinations(self, rule: Rule) -> tuple[tuple[str, ...], str, dict[str, Any]]:
+        """Those that the rule names and that exist, all when it names none; and what is amiss, as words and data."""
         known = [destination.name for destination in self._state.destinations()]
         named = rule.destinations
         going = tuple(name for name in named if name in known) if named else tuple(known)
-        words = "".join(f"; destination {name} does not exist" for name in named if name not in known)
-        return going, words if going else f"{words}; its results are kept here and go nowhere"
+        absent = [name for name in named if name not in known]
+        words = "".join(f"; destination {name} does not exist" for name in absent)
+        lacks = {"destinations": absent} if absent else {}
+        return going, words if going else f"{words}; its results are kept here and go nowhere", lacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +163,12 @@ class Said:
     words: str
     outcome: RuleOutcome
     job: NewJob | None = None
+    lacks: Mapping[str, Any] = field(default_factory=dict)  # what the rule names and the node has not, JSON-able
 
     def document(self) -> dict[str, Any]:
         model = f"{self.job.model.name} {self.job.model.version}" if self.job else None
-        return {**self.outcome.document(), "words": self.words, "model": model}
+        lacks = {"lacks": dict(self.lacks)} if self.lacks else {}
+        return {**self.outcome.document(), "words": self.words, "model": model, **lacks}
 
 
 def _asked(revision: RuleRevision) -> Asked:

@@ -156,7 +156,7 @@ def test_a_release_completes_the_series_long_before_it_is_quiet(receiver: Callab
     fill(node.port, IMAGES)
     told = node.completed()
     assert told.message == (
-        "The CT series 4 is complete: 24 instances; the association from CT1 was released after 24 contiguous images"
+        "The CT series 4 is complete: 24 instances; CT1 released its association after 24 instances without a gap"
     )
     assert told.detail["signs"]["associations"][0]["association"] == "here.receiver/1-1/1"
 
@@ -209,7 +209,7 @@ def test_two_senders_that_interleave_one_series_are_one(receiver: Callable[..., 
         node.wait_for(lambda: node.state.receiving_series()[0].idle_s > 0.8)
         assert node.completions() == [], "one of them has not gone yet"
     told = node.completed()
-    assert told.message.endswith("2 associations from CT1 and CT2 were released after 24 contiguous images")
+    assert told.message.endswith("CT1 and CT2 released their 2 associations after 24 instances without a gap")
     assert len(node.state.study(STUDY).series) == 1
 
 

@@ -134,8 +134,7 @@ def test_a_contiguous_stack_is_closed_half_a_second_after_its_release(node: Node
     assert node.after(0.1) == 1
     assert node.router.series == [SERIES]
     assert node.words("series.complete") == [
-        "The CT series 3 is complete: 40 instances; "
-        "the association from SCANNER was released after 40 contiguous images"
+        "The CT series 3 is complete: 40 instances; SCANNER released its association after 40 instances without a gap"
     ]
 
 
@@ -180,7 +179,7 @@ def test_two_senders_that_interleave_a_series_are_one(node: Node) -> None:
     assert node.after(4.0) == 0
     node.release("r/2/1")
     assert node.after(0.5) == 1
-    assert "2 associations from SCANNER were released after 40 contiguous images" in node.words("series.complete")[0]
+    assert "SCANNER released its 2 associations after 40 instances without a gap" in node.words("series.complete")[0]
 
 
 def test_the_source_is_asked_and_right(node: Node) -> None:
@@ -222,7 +221,7 @@ def test_a_source_that_never_gives_the_rest_is_not_waited_for_for_ever(node: Nod
     assert node.after(58.0) == 0
     assert node.after(1.0) == 1
     assert "nothing came for 60.0 s" in node.words("series.complete")[0]
-    assert "40 of 60 are here, by C-FIND to PACS@192.0.2.1:104" in node.words("series.complete")[0]
+    assert "C-FIND to PACS@192.0.2.1:104 says 60 instances, and 40 are here" in node.words("series.complete")[0]
 
 
 def test_an_answer_from_before_more_images_came_is_dropped(node: Node) -> None:
@@ -424,7 +423,10 @@ def test_a_source_that_has_more_of_the_study_is_asked_ever_more_seldom_and_not_f
             break
     assert 59.0 < asking.clock.monotonic() < 61.0
     assert 5 <= asking.counter.asked_of_studies() <= 9
-    assert "80 of 90 are here, by C-FIND to PACS@192.0.2.1:104" in asking.words("study.complete")[0]
+    assert (
+        "C-FIND to PACS@192.0.2.1:104 says 90 instances in 2 series, and 80 in 2 series are here"
+        in asking.words("study.complete")[0]
+    )
 
 
 def test_a_source_that_has_more_series_is_asked_as_seldom(asking: Node) -> None:

@@ -30,7 +30,7 @@ from dicomnode.domain.source import Source
 PACS = Source("PACS", query=parse_dimse("PACS@192.0.2.1:104"))
 DEAF = Source("DEAF", release=False, quiet_period_s=30.0)
 POLICY = Policy(sources={"PACS": PACS, "DEAF": DEAF})
-WHOLE = Stack(True, "300 of 300 contiguous images")
+WHOLE = Stack(True, "300 instances without a gap")
 GAP = Stack(False, "instance number 17 is missing")
 MPPS, IAN = AnnouncementKind.MPPS, AnnouncementKind.IAN
 COMPLETED, IN_PROGRESS = AnnouncementState.COMPLETED, AnnouncementState.IN_PROGRESS
@@ -71,12 +71,12 @@ def mpps(expected: int = 300, missing: int = 0, state: AnnouncementState = COMPL
 @pytest.mark.parametrize("state", [COMPLETED, AnnouncementState.DISCONTINUED])
 def test_all_that_the_mpps_names_is_here(state: AnnouncementState) -> None:
     signs = series(0.4, arrival(idle_s=0.4), announced=(mpps(state=state),))
-    assert said(signs) == f"announced: the MPPS is {state} and names 300 instances, all of them are here"
+    assert said(signs) == f"announced: the MPPS is {state} and names 300 instances, and all of them are here"
 
 
 def test_all_that_an_ian_names_is_here() -> None:
     signs = series(0.4, announced=(AnnouncedSigns(IAN, AnnouncementState.AVAILABLE, 1, 0),), instances=1)
-    assert said(signs) == "announced: the IAN names 1 instance, all of them are here"
+    assert said(signs) == "announced: the IAN names 1 instance, and it is here"
 
 
 def test_it_is_not_complete_while_images_pour_in() -> None:
@@ -88,7 +88,7 @@ def test_an_announcement_of_which_something_is_missing_is_waited_for() -> None:
     signs = released(10, announced=(mpps(missing=2),), instances=298)
     assert "2 of them are missing" in said(signs, WHOLE)
     assert said(replace(signs, idle_s=60.0)) == (
-        "quiet: nothing came for 60.0 s; 2 of the 300 instances that the MPPS names are missing"
+        "quiet: nothing came for 60.0 s; the MPPS is completed and names 300 instances, but 2 of them are missing"
     )
 
 
@@ -129,9 +129,10 @@ def test_a_source_that_has_more_is_waited_for_and_asked_again() -> None:
     found = waits(signs, WHOLE)
     assert found.needs == {Need.COUNT}
     assert "C-FIND to PACS@192.0.2.1:104 says 300 instances, and 150 are here" in found.words
-    assert "more were announced" in found.words
+    assert found.words.count("300") == 1, "it is said once"
+    assert found.latest_s == pytest.approx(39.99)
     assert said(replace(signs, idle_s=60)) == (
-        "quiet: nothing came for 60.0 s; 150 of 300 are here, by C-FIND to PACS@192.0.2.1:104"
+        "quiet: nothing came for 60.0 s; C-FIND to PACS@192.0.2.1:104 says 300 instances, and 150 are here"
     )
 
 
@@ -140,9 +141,7 @@ def test_a_source_that_has_more_is_waited_for_and_asked_again() -> None:
 
 def test_a_release_after_a_contiguous_stack() -> None:
     assert waits(released()).needs == {Need.CONTIGUITY}
-    assert said(released(), WHOLE) == (
-        "released: the association from CT1 was released after 300 of 300 contiguous images"
-    )
+    assert said(released(), WHOLE) == ("released: CT1 released its association after 300 instances without a gap")
 
 
 def test_the_grace_after_a_release() -> None:
@@ -152,7 +151,7 @@ def test_the_grace_after_a_release() -> None:
 
 
 def test_a_gap_is_left_to_the_quiet_period() -> None:
-    assert "the association from CT1 was released, but instance number 17 is missing" in said(released(), GAP)
+    assert "CT1 released its association, but instance number 17 is missing" in said(released(), GAP)
     assert said(released(5.0), GAP).startswith("quiet: nothing came for 5.0 s")
 
 
@@ -161,9 +160,7 @@ def test_an_association_that_was_not_released_says_nothing(how: str) -> None:
     signs = series(1.0, arrival(how, 1.0, 0.9))
     assert f"the last association that brought it was {how}" in said(signs, WHOLE)
     again = replace(signs, arrivals=(*signs.arrivals, arrival("released", 0.7, 0.65, association="a/1/2")))
-    assert said(again, WHOLE) == (
-        "released: 2 associations from CT1 were released after 300 of 300 contiguous images"
-    )
+    assert said(again, WHOLE) == ("released: CT1 released its 2 associations after 300 instances without a gap")
 
 
 def test_all_associations_have_to_be_over() -> None:
@@ -196,9 +193,9 @@ def one_each(number: int, every_s: float, ago_s: float) -> SeriesSigns:
 
 
 def test_a_sender_with_an_association_for_each_image_is_given_time_by_its_own_pauses() -> None:
-    assert "another may follow" in said(one_each(40, every_s=2.0, ago_s=3.0), WHOLE)
-    assert said(one_each(40, every_s=2.0, ago_s=4.0), WHOLE).startswith("released: 40 associations")
-    assert "another may follow" in said(one_each(40, every_s=0.1, ago_s=0.4), WHOLE)
+    assert "may make another one" in said(one_each(40, every_s=2.0, ago_s=3.0), WHOLE)
+    assert said(one_each(40, every_s=2.0, ago_s=4.0), WHOLE).startswith("released: CT1 released its 40 associations")
+    assert "may make another one" in said(one_each(40, every_s=0.1, ago_s=0.4), WHOLE)
     assert said(one_each(40, every_s=0.1, ago_s=0.5), WHOLE).startswith("released")
 
 
@@ -354,7 +351,7 @@ def test_a_study_is_complete_when_all_that_was_announced_is_here() -> None:
 def test_a_study_is_complete_when_it_is_quiet() -> None:
     assert study_said(study(19.0)).startswith("wait")
     assert study_said(study(20.0)) == "quiet: nothing came for 20.0 s"
-    assert study_said(study(20.0, 2)) == "wait: the last instance came 20.0 s ago; 2 associations open"
+    assert study_said(study(20.0, 2)) == "wait: the last instance came 20.0 s ago; 2 associations are open"
     assert study_said(study(60.0, 2)).startswith("quiet")
 
 
@@ -418,9 +415,9 @@ def test_when_the_source_of_a_study_is_asked() -> None:
 
 def test_a_study_of_which_the_source_has_more_is_waited_for_as_long_as_a_series() -> None:
     said_more = replace(counted_study(59.9, whole(900)), open_associations=0)
-    assert "600 of 900 are here, by C-FIND to PACS@192.0.2.1:104" in study_said(said_more)
+    assert "says 900 instances in 2 series, and 600 in 2 series are here" in study_said(said_more)
     assert study_said(said_more).startswith("wait")
-    assert study_said(replace(said_more, idle_s=60.0)).startswith("quiet: nothing came for 60.0 s; 600 of 900 are")
+    assert study_said(replace(said_more, idle_s=60.0)).startswith("quiet: nothing came for 60.0 s; C-FIND")
     assert study_said(replace(said_more, idle_s=20.0, counted=whole(600, 3))).startswith("quiet"), "only more series"
 
 

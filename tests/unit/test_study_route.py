@@ -46,7 +46,7 @@ def jobs(node: Node, *states: JobState) -> list[JobView]:
 
 def events(node: Node, series: str = "") -> list[str]:
     of = [e for e in node.state.events("1") if e.series_instance_uid == series and not e.job_id]
-    return [e.kind for e in of if "rout" in e.kind]
+    return [e.kind for e in of if "rout" in e.kind or e.kind == "series.waits"]
 
 
 PET: dict[str, Any] = {"roles": {"pet": {"when": {"Modality": "PT"}}}}
@@ -63,7 +63,7 @@ def test_a_pair_of_series_makes_a_job_when_the_study_is_there(node: Node) -> Non
     assert node.series_state("1.1") is SeriesState.ROUTED
     assert node.why("1.1") == "rule pet-ct matched: Modality is 'CT'; pet is PT series 7"
     assert node.why("1.2") == "rule pet-ct did not match: Modality is 'PT', not 'CT'"
-    assert events(node, "1.1") == ["series.not-routed", "series.routed"]
+    assert events(node, "1.1") == ["series.waits", "series.routed"]
     assert events(node, "1.2") == ["series.not-routed"]
     assert events(node) == ["study.routed"]
     (said,) = node.routed("1.1")["rules"]
@@ -85,7 +85,9 @@ def test_what_waits_says_so_before(node: Node) -> None:
     node.rule("pet-ct", **PET)
     node.receive("1.1")
     node.sweep()
-    assert node.why() == "rule pet-ct waits for the whole study: Modality is 'CT'"
+    assert node.why() == (
+        "rule pet-ct waits for the whole study: Modality is 'CT'; it needs a series as pet, with Modality equals 'PT'"
+    )
     assert node.series_state() is SeriesState.NOT_ROUTED
     assert jobs(node) == []
 
@@ -186,7 +188,7 @@ def test_what_did_not_change_is_not_made_again_whatever_became_of_it(node: Node)
     node.receive("1.3", Modality="MR")
     assert study(node) == []
     assert [job.code for job in node.state.jobs()] == ["cancelled"]
-    assert events(node, "1.1") == ["series.not-routed", "series.routed"]
+    assert events(node, "1.1") == ["series.waits", "series.routed"]
 
 
 def test_late_images_of_the_partner_make_the_job_again(node: Node) -> None:

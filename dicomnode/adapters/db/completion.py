@@ -22,6 +22,7 @@ from dicomnode.adapters.db.signs import (
 )
 from dicomnode.adapters.db.tables import InstanceRow, SeriesRow, StudyRow
 from dicomnode.domain.completeness import Verdict
+from dicomnode.domain.quantity import quantity
 from dicomnode.domain.study import Series, SeriesState, StudyState
 
 __all__ = [
@@ -64,7 +65,7 @@ def complete_series(
         return None
     row.state, row.generation, row.completed_at = SeriesState.COMPLETE, row.generation + 1, now
     series = load_series(unit.session, row)
-    words = f"The {name_of(row)} is complete{_again(row.generation)}: {_counted(len(series.instances))}"
+    words = f"The {name_of(row)} is complete{_again(row.generation)}: {quantity(len(series.instances), 'instance')}"
     unit.tell(
         "series.complete",
         f"{words}; {verdict.words}" if verdict else words,
@@ -82,10 +83,6 @@ def _instances_of(session: Session, series: SeriesRow) -> int:
 
 def _again(generation: int) -> str:
     return " again" if generation > 1 else ""
-
-
-def _counted(instances: int) -> str:
-    return f"{instances} instance{'s' if instances != 1 else ''}"
 
 
 def _detail(instances: int, generation: int, verdict: Verdict | None) -> dict[str, Any]:
@@ -114,7 +111,7 @@ def complete_study(unit: Unit, study_instance_uid: str, verdict: Verdict) -> int
     row.state, row.generation, row.completed_at = StudyState.COMPLETE, row.generation + 1, unit.now()
     unit.tell(
         "study.complete",
-        f"The study is complete{_again(row.generation)}: {_counted(verdict.instances)}; {verdict.words}",
+        f"The study is complete{_again(row.generation)}: {quantity(verdict.instances, 'instance')}; {verdict.words}",
         study_instance_uid=study_instance_uid,
         detail=_detail(verdict.instances, row.generation, verdict),
     )
