@@ -202,11 +202,19 @@ class State(Protocol):
 
     def models(self) -> list[ModelVersion]: ...
 
-    def add_destination(self, destination: Destination) -> None: ...
+    def add_destination(self, destination: Destination, *, replace: bool = False) -> int:
+        """With `replace` in place of the one of that name: how many deliveries that wait go there now.
 
-    def remove_destination(self, name: str) -> None: ...
+        Raises AlreadyExists.
+        """
+
+    def remove_destination(self, name: str) -> int:
+        """How many deliveries on their way to it were cancelled; raises NotFound."""
 
     def destinations(self) -> list[Destination]: ...
+
+    def deliveries_on_their_way(self) -> Mapping[str, int]:
+        """Destination → how many wait for it or are being sent; those of which there are none are left out."""
 
     def jobs(self, which: JobFilter = EVERY_JOB, *, most: int = 100) -> list[JobView]:
         """Newest first."""

@@ -15,14 +15,12 @@ from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.story import find_only_study, job_view
 from dicomnode.adapters.db.tables import (
     DeliveryRow,
-    DestinationRow,
     JobRow,
     ModelRow,
     ResultRow,
     SeriesRow,
     StudyRow,
 )
-from dicomnode.domain.destination import Destination
 from dicomnode.domain.job import OPEN_DELIVERY_STATES, JobState, Priority
 from dicomnode.domain.job_changes import JobWish, can, why_not
 from dicomnode.domain.model_card import ModelCard, card_document
@@ -69,40 +67,6 @@ def add_model(unit: Unit, card: ModelCard, digest: str, path: Path) -> ModelVers
     return jobs.model_version(row)
 
 
-# ---------------------------------------------------------------------------------------------- destinations
-
-
-def destinations(session: Session) -> list[Destination]:
-    query = sa.select(DestinationRow).where(DestinationRow.in_force).order_by(DestinationRow.name)
-    return [deliveries.destination_of(row) for row in session.scalars(query)]
-
-
-def add_destination(unit: Unit, destination: Destination) -> None:
-    unit.alone_with(DestinationRow)
-    if deliveries.destination_in_force(unit, destination.name) is not None:
-        raise AlreadyExists(f"there is a destination {destination.name} already; remove it first")
-    row = DestinationRow(
-        name=destination.name,
-        kind=destination.kind,
-        address=str(destination.address),
-        in_force=True,
-        created_at=unit.now(),
-    )
-    unit.session.add(row)
-    unit.tell("destination.added", f"Destination {destination.name} is {destination.address}")
-
-
-def remove_destination(unit: Unit, name: str) -> None:
-    row = deliveries.destination_in_force(unit, name)
-    if row is None:
-        raise NotFound(f"there is no destination {name}")
-    row.in_force = False
-    query = sa.select(DeliveryRow).where(DeliveryRow.destination_id == row.id)
-    for delivery in _locked(unit, query.where(DeliveryRow.state.in_(OPEN_DELIVERY_STATES))):
-        deliveries.cancel_delivery(unit, delivery, "its destination was removed")
-    unit.tell("destination.removed", f"Destination {name} was removed")
-
-
 # ------------------------------------------------------------------------------------------------------ jobs
 
 
@@ -139,17 +103,23 @@ def retry_job(unit: Unit, key: str) -> JobChange:
 
 
 def _retry_deliveries(unit: Unit, job: JobRow) -> None:
-    """Of what was superseded meanwhile nothing is sent, nor anything to a destination that was removed."""
+    """Of what was superseded meanwhile nothing is sent, nor anything to a destination that was removed.
+
+    A destination that was changed, or removed and added again, gets it where it is now.
+    """
+    made = deliveries.deliver_missing(unit, job)
+    unit.session.flush()
     failed = [d for d in _deliveries(unit, job) if d.state in deliveries.RETRYABLE]
+    failed = [d for d in failed if not deliveries.is_taken_over(unit, d)]
     wanted = [d for d in failed if not d.result.superseded_by]
     if failed and not wanted:
         later = failed[0].result.superseded_by
         words = f"the results of job {job.id} are superseded by those of job {later}"
         raise IllegalTransition(f"{words}: dicomnode jobs show {later}")
-    there = [d for d in wanted if d.destination.in_force]
-    if wanted and not there:
+    there = [d for d in wanted if deliveries.destination_in_force(unit, d.destination.name)]
+    if wanted and not there and not made:
         raise NotFound(_no_destination(job, wanted[0].destination.name))
-    if not there:
+    if not there and not made:
         raise IllegalTransition(_nothing_to_send(unit, job))
     for delivery in there:
         deliveries.retry_delivery(unit, delivery)

@@ -14,6 +14,7 @@ from dicomnode.adapters.db import (
     administration,
     completion,
     deliveries,
+    destinations,
     evidence,
     executors,
     forget,
@@ -230,14 +231,17 @@ class SqlState:
     def models(self) -> list[ModelVersion]:
         return self._read(administration.models)
 
-    def add_destination(self, destination: Destination) -> None:
-        self._write(administration.add_destination, destination)
+    def add_destination(self, destination: Destination, *, replace: bool = False) -> int:
+        return self._write(destinations.add_destination, destination, replace)
 
-    def remove_destination(self, name: str) -> None:
-        self._write(administration.remove_destination, name)
+    def remove_destination(self, name: str) -> int:
+        return self._write(destinations.remove_destination, name)
 
     def destinations(self) -> list[Destination]:
-        return self._read(administration.destinations)
+        return self._read(destinations.destinations)
+
+    def deliveries_on_their_way(self) -> Mapping[str, int]:
+        return self._read(destinations.deliveries_on_their_way)
 
     def jobs(self, which: JobFilter = JobFilter(), *, most: int = 100) -> list[JobView]:  # noqa: B008
         return self._read(story.jobs, which, most)
