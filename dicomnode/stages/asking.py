@@ -118,7 +118,7 @@ def _evidence(found: FoundSeries, rules: Sequence[Rule]) -> Evidence:
         return unreadable(series, found.never)
     try:
         evidence = gather(series, Path, [condition for rule in rules for condition in conditions_of(rule)])
-    except CannotDecode as error:
+    except (CannotDecode, OSError) as error:
         return unreadable(series, str(error))
     measures = any(Choice.THINNEST_SLICES in choices_of(rule) for rule in rules)
     return with_all_facts(evidence, series, Path) if measures and not evidence.no_image else evidence
