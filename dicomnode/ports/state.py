@@ -148,10 +148,10 @@ class State(Protocol):
     def series(self, series_instance_uid: str) -> Series:
         """Raises NotFound."""
 
-    def series_without_facts(self, most: int = 10) -> list[Series]:
+    def series_without_facts(self, most: int = 10, *, without_any: bool = True) -> list[Series]:
         """Series that were routed or not routed whose evidence is not there or lacks the facts of all headers.
 
-        Newest first.
+        Newest first. Those without any evidence only if `without_any`: finding that there are none takes long.
         """
 
     def record_evidence(self, evidence: Evidence) -> None:

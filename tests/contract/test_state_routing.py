@@ -120,9 +120,11 @@ def test_series_without_evidence_come_after_those_that_lack_facts_and_the_newest
     for uid in (SERIES, OTHER, f"{STUDY}.3"):
         state.record_routing(complete(state, uid), [], "as it was once done", {})
     assert [s.series_instance_uid for s in state.series_without_facts(2)] == [f"{STUDY}.3", OTHER]
+    assert state.series_without_facts(2, without_any=False) == []
     lacking = state.series(OTHER)
     state.record_evidence(evidence(lacking))
     assert [s.series_instance_uid for s in state.series_without_facts()] == [OTHER]
+    assert [s.series_instance_uid for s in state.series_without_facts(without_any=False)] == [OTHER]
     state.record_evidence(evidence(lacking, all_facts=True))
     assert [s.series_instance_uid for s in state.series_without_facts()] == [f"{STUDY}.3", SERIES]
 

@@ -14,7 +14,7 @@ from dicomnode.domain.conditions import NOT_LOOKED_AT
 from dicomnode.domain.job import JobState
 from dicomnode.domain.rules import FACTS_OF_ALL_HEADERS
 from dicomnode.domain.schedule import NODE_ZONE
-from dicomnode.domain.study import Element, ReceivedInstance, SeriesState
+from dicomnode.domain.study import Element, ReceivedInstance, Series, SeriesState
 from dicomnode.imaging.headers import Instance, read_instances
 from dicomnode.ports import JobView
 from dicomnode.stages.evidence import FactFinder
@@ -416,6 +416,31 @@ def test_what_is_lacking_of_a_series_that_was_received_before_there_was_evidence
     assert node.state.study_evidence("1") == []
     assert FactFinder(node.state, node.store).some() == 1
     assert node.state.study_evidence("1")[0].all_facts
+
+
+def test_series_without_any_evidence_are_looked_for_at_the_start_and_then_seldom(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finding that there is none reads every series there is."""
+    asked: list[bool] = []
+    look = node.state.series_without_facts
+
+    def watched(most: int = 10, *, without_any: bool = True) -> list[Series]:
+        asked.append(without_any)
+        return look(most, without_any=without_any)
+
+    monkeypatch.setattr(node.state, "series_without_facts", watched)
+    node.receive()
+    node.clock.advance(9)
+    series = node.state.complete_series("1.1", 5)
+    assert series is not None
+    node.state.record_routing(series, [], "as an older node did it", {})
+    finder = FactFinder(node.state, node.store)
+    assert [finder.some() for _ in range(900)] == [1] + [0] * 899
+    assert asked == [True, True] + [False] * 898
+    for _ in range(200):
+        finder.some()
+    assert asked.count(True) == 3
 
 
 # ---------------------------------------------------------------------------------------------------- priors

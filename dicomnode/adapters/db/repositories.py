@@ -178,8 +178,8 @@ class SqlState:
     def series(self, series_instance_uid: str) -> Series:
         return self._read(evidence.series, series_instance_uid)
 
-    def series_without_facts(self, most: int = 10) -> list[Series]:
-        return self._read(evidence.series_without_facts, most)
+    def series_without_facts(self, most: int = 10, *, without_any: bool = True) -> list[Series]:
+        return self._read(evidence.series_without_facts, most, without_any)
 
     def record_evidence(self, evidence: Evidence) -> None:
         self._write(keep_evidence, evidence)
