@@ -9,6 +9,8 @@ from dicomnode.errors import NotFound
 from dicomnode.ports import JobFilter, State
 
 _LISTED_MOST = 20
+_MEANT_MOST = 3
+_LIKE = 0.6  # of difflib's ratio: from here on a name may be meant
 
 
 def check_names(state: State, *, rule: str, model: str, destination: str) -> None:
@@ -28,7 +30,7 @@ def _check_rule(state: State, name: str) -> None:
     try:
         state.rule_history(name)
     except NotFound:
-        raise NotFound(_unknown("rule", name, known, "dicomnode rules list")) from None
+        raise NotFound(unknown("rule", name, known, "dicomnode rules list")) from None
 
 
 def _check_model(state: State, words: str) -> None:
@@ -36,7 +38,7 @@ def _check_model(state: State, words: str) -> None:
     name, _, version = words.partition(" ")
     models = state.models()
     if name not in {model.name for model in models}:
-        raise NotFound(_unknown("model", name, sorted({model.name for model in models}), "dicomnode models list"))
+        raise NotFound(unknown("model", name, sorted({model.name for model in models}), "dicomnode models list"))
     versions = [model.version for model in models if model.name == name]
     if version.strip() and version.strip() not in versions:
         raise NotFound(f"model {name} has no version {version.strip()}; there are: {', '.join(versions)}")
@@ -45,14 +47,16 @@ def _check_model(state: State, words: str) -> None:
 def _check_destination(state: State, name: str) -> None:
     known = [destination.name for destination in state.destinations()]
     if name not in known and not state.jobs(JobFilter(destination=name), most=1):
-        raise NotFound(_unknown("destination", name, known, "dicomnode destinations list"))
+        raise NotFound(unknown("destination", name, known, "dicomnode destinations list"))
 
 
-def _unknown(noun: str, name: str, known: Sequence[str], listing: str) -> str:
+def unknown(noun: str, name: str, known: Sequence[str], listing: str) -> str:
+    """What there is instead, the names that are most like it first."""
     if not known:
         return f"there is no {noun} {name}; there is none at all yet: {listing}"
-    as_written = {one.lower(): one for one in known}
-    near = [as_written[one] for one in difflib.get_close_matches(name.lower(), as_written, n=3, cutoff=0.6)]
+    likeness = {one: difflib.SequenceMatcher(None, name.casefold(), one.casefold()).ratio() for one in known}
+    nearest = sorted(known, key=lambda one: -likeness[one])
+    near = [one for one in nearest[:_MEANT_MOST] if likeness[one] >= _LIKE]
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     more = f" and {len(known) - _LISTED_MOST} more" if len(known) > _LISTED_MOST else ""
-    return f"there is no {noun} {name}; {meant}There are: {', '.join(known[:_LISTED_MOST])}{more} ({listing})"
+    return f"there is no {noun} {name}; {meant}There are: {', '.join(nearest[:_LISTED_MOST])}{more} ({listing})"

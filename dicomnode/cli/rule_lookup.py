@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import getpass
 import os
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dicomnode.cli.known_names import unknown
 from dicomnode.cli.rule_files import read_rules
 from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.domain.rules import Rule, RuleState
@@ -21,8 +21,6 @@ from dicomnode.ports import RuleRevision, State
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
 
-_LIKE = 0.6  # from this ratio of difflib on, a name may be meant
-_NAMED_MOST = 20
 _FILE_ENDINGS = (".yaml", ".yml")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -49,18 +47,7 @@ def find_rule(state: State, name: str) -> RuleRevision:
         return rules[name]
     if removed := _removed(state, name):
         raise NotFound(f"{removed}; dicomnode rules history {name} shows its revisions")
-    raise NotFound(f"there is no rule {name}; {_what_there_is(name, list(rules))}")
-
-
-def _what_there_is(name: str, known: Sequence[str]) -> str:
-    """The names that are most like it first."""
-    if not known:
-        return "there is none yet: dicomnode rules add FILE"
-    likeness = {one: difflib.SequenceMatcher(None, name.casefold(), one.casefold()).ratio() for one in known}
-    nearest = sorted(known, key=lambda one: (-likeness[one], one))
-    hint = f"did you mean {nearest[0]}? " if likeness[nearest[0]] >= _LIKE else ""
-    more = f" and {len(known) - _NAMED_MOST} more (dicomnode rules list)" if len(known) > _NAMED_MOST else ""
-    return f"{hint}there are: {', '.join(nearest[:_NAMED_MOST])}{more}"
+    raise NotFound(unknown("rule", name, list(rules), "dicomnode rules list"))
 
 
 def _removed(state: State, name: str) -> str:

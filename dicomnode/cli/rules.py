@@ -71,6 +71,10 @@ def add(
     before = {revision.name: revision for revision in context.state.rules()}
     who = author_or_user(author)
     changes = [_added(context.state, one.rule, before, findings, who, reason, dry_run) for one in placed]
+    _tell(context, changes)
+
+
+def _tell(context: Context, changes: Sequence[Mapping[str, Any]]) -> None:
     if context.json:
         context.print_json(changes)
         return

@@ -388,7 +388,7 @@ def test_an_unknown_rule_is_answered_with_what_there_is_the_nearest_first(screen
         screen.node.rule(name, {"Modality": "CT"})
     error = screen.fails("rules", *words)
     assert isinstance(error, NotFound)
-    assert "there is no rule torsoo; did you mean torso? there are: torso, torso-next, " in str(error)
+    assert "there is no rule torsoo; did you mean torso or torso-next? There are: torso, torso-next, " in str(error)
     assert {"abdomen", "zebra"} <= set(str(error).replace(",", "").split())
 
 
@@ -397,10 +397,11 @@ def test_of_many_rules_the_nearest_are_named(screen: Screen) -> None:
         screen.node.rule(f"rule-{number:02}", {"Modality": "CT"})
     said = str(screen.fails("rules", "show", "xyz"))
     assert "did you mean" not in said
-    assert said.endswith("and 20 more (dicomnode rules list)")
+    assert said.endswith(" and 20 more (dicomnode rules list)")
 
 
 def test_without_any_rule(screen: Screen) -> None:
     assert (
-        str(screen.fails("rules", "show", "x")) == "there is no rule x; there is none yet: dicomnode rules add FILE"
+        str(screen.fails("rules", "show", "x"))
+        == "there is no rule x; there is none at all yet: dicomnode rules list"
     )
