@@ -8,6 +8,7 @@ import typer
 
 from dicomnode.cli.context import Context
 from dicomnode.domain.destination import Address, Destination, parse_dimse, parse_stow
+from dicomnode.domain.quantity import quantity
 from dicomnode.errors import AlreadyExists, DeliveryError, InvalidDestination, NotFound, UsageError
 
 app = typer.Typer(help="Destinations: PACS, archives and viewers that results are sent to.", no_args_is_help=True)
@@ -78,7 +79,7 @@ def _and_waiting(deliveries: int) -> str:
 
 
 def _counted(deliveries: int) -> str:
-    return "1 delivery waits" if deliveries == 1 else f"{deliveries} deliveries wait"
+    return f"{quantity(deliveries, 'delivery', 'deliveries')} {'waits' if deliveries == 1 else 'wait'}"
 
 
 @app.command("list")
@@ -128,7 +129,7 @@ def remove(
 def _cancelled(name: str, deliveries: int) -> str:
     if not deliveries:
         return ""
-    what = "1 delivery was" if deliveries == 1 else f"{deliveries} deliveries were"
+    what = f"{quantity(deliveries, 'delivery', 'deliveries')} {'was' if deliveries == 1 else 'were'}"
     return f"; {what} cancelled: once {name} is added again, `dicomnode jobs retry JOB` sends them"
 
 

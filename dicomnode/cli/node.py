@@ -67,6 +67,8 @@ def status(ctx: typer.Context, as_json: Json = False) -> None:
         context.console.print(f"The database cannot be asked: {found.database}", markup=False, highlight=False)
     else:
         context.show(list(_work(found)), ["what", "states"], "Work")
+    if found.turned_away:
+        context.show([asdict(event) for event in found.turned_away], ["at", "message"], "Turned away last")
     free = "" if found.free_bytes is None else f"{found.free_bytes / 1e9:.1f} GB free under "
     context.console.print(f"disk: {free}{found.home}", highlight=False, markup=False, soft_wrap=True)
 
@@ -75,7 +77,7 @@ def _status(context: Context) -> node_status.NodeStatus:
     """Raises what the database says, unless there is something to tell without it."""
     try:
         with bootstrap.database_errors():
-            return node_status.read_status(context.settings, context.state.counts())
+            return node_status.read_status(context.settings, context.state.counts(), context.state.rejections())
     except (DatabaseAway, DatabaseUnusable, NotFound) as error:
         found = node_status.read_status(context.settings, database=str(error))
         if found.state == "stopped":

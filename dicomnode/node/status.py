@@ -11,6 +11,7 @@ from typing import Literal
 
 from dicomnode.config import Settings
 from dicomnode.node.supervisor import Role, read_said
+from dicomnode.ports import Event
 
 NODE = "node"  # the name under which `dicomnode up` itself says what it does
 
@@ -40,6 +41,7 @@ class NodeStatus:
     free_bytes: int | None  # None: there is no home
     work: Mapping[str, Mapping[str, int]]  # noun → state → how many
     database: str = ""  # why it could not be asked
+    turned_away: tuple[Event, ...] = ()  # senders, those of last first
 
 
 def roles_of(settings: Settings) -> list[Role]:
@@ -58,7 +60,10 @@ def _role(kind: str, number: int) -> Role:
 
 
 def read_status(
-    settings: Settings, work: Mapping[str, Mapping[str, int]] | None = None, database: str = ""
+    settings: Settings,
+    work: Mapping[str, Mapping[str, int]] | None = None,
+    turned_away: Sequence[Event] = (),
+    database: str = "",
 ) -> NodeStatus:
     said = _all_said(settings.run_folder)
     node = said.pop(NODE, None)
@@ -74,6 +79,7 @@ def read_status(
         free_bytes=shutil.disk_usage(settings.home).free if settings.home.is_dir() else None,
         work=work or {},
         database=database,
+        turned_away=tuple(turned_away),
     )
 
 

@@ -98,6 +98,9 @@ class State(Protocol):
 
     def announcement(self, sop_instance_uid: str) -> Announcement | None: ...
 
+    def rejections(self, most: int = 3) -> list[Event]:
+        """Senders that were turned away, those of last first."""
+
     def sources(self) -> list[Source]: ...
 
     def put_source(self, source: Source) -> None:

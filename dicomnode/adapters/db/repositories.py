@@ -132,6 +132,9 @@ class SqlState:
     def announcement(self, sop_instance_uid: str) -> Announcement | None:
         return self._read(senders.announcement, sop_instance_uid)
 
+    def rejections(self, most: int = 3) -> list[Event]:
+        return self._read(senders.rejections, most)
+
     def sources(self) -> list[Source]:
         return self._read(senders.sources)
 
