@@ -51,6 +51,8 @@ JOB_STYLES: Mapping[str, str] = {
 _WAITS = "waits-for-study"  # what a rule came to, as domain.routing says it
 _OUTCOMES: Mapping[str, str] = {"matched": "green", "shadow": "cyan", _WAITS: "yellow", "unreadable": "red"}
 _STAYS = " (dicomnode jobs show has its UIDs); this one stays there too, since DICOM knows no replacing"
+_NOTHING_SENT = "nothing: everything that was to be sent has arrived"
+_NOTHING_FOUND = "nothing: no model was to run on it"
 _TOLD_CHARACTERS = 160
 _BAD_ENDINGS = ("failed", "refused", "conflict", "not-routed")
 _GOOD_ENDINGS = ("finished", "succeeded", "delivered", "sent", "routed")
@@ -113,7 +115,7 @@ def _parts(story: Story) -> dict[str, Any]:
 
 
 def _drawn(story: Story) -> RenderableType:
-    steps = story.next_steps or ["nothing: everything that was to be sent has arrived"]
+    steps = story.next_steps or [_NOTHING_SENT if story.jobs else _NOTHING_FOUND]
     return Group(
         headline(story.study),
         _part("What happened", _story_grid(story.events)),

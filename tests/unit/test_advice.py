@@ -320,6 +320,7 @@ def test_of_a_report_nothing_is_to_be_done(node: Node) -> None:
     assert steps(node) == []
     said = story(node)
     assert "SR 1.1, 1 instance " in said
+    assert "What to do → Nothing: no model was to run on it" in said
     assert "image" not in said.split("What to do")[0].replace("no image", "")
 
 

@@ -125,7 +125,7 @@ def _touch(unit: Unit, series: SeriesRow, instance: ReceivedInstance, recorded: 
 
 def _tell_conflict(unit: Unit, instance: ReceivedInstance, recorded: Recorded) -> None:
     if recorded is Recorded.CONFLICT:
-        words = "An image came again under the same SOP Instance UID with other content; the first stays in use"
+        words = "An instance came again under the same SOP Instance UID with other content; the first stays in use"
         detail = {"sop_instance_uid": instance.sop_instance_uid, "path": instance.path}
         _tell(unit, "instance.conflict", words, instance, detail=detail)
 
