@@ -22,7 +22,7 @@ from dicomnode.adapters.db.tables import (
     StudyRow,
 )
 from dicomnode.domain.job import OPEN_DELIVERY_STATES, JobState, Priority
-from dicomnode.domain.job_changes import JobWish, can, why_not
+from dicomnode.domain.job_changes import JobWish, can, nothing_of_its_own, why_not
 from dicomnode.domain.model_card import ModelCard, card_document
 from dicomnode.domain.study import SeriesState, StudyState
 from dicomnode.errors import AlreadyExists, Ambiguous, IllegalTransition, NotFound
@@ -126,7 +126,9 @@ def _retry_deliveries(unit: Unit, job: JobRow) -> None:
 
 
 def _no_destination(job: JobRow, name: str) -> str:
-    again = f"add it again (dicomnode destinations add {name}), then: dicomnode jobs retry {job.id}"
+    again = (
+        f"add it again (dicomnode destinations add {name} --dimse AET@HOST:PORT), then: dicomnode jobs retry {job.id}"
+    )
     return f"there is no destination {name} any more; {again}"
 
 
@@ -156,9 +158,10 @@ def _check(wish: JobWish, job: JobRow) -> None:
 
 
 def _why_not(wish: JobWish, job: JobRow) -> str:
-    series = job.series
-    study = series.study.study_instance_uid
-    return why_not(wish, job.state, job=job.id, series=series.series_instance_uid, study=study)
+    series, study = job.series.series_instance_uid, job.series.study.study_instance_uid
+    if job.state is JobState.SUCCEEDED and not job.results and wish is not JobWish.PRIORITISE:
+        return nothing_of_its_own(job.reason, job=job.id, series=series)
+    return why_not(wish, job.state, job=job.id, series=series, study=study)
 
 
 def _changed(unit: Unit, before: JobView, job: JobRow) -> JobChange:
@@ -225,8 +228,11 @@ def rerun_study(unit: Unit, key: str) -> list[str]:
     for series in again:
         series.state, series.generation = SeriesState.COMPLETE, series.generation + 1
         _tell_rerun(unit, study, series)
-    if again:  # the study is locked after its series, as by everybody who locks both
-        study.state = StudyState.RECEIVING
+    if again:
+        # The study is locked after its series, as by everybody who locks both; what was read of it before may be old,
+        # and assigning what it seems to be already would write nothing
+        changed = sa.update(StudyRow).where(StudyRow.id == study.id).values(state=StudyState.RECEIVING)
+        unit.session.execute(changed)
     return [series.series_instance_uid for series in again]
 
 

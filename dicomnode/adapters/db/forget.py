@@ -40,9 +40,9 @@ def forget_study(unit: Unit, key: str) -> Forgotten:
     try:
         study = find_only_study(unit.session, key)
     except NotFound:
-        if forgotten_at(unit.session, key) is None:
-            raise
-        return Forgotten(key, series=0, instances=0, jobs=0, results=0, paths=())
+        if _forget_announced(unit, key) or forgotten_at(unit.session, key) is not None:
+            return _nothing_of(key)
+        raise
     series = _locked_series(unit.session, study)
     _refuse_while_busy(unit.session, study, series)
     forgotten = _counted(unit.session, study.study_instance_uid, [row.id for row in series])
@@ -50,6 +50,21 @@ def forget_study(unit: Unit, key: str) -> Forgotten:
     _delete_announcements(unit.session, forgotten.study_instance_uid)
     _tell(unit, forgotten)
     return forgotten
+
+
+def _forget_announced(unit: Unit, study_instance_uid: str) -> bool:
+    """Of a study of which no image ever came, what was announced; False when nothing was."""
+    of_study = AnnouncedSeriesRow.study_instance_uid == study_instance_uid
+    if unit.session.scalar(sa.select(sa.func.count()).where(of_study)) == 0:
+        return False
+    _delete_announcements(unit.session, study_instance_uid)
+    unit.session.execute(sa.delete(EventRow).where(EventRow.study_instance_uid == study_instance_uid))
+    _tell(unit, _nothing_of(study_instance_uid))
+    return True
+
+
+def _nothing_of(study_instance_uid: str) -> Forgotten:
+    return Forgotten(study_instance_uid, series=0, instances=0, jobs=0, results=0, paths=())
 
 
 def _locked_series(session: Session, study: StudyRow) -> list[SeriesRow]:

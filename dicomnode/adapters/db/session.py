@@ -63,10 +63,10 @@ class Unit:
 
 
 def open_engine(url: str) -> sa.Engine:
-    """An engine whose every connection is set up as the module says."""
+    """An engine whose every connection is set up as the module says; its errors name no values of patients."""
     if sa.make_url(url).get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True)
-    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000})
+        return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000}, hide_parameters=True)
     set_up_sqlite_transactions(engine)
     return engine
 

@@ -13,7 +13,16 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload, selectinl
 
 from dicomnode.adapters.db.deliveries import stored_result
 from dicomnode.adapters.db.filters import job_conditions, study_conditions
-from dicomnode.adapters.db.tables import DeliveryRow, EventRow, InstanceRow, JobRow, ResultRow, SeriesRow, StudyRow
+from dicomnode.adapters.db.tables import (
+    DeliveryRow,
+    EventRow,
+    InstanceRow,
+    JobRow,
+    ResultRow,
+    SeriesRow,
+    StudyRow,
+    among,
+)
 from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES
 from dicomnode.errors import Ambiguous, NotFound
 from dicomnode.ports import DeliveryView, Event, JobFilter, JobView, SeriesView, StudyFilter, StudyView
@@ -239,7 +248,10 @@ def _event(row: EventRow) -> Event:
 
 
 def open_work(session: Session) -> tuple[dict[str, int], dict[str, int]]:
-    """Jobs and deliveries that wait or run, each with the number of its ticket in the queue."""
-    jobs = session.execute(sa.select(JobRow.id, JobRow.run).where(JobRow.state.in_(ACTIVE_JOB_STATES)))
-    deliveries = sa.select(DeliveryRow.id, DeliveryRow.run).where(DeliveryRow.state.in_(OPEN_DELIVERY_STATES))
+    """Jobs and deliveries that wait or run, each with the number of its ticket in the queue.
+
+    The states are written as the partial indexes have them, word for word: only so does SQLite use these.
+    """
+    jobs = session.execute(sa.select(JobRow.id, JobRow.run).where(sa.text(among(ACTIVE_JOB_STATES))))
+    deliveries = sa.select(DeliveryRow.id, DeliveryRow.run).where(sa.text(among(OPEN_DELIVERY_STATES)))
     return dict(jobs.all()), dict(session.execute(deliveries).all())
