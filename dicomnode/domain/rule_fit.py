@@ -134,7 +134,7 @@ def _about_parameters(rule: Rule, card: ModelCard) -> Iterator[Found]:
 
 
 def _about_priors(rule: Rule, card: ModelCard) -> Iterator[Found]:
-    """The scanner begins a new frame of reference with every examination (PS3.3 C.7.4.1.1.1)."""
+    """Series of one study may share a frame of reference; a new examination begins one (PS3.3 C.7.4.1.1.1)."""
     same = {spec.name for spec in card.roles if spec.needs_same_frame_of_reference}
     for role in rule.roles:
         if role.origin is Origin.PRIOR and role.name in same:
@@ -153,7 +153,7 @@ def _about_time(rule: Rule, card: ModelCard) -> Iterator[Found]:
         return
     times = ((1 - card.network.overlap) / (1 - overlap)) ** 3
     problem = f"an overlap of {overlap:g} is up to {times:.0f} times the windows, and the time, of the model's own"
-    yield f"parameters.{OVERLAP}", problem, f"{OVERLAP_MOST:g} or less; the model's own is {card.network.overlap:g}"
+    yield f"parameters.{OVERLAP}", problem, f"take {OVERLAP_MOST:g} or less; its own is {card.network.overlap:g}"
 
 
 def _near(name: str, known: Iterable[str], command: str) -> str:
