@@ -153,7 +153,7 @@ def _about_time(rule: Rule, card: ModelCard) -> Iterator[Found]:
         return
     times = ((1 - card.network.overlap) / (1 - overlap)) ** 3
     problem = f"an overlap of {overlap:g} is up to {times:.0f} times the windows, and the time, of the model's own"
-    yield f"parameters.{OVERLAP}", problem, f"take {OVERLAP_MOST:g} or less; its own is {card.network.overlap:g}"
+    yield f"parameters.{OVERLAP}", problem, f"take {OVERLAP_MOST:g} or less; its card says {card.network.overlap:g}"
 
 
 def _near(name: str, known: Iterable[str], command: str) -> str:
