@@ -16,7 +16,7 @@ from dicomnode.ports import DeliveryView, JobView
 # The end of a name → the unit of its number.
 _UNITS = {"_ml": "ml", "_mm": "mm", "_ms": "ms", "_s": "s", "_hu": "HU"}
 _BYTES = "_bytes"
-_LABELS = {"worker_peak_bytes": "memory", "measurements": "measured"}
+_LABELS = {"worker_peak_bytes": "peak memory", "measurements": "measured"}
 # What is shown in a place of its own.
 _ELSEWHERE = ("parameters", "inputs")
 

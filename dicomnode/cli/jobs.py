@@ -17,7 +17,7 @@ from dicomnode.cli.moments import Since, Until, span
 from dicomnode.cli.moments import now as moments_now
 from dicomnode.cli.study_story import ID_CHARACTERS, JOB_STYLES
 from dicomnode.cli.watch import EVERY_S, Every, View, Watch, present
-from dicomnode.domain.job import JobState, Priority
+from dicomnode.domain.job import DeliveryState, JobState, Priority
 from dicomnode.ports import JobChange, JobFilter, JobView, State
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _table(jobs: list[JobView]) -> Table:
     table = Table(header_style="bold cyan", expand=False)
     for column in ("job", "state", "model", "rule", "series", "made"):
         table.add_column(column, no_wrap=column in ("job", "state", "made"), overflow="fold")
-    table.add_column("result", overflow="fold")
+    table.add_column("result", overflow="fold", min_width=18)
     for job in jobs:
         table.add_row(
             job.job_id[:ID_CHARACTERS],
@@ -111,11 +111,19 @@ def _outcome(job: JobView) -> Text:
     if job.state is not JobState.SUCCEEDED:
         return Text(job.reason)
     text = Text(f"{seconds_of(job):.1f} s")
-    for delivery in job.deliveries:
-        text.append(f", {delivery.kind} ")
-        text.append(f"{delivery.state} {delivery.destination}", style=JOB_STYLES.get(delivery.state, ""))
+    for (state, destination), kinds in _delivered(job).items():
+        text.append(f", {' and '.join(kinds)} ")
+        text.append(f"{state} {destination}", style=JOB_STYLES.get(state, ""))
     text.append(f", {job.reason}" if job.reason else "")
     return text.append(", superseded" if job.superseded else "", style="dim")
+
+
+def _delivered(job: JobView) -> dict[tuple[DeliveryState, str], list[str]]:
+    """State and destination → kinds of results."""
+    found: dict[tuple[DeliveryState, str], list[str]] = {}
+    for delivery in sorted(job.deliveries, key=lambda delivery: (delivery.destination, delivery.kind)):
+        found.setdefault((delivery.state, delivery.destination), []).append(delivery.kind)
+    return found
 
 
 @app.command()

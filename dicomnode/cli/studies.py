@@ -91,16 +91,22 @@ def _studies_table(studies: Iterable[StudyView]) -> Table:
     table.add_column("patient ID", overflow="fold")
     table.add_column("accession", overflow="fold")
     table.add_column("study", overflow="fold", ratio=1)
-    table.add_column("series")
+    table.add_column("series", no_wrap=True)
     for study in studies:
         table.add_row(
             at(study.received_at, "%m-%d %H:%M"),
             Text(study.patient_id),
             Text(study.accession_number),
-            Text(study.description or study.study_instance_uid),
+            Text(_title(study)),
             _states(study.series),
         )
     return table
+
+
+def _title(study: StudyView) -> str:
+    """The end of the UID where nothing better is; the whole of it where the study cannot be named otherwise."""
+    named = study.patient_id or study.accession_number
+    return study.description or ("…" + study.study_instance_uid[-12:] if named else study.study_instance_uid)
 
 
 def _states(series: Iterable[SeriesView]) -> Text:
@@ -133,7 +139,8 @@ def show(ctx: typer.Context, key: Key, watch: Watch = False, every: Every = EVER
 def _series_lines(series: Iterable[SeriesView]) -> Iterator[tuple[Text, Text]]:
     for one in series:
         words = Text(f"{one.modality or '?'} {one.description}".strip(), style="bold")
-        came = f", {in_words({'images': one.instances})} from {one.calling_ae_title}, last {at(one.last_received_at)}"
+        number = in_words({"instances": one.instances})
+        came = f", {number} from {one.calling_ae_title}, last {at(one.last_received_at)}"
         words.append(came, style="not bold").append(f"\n{one.series_instance_uid}", style="dim not bold")
         yield Text(one.state, style=STYLES[one.state]), words
 
@@ -174,7 +181,7 @@ def _jobs(context: Context, study_instance_uid: str, series: Sequence[str]) -> l
 
 def _stays(sent: Mapping[str, Mapping[str, int]]) -> str:
     """What the results of before are at their destinations, which nobody takes back."""
-    return f"; {sent_words(sent)} stays there, superseded when something else comes out now" if sent else ""
+    return f"; {sent_words(sent)} stays there: what comes out different now is sent beside it" if sent else ""
 
 
 def _why_nothing(study: StudyView) -> str:

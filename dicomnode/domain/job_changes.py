@@ -26,7 +26,7 @@ _NO: Mapping[tuple[JobWish, JobState], str] = {
     "to begin again, end it first: dicomnode jobs cancel {job}",
     (JobWish.RETRY, JobState.SUCCEEDED): f"succeeded and its results are sent; {_RERUN}",
     (JobWish.CANCEL, JobState.SUCCEEDED): "succeeded and nothing of it is still to be sent; "
-    "what else can be done away with: dicomnode studies forget {study} --dry-run",
+    "to remove the study with its results from this node: dicomnode studies forget {study} --dry-run",
     (JobWish.CANCEL, JobState.REFUSED): "was refused and does not run: dicomnode jobs show {job}",
     (JobWish.CANCEL, JobState.FAILED): "failed and does not run; to run it again: dicomnode jobs retry {job}",
     (JobWish.CANCEL, JobState.CANCELLED): "is cancelled already; to run it after all: dicomnode jobs retry {job}",
@@ -46,3 +46,9 @@ def can(wish: JobWish, state: JobState) -> bool:
 def why_not(wish: JobWish, state: JobState, *, job: str, series: str, study: str) -> str:
     """Why it cannot be had, and which command helps; by the job's id and the UIDs of its series and study."""
     return f"job {job} " + _NO[wish, state].format(job=job, series=series, study=study)
+
+
+def nothing_of_its_own(note: str, *, job: str, series: str) -> str:
+    """Of a job that succeeded without results, as one whose came out unchanged; `note` is what was said of it."""
+    said = f" ({note})" if note else ""
+    return f"job {job} succeeded and has no results of its own{said}; {_RERUN.format(series=series)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +12,10 @@ from rich.console import Console
 
 from dicomnode.adapters.db.tables import JobRow
 from dicomnode.cli import root
-from dicomnode.cli.context import Context
 from dicomnode.domain.job import JobState
 from dicomnode.errors import Ambiguous, IllegalTransition, NotFound
 from dicomnode.ports import JobFailed, JobFinished, NotDelivered
-from tests.adapters.state_material import ARCHIVE, SERIES, STUDY, WEB, finished, instance, routed, succeeded
+from tests.adapters.state_material import ARCHIVE, SERIES, STUDY, WEB, finished, instance, new_job, routed, succeeded
 from tests.unit.test_cli_studies_jobs import OTHER, Screen, delivered, failed, late, looks, nothing, screen
 
 __all__ = ["looks", "screen"]
@@ -217,6 +215,19 @@ def test_what_cannot_be_had_names_the_command_that_helps(
     assert screen.state.job(job).state is state
 
 
+def test_a_job_whose_results_came_out_unchanged_names_the_one_that_has_them(screen: Screen) -> None:
+    screen.state.add_destination(ARCHIVE)
+    first = succeeded(screen.state)
+    screen.state.rerun_study(STUDY)
+    found = screen.state.complete_unrouted()[0]
+    (again,) = screen.state.record_routing(found, [new_job(screen.state)], "again", {})
+    screen.state.start_job(again)
+    screen.state.finish_job(again, finished())
+    for verb in ("retry", "cancel"):
+        said = str(screen.fails("jobs", verb, again))
+        assert f"(unchanged: the same results as job {first}); to have it done again: dicomnode studies rerun" in said
+
+
 def test_a_change_says_from_which_state_to_which(screen: Screen) -> None:
     job = failed(screen)
     assert "would go from failed to queued; nothing was changed" in screen.run("jobs", "retry", job, "--dry-run")
@@ -332,7 +343,7 @@ def test_a_job_is_shown_in_words_and_no_uid_is_broken(
         "infer 7.12 s (before 0.29 s, network 6.40 s)",
         "engine OpenVINO 2026.4.1, precision f32, server triton 2.51.0",
         "measured Lungs: 3434.396 ml, mean -773.11 HU Bone: 0 ml",
-        "memory 323.6 MB",
+        "peak memory 323.6 MB",
         "parameters overlap: 0.5, by its rule minimum_volume_ml: 2 ml",
     ):
         assert said in words
@@ -353,7 +364,7 @@ def test_a_study_is_shown_with_the_whole_uid_of_its_series(screen: Screen) -> No
     screen.context.console = Console(width=80, force_terminal=True, color_system=None)
     lines = screen.lines_of("studies", "show", LONG)
     assert any(line.strip() == f"{LONG[:-1]}1" for line in lines)
-    assert any("CT Thorax, 1 image from SCANNER" in line for line in lines)
+    assert any("CT Thorax, 1 instance from SCANNER" in line for line in lines)
 
 
 def test_lists_are_not_squeezed_into_a_pipe(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,7 +374,20 @@ def test_lists_are_not_squeezed_into_a_pipe(screen: Screen, monkeypatch: pytest.
     screen.context.console = Console(width=40)
     assert any("many words a reason of many words" in line for line in screen.lines_of("jobs", "list"))
     screen.write(sa.text("UPDATE study SET description = ''"))
-    assert any(STUDY in line for line in screen.lines_of("studies", "list"))
+    assert any(f" …{STUDY[-12:]} " in line for line in screen.lines_of("studies", "list"))
+    screen.write(sa.text("UPDATE study SET patient_id = '', accession_number = ''"))
+    assert any(f" {STUDY} " in line for line in screen.lines_of("studies", "list"))
+
+
+def test_deliveries_of_a_job_are_told_together(screen: Screen) -> None:
+    for destination in (ARCHIVE, WEB):
+        screen.state.add_destination(destination)
+    job = succeeded(screen.state, destinations=("archive", "web"))
+    (first, *_) = screen.state.job(job).deliveries
+    screen.state.start_delivery(first.delivery_id)
+    said = screen.run("jobs", "list")
+    assert said.count(" and ") == 1
+    assert f"{first.kind} sending {first.destination}" in said
 
 
 def test_a_watched_job_is_a_line_a_change(screen: Screen, looks: Callable[..., list[float]]) -> None:
@@ -391,5 +415,3 @@ def test_errors_and_answers_are_not_broken_in_a_pipe(
         f"dicomnode jobs prioritise {job} stat --now\n"
     )
     assert said.out == f"job {job} (torso-ct 1.0.0) would go from queued to cancelled; nothing was changed\n"
-    assert isinstance(screen.context, Context)
-    assert json.dumps(said.out)
