@@ -12,6 +12,7 @@ from dicomnode.adapters.db.evidence import keep
 from dicomnode.adapters.db.receive import locked_series, name_of
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.tables import JobRow, ModelRow, RuleRow, SeriesRow, StudyRow
+from dicomnode.adapters.db.unwanted import restore, withdraw
 from dicomnode.domain.job import ACTIVE_JOB_STATES, JobEvent, JobState, next_job_state
 from dicomnode.domain.routing import OutcomeKind
 from dicomnode.domain.schedule import NODE_ZONE, next_start
@@ -126,7 +127,9 @@ def _settle(unit: Unit, series: SeriesRow, routing: SeriesRouting) -> list[str]:
     """Jobs of the settled rules become those that are wanted; the ids of the new ones."""
     wanted = [(new, options_of(unit, new)) for new in routing.jobs]
     there = unit.session.scalars(sa.select(JobRow).where(JobRow.series_id == series.id).with_for_update()).all()
-    withdrawn = _withdraw(unit, _active_of(unit, there, routing.settled), wanted)
+    settled = [job for job in there if unit.session.get_one(RuleRow, job.rule_id).name in routing.settled]
+    withdrawn = _withdraw(unit, [job for job in settled if job.state in ACTIVE_JOB_STATES], wanted)
+    _withdraw_results(unit, [job for job in settled if job.state is JobState.SUCCEEDED], wanted)
     kept = [job for job in there if job.generation == series.generation and job.code != _SUPERSEDED]
     missing = [(new, options) for new, options in wanted if not any(_is_same(job, new, options) for job in kept)]
     before = (series.state, series.why)
@@ -137,11 +140,6 @@ def _settle(unit: Unit, series: SeriesRow, routing: SeriesRouting) -> list[str]:
     return [job_id for new, options in missing if (job_id := _make(unit, series, new, options)) is not None]
 
 
-def _active_of(unit: Unit, jobs: Iterable[JobRow], rules: frozenset[str]) -> list[JobRow]:
-    active = [job for job in jobs if job.state in ACTIVE_JOB_STATES]
-    return [job for job in active if unit.session.get_one(RuleRow, job.rule_id).name in rules]
-
-
 def _withdraw(unit: Unit, active: Iterable[JobRow], wanted: Sequence[tuple[NewJob, dict[str, Any]]]) -> int:
     """How many jobs were cancelled, since the study as it is now asks for others."""
     unwanted = [job for job in active if not any(_is_same(job, new, options) for new, options in wanted)]
@@ -149,6 +147,16 @@ def _withdraw(unit: Unit, active: Iterable[JobRow], wanted: Sequence[tuple[NewJo
         _cancel(unit, job, "the study changed, and the rule decides otherwise now")
     unit.session.flush()
     return len(unwanted)
+
+
+def _withdraw_results(unit: Unit, done: Iterable[JobRow], wanted: Sequence[tuple[NewJob, dict[str, Any]]]) -> None:
+    """Of rules that want nothing of the series any more; where they want another job, its results supersede them."""
+    names = {new.rule.name for new, _ in wanted}
+    for job in done:
+        if any(_is_same(job, new, options) for new, options in wanted):
+            restore(unit, job)
+        elif unit.session.get_one(RuleRow, job.rule_id).name not in names and (words := withdraw(unit, job)):
+            tell_job(unit, job, "job.unwanted", words)
 
 
 def _is_same(job: JobRow, new: NewJob, options: Mapping[str, Any]) -> bool:
