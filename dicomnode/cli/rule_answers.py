@@ -89,7 +89,7 @@ def _label(explanation: Explanation, decides: bool) -> Text:
         return Text.assemble((_truth(holds), colour), " ", word)
     style = f"bold {colour}" if decides else "dim"
     text = Text.assemble((_truth(holds), style), " ", (condition_text(condition), style))
-    return text.append(f"  found: {found_words(explanation)}", style="" if decides else "dim")
+    return text.append(f"  found: {found_words(explanation, in_full=True)}", style="" if decides else "dim")
 
 
 def _truth(holds: bool) -> str:
