@@ -7,9 +7,38 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from dicomnode.domain.announcement import AnnouncementKind, AnnouncementState
+from dicomnode.domain.announcement import AnnouncementKind
 from dicomnode.domain.quantity import quantity
+from dicomnode.domain.signs import (
+    AnnouncedSigns,
+    ArrivalSigns,
+    CountSigns,
+    Place,
+    SeriesSigns,
+    SourceCount,
+    StudySigns,
+    believable,
+)
 from dicomnode.domain.source import Source
+
+__all__ = [
+    "AnnouncedSigns",
+    "ArrivalSigns",
+    "CountSigns",
+    "Need",
+    "Place",
+    "Policy",
+    "SeriesSigns",
+    "Signal",
+    "SourceCount",
+    "Stack",
+    "StudySigns",
+    "Verdict",
+    "Wait",
+    "believable",
+    "series_verdict",
+    "study_verdict",
+]
 
 
 class Signal(StrEnum):
@@ -19,121 +48,6 @@ class Signal(StrEnum):
     COUNTED = "counted"  # the source says how many instances there are, and they are here
     RELEASED = "released"  # the association was released after the last instance of a contiguous stack
     QUIET = "quiet"  # nothing came for the quiet period
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One instance in its stack."""
-
-    instance_number: int | None
-    plane: str  # "" where it has none
-    position_mm: float | None
-    number_of_frames: int
-    images_announced: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class ArrivalSigns:
-    """What one association brought of a series; ages by the database's clock."""
-
-    association: str
-    calling_ae_title: str
-    instances: int
-    idle_s: float  # since its last instance of this series
-    ended_how: str = ""  # "" while it is open; released, aborted, lost
-    ended_s: float | None = None  # since it ended
-    began_s: float = 0.0  # since its first instance of this series
-    any_idle_s: float | None = None  # since its last instance of any series; None: of no other than this one
-
-    def has_moved_on(self, quiet_s: float) -> bool:
-        """Whether it has brought other series for so long since its last instance of this one."""
-        return self.any_idle_s is not None and self.idle_s - self.any_idle_s >= quiet_s
-
-
-@dataclass(frozen=True, slots=True)
-class AnnouncedSigns:
-    kind: AnnouncementKind
-    state: AnnouncementState
-    expected: int  # instances of this series that it names
-    missing: int  # of them, not here
-
-
-@dataclass(frozen=True, slots=True)
-class CountSigns:
-    """The source's answer to how many instances it has of the series or the study."""
-
-    instances: int
-    source: str  # in words, as in "C-FIND to PACS@192.0.2.1:104"
-    age_s: float
-    series: int = 0  # of a study; 0 where it does not say
-    own_results: int = 0  # of a study: instances of the node's own results that it has besides
-
-
-# what an IS, the VR of all counts, can say (PS3.5 Table 6.2-1), and what the database keeps
-COUNT_MOST = 2**31 - 1
-
-
-def believable(number: int) -> int | None:
-    """A count as a peer gave it; None for what is no count."""
-    return number if 0 <= number <= COUNT_MOST else None
-
-
-@dataclass(frozen=True, slots=True)
-class SourceCount:
-    """How many instances a source has of a series or a study, and in how many series; None where it does not say."""
-
-    instances: int | None
-    series: int | None = None
-    own_results: int = 0  # instances of the node's own results, which are left out of both
-
-    def is_more_than(self, instances: int, series: int) -> bool:
-        return (self.instances or 0) > instances or (self.series or 0) > series
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesSigns:
-    """All that is known about whether a series that is being received is complete."""
-
-    study_instance_uid: str
-    series_instance_uid: str
-    modality: str
-    calling_ae_title: str
-    instances: int
-    idle_s: float  # since its last instance, a repeated one included
-    arrivals: tuple[ArrivalSigns, ...] = ()
-    announced: tuple[AnnouncedSigns, ...] = ()  # those that name it, and those in progress for its study
-    counted: CountSigns | None = None
-    counting: bool = False  # the source has been asked and has not answered yet
-
-    @property
-    def expected(self) -> int:
-        """As many instances as the source, or an announcement, says that there are; 0 when nobody says."""
-        counted = self.counted.instances if self.counted else 0
-        return max([counted, *(a.expected for a in self.announced)])
-
-    @property
-    def missing(self) -> int:
-        """Instances that an announcement names and that are not here."""
-        return max((a.missing for a in self.announced), default=0)
-
-
-@dataclass(frozen=True, slots=True)
-class StudySigns:
-    """All that is known about whether a study is complete whose series are all complete."""
-
-    study_instance_uid: str
-    calling_ae_title: str
-    idle_s: float  # since the last instance of any of its series
-    open_associations: int  # that have brought something of it
-    announced: tuple[AnnouncedSigns, ...] = ()  # summed up over all the series that each names
-    instances: int = 0  # of all its series
-    series: int = 0  # own results left out, as from the instances
-    counted: CountSigns | None = None
-
-    @property
-    def held_back(self) -> bool:
-        """Whether an announcement says that there is more to come, to the source too."""
-        return any(a.missing or a.state is AnnouncementState.IN_PROGRESS for a in self.announced)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +93,7 @@ class Policy:
     study_quiet_period_s: float = 20.0
     release_grace_s: float = 0.5  # after the end of an association: another one may follow at once
     settle_s: float = 0.3  # after an instance by an association that goes on
-    held_most_s: float = (
-        60.0  # how long an association that is open but silent keeps what it brought from being quiet
-    )
+    held_most_s: float = 60.0  # how long an open but silent association keeps what it brought from being quiet
     sources: Mapping[str, Source] = field(default_factory=dict)  # by AE title
 
     def source(self, ae_title: str) -> Source:
@@ -269,20 +181,24 @@ def _settling_s(signs: SeriesSigns, policy: Policy) -> float:
 
 def _announced(signs: SeriesSigns, policy: Policy) -> _Look:
     """MPPS (PS3.4 F.7.2) and IAN (PS3.4 R.3) name every instance; one that is still in progress may name more."""
-    final = [a for a in signs.announced if a.state is not AnnouncementState.IN_PROGRESS and a.expected]
+    final = [a for a in signs.announced if a.is_final and a.expected]
     if not final:
         return _Look(Signal.ANNOUNCED, False, "")
-    words = _announced_words(final)
+    words = _announced_words(final, signs.named)
     if signs.missing:
         return _Look(Signal.ANNOUNCED, False, words)
-    if signs.instances > max(a.expected for a in final):
+    if signs.instances > signs.named_in_all:
         return _Look(Signal.ANNOUNCED, False, f"{words}, and more came")
     settling_s = _settling_s(signs, policy)
     return _Look(Signal.ANNOUNCED, settling_s <= 0, words, settling_s)
 
 
-def _announced_words(final: Sequence[AnnouncedSigns]) -> str:
+def _announced_words(final: Sequence[AnnouncedSigns], named: int = 0) -> str:
+    """Of the one that lacks most, or names most; of all together when they name more than that, and nothing lacks."""
     most = max(final, key=lambda a: (a.missing, a.expected))
+    if named > most.expected and not most.missing:
+        what = most.kind.upper() if len({a.kind for a in final}) == 1 else "announcements"
+        return f"{len(final)} {what} together name {quantity(named, 'instance')}, and all of them are here"
     of_whom = f"the {most.kind.upper()} {'' if most.kind is AnnouncementKind.IAN else f'is {most.state} and '}names"
     all_here = "and it is here" if most.expected == 1 else "and all of them are here"
     are = "is" if most.missing == 1 else "are"
@@ -291,15 +207,20 @@ def _announced_words(final: Sequence[AnnouncedSigns]) -> str:
 
 
 def _counted(signs: SeriesSigns, policy: Policy) -> _Look:
-    """The source's answer counts when it was given after the last instance: the source may still be growing."""
+    """The source's answer counts when it was asked after the last instance, and has just what is here.
+
+    A source that is growing still, or was, may have fewer. While more is announced it has not all of it either.
+    """
     count, asked = signs.counted, policy.source(signs.calling_ae_title).query is not None
+    if signs.held_back:
+        return _Look(Signal.COUNTED, False, _count_words(count, signs.instances) if count else "")
     settling_s = max(_settling_s(signs, policy), policy.settle_s - signs.idle_s)
     if count is None:
         ask = asked and settling_s <= 0
         return _Look(Signal.COUNTED, False, "", settling_s if asked else _NEVER_S, _needs(Need.COUNT, ask))
     words = _count_words(count, signs.instances)
     fresh = count.age_s <= signs.idle_s
-    complete = fresh and settling_s <= 0 and count.instances <= signs.instances
+    complete = fresh and settling_s <= 0 and count.instances == signs.instances
     ask = asked and settling_s <= 0 and not complete
     return _Look(Signal.COUNTED, complete, words, settling_s, _needs(Need.COUNT, ask))
 
@@ -343,7 +264,7 @@ def _release_doubt(signs: SeriesSigns, policy: Policy) -> str:
     last = min(signs.arrivals, key=lambda a: a.ended_s or 0.0)
     if last.ended_how != "released":
         return f"the last association that brought it was {last.ended_how}"
-    if any(a.state is AnnouncementState.IN_PROGRESS for a in signs.announced):
+    if not all(a.is_final for a in signs.announced):
         return "an MPPS of the study is in progress"
     if signs.expected > signs.instances or signs.missing:
         return _missing_words(signs)
@@ -397,25 +318,28 @@ def _open_words(associations: int, which: str = "") -> str:
 
 
 def _study_announced(signs: StudySigns, policy: Policy) -> _Look:
-    if any(a.state is AnnouncementState.IN_PROGRESS for a in signs.announced):
+    if not all(a.is_final for a in signs.announced):
         return _Look(Signal.ANNOUNCED, False, "an MPPS of it is in progress")
     final = [a for a in signs.announced if a.expected]
     if not final:
         return _Look(Signal.ANNOUNCED, False, "")
-    if max(a.expected for a in final) < signs.instances:
-        return _Look(Signal.ANNOUNCED, False, f"{_announced_words(final)}, and more came")
+    if signs.named_in_all < signs.instances:
+        return _Look(Signal.ANNOUNCED, False, f"{_announced_words(final, signs.named)}, and more came")
     settling_s = policy.settle_s - signs.idle_s if signs.open_associations else 0.0
     settled = settling_s <= 0 and not any(a.missing for a in final)
-    return _Look(Signal.ANNOUNCED, settled, _announced_words(final), settling_s if settling_s > 0 else _NEVER_S)
+    return _Look(
+        Signal.ANNOUNCED, settled, _announced_words(final, signs.named), settling_s if settling_s > 0 else _NEVER_S
+    )
 
 
 def _study_counted(signs: StudySigns, policy: Policy) -> _Look:
-    """As _counted. While more is announced the source has not all of it either, and is not asked."""
+    """As _counted. An open association may bring what the archive has not yet; one that is silent brings no more."""
     asked = policy.source(signs.calling_ae_title).query is not None
     if signs.held_back or not (asked or signs.counted):
         return _Look(Signal.COUNTED, False, "")
-    settling_s, count = policy.settle_s - signs.idle_s, signs.counted
-    fits = count is not None and count.instances <= signs.instances and count.series <= signs.series
+    count, silent_s = signs.counted, policy.quiet_s(signs.calling_ae_title) if signs.open_associations else 0.0
+    settling_s = max(policy.settle_s, silent_s) - signs.idle_s
+    fits = count is not None and count.instances == signs.instances and count.series in (0, signs.series)
     complete = count is not None and fits and count.age_s <= signs.idle_s and settling_s <= 0
     ask = asked and settling_s <= 0 and not complete
     words = _study_count_words(count, signs) if count else ""
@@ -426,7 +350,11 @@ def _study_count_words(count: CountSigns, signs: StudySigns) -> str:
     in_series = f" in {count.series} series" if count.series else ""
     own = f" besides {count.own_results} of own results" if count.own_results else ""
     here = f"{signs.instances} in {signs.series} series are" if count.series else _are(signs.instances)
-    return f"{count.source} says {quantity(count.instances, 'instance')}{in_series}{own}, and {here} here"
+    said = f"{count.source} says {quantity(count.instances, 'instance')}{in_series}{own}, and {here} here"
+    others = sorted({*signs.senders} - {signs.calling_ae_title})
+    if not others:
+        return said
+    return f"{said} (asked since {signs.calling_ae_title} sent last; {' and '.join(others)} sent some of it too)"
 
 
 def _study_quiet(signs: StudySigns, policy: Policy) -> _Look:

@@ -63,8 +63,10 @@ class State(Protocol):
     def places(self, series_instance_uid: str) -> list[Place]:
         """Of its instances in use, each in its stack."""
 
-    def record_count(self, series_instance_uid: str, instances: int, source: str) -> None:
-        """The source's answer to how many instances it has of a series."""
+    def record_count(
+        self, series_instance_uid: str, instances: int, source: str, asked_before_s: float = 0.0
+    ) -> None:
+        """The source's answer to how many instances it has of a series, and how long ago it was asked."""
 
     def quiet_series(self, quiet_period_s: float, most: int = 100) -> list[str]:
         """UIDs of RECEIVING series in which nothing arrived for so long."""

@@ -175,6 +175,10 @@ def test_what_the_source_answered(state: State) -> None:
     assert counted is not None
     assert (counted.instances, counted.source) == (300, "C-FIND to PACS@192.0.2.1:104")
     assert 0 <= counted.age_s <= signs(state).idle_s + 0.01
+    state.record_count(SERIES, 300, "C-FIND to PACS@192.0.2.1:104", 60.0)
+    asked = signs(state).counted
+    assert asked is not None
+    assert 60.0 <= asked.age_s < 90.0, "as old as the question"
 
 
 def test_own_results_have_no_signs(state: State) -> None:
@@ -200,8 +204,10 @@ def test_what_was_announced_of_a_series(state: State) -> None:
     assert announced(state) == [("mpps", "completed", 3, 0)]
     receive(state, 4)
     assert announced(state) == [("mpps", "completed", 3, 0)]
+    assert signs(state).named_in_all == 3
     announce(state, 1, 9, kind=AnnouncementKind.IAN, status=AnnouncementState.AVAILABLE, uid="1.2.3.5")
     assert announced(state) == [("mpps", "completed", 3, 0), ("ian", "available", 2, 1)]
+    assert signs(state).named_in_all == 4, "what both name counts once"
 
 
 def test_a_step_in_progress_counts_for_the_whole_study(state: State) -> None:
@@ -286,6 +292,7 @@ def test_a_study_waits_for_its_series(state: State) -> None:
     found = study_signs(state)
     assert (found.study_instance_uid, found.instances, found.open_associations) == (STUDY, 3, 2)
     assert found.calling_ae_title == "OTHER"
+    assert found.senders == ("OTHER", "SCANNER")
     assert 0 <= found.idle_s < 30
     state.association_ended(A1, "released")
     assert study_signs(state).open_associations == 1
@@ -361,6 +368,20 @@ def test_the_series_of_own_results_are_known_whether_they_came_back_or_not(state
     state.record_instances([foreign, instance(1, made, association=A2)])
     assert state.own_series(STUDY) == sorted([made, f"{STUDY}.8"])
     assert state.own_series("1.2.3") == []
+
+
+def test_what_several_announce_of_a_study_counts_once(state: State) -> None:
+    announce(state, 1, 2)
+    announce(state, 2, 3, uid="1.2.3.5")
+    announce(state, 1, series=OTHER, uid="1.2.3.6")
+    receive(state, 1, 2, 3)
+    receive(state, 1, series=OTHER)
+    assert signs(state).named_in_all == 3
+    assert signs(state, OTHER).named_in_all == 1
+    route(state, SERIES, OTHER)
+    found = study_signs(state)
+    assert [(a.expected, a.missing) for a in found.announced] == [(2, 0), (2, 0), (1, 0)]
+    assert found.named_in_all == found.instances == 4
 
 
 def test_what_was_announced_of_a_study_is_summed_up(state: State) -> None:

@@ -134,18 +134,22 @@ def test_a_study_that_the_archive_does_not_know(archive: Archive) -> None:
 def test_a_study_is_complete_once_all_that_its_archive_has_is_here(
     archive: Archive, receiver: Callable[..., Receiver]
 ) -> None:
-    """The second series comes only when the archive has said that there is one; the associations stay open."""
+    """The second series comes only when the archive has said that there is one, which it is asked between the two."""
     archive.fill(CT, PET)
     node = receiver(archive.address, study_quiet_period_s=300.0)
     node.state.add_rule("pet-ct", PET_CT)
-    with associated(node.port) as first, associated(node.port) as second:
+    with associated(node.port) as first:
         send(first, CT)
-        node.wait_for(lambda: len(node.counter.of_studies) >= 2)
-        assert set(node.counter.of_studies) == {SourceCount(34, 2)}
-        assert len(node.completions()) == 1, "the CT alone"
-        assert node.completions("study") == []
+        node.completed()
+    node.wait_for(lambda: len(node.counter.of_studies) >= 2)
+    assert set(node.counter.of_studies) == {SourceCount(34, 2)}
+    assert len(node.completions()) == 1, "the CT alone"
+    assert node.completions("study") == []
+    with associated(node.port) as second:
         send(second, PET)
-        told = node.completed("study")
+        node.wait_for(lambda: len(node.completions()) == 2)
+        assert node.completions("study") == [], "more may come in the association that is open"
+    told = node.completed("study")
     assert told.detail["signal"] == "counted"
     assert told.detail["instances"] == 34
     assert told.message.endswith("says 34 instances in 2 series, and 34 in 2 series are here")

@@ -235,6 +235,55 @@ def test_an_answer_from_before_more_images_came_is_dropped(node: Node) -> None:
     assert node.state.receiving_series()[0].counted is None
 
 
+def test_an_image_between_question_and_answer_makes_the_answer_stale(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when it is recorded after the sweep looked and before the answer is."""
+    node.receive(*range(1, 41), calling_ae_title="PACS")
+    node.counter.instances = 40
+    node.after(0.5)
+    node.wait_for_answers()
+    record = node.state.record_count
+
+    def recorded(*answer: Any) -> None:
+        node.clock.advance(0.1)
+        node.receive(41, calling_ae_title="PACS")
+        node.clock.advance(0.005)
+        record(*answer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(node.state, "record_count", recorded)
+        assert node.after(0.1) == 0
+    assert node.after(0.4) == 0, "the archive counted before the last image came"
+    node.wait_for_answers()
+    node.counter.instances = 41
+    assert node.answered() == 0, "40 of 41"
+    assert node.after(0.5) + node.answered() == 1
+    assert node.words("series.complete")[0].endswith("says 41 instances, and 41 are here")
+
+
+def test_a_source_that_lags_is_asked_again_ever_more_seldom(node: Node) -> None:
+    node.receive(*range(1, 41), calling_ae_title="PACS")
+    node.counter.instances = 30
+    for _ in range(40):
+        assert node.after(0.1) + node.answered() == 0
+    assert 3 <= len(node.counter.asked) <= 4
+    node.counter.instances = 40
+    assert sum(node.after(0.1) + node.answered() for _ in range(40)) == 1
+    assert node.signal() == "counted"
+
+
+@pytest.mark.parametrize("instances", [10**30, 2**31, -5])
+def test_an_answer_that_cannot_be_is_none(node: Node, instances: int) -> None:
+    node.receive(*range(1, 41), calling_ae_title="PACS")
+    node.release()
+    node.counter.instances = instances
+    node.after(0.3)
+    assert node.answered() == 0
+    assert node.after(0.3) == 1
+    assert node.signal() == "released"
+
+
 def test_a_source_that_gives_no_answer_delays_no_sweep_and_no_release(node: Node) -> None:
     node.receive(*range(1, 41), calling_ae_title="PACS")
     node.release()
@@ -407,6 +456,7 @@ def test_a_new_rule_that_needs_the_study_has_it_asked_for_within_seconds(node: N
     node.counter.instances, node.counter.study = 1, SourceCount(1, 1)
     node.after(0.3)
     node.answered()
+    node.release()
     node.after(0.3)
     node.state.add_rule("pet-ct", PET_CT)
     node.after(2.0)
@@ -429,6 +479,23 @@ def test_a_source_that_has_more_of_the_study_is_asked_ever_more_seldom_and_not_f
     )
 
 
+def test_a_study_is_not_complete_while_what_brought_it_goes_on(asking: Node) -> None:
+    """A PT may follow the CT in the same association, and its archive may get it no sooner than we do."""
+    asking.state.add_rule(
+        "no-pet", {**PET_CT, "name": "no-pet", "roles": {}, "study": {"has_not": [{"Modality": "PT"}]}}
+    )
+    asking.receive(1, series=f"{STUDY}.3", association="r/1/3", calling_ae_title="PACS", plane="")
+    asking.counter.study = SourceCount(81, 3)
+    for _ in range(55):
+        asking.after(0.1)
+        asking.answered()
+        asking.counter.instances = 1
+        if asking.router.studies:
+            break
+    assert 4.9 < asking.clock.monotonic() < 5.5, "silent for the quiet period"
+    assert "says 81 instances in 3 series" in asking.words("study.complete")[0]
+
+
 def test_a_source_that_has_more_series_is_asked_as_seldom(asking: Node) -> None:
     asking.counter.study = SourceCount(80, 3)
     for _ in range(300):
@@ -445,6 +512,7 @@ def test_the_rest_of_a_study_comes_and_is_counted_at_once(asking: Node) -> None:
         asking.answered()
     assert asking.router.studies == []
     asking.receive(*range(1, 41), series=f"{STUDY}.3", association="r/1/3", calling_ae_title="PACS")
+    asking.release("r/1/3")
     for _ in range(6):
         asking.after(0.1)
         asking.answered()

@@ -97,6 +97,18 @@ def test_an_announcement_that_names_less_than_came_is_none() -> None:
     assert "and more came" in said(signs)
 
 
+def test_two_announcements_of_one_series_that_together_name_all_of_it() -> None:
+    signs = series(0.4, arrival(idle_s=0.4), announced=(mpps(150), mpps(150)), named=300)
+    assert said(signs) == "announced: 2 MPPS together name 300 instances, and all of them are here"
+    same = series(0.4, arrival(idle_s=0.4), announced=(mpps(150), mpps(150)), named=150)
+    assert "names 150 instances, and all of them are here, and more came" in said(same)
+    by_both = (mpps(150), AnnouncedSigns(IAN, AnnouncementState.AVAILABLE, 200, 0))
+    signs = series(0.4, arrival(idle_s=0.4), announced=by_both, named=300)
+    assert said(signs) == "announced: 2 announcements together name 300 instances, and all of them are here"
+    signs = series(0.4, arrival(idle_s=0.4), announced=(mpps(150), mpps(200, 50)), named=350)
+    assert said(signs).startswith("wait: the MPPS is completed and names 200 instances, but 50 of them are missing")
+
+
 # --------------------------------------------------------------------------------------------------- counted
 
 
@@ -122,6 +134,20 @@ def test_an_answer_from_before_the_last_image_is_not_believed() -> None:
     """A source that receives the series itself while it sends it has no more than it has sent."""
     signs = series(0.4, arrival(idle_s=0.4), calling_ae_title="PACS", counted=counted(300, age_s=0.5))
     assert waits(signs).needs == {Need.COUNT}
+
+
+@pytest.mark.parametrize("instances", [3, 299, -5])
+def test_a_source_that_has_fewer_than_are_here_lags_and_is_asked_again(instances: int) -> None:
+    signs = series(0.4, arrival(idle_s=0.4), calling_ae_title="PACS", counted=counted(instances))
+    assert waits(signs).needs == {Need.COUNT}
+
+
+@pytest.mark.parametrize("announced", [mpps(500, missing=200), mpps(0, 0, IN_PROGRESS)], ids=["missing", "begun"])
+def test_no_count_overrules_an_announcement_of_more(announced: AnnouncedSigns) -> None:
+    """The archive has not all of it either."""
+    signs = series(0.4, arrival(idle_s=0.4), calling_ae_title="PACS", counted=counted(300), announced=(announced,))
+    assert waits(signs).needs == frozenset()
+    assert waits(replace(signs, counted=None)).needs == frozenset()
 
 
 def test_a_source_that_has_more_is_waited_for_and_asked_again() -> None:
@@ -348,6 +374,13 @@ def test_a_study_is_complete_when_all_that_was_announced_is_here() -> None:
     assert study_said(study(0.1, 0, mpps(600), mpps(0, 0, IN_PROGRESS))).startswith("wait")
 
 
+def test_a_study_is_complete_when_all_that_several_announce_is_here() -> None:
+    both = replace(study(0.1, 0, mpps(400), mpps(200)), named=600)
+    assert study_said(both) == "announced: 2 MPPS together name 600 instances, and all of them are here"
+    assert study_said(replace(both, named=500)).startswith("wait: 2 MPPS together name 500 instances, and all")
+    assert study_said(replace(study(0.1, 0, mpps(400), mpps(200, 1)), named=600)).startswith("wait")
+
+
 def test_a_study_is_complete_when_it_is_quiet() -> None:
     assert study_said(study(19.0)).startswith("wait")
     assert study_said(study(20.0)) == "quiet: nothing came for 20.0 s"
@@ -363,7 +396,7 @@ def counted_study(
     idle_s: float, of_source: CountSigns | None = None, *announced: AnnouncedSigns, sender: str = "PACS"
 ) -> StudySigns:
     """600 instances in two series, from a source that can be asked."""
-    signs = replace(study(idle_s, 1, *announced), calling_ae_title=sender)
+    signs = replace(study(idle_s, 0, *announced), calling_ae_title=sender)
     return replace(signs, series=2, counted=of_source)
 
 
@@ -381,7 +414,24 @@ def test_a_study_is_complete_when_the_source_has_no_more() -> None:
     assert "says 600 instances in 2 series besides 3 of own results, and" in study_said(
         counted_study(0.4, whole(own_results=3))
     )
-    assert study_said(counted_study(0.4, whole(599, 1))).startswith("counted"), "more are here than the source has"
+
+
+def test_who_was_asked_of_a_study_from_several_senders() -> None:
+    signs = replace(counted_study(0.4, whole()), senders=("CT1", "PACS"))
+    assert study_said(signs).endswith("are here (asked since PACS sent last; CT1 sent some of it too)")
+    assert "asked since" not in study_said(replace(signs, senders=("PACS",)))
+
+
+def test_an_open_association_may_bring_more_of_the_study_than_its_archive_has_yet() -> None:
+    signs = replace(counted_study(0.4, whole()), open_associations=1)
+    found = study_verdict(signs, POLICY)
+    assert isinstance(found, Wait)
+    assert found.needs == frozenset(), "nobody is asked before it is over"
+    assert found.again_s == pytest.approx(4.6)
+    assert study_said(replace(signs, idle_s=4.9, counted=whole(age_s=4.5))).startswith("wait")
+    silent = replace(signs, idle_s=5.0)
+    assert study_said(silent).startswith("counted"), "it is silent for as long as the quiet period"
+    assert study_said(replace(silent, calling_ae_title="DEAF")).startswith("wait"), "which is 30 s for that one"
 
 
 @pytest.mark.parametrize(
@@ -390,12 +440,17 @@ def test_a_study_is_complete_when_the_source_has_no_more() -> None:
         counted_study(0.2, whole()),
         counted_study(0.4, whole(age_s=0.5)),
         counted_study(0.4, whole(601)),
+        counted_study(0.4, whole(599)),
         counted_study(0.4, whole(600, 3)),
+        counted_study(0.4, whole(600, 1)),
         counted_study(0.4, whole(), mpps(0, 0, IN_PROGRESS)),
         counted_study(0.4, whole(), mpps(700, 100)),
     ],
-    ids=["it came just now", "answered before the last image", "more images", "more series", "begun", "announced"],
-)
+    ids=[
+        "it came just now", "answered before the last image", "more images", "fewer images", "more series",
+        "fewer series", "begun", "announced",
+    ],
+)  # fmt: skip
 def test_a_count_that_does_not_complete_the_study(signs: StudySigns) -> None:
     assert study_said(signs).startswith("wait")
 
@@ -464,9 +519,10 @@ def test_a_study_is_counted_only_when_nothing_says_that_there_is_more(signs: Stu
     found = study_verdict(signs, POLICY)
     if isinstance(found, Verdict) and found.signal is Signal.COUNTED:
         assert signs.counted is not None
-        assert signs.counted.instances <= signs.instances
-        assert signs.counted.series <= signs.series
+        assert signs.counted.instances == signs.instances
+        assert signs.counted.series in (0, signs.series)
         assert signs.counted.age_s <= signs.idle_s
+        assert not signs.open_associations or signs.idle_s >= 5.0
         assert not any(a.missing or a.state is IN_PROGRESS for a in signs.announced)
 
 

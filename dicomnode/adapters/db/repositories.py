@@ -99,8 +99,10 @@ class SqlState:
     def places(self, series_instance_uid: str) -> list[Place]:
         return self._read(completion.places, series_instance_uid)
 
-    def record_count(self, series_instance_uid: str, instances: int, source: str) -> None:
-        self._write(completion.record_count, series_instance_uid, instances, source)
+    def record_count(
+        self, series_instance_uid: str, instances: int, source: str, asked_before_s: float = 0.0
+    ) -> None:
+        self._write(completion.record_count, series_instance_uid, instances, source, asked_before_s)
 
     def quiet_series(self, quiet_period_s: float, most: int = 100) -> list[str]:
         return self._read(completion.quiet_series, quiet_period_s, most)
