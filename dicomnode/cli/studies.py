@@ -149,8 +149,9 @@ def _series_lines(series: Iterable[SeriesView]) -> Iterator[tuple[Text, Text]]:
 def rerun(ctx: typer.Context, key: Key, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Route a study, or one of its series, again by the rules in force now, as if it had just come.
 
-    Jobs that still run are superseded. What comes out unchanged is not sent again; what comes out otherwise is sent
-    beside what is at the destinations already: nothing is removed there.
+    Jobs that still run are superseded. What comes out unchanged is not sent again.
+
+    What was sent stays at its destination, also when it is superseded: what comes out otherwise is sent beside it.
 
     Example: dicomnode studies rerun 20240131-007 --dry-run
     """
@@ -202,8 +203,9 @@ def forget(
 ) -> None:
     """Remove a study from the node for good: its images, jobs, results and story.
 
-    What was sent to a destination stays there, also what was superseded: delete it there if it is to go. It is
-    refused while jobs run or results are on their way. Repeat it after a crash: what is left is removed then.
+    What was sent to a destination stays there, also what was superseded: delete it there if it is to go.
+
+    It is refused while jobs run or results are on their way. After a crash, repeat it to remove what is left.
 
     Example: dicomnode studies forget 20240131-007 --yes
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from rich.console import Console
 
 from dicomnode.adapters.db.tables import JobRow
 from dicomnode.cli import root
-from dicomnode.domain.job import JobState
+from dicomnode.domain.job import JOB_TRANSITIONS, JobEvent, JobState
+from dicomnode.domain.job_changes import JobWish, can, why_not
 from dicomnode.errors import Ambiguous, IllegalTransition, NotFound
 from dicomnode.ports import JobFailed, JobFinished, NotDelivered
 from tests.adapters.state_material import ARCHIVE, SERIES, STUDY, WEB, finished, instance, new_job, routed, succeeded
@@ -164,8 +166,8 @@ def test_from_then_until_before_is_no_time(screen: Screen, noun: str) -> None:
     now = screen.state.clock.now().astimezone()
     said = screen.run(noun, "list", "--since", "2h", "--until", "4h", status=2)
     said = " ".join(said.replace("│", " ").split())
-    assert now.replace(hour=now.hour - 2).strftime("%Y-%m-%d %H:%M:%S") in said
-    assert now.replace(hour=now.hour - 4).strftime("%Y-%m-%d %H:%M:%S") in said
+    for hours in (2, 4):
+        assert f"{now - timedelta(hours=hours):%Y-%m-%d %H:%M:%S}" in said
     screen.run(noun, "list", "--since", "2026-02-01", "--until", "2026-02-01", status=2)
     screen.run(noun, "list", "--since", "4h", "--until", "2h")
 
@@ -226,6 +228,18 @@ def test_a_job_whose_results_came_out_unchanged_names_the_one_that_has_them(scre
     for verb in ("retry", "cancel"):
         said = str(screen.fails("jobs", verb, again))
         assert f"(unchanged: the same results as job {first}); to have it done again: dicomnode studies rerun" in said
+
+
+@pytest.mark.parametrize("state", JobState)
+def test_every_wish_is_granted_as_the_transitions_are_or_has_words(state: JobState) -> None:
+    for wish, event in ((JobWish.RETRY, JobEvent.RETRY), (JobWish.CANCEL, JobEvent.CANCEL)):
+        assert can(wish, state) == ((state, event) in JOB_TRANSITIONS)
+    assert can(JobWish.PRIORITISE, state) == (state is JobState.QUEUED)
+    for wish in JobWish:
+        if not can(wish, state):
+            words = why_not(wish, state, job="J", series="1.2", study="1.1")
+            assert words.startswith("job J ")
+            assert "dicomnode " in words
 
 
 def test_a_change_says_from_which_state_to_which(screen: Screen) -> None:
