@@ -57,8 +57,8 @@ class State(Protocol):
         """
 
     # complete
-    def receiving_series(self, most: int = 200) -> list[SeriesSigns]:
-        """The signs of RECEIVING series, those longest without an image first."""
+    def receiving_series(self, most: int | None = None) -> list[SeriesSigns]:
+        """The signs of RECEIVING series, those longest without an image first; all without a `most`."""
 
     def places(self, series_instance_uid: str) -> list[Place]:
         """Of its instances in use, each in its stack."""
@@ -82,7 +82,7 @@ class State(Protocol):
     def complete_unrouted(self) -> list[Series]:
         """COMPLETE series whose routing was never recorded: left behind by a process that died."""
 
-    def receiving_studies(self, most: int = 200) -> list[StudySigns]:
+    def receiving_studies(self, most: int | None = None) -> list[StudySigns]:
         """The signs of RECEIVING studies none of whose series is RECEIVING or COMPLETE."""
 
     def own_series(self, study_instance_uid: str) -> list[str]:

@@ -34,6 +34,7 @@ SOURCES_EVERY_S = 2.0
 RULES_EVERY_S = 2.0
 POLL_LEAST_S = 0.01
 _REST = 3.0  # times as long as a sweep took: with hundreds of series at once a sweep is not for nothing
+_REST_MOST_S = 2.0
 
 
 class Router(Protocol):
@@ -117,7 +118,8 @@ class Completer:
             began_s = self._clock.monotonic()
             if not self.sweep():
                 busy_s = self._clock.monotonic() - began_s
-                self._wait(stop, max(_REST * busy_s, min(poll_s, max(POLL_LEAST_S, self._again_s))))
+                rest_s = min(_REST * busy_s, _REST_MOST_S)
+                self._wait(stop, max(rest_s, min(poll_s, max(POLL_LEAST_S, self._again_s))))
 
     def close(self) -> None:
         """No more is asked of sources."""

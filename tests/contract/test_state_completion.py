@@ -158,6 +158,25 @@ def test_those_longest_without_an_image_come_first(state: State) -> None:
     assert [s.series_instance_uid for s in state.receiving_series(1)] == [SERIES]
 
 
+def test_all_that_is_received_is_looked_at_however_much_it_is(state: State) -> None:
+    """What waits long must not keep the others out."""
+    many = [f"{STUDY}.7.{n}" for n in range(1, 1204)]
+    state.record_instances([instance(1, uid, association=A1) for uid in many])
+    found = state.receiving_series()
+    assert {s.series_instance_uid for s in found} == set(many)
+    assert all(len(s.arrivals) == s.instances == 1 for s in found)
+
+
+def test_all_studies_are_looked_at_however_many_they_are(state: State) -> None:
+    many = [f"1.2.7.{n}" for n in range(1, 604)]
+    state.record_instances([instance(1, f"{uid}.1", study_instance_uid=uid, association=A1) for uid in many])
+    for found in state.receiving_series():
+        series = state.complete_series(found.series_instance_uid, 0.0, verdict(1))
+        assert series is not None
+        state.record_routing(series, [], "no rule", {})
+    assert {s.study_instance_uid for s in state.receiving_studies()} == set(many)
+
+
 def test_places(state: State) -> None:
     receive(state, 1, plane="0.00/0.00/1.00", position_mm=-12.5, images_announced=300)
     receive(state, 2, number_of_frames=40, instance_number=None)

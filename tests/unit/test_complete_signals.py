@@ -338,6 +338,16 @@ def test_one_silent_source_leaves_room_for_the_others(node: Node) -> None:
     assert asked == {"PACS", "OTHER"}
 
 
+def test_what_waits_long_does_not_keep_the_others_waiting(node: Node) -> None:
+    node.sources["SLOW"] = Source("SLOW", quiet_period_s=3600.0)
+    for number in range(1, 251):
+        series, study = f"{STUDY}.8.{number}", f"{STUDY}.9.{number}"
+        node.receive(1, series=series, study_instance_uid=study, calling_ae_title="SLOW", plane="", association="")
+    node.clock.advance(1.0)
+    node.receive(1, 2, 3, calling_ae_title="STAT", association="")
+    assert [node.after(5.0), node.router.series] == [1, [SERIES]]
+
+
 def test_settings_of_sources_are_followed(node: Node) -> None:
     node.sources["SLOW"] = Source("SLOW", quiet_period_s=30.0, release=False)
     node.receive(*range(1, 41), calling_ae_title="SLOW")

@@ -93,7 +93,7 @@ class SqlState:
         self._write(completion.associations_lost, receiver, but)
 
     # complete
-    def receiving_series(self, most: int = 200) -> list[SeriesSigns]:
+    def receiving_series(self, most: int | None = None) -> list[SeriesSigns]:
         return self._read(completion.receiving_series, most)
 
     def places(self, series_instance_uid: str) -> list[Place]:
@@ -115,7 +115,7 @@ class SqlState:
     def complete_unrouted(self) -> list[Series]:
         return self._read(completion.complete_unrouted)
 
-    def receiving_studies(self, most: int = 200) -> list[StudySigns]:
+    def receiving_studies(self, most: int | None = None) -> list[StudySigns]:
         return self._read(completion.receiving_studies, most)
 
     def own_series(self, study_instance_uid: str) -> list[str]:

@@ -6,10 +6,10 @@ Everything is asked for many series at once: a sweep is a handful of queries, ho
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -29,6 +29,8 @@ from dicomnode.adapters.db.tables import (
 from dicomnode.domain.announcement import AnnouncementKind, AnnouncementState
 from dicomnode.domain.completeness import AnnouncedSigns, ArrivalSigns, CountSigns, Place, SeriesSigns, StudySigns
 from dicomnode.domain.study import SeriesState, StudyState
+
+R = TypeVar("R")
 
 _UNDECIDED = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 
@@ -79,7 +81,7 @@ def record_count(
 # ------------------------------------------------------------------------------------------------ of series
 
 
-def receiving_series(session: Session, most: int) -> list[SeriesSigns]:
+def receiving_series(session: Session, most: int | None) -> list[SeriesSigns]:
     query = (
         sa.select(SeriesRow, StudyRow.study_instance_uid, database_now())
         .join(StudyRow, SeriesRow.study_id == StudyRow.id)
@@ -88,8 +90,17 @@ def receiving_series(session: Session, most: int) -> list[SeriesSigns]:
         .limit(most)
     )
     rows = session.execute(query).all()
-    if not rows:
-        return []
+    return [signs for some in _in_parts(rows) for signs in _series_signs(session, some)]
+
+
+_PART = 500  # series or studies whose signs one statement asks for: each is a parameter of it
+
+
+def _in_parts(rows: Sequence[R]) -> Iterator[Sequence[R]]:
+    return (rows[start : start + _PART] for start in range(0, len(rows), _PART))
+
+
+def _series_signs(session: Session, rows: Sequence[sa.Row[SeriesRow, str, datetime]]) -> list[SeriesSigns]:
     now = max(now for _, _, now in rows)
     ids = [row.id for row, _, _ in rows]
     counts, arrivals = _instance_counts(session, ids), _arrivals(session, ids, now)
@@ -249,7 +260,7 @@ def _here(session: Session, named: Iterable[Sequence[str]]) -> set[str]:
 # ------------------------------------------------------------------------------------------------ of studies
 
 
-def receiving_studies(session: Session, most: int) -> list[StudySigns]:
+def receiving_studies(session: Session, most: int | None) -> list[StudySigns]:
     undecided = sa.exists().where(SeriesRow.study_id == StudyRow.id, SeriesRow.state.in_(_UNDECIDED))
     query = (
         sa.select(StudyRow.id, StudyRow.study_instance_uid, database_now())
@@ -258,8 +269,10 @@ def receiving_studies(session: Session, most: int) -> list[StudySigns]:
         .limit(most)
     )
     rows = session.execute(query).all()
-    if not rows:
-        return []
+    return [signs for some in _in_parts(rows) for signs in _study_signs(session, some)]
+
+
+def _study_signs(session: Session, rows: Sequence[sa.Row[int, str, datetime]]) -> list[StudySigns]:
     now = max(now for _, _, now in rows)
     ids = [study_id for study_id, _, _ in rows]
     last, counts = _senders(session, ids), _study_instances(session, ids)
