@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -113,6 +114,14 @@ def test_a_postgresql_that_does_not_answer(command: Command, tmp_path: Path) -> 
     assert (status, said.partition(":")[0]) == (1, "database-away")
     assert "Connection refused" in said
     assert "secret" not in said
+
+
+def test_a_host_that_takes_the_connection_and_says_nothing(command: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg://node@127.0.0.1:{silent.getsockname()[1]}/x?connect_timeout=2"
+        status, said = command("--database-url", url, "jobs", "list")
+    assert status == 1
+    assert "timeout expired" in said
 
 
 READING = [

@@ -25,6 +25,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _BUSY_TIMEOUT_MS = 30_000
+_CONNECT_TIMEOUT_S = 10
 _TRIES = 6
 # PostgreSQL: deadlock_detected, serialization_failure, and unique_violation, which here means that another process
 # was first: the second try sees its rows and decides with them (its manual, appendix A).
@@ -64,8 +65,11 @@ class Unit:
 
 def open_engine(url: str) -> sa.Engine:
     """An engine whose every connection is set up as the module says; its errors name no values of patients."""
-    if sa.make_url(url).get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    parts = sa.make_url(url)
+    if parts.get_backend_name() != "sqlite":
+        # a host that takes the connection and says nothing would hold a command for ever; the URL may say otherwise
+        patience = {} if "connect_timeout" in parts.query else {"connect_timeout": _CONNECT_TIMEOUT_S}
+        return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=patience)
     engine = sa.create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000}, hide_parameters=True)
     set_up_sqlite_transactions(engine)
     return engine
