@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -220,6 +221,7 @@ def completer(settings: Settings, state: SqlState) -> Completer:
     from dicomnode.domain.completeness import Policy
     from dicomnode.stages.complete import Completer
     from dicomnode.stages.route import RouteStage
+    from dicomnode.stages.route_beside import ROUTED_AT_ONCE
 
     clock = SystemClock()
     policy = Policy(
@@ -234,6 +236,7 @@ def completer(settings: Settings, state: SqlState) -> Completer:
         policy,
         counter=source_counter(settings),
         sources=lambda: {source.ae_title: source for source in state.sources()},
+        executor=ThreadPoolExecutor(ROUTED_AT_ONCE, thread_name_prefix="route"),
     )
 
 

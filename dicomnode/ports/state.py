@@ -79,8 +79,11 @@ class State(Protocol):
         None when another process was first or an image came. The event says by which signal.
         """
 
-    def complete_unrouted(self) -> list[Series]:
-        """COMPLETE series whose routing was never recorded: left behind by a process that died."""
+    def complete_unrouted(self, older_than_s: float = 0.0) -> list[Series]:
+        """COMPLETE series whose routing was never recorded: left behind by a process that died.
+
+        Only those that are complete for so long, or that an administrator had routed again.
+        """
 
     def receiving_studies(self, most: int | None = None) -> list[StudySigns]:
         """The signs of RECEIVING studies none of whose series is RECEIVING or COMPLETE."""
@@ -91,8 +94,8 @@ class State(Protocol):
     def complete_study(self, study_instance_uid: str, verdict: Verdict) -> int | None:
         """RECEIVING → COMPLETE, as complete_series; its generation, or None."""
 
-    def complete_unrouted_studies(self) -> list[tuple[str, int]]:
-        """(Study Instance UID, generation) of COMPLETE studies whose routing was never recorded."""
+    def complete_unrouted_studies(self, older_than_s: float = 0.0) -> list[tuple[str, int]]:
+        """(Study Instance UID, generation) of COMPLETE studies whose routing was never recorded, as the series."""
 
     # what senders say and may
     def record_announcement(self, announcement: Announcement) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -180,8 +180,8 @@ class SourceQuestions:
         self._pool.shutdown(cancel_futures=True)
 
     @property
-    def any_open(self) -> bool:
-        return bool(self._open)
+    def under_way(self) -> list[Future[SourceCount | None]]:
+        return [question.answer for question in self._open.values()]
 
     def is_open(self, about: Subject) -> bool:
         return _key(about) in self._open
@@ -214,10 +214,6 @@ class SourceQuestions:
         uid, here = study.study_instance_uid, SourceCount(study.instances, study.series)
         own_series = frozenset(self._state.own_series(uid))
         return lambda: self._counter.count_study(source, uid, here, own_series)
-
-    def wait(self, timeout_s: float) -> None:
-        """Until an answer comes, at most so long."""
-        wait([question.answer for question in self._open.values()], timeout_s, FIRST_COMPLETED)
 
     def collect(self, receiving: Mapping[str, SeriesSigns]) -> dict[str, CountSigns]:
         """Keeps the answers that have come; gives back those about series that are received."""

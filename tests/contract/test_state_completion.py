@@ -332,6 +332,28 @@ def test_a_study_is_complete_once(state: State) -> None:
     assert told.message == "The study is complete: 1 instance; the association was released"
 
 
+def test_what_became_complete_just_now_is_not_left_over(state: State) -> None:
+    """The worker that completed it is at its routing."""
+    receive(state, 1)
+    assert state.complete_series(SERIES, 0.0, verdict(1)) is not None
+    assert state.complete_unrouted(30.0) == []
+    time.sleep(0.05)
+    (left,) = state.complete_unrouted(0.01)
+    assert state.complete_unrouted() == [left]
+    state.record_routing(left, [], "no rule", {})
+    assert state.complete_study(STUDY, verdict(1)) == 1
+    assert state.complete_unrouted_studies(30.0) == []
+    time.sleep(0.05)
+    assert state.complete_unrouted_studies(0.01) == state.complete_unrouted_studies() == [(STUDY, 1)]
+
+
+def test_what_is_to_be_routed_again_is_left_over_at_once(state: State) -> None:
+    receive(state, 1)
+    route(state, SERIES)
+    state.rerun_study(STUDY)
+    assert [s.series_instance_uid for s in state.complete_unrouted(30.0)] == [SERIES]
+
+
 def test_a_late_image_opens_series_and_study_again(state: State) -> None:
     receive(state, 1)
     route(state, SERIES)

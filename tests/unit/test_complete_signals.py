@@ -534,7 +534,7 @@ def test_an_answer_about_the_study_from_before_more_images_came_is_dropped(askin
     asking.counter.study = SourceCount(80, 2)
     asking.counter.gate.clear()
     assert asking.after(0.1) == 2
-    assert asking.completer._questions.any_open
+    assert asking.completer._questions.under_way
     asking.receive(1, series=f"{STUDY}.3", association="r/1/3", calling_ae_title="PACS", plane="")
     asking.counter.gate.set()
     asking.answered()

@@ -227,6 +227,7 @@ def rerun_study(unit: Unit, key: str) -> list[str]:
     again = unit.session.scalars(locked.execution_options(populate_existing=True)).all()
     for series in again:
         series.state, series.generation = SeriesState.COMPLETE, series.generation + 1
+        series.completed_at = None  # nobody is at its routing: the next worker that looks takes it up
         _tell_rerun(unit, study, series)
     if again:
         # The study is locked after its series, as by everybody who locks both; what was read of it before may be old,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from dicomnode.adapters.db.columns import database_now
 from dicomnode.adapters.db.receive import load_series, locked_series, name_of
@@ -92,9 +92,20 @@ def _detail(instances: int, generation: int, verdict: Verdict | None) -> dict[st
     return detail
 
 
-def complete_unrouted(session: Session) -> list[Series]:
-    query = sa.select(SeriesRow).where(SeriesRow.state == SeriesState.COMPLETE).order_by(SeriesRow.last_received_at)
-    return [load_series(session, row) for row in session.scalars(query).all()]
+def complete_unrouted(session: Session, older_than_s: float = 0.0) -> list[Series]:
+    left = _left_over(session, SeriesRow.completed_at, older_than_s)
+    query = sa.select(SeriesRow).where(SeriesRow.state == SeriesState.COMPLETE, left)
+    return [load_series(session, row) for row in session.scalars(query.order_by(SeriesRow.last_received_at)).all()]
+
+
+def _left_over(
+    session: Session, completed_at: InstrumentedAttribute[datetime | None], older_than_s: float
+) -> sa.ColumnElement[bool]:
+    """Of what is complete without a time nobody is at the routing: an administrator asked for it."""
+    if older_than_s <= 0:
+        return sa.true()
+    since = session.scalars(sa.select(database_now())).one() - timedelta(seconds=older_than_s)
+    return sa.or_(completed_at.is_(None), completed_at <= since)
 
 
 def complete_study(unit: Unit, study_instance_uid: str, verdict: Verdict) -> int | None:
@@ -128,6 +139,9 @@ def _instances_by_state(session: Session, study: StudyRow) -> list[tuple[SeriesS
     return [(state, number) for state, number in session.execute(query)]
 
 
-def complete_unrouted_studies(session: Session) -> list[tuple[str, int]]:
+def complete_unrouted_studies(session: Session, older_than_s: float = 0.0) -> list[tuple[str, int]]:
+    left = _left_over(session, StudyRow.completed_at, older_than_s)
     query = sa.select(StudyRow.study_instance_uid, StudyRow.generation).where(StudyRow.state == StudyState.COMPLETE)
-    return [(uid, generation) for uid, generation in session.execute(query.order_by(StudyRow.completed_at))]
+    return [
+        (uid, generation) for uid, generation in session.execute(query.where(left).order_by(StudyRow.completed_at))
+    ]

@@ -112,8 +112,8 @@ class SqlState:
     ) -> Series | None:
         return self._write(completion.complete_series, series_instance_uid, quiet_period_s, verdict)
 
-    def complete_unrouted(self) -> list[Series]:
-        return self._read(completion.complete_unrouted)
+    def complete_unrouted(self, older_than_s: float = 0.0) -> list[Series]:
+        return self._read(completion.complete_unrouted, older_than_s)
 
     def receiving_studies(self, most: int | None = None) -> list[StudySigns]:
         return self._read(completion.receiving_studies, most)
@@ -124,8 +124,8 @@ class SqlState:
     def complete_study(self, study_instance_uid: str, verdict: Verdict) -> int | None:
         return self._write(completion.complete_study, study_instance_uid, verdict)
 
-    def complete_unrouted_studies(self) -> list[tuple[str, int]]:
-        return self._read(completion.complete_unrouted_studies)
+    def complete_unrouted_studies(self, older_than_s: float = 0.0) -> list[tuple[str, int]]:
+        return self._read(completion.complete_unrouted_studies, older_than_s)
 
     # what senders say and may
     def record_announcement(self, announcement: Announcement) -> None:
