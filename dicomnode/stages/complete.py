@@ -113,8 +113,8 @@ class Completer:
         while not stop.is_set():
             began_s = self._clock.monotonic()
             if resumed_at_s is None or began_s - resumed_at_s >= LEFTOVERS_EVERY_S:
-                # what this worker's dead predecessor left need not wait for as long as what others may be at
-                self.resume(LEFT_OVER_S if began_s - started_s > LEFT_OVER_S else LEFTOVERS_EVERY_S)
+                # what was there before this worker, whose predecessor may have died, does not wait for so long
+                self.resume(min(LEFT_OVER_S, max(LEFTOVERS_EVERY_S, began_s - started_s)))
                 resumed_at_s = began_s = self._clock.monotonic()
             if not self.sweep():
                 busy_s = self._clock.monotonic() - began_s

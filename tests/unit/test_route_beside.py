@@ -11,7 +11,7 @@ import pytest
 
 from dicomnode.domain.study import Series, SeriesState
 from dicomnode.stages import complete
-from dicomnode.stages.complete import LEFT_OVER_S, LEFTOVERS_EVERY_S, Completer
+from dicomnode.stages.complete import LEFT_OVER_S, Completer
 from dicomnode.stages.route_beside import AtOnce
 from tests.adapters.fake_state import FakeClock, FakeState
 from tests.adapters.state_material import SERIES, STUDY, instance
@@ -142,14 +142,14 @@ def test_a_worker_that_starts_soon_takes_up_what_its_dead_predecessor_left(
         return 0
 
     def sweep() -> int:
-        node.clock.advance(LEFTOVERS_EVERY_S)
+        node.clock.advance(3.0)
         return 1
 
     monkeypatch.setattr(node.completer, "resume", resume)
     monkeypatch.setattr(node.completer, "sweep", sweep)
     node.completer.run(stop, 0.0)
-    assert ages_s[:10] == [LEFTOVERS_EVERY_S] * 10
-    assert ages_s[12:] == [LEFT_OVER_S] * 8
+    assert ages_s[:5] == [3.0, 3.0, 6.0, 9.0, 12.0], "what was complete before it began, and nothing later"
+    assert ages_s[10:] == [LEFT_OVER_S] * 10
 
 
 def test_an_error_of_the_node_itself_ends_the_sweep_and_is_raised_once(node: Node) -> None:
