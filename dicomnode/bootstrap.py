@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy.engine import make_url
-
 from dicomnode.adapters.model_store import ModelStore
 from dicomnode.adapters.system_clock import SystemClock
 from dicomnode.config import Settings
-from dicomnode.errors import DatabaseAway, InvalidSetting
+from dicomnode.errors import DatabaseAway, DatabaseUnusable, InvalidSetting, NotFound
 
 if TYPE_CHECKING:
     from dicomnode.adapters.db.repositories import SqlState
@@ -54,56 +53,89 @@ def prepare_home(settings: Settings) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         settings.home.chmod(0o700)  # patients' images lie under it
     except OSError as error:
-        raise InvalidSetting(f"{error.filename}: {error.strerror}", "home") from error
+        words = f"{error.filename}: {error.strerror}; give a folder that can be made and written"
+        raise InvalidSetting(words, "home (--home or DICOMNODE_HOME)") from error
 
 
 def migrate_database(settings: Settings) -> None:
-    """Makes or upgrades the tables. Raises DatabaseAway, InvalidSetting."""
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+    """Makes or upgrades the tables. Raises DatabaseAway, DatabaseUnusable, InvalidSetting."""
+    prepare_home(settings)
+    _migrate(settings)
 
+
+def _migrate(settings: Settings) -> None:
     from dicomnode.adapters.db.migration import migrate
     from dicomnode.adapters.queue import migrate as migrate_queue
 
-    prepare_home(settings)
+    url, shown = settings.sqlalchemy_url, shown_database(settings)
     try:
         with database_errors():
-            migrate(settings.sqlalchemy_url)
-            migrate_queue(settings.sqlalchemy_url)
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise InvalidSetting(str(error), "database_url") from error
+            migrate(url)
+            migrate_queue(url)
     except DatabaseAway as error:
-        raise DatabaseAway(f"the database {shown_database(settings)} cannot be used: {error}") from error
+        raise DatabaseAway(f"the database {shown} cannot be used: {error}") from error
+    except DatabaseUnusable as error:
+        raise DatabaseUnusable(f"the database {shown} cannot be used: {error}") from error
 
 
 def open_state(settings: Settings) -> SqlState:
-    """The state, before its database is asked anything: it may be away now, or have no tables yet."""
+    """The state, before its database is asked anything: it may be away now, or have no tables yet.
+
+    Raises InvalidSetting.
+    """
     from dicomnode.adapters.db.repositories import open_state
+    from dicomnode.adapters.db.urls import checked_url
     from dicomnode.adapters.queue import DbosQueue
 
     url = settings.sqlalchemy_url
+    checked_url(url)
     return open_state(url, DbosQueue(url))
 
 
 def state(settings: Settings) -> SqlState:
-    """The state in a database that is there and up to date. Raises DatabaseAway, InvalidSetting."""
+    """The state in a database that is made if need be. Raises DatabaseAway, DatabaseUnusable, InvalidSetting."""
     migrate_database(settings)
+    return open_state(settings)
+
+
+def known_state(settings: Settings) -> SqlState:
+    """As `state`, of a node that has begun already: a mistyped home makes no new one. Raises NotFound."""
+    from dicomnode.adapters.db.urls import checked_url, sqlite_file
+
+    file = sqlite_file(checked_url(settings.sqlalchemy_url)) if settings.database_url else settings.database_file
+    if file is not None and not file.exists():
+        missing = f"database {file}" if settings.database_url else f"node under {settings.home}"
+        raise NotFound(
+            f"there is no {missing}; name the right folder (--home or DICOMNODE_HOME), or begin a node: dicomnode up"
+        )
+    _migrate(settings)
     return open_state(settings)
 
 
 @contextmanager
 def database_errors() -> Iterator[None]:
-    """Raises DatabaseAway for what the database's driver raises during an outage."""
-    from sqlalchemy.exc import InterfaceError, OperationalError
+    """Raises DatabaseAway for what the driver raises during an outage, DatabaseUnusable for what no waiting mends."""
+    from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError, ProgrammingError
 
     try:
         yield
     except (OperationalError, InterfaceError) as error:
-        raise DatabaseAway(" ".join(str(error.orig).split())) from error
+        raise DatabaseAway(_said(error.orig)) from error
+    except DatabaseError as error:  # no database or a damaged one; ProgrammingError: of one who may not make tables
+        if type(error) not in (DatabaseError, ProgrammingError):
+            raise
+        raise DatabaseUnusable(_said(error.orig)) from error
+
+
+def _said(error: BaseException | None) -> str:
+    return " ".join(str(error).split())
 
 
 def shown_database(settings: Settings) -> str:
-    """The URL without its password."""
-    return make_url(settings.sqlalchemy_url).render_as_string(hide_password=True)
+    """The URL without its password. Raises InvalidSetting."""
+    from dicomnode.adapters.db.urls import checked_url
+
+    return checked_url(settings.sqlalchemy_url).render_as_string(hide_password=True)
 
 
 def instance_store(settings: Settings) -> FolderInstanceStore:
@@ -299,6 +331,7 @@ def completer(settings: Settings, state: SqlState, expecting: Expecting | None =
     from dicomnode.domain.completeness import Policy
     from dicomnode.stages.complete import Completer
     from dicomnode.stages.route import RouteStage
+    from dicomnode.stages.route_beside import ROUTED_AT_ONCE
 
     clock = SystemClock()
     policy = Policy(
@@ -314,6 +347,7 @@ def completer(settings: Settings, state: SqlState, expecting: Expecting | None =
         counter=source_counter(settings),
         sources=lambda: {source.ae_title: source for source in state.sources()},
         expecting=expecting,
+        executor=ThreadPoolExecutor(ROUTED_AT_ONCE, thread_name_prefix="route"),
     )
 
 

@@ -3,12 +3,14 @@
     DicomNodeError
     ├── UsageError                    the caller can mend it; exit 2
     │   ├── InvalidSetting
+    │   ├── DatabaseUnusable          it is there, and is none of ours or of a later version
     │   ├── InvalidRule
     │   ├── InvalidModelPackage
     │   ├── InvalidModelList
     │   ├── InvalidDestination
     │   ├── InvalidSource
     │   ├── NotFound
+    │   ├── Ambiguous                 several fit, and only one may be meant
     │   └── AlreadyExists
     ├── ReceiveError                  carries the status of the answer (PS3.4 B.2.3 and F.7.2, PS3.7 C)
     │   ├── OutOfResources            0xA700, the sender should try again
@@ -45,6 +47,7 @@ Messages name UIDs, AE titles and what to do; never a patient's name.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 
 
 class DicomNodeError(Exception):
@@ -62,18 +65,29 @@ def trace_of(error: BaseException) -> str:
 
 
 class UsageError(DicomNodeError):
-    """What the caller gave is wrong; `path` says where in it."""
+    """What the caller gave is wrong; `path` says where in it, `message` what, without the path.
+
+    One error may stand for several: `each` has them all, in their order, and is the error itself otherwise.
+    """
 
     code = "usage"
     exit_code = 2
 
-    def __init__(self, message: str, path: str = "") -> None:
+    def __init__(self, message: str, path: str = "", several: Sequence[UsageError] = ()) -> None:
         super().__init__(f"{path}: {message}" if path else message)
-        self.path = path
+        self.message, self.path, self._several = message, path, tuple(several)
+
+    @property
+    def each(self) -> tuple[UsageError, ...]:
+        return self._several or (self,)
 
 
 class InvalidSetting(UsageError):
     code = "invalid-setting"
+
+
+class DatabaseUnusable(UsageError):
+    code = "database-unusable"
 
 
 class InvalidRule(UsageError):
@@ -98,6 +112,13 @@ class InvalidSource(UsageError):
 
 class NotFound(UsageError):
     code = "not-found"
+    exit_code = 1
+
+
+class Ambiguous(UsageError):
+    """Several fit where one must be meant; the message lists them."""
+
+    code = "ambiguous"
     exit_code = 1
 
 

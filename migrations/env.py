@@ -50,14 +50,16 @@ def configure(**keywords: Any) -> None:
 
 def run_online() -> None:
     engine = open_engine(database_url())
-    # SQLite's write lock, taken when the transaction begins, keeps a second migrating process out.
-    with engine.connect().execution_options(writes=True) as connection, connection.begin():
-        if connection.dialect.name == "postgresql":
-            connection.execute(sa.text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-            connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
-        configure(connection=connection)
-        context.run_migrations()
-    engine.dispose()
+    try:
+        # SQLite's write lock, taken when the transaction begins, keeps a second migrating process out.
+        with engine.connect().execution_options(writes=True) as connection, connection.begin():
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+                connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
+            configure(connection=connection)
+            context.run_migrations()
+    finally:
+        engine.dispose()
 
 
 def run_offline() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json as json_module
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, is_dataclass
 from datetime import date, datetime
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import typer
 from rich.console import Console
@@ -26,8 +28,18 @@ class Context:
     def __init__(self) -> None:
         self.given: dict[str, Any] = {}  # settings given on the command line
         self.json = False
+        self.may_begin = False  # whether a command may make the home and the database of a new node
         self.console = Console()
         self.errors = Console(stderr=True)
+        self._closing = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.close()
 
     @cached_property
     def _read(self) -> tuple[Settings, list[Origin]]:
@@ -43,7 +55,10 @@ class Context:
 
     @cached_property
     def state(self) -> State:
-        return bootstrap.state(self.settings)
+        """Of a node that is there, unless the command may begin one. Raises NotFound."""
+        made = bootstrap.state(self.settings) if self.may_begin else bootstrap.known_state(self.settings)
+        self._closing.callback(made.close)
+        return made
 
     @cached_property
     def store(self) -> InstanceStore:
@@ -70,7 +85,8 @@ class Context:
         if self.json:
             self.print_json({"message": message, **fields})
         else:
-            self.console.print(message, highlight=False, markup=False)
+            # a terminal gets it broken between words, a pipe or a file as it is: UIDs and commands are to be copied
+            self.console.print(message, highlight=False, markup=False, soft_wrap=not self.console.is_terminal)
 
     def print_json(self, value: Any) -> None:
         typer.echo(json_module.dumps(value, default=plain, indent=2, ensure_ascii=False))

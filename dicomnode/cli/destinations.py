@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from dicomnode.cli.context import Context
 from dicomnode.domain.destination import Address, Destination, parse_dimse, parse_stow
-from dicomnode.errors import AlreadyExists, DeliveryError, InvalidDestination, NotFound
+from dicomnode.domain.quantity import quantity
+from dicomnode.errors import AlreadyExists, DeliveryError, InvalidDestination, NotFound, UsageError
 
 app = typer.Typer(help="Destinations: PACS, archives and viewers that results are sent to.", no_args_is_help=True)
 
@@ -33,6 +35,9 @@ def add(
             show_default=False,
         ),
     ] = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Change the address of one that exists; what waits for it goes there.")
+    ] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -40,18 +45,41 @@ def add(
 
     Example: dicomnode destinations add pacs --dimse ORTHANC@127.0.0.1:4242
 
+    Example: dicomnode destinations add pacs --dimse ORTHANC@127.0.0.9:4242 --replace
+
     Example: dicomnode destinations add archive --stow http://127.0.0.1:8042/dicom-web
     """
-    context = ctx.obj
+    context: Context = ctx.obj
     context.json = context.json or as_json
+    context.may_begin = not dry_run
     destination = Destination(name, _address(dimse, stow))
+    known = next((one for one in context.state.destinations() if one.name == name), None)
+    if known is not None and not replace:
+        raise AlreadyExists(
+            f"there is a destination {name} already, {known.shown}; give --replace to change its address"
+        )
     if dry_run:
-        if any(known.name == name for known in context.state.destinations()):
-            raise AlreadyExists(f"there is a destination {name} already; remove it first")
-        context.done(f"{name} could be added; nothing was changed", **_row(destination))
+        waiting = context.state.deliveries_on_their_way().get(name, 0)
+        words = f"{name} could be {_changed(known, destination)}{_and_waiting(waiting)}; nothing was changed"
+        context.done(words, **_row(destination, waiting))
         return
-    context.state.add_destination(destination)
-    context.done(f"{name} is added: {destination.shown}", **_row(destination))
+    moved = context.state.add_destination(destination, replace=replace)
+    words = f"{name} is {_changed(known, destination)}{_and_waiting(moved)}"
+    context.done(words, **_row(destination, moved))
+
+
+def _changed(known: Destination | None, destination: Destination) -> str:
+    return f"added: {destination.shown}" if known is None else f"changed: {destination.shown}, before {known.shown}"
+
+
+def _and_waiting(deliveries: int) -> str:
+    if not deliveries:
+        return ""
+    return f"; {_counted(deliveries)} for it, and {'goes' if deliveries == 1 else 'go'} there"
+
+
+def _counted(deliveries: int) -> str:
+    return f"{quantity(deliveries, 'delivery', 'deliveries')} {'waits' if deliveries == 1 else 'wait'}"
 
 
 @app.command("list")
@@ -60,26 +88,49 @@ def list_destinations(ctx: typer.Context, as_json: Json = False) -> None:
 
     Example: dicomnode destinations list
     """
-    context = ctx.obj
+    context: Context = ctx.obj
     context.json = context.json or as_json
-    rows = [_row(destination) for destination in context.state.destinations()]
-    context.show(rows, ["name", "kind", "address"], "Destinations")
+    waiting = context.state.deliveries_on_their_way()
+    rows = [_row(one, waiting.get(one.name, 0)) for one in context.state.destinations()]
+    context.show(rows, ["name", "kind", "address", "waiting"], "Destinations")
 
 
 @app.command()
-def remove(ctx: typer.Context, name: Name, dry_run: DryRun = False, as_json: Json = False) -> None:
+def remove(
+    ctx: typer.Context,
+    name: Name,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Although deliveries wait for it: they are cancelled, and can be retried.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
     """Take a destination out; what was delivered to it stays there.
 
-    Example: dicomnode destinations remove pacs
+    Example: dicomnode destinations remove pacs --dry-run
     """
-    context = ctx.obj
+    context: Context = ctx.obj
     context.json = context.json or as_json
+    destination = _find(context.state.destinations(), name)
+    waiting = context.state.deliveries_on_their_way().get(name, 0)
     if dry_run:
-        destination = _find(context.state.destinations(), name)
-        context.done(f"{name} could be removed; nothing was changed", **_row(destination))
+        needs = f"; {_counted(waiting)} for it and would be cancelled, which --yes allows" if waiting else ""
+        context.done(f"{name} could be removed{needs}; nothing was changed", **_row(destination, waiting))
         return
-    context.state.remove_destination(name)
-    context.done(f"{name} is removed", name=name)
+    if waiting and not yes:
+        raise UsageError(
+            f"{_counted(waiting)} for {name}; give --yes to cancel what waits and remove it, or change its address: "
+            f"dicomnode destinations add {name} … --replace"
+        )
+    cancelled = context.state.remove_destination(name)
+    context.done(f"{name} is removed{_cancelled(name, cancelled)}", name=name, cancelled=cancelled)
+
+
+def _cancelled(name: str, deliveries: int) -> str:
+    if not deliveries:
+        return ""
+    what = f"{quantity(deliveries, 'delivery', 'deliveries')} {'was' if deliveries == 1 else 'were'}"
+    return f"; {what} cancelled: once {name} is added again, `dicomnode jobs retry JOB` sends them"
 
 
 @app.command()
@@ -88,7 +139,7 @@ def echo(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
 
     Example: dicomnode destinations echo pacs
     """
-    context = ctx.obj
+    context: Context = ctx.obj
     context.json = context.json or as_json
     destination = _find(context.state.destinations(), name)
     try:
@@ -115,5 +166,10 @@ def _find(destinations: list[Destination], name: str) -> Destination:
     return found
 
 
-def _row(destination: Destination) -> dict[str, str]:
-    return {"name": destination.name, "kind": destination.kind, "address": destination.shown}
+def _row(destination: Destination, waiting: int) -> dict[str, Any]:
+    return {
+        "name": destination.name,
+        "kind": destination.kind,
+        "address": destination.shown,
+        "waiting": waiting,
+    }

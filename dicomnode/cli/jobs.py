@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+import shlex
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from dicomnode.cli.moments import Since, Until, moment
+from dicomnode.cli.job_facts import at, facts, seconds_of
+from dicomnode.cli.known_names import check_names
+from dicomnode.cli.lines import Labelled
+from dicomnode.cli.moments import Since, Until, span
 from dicomnode.cli.moments import now as moments_now
 from dicomnode.cli.study_story import ID_CHARACTERS, JOB_STYLES
 from dicomnode.cli.watch import EVERY_S, Every, View, Watch, present
 from dicomnode.domain.job import DeliveryState, JobState, Priority
-from dicomnode.domain.result import StoredResult
-from dicomnode.ports import DeliveryView, JobFilter, JobView
+from dicomnode.ports import JobChange, JobFilter, JobView, State
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
@@ -53,30 +55,41 @@ def list_jobs(
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
+    first, last = span(since, until)
+    check_names(context.state, rule=rule, model=model, destination=destination)
     which = JobFilter(
-        states=tuple(state or ()),
-        model=model,
-        rule=rule,
-        destination=destination,
-        study_instance_uid=context.state.study(study).study_instance_uid if study else "",
-        since=moment(since, "--since"),
-        until=moment(until, "--until"),
+        states=tuple(state or ()), model=model, rule=rule, destination=destination, since=first, until=last
     )
-    nothing = "no job yet" if which == JobFilter() else "no job is as asked for; ask with fewer options"
     view = View(
-        look=lambda: context.state.jobs(which, most=most),
-        draw=lambda jobs: _table(jobs) if jobs else Text(nothing),
+        look=lambda: _jobs(context.state, which, study, most),
+        draw=lambda jobs: _table(jobs) if jobs else Text(_nothing(which, study)),
         document=lambda jobs: jobs,
         parts=lambda jobs: {job.job_id: job for job in jobs},
+        wide=True,
     )
     present(context, view, watch=watch, every_s=every)
+
+
+def _nothing(which: JobFilter, study: str) -> str:
+    if which != JobFilter():
+        return "no job is as asked for; ask with fewer options"
+    return f"it has no job; why: dicomnode studies why {shlex.quote(study)}" if study else "no job yet"
+
+
+def _jobs(state: State, which: JobFilter, study: str, most: int) -> list[JobView]:
+    """Newest first; of all studies that the key fits, if one is given."""
+    if not study:
+        return state.jobs(which, most=most)
+    uids = [named.study_instance_uid for named in state.studies_named(study)]
+    found = [job for uid in uids for job in state.jobs(replace(which, study_instance_uid=uid), most=most)]
+    return sorted(found, key=lambda job: job.created_at, reverse=True)[:most]
 
 
 def _table(jobs: list[JobView]) -> Table:
     table = Table(header_style="bold cyan", expand=False)
     for column in ("job", "state", "model", "rule", "series", "made"):
         table.add_column(column, no_wrap=column in ("job", "state", "made"), overflow="fold")
-    table.add_column("result", overflow="fold")
+    table.add_column("result", overflow="fold", min_width=18)
     for job in jobs:
         table.add_row(
             job.job_id[:ID_CHARACTERS],
@@ -84,7 +97,7 @@ def _table(jobs: list[JobView]) -> Table:
             f"{job.model} (shadow)" if job.shadow else job.model,
             job.rule.partition(" revision ")[0],
             Text(job.series_description or "…" + job.series_instance_uid[-12:]),
-            _at(job.created_at, "%m-%d %H:%M"),
+            at(job.created_at, "%m-%d %H:%M"),
             _outcome(job),
         )
     return table
@@ -93,102 +106,41 @@ def _table(jobs: list[JobView]) -> Table:
 def _outcome(job: JobView) -> Text:
     """What came of a job in a few words."""
     if job.state is JobState.QUEUED and not job.reason:
-        waits = f", not before {_at(job.not_before, '%m-%d %H:%M')}" if job.not_before is not None else ""
+        waits = f", not before {at(job.not_before, '%m-%d %H:%M')}" if job.not_before is not None else ""
         return Text(f"priority {job.priority}{waits}")
     if job.state is not JobState.SUCCEEDED:
         return Text(job.reason)
     text = Text(f"{seconds_of(job):.1f} s")
-    for delivery in job.deliveries:
-        text.append(f", {delivery.kind} ")
-        text.append(f"{delivery.state} {delivery.destination}", style=JOB_STYLES.get(delivery.state, ""))
+    for (state, destination), kinds in _delivered(job).items():
+        text.append(f", {' and '.join(kinds)} ")
+        text.append(f"{state} {destination}", style=JOB_STYLES.get(state, ""))
     text.append(f", {job.reason}" if job.reason else "")
     return text.append(", superseded" if job.superseded else "", style="dim")
 
 
-def seconds_of(job: JobView) -> float:
-    if job.started_at is None or job.finished_at is None:
-        return 0.0
-    return (job.finished_at - job.started_at).total_seconds()
+def _delivered(job: JobView) -> dict[tuple[DeliveryState, str], list[str]]:
+    """State and destination → kinds of results."""
+    found: dict[tuple[DeliveryState, str], list[str]] = {}
+    for delivery in sorted(job.deliveries, key=lambda delivery: (delivery.destination, delivery.kind)):
+        found.setdefault((delivery.state, delivery.destination), []).append(delivery.kind)
+    return found
 
 
 @app.command()
-def show(ctx: typer.Context, job_id: Id, as_json: Json = False) -> None:
+def show(ctx: typer.Context, job_id: Id, watch: Watch = False, every: Every = EVERY_S, as_json: Json = False) -> None:
     """All that is known of a job: times of its stages, results, deliveries, details.
 
     Example: dicomnode jobs show 3f2a
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
-    job = context.state.job(job_id)
-    if context.json:
-        context.print_json(job)
-        return
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for label, value in _facts(job):
-        grid.add_row(label, value)
-    context.console.print(grid, highlight=False)
-
-
-def _facts(job: JobView) -> Iterator[tuple[str, Text]]:
-    """What is shown of a job, line by line; labels of a second line of the same kind are empty."""
-    yield "job", Text(job.job_id)
-    yield "state", Text(job.state, style=JOB_STYLES[job.state])
-    if job.reason:
-        yield "reason", Text(job.reason + (f" ({job.code})" if job.code else ""))
-    yield (
-        "model",
-        Text(f"{job.model}, a shadow: its results are kept here and sent nowhere" if job.shadow else job.model),
+    view = View(
+        look=lambda: context.state.job(job_id),
+        draw=lambda job: Labelled(facts(job)),
+        document=lambda job: job,
+        parts=lambda job: {job.job_id: job},
     )
-    yield "rule", Text(f"{job.rule}, priority {job.priority}")
-    yield from _lines("parameters", [Text(f"{name}: {value}") for name, value in job.parameters.items()])
-    yield "series", Text(f"{job.series_description}\n{job.series_instance_uid}".strip())
-    yield from _lines("inputs", [Text(f"{role}: {uid}") for role, uid in job.inputs.items()])
-    yield "study", Text(job.study_instance_uid)
-    yield "made", Text(_at(job.created_at))
-    if job.not_before is not None:
-        yield "not before", Text(_at(job.not_before))
-    yield "started", Text(_at(job.started_at) + (f", attempt {job.attempts}" if job.attempts > 1 else ""))
-    yield "finished", Text(_at(job.finished_at) + (f", after {seconds_of(job):.2f} s" if job.finished_at else ""))
-    timings = [f"{stage} {seconds:.2f} s" for stage, seconds in job.timings_s.items()]
-    yield from _lines("stages", [Text(", ".join(timings))] if timings else [])
-    yield from _lines("results", [_result_words(job, result) for result in job.results])
-    yield from _lines("deliveries", [_delivery_words(d) for d in job.deliveries])
-    yield from _lines("details", [Text(f"{name}: {_short(value)}") for name, value in job.details.items()])
-
-
-def _lines(label: str, values: list[Text]) -> Iterator[tuple[str, Text]]:
-    for number, value in enumerate(values):
-        yield (label if number == 0 else ""), value
-
-
-def _result_words(job: JobView, result: StoredResult) -> Text:
-    text = Text(f"{result.kind} {result.size_bytes / 1e6:.2f} MB {result.path}")
-    if later := job.superseded.get(result.sop_instance_uid):
-        text.append(f", superseded by job {later}", style="dim")
-    return text
-
-
-def _delivery_words(delivery: DeliveryView) -> Text:
-    text = Text(f"{delivery.kind} to {delivery.destination}: ")
-    text.append(delivery.state, style=JOB_STYLES.get(delivery.state, ""))
-    if delivery.delivered_at is not None:
-        text.append(f" {_at(delivery.delivered_at)}")
-    if delivery.reason:
-        text.append(f", {delivery.reason}")
-    if delivery.state is DeliveryState.WAITING and delivery.next_attempt_at is not None:
-        text.append(f"; attempt {delivery.attempts + 1} at {_at(delivery.next_attempt_at)}")
-    return text
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 300 else text[:299] + "…"
-
-
-def _at(moment: datetime | None, layout: str = "%Y-%m-%d %H:%M:%S") -> str:
-    return "-" if moment is None else moment.astimezone().strftime(layout)
+    present(context, view, watch=watch, every_s=every)
 
 
 @app.command()
@@ -197,7 +149,9 @@ def retry(ctx: typer.Context, job_id: Id, dry_run: DryRun = False, as_json: Json
 
     Example: dicomnode jobs retry 3f2a
     """
-    _change(ctx, job_id, "retry", dry_run, as_json)
+    context: Context = ctx.obj
+    context.json = context.json or as_json
+    _say(context, context.state.retry_job(job_id, dry_run=dry_run), dry_run=dry_run)
 
 
 @app.command()
@@ -206,7 +160,9 @@ def cancel(ctx: typer.Context, job_id: Id, dry_run: DryRun = False, as_json: Jso
 
     Example: dicomnode jobs cancel 3f2a --dry-run
     """
-    _change(ctx, job_id, "cancel", dry_run, as_json)
+    context: Context = ctx.obj
+    context.json = context.json or as_json
+    _say(context, context.state.cancel_job(job_id, dry_run=dry_run), dry_run=dry_run)
 
 
 @app.command()
@@ -224,31 +180,51 @@ def prioritise(
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
-    job = context.state.job(job_id)
-    name = f"job {job.job_id} ({job.model}, {job.state})"
-    if dry_run:
-        words = f"{name}: priority {priority} in place of {job.priority} was asked for; nothing was changed"
+    change = context.state.prioritise_job(job_id, priority, now=now, dry_run=dry_run)
+    _say_priority(context, change, asked_now=now, dry_run=dry_run)
+
+
+def _say_priority(context: Context, change: JobChange, *, asked_now: bool, dry_run: bool) -> None:
+    before, after = change.before, change.after
+    name = f"job {after.job_id} ({after.model}, {after.state})"
+    hours = before.not_before is not None and after.not_before is None
+    moved = [f"from priority {before.priority} to {after.priority}"] if before.priority != after.priority else []
+    moved += ["from waiting for the hours of its rule to now"] if hours else []
+    if not moved:
+        words = f"{name} has priority {after.priority} already" + (
+            " and does not wait for hours" if asked_now else ""
+        )
+        words += "; nothing was changed"
     else:
-        context.state.prioritise_job(job.job_id, priority, now=now)
-        words = f"{name} has priority {priority}{_still_waits(context.state.job(job.job_id))}"
-    context.done(words, job_id=job.job_id, was=job.priority, priority=priority, dry_run=dry_run)
+        words = f"{name} {'would go' if dry_run else 'went'} {' and '.join(moved)}"
+    words += _still_waits(after) + ("; nothing was changed" if dry_run and moved else "")
+    context.done(
+        words, job_id=after.job_id, was=before.priority, priority=after.priority, changed=bool(moved), dry_run=dry_run
+    )
 
 
 def _still_waits(job: JobView) -> str:
     if job.not_before is None or job.not_before <= moments_now():
         return ""
-    return f"; it still waits for the hours of its rule, until {_at(job.not_before)}: see --now"
+    return f"; it still waits for the hours of its rule, until {at(job.not_before)}: see --now"
 
 
-def _change(ctx: typer.Context, job_id: str, verb: str, dry_run: bool, as_json: bool) -> None:
-    context: Context = ctx.obj
-    context.json = context.json or as_json
-    job = context.state.job(job_id)
-    name = f"job {job.job_id} ({job.model}, {job.state})"
-    if dry_run:
-        words = f"{name}: {verb} was asked for; nothing was changed"
-    else:
-        change = context.state.retry_job if verb == "retry" else context.state.cancel_job
-        change(job.job_id)
-        words = f"{name} {'is queued again' if verb == 'retry' else 'was cancelled'}"
-    context.done(words, job_id=job.job_id, was=job.state, dry_run=dry_run)
+def _say(context: Context, change: JobChange, *, dry_run: bool) -> None:
+    """Which states the job and its deliveries were in, and which they are in now."""
+    before, after = change.before, change.after
+    was = {delivery.delivery_id: str(delivery.state) for delivery in before.deliveries}
+    sent = [(was.get(d.delivery_id, "not sent"), d) for d in after.deliveries if was.get(d.delivery_id) != d.state]
+    moves = [f"{d.kind} to {d.destination} from {state} to {d.state}" for state, d in sent]
+    if before.state != after.state:
+        moves.insert(0, f"from {before.state} to {after.state}")
+    words = f"job {after.job_id} ({after.model}) {'would go' if dry_run else 'went'} {', '.join(moves)}"
+    if before.state is JobState.RUNNING:
+        words += "; what it is doing now is not used"
+    context.done(
+        words + ("; nothing was changed" if dry_run else ""),
+        job_id=after.job_id,
+        was=before.state,
+        state=after.state,
+        deliveries=[{"delivery_id": d.delivery_id, "was": state, "state": d.state} for state, d in sent],
+        dry_run=dry_run,
+    )

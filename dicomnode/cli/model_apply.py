@@ -12,8 +12,8 @@ import typer
 
 from dicomnode import bootstrap
 from dicomnode.cli.model_lookup import Author, DryRun, Json, Reason
-from dicomnode.cli.rule_files import Document, documents_in
 from dicomnode.cli.rule_lookup import author_or_user
+from dicomnode.cli.rule_yaml import Document, Mistake, documents_in
 from dicomnode.domain.model_list import (
     Entry,
     Known,
@@ -24,7 +24,7 @@ from dicomnode.domain.model_list import (
     parse_model_list,
     steps,
 )
-from dicomnode.errors import InvalidModelList, InvalidRule, UsageError
+from dicomnode.errors import InvalidModelList, UsageError
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
@@ -89,11 +89,12 @@ class WantedFile:
     def read(cls, path: Path) -> WantedFile:
         """Raises InvalidModelList naming line and column."""
         try:
-            documents = documents_in(path.read_text(encoding="utf-8-sig"), str(path))
+            found = list(documents_in(path.read_text(encoding="utf-8-sig")))
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidModelList(str(error), str(path)) from error
-        except InvalidRule as error:  # what reads the YAML was made for rules
-            raise InvalidModelList(str(error)) from error
+        if mistakes := [item for item in found if isinstance(item, Mistake)]:
+            raise InvalidModelList(mistakes[0].words, ":".join(map(str, (path, *(mistakes[0].place or ())))))
+        documents = [item for item in found if isinstance(item, Document)]
         if len(documents) != 1:
             raise InvalidModelList("the file holds no list of models, or several", str(path))
         with _placed(path, documents[0]):

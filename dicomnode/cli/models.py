@@ -57,6 +57,7 @@ def add(
         found = bootstrap.model_store(context.settings).check(package, card)
         context.done(f"{found.name} {found.version} is a valid package; nothing was changed", name=found.name)
         return
+    context.may_begin = True
     added = bootstrap.model_store(context.settings).add(package, card)
     who = author_or_user(author)
     done = bootstrap.registry(context.settings, context.state).add(

@@ -31,13 +31,31 @@ def age(text: str, option: str = "--since") -> timedelta:
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
-def moment(text: str, option: str) -> datetime | None:
-    """The moment that is meant, None for an empty text; without a zone it is in this host's. Raises BadParameter."""
+def moment(text: str, option: str, at: datetime | None = None) -> datetime | None:
+    """The moment that is meant, None for an empty text; without a zone it is in this host's. Raises BadParameter.
+
+    `at` is now.
+    """
     if not text:
         return None
     if _AGE.fullmatch(text):
-        return now() - age(text, option)
+        return (at or now()) - age(text, option)
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
         raise typer.BadParameter(f"{text!r} is no time; {_EXAMPLES}", param_hint=option) from None
+
+
+def span(since: str, until: str) -> tuple[datetime | None, datetime | None]:
+    """From when until when; raises BadParameter, with both moments as they were read, when nothing lies between."""
+    at = now()
+    first, last = moment(since, "--since", at), moment(until, "--until", at)
+    if first is not None and last is not None and first >= last:
+        words = f"--since {since} is {_read(first)}, which is not before --until {until}, {_read(last)}"
+        raise typer.BadParameter(f"{words}; nothing lies between", param_hint="--since")
+    return first, last
+
+
+def _read(when: datetime) -> str:
+    """In this host's zone."""
+    return when.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
+from dicomnode import bootstrap
 from dicomnode.cli.context import Context
 from dicomnode.cli.setting_options import takes_settings
+from dicomnode.errors import DatabaseAway, DatabaseUnusable, NotFound
 from dicomnode.node import doctor as node_doctor
 from dicomnode.node import status as node_status
 from dicomnode.node.up import Line, run_node
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+_MARKS = {"ok": ("✓", "green"), "note": ("•", "yellow"), "bad": ("✗", "bold red"), "skipped": ("-", "dim")}
 _STYLES = {"good": "green", "bad": "bold red", "plain": "", "quiet": "dim"}
 
 
@@ -45,26 +49,48 @@ def up(ctx: typer.Context) -> None:
 def status(ctx: typer.Context, as_json: Json = False) -> None:
     """What the node is doing now: its processes, its work and its disk.
 
+    A node that starts says which of its processes are up, and what the others do.
+
     Example: dicomnode status --json
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
-    found = node_status.read_status(context.settings, context.state)
+    found = _status(context)
     if context.json:
         context.print_json(found)
         return
     context.console.print(
-        f"[bold]{found.ae_title}[/bold] "
-        + (f"listens on port {found.dicom_port}" if found.running else "is not running (`dicomnode up` starts it)")
+        Text(found.ae_title, style="bold").append(f" {node_status.in_words(found)}", style="not bold"), soft_wrap=True
     )
-    context.show([asdict(p) for p in found.processes], ["name", "pid", "since"], "Processes")
-    rows = [{"what": what, **counts} for what, counts in found.work.items()]
-    context.show(
-        [{"what": r.pop("what"), "states": ", ".join(f"{n} {s}" for s, n in r.items()) or "none"} for r in rows],
-        ["what", "states"],
-        "Work",
-    )
-    context.console.print(f"disk: {found.free_bytes / 1e9:.1f} GB free under {found.home}", highlight=False)
+    context.show([asdict(p) for p in found.processes], ["name", "state", "doing", "pid", "since"], "Processes")
+    if found.database:
+        context.console.print(f"The database cannot be asked: {found.database}", markup=False, highlight=False)
+    else:
+        context.show(list(_work(found)), ["what", "states"], "Work")
+    if found.turned_away:
+        context.show([asdict(event) for event in found.turned_away], ["at", "message"], "Turned away last")
+    free = "" if found.free_bytes is None else f"{found.free_bytes / 1e9:.1f} GB free under "
+    context.console.print(f"disk: {free}{found.home}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _status(context: Context) -> node_status.NodeStatus:
+    """Raises what the database says, unless there is something to tell without it."""
+    try:
+        with bootstrap.database_errors():
+            return node_status.read_status(context.settings, context.state.counts(), context.state.rejections())
+    except (DatabaseAway, DatabaseUnusable, NotFound) as error:
+        found = node_status.read_status(context.settings, database=str(error))
+        if found.state == "stopped":
+            raise
+        if found.state == "starting" and isinstance(error, NotFound):
+            return replace(found, database="it is being made")
+        return found
+
+
+def _work(found: node_status.NodeStatus) -> Iterator[dict[str, str]]:
+    for what, states in found.work.items():
+        counted = ", ".join(f"{number} {state}" for state, number in states.items())
+        yield {"what": what, "states": counted or "none"}
 
 
 @takes_settings
@@ -80,7 +106,7 @@ def doctor(ctx: typer.Context, as_json: Json = False) -> None:
         context.print_json(findings)
     else:
         for finding in findings:
-            mark, style = {"ok": ("✓", "green"), "note": ("•", "yellow"), "bad": ("✗", "bold red")}[finding.verdict]
+            mark, style = _MARKS[finding.verdict]
             context.console.print(f"[{style}]{mark}[/{style}] [bold]{finding.what:<17}[/bold]", end="")
             context.console.print(finding.words, highlight=False, markup=False, soft_wrap=True)
     if any(finding.verdict == "bad" for finding in findings):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+import sys
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
-from dicomnode import __version__
+from dicomnode import __version__, bootstrap
 from dicomnode.cli import destinations, jobs, models, node, roles, rules, sources, studies
 from dicomnode.cli.context import Context
 from dicomnode.cli.setting_options import takes_settings
@@ -51,8 +53,40 @@ def main() -> None:
     """Exit status 0: done; 1: failed; 2: what was asked for makes no sense."""
     context = Context()
     try:
-        app(obj=context)
+        with bootstrap.database_errors(), context:
+            app(obj=context)
     except DicomNodeError as error:
-        context.errors.print(f"[bold red]{error.code}[/bold red]: ", end="", highlight=False)
-        context.errors.print(str(error), markup=False, highlight=False)
-        raise SystemExit(error.exit_code) from None
+        _fail(context, error.code, str(error), error.exit_code)
+    except OSError as error:
+        if not _takes_nothing(sys.stdout):
+            raise
+        _fail(context, "output", f"the output cannot be written: {error.strerror}", 1)
+
+
+def _takes_nothing(stream: TextIO) -> bool:
+    """Whether nothing can be printed; what waits to be is then thrown away, or Python would fail again at its end.
+
+    It is tried, for the error does not say of which file it is.
+    """
+    try:
+        stream.write("\n")
+        stream.flush()
+        return False
+    except OSError:
+        _throw_away(stream)
+        return True
+
+
+def _throw_away(stream: TextIO) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _fail(context: Context, code: str, words: str, exit_code: int) -> NoReturn:
+    try:
+        context.errors.print(f"[bold red]{code}[/bold red]: ", end="", highlight=False)
+        context.errors.print(words, markup=False, highlight=False, soft_wrap=True)
+    except OSError:  # where standard error goes there may be no space either
+        _throw_away(sys.stderr)
+    raise SystemExit(exit_code) from None

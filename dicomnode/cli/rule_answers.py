@@ -14,7 +14,7 @@ from dicomnode.domain.conditions import Explanation, found_words
 from dicomnode.domain.routing import OutcomeKind, RuleOutcome
 from dicomnode.domain.rules import AnyOf, Comparison, Not, condition_text
 from dicomnode.imaging.series_files import FoundSeries
-from dicomnode.stages.asking import Answer
+from dicomnode.stages.asking import Answer, short_words
 
 _STYLES = {
     OutcomeKind.MATCHED: "bold green",
@@ -89,7 +89,7 @@ def _label(explanation: Explanation, decides: bool) -> Text:
         return Text.assemble((_truth(holds), colour), " ", word)
     style = f"bold {colour}" if decides else "dim"
     text = Text.assemble((_truth(holds), style), " ", (condition_text(condition), style))
-    return text.append(f"  found: {found_words(explanation)}", style="" if decides else "dim")
+    return text.append(f"  found: {found_words(explanation, in_full=True)}", style="" if decides else "dim")
 
 
 def _truth(holds: bool) -> str:
@@ -113,13 +113,6 @@ def row_shown(answers: Sequence[Answer]) -> Group:
             mark, style = _MARKS.get(answer.outcome.kind, ("✗ no", "red"))
             grid.add_row(Text(mark, style=style), Text(answer.rule.name), Text(short_words(answer.outcome)))
     return Group(headline(answers[0].found), Padding(grid, (0, 0, 0, 2)))
-
-
-def short_words(outcome: RuleOutcome) -> str:
-    """Without the rule's name, which stands beside it."""
-    if outcome.kind is OutcomeKind.NOT_MATCHED and outcome.decision is not None:
-        return outcome.decision.explanation.words()
-    return outcome.words.partition(": ")[2] or outcome.words
 
 
 def counted(answers: Sequence[Answer]) -> str:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from dicomnode.cli.rule_files import read_rules
-from dicomnode.domain.clauses import Dictionary
-from dicomnode.domain.model_card import ModelCard
-from dicomnode.domain.rule_fit import ACTIVE, missing
-from dicomnode.domain.rule_lint import Finding, findings_in, never_asked, same_names, twins
-from dicomnode.domain.rule_reading import parse_rule
+from dicomnode.cli import rule_findings
+from dicomnode.cli.rule_files import PlacedRule, placed_rules
+from dicomnode.domain.rule_lint import Finding, Severity
 from dicomnode.domain.rule_schema import rule_schema
-from dicomnode.domain.rules import Rule
 from dicomnode.errors import InvalidRule
-from dicomnode.imaging.attributes import keyword_vrs, single_valued_keywords
-from dicomnode.ports import RuleRevision, State
+from dicomnode.imaging.attributes import keyword_vrs
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
@@ -35,7 +32,7 @@ def register(app: typer.Typer) -> None:
 def lint(
     ctx: typer.Context,
     files: Annotated[
-        list[Path] | None, typer.Argument(help="YAML files with rules. [the rules in force]", show_default=False)
+        list[Path] | None, typer.Argument(help="YAML files with rules; none: the rules in force.", show_default=False)
     ] = None,
     files_only: Annotated[
         bool,
@@ -45,73 +42,52 @@ def lint(
 ) -> None:
     """Find what can never work: contradictions, unknown models and destinations, twins. Exit status 1 if any.
 
+    What works but takes long is told as advice, and is no failure.
+
     Example: dicomnode rules lint draft.yaml --files-only
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
     if files_only and not files:
         raise typer.BadParameter("--files-only needs FILES")
-    rules, findings = _read_files(files) if files else _read_stored(context.state.rules())
-    findings += [finding for rule in rules for finding in findings_in(rule, _dictionary())]
-    findings += same_names(rules)
-    findings += _among(rules, []) if files_only else _in_the_node(context.state, rules)
+    found_in = rule_findings.alone if files_only else partial(rule_findings.in_the_node, context.state)
+    if files:
+        placed, findings = _read(files)
+        rules = [one.rule for one in placed]
+        findings += [in_its_file(finding, placed) for finding in found_in(rules)]
+    else:
+        rules, findings = rule_findings.stored(context.state.rules())
+        findings += found_in(rules)
     _print(context, len(rules), findings)
-    if findings:
+    if any(finding.severity is not Severity.ADVICE for finding in findings):
         raise typer.Exit(1)
 
 
-def _dictionary() -> Dictionary:
-    return Dictionary(keyword_vrs(), single_valued_keywords())
-
-
-def _read_files(files: Iterable[Path]) -> tuple[list[Rule], list[Finding]]:
-    rules, findings = [], []
+def _read(files: Iterable[Path]) -> tuple[list[PlacedRule], list[Finding]]:
+    """What can be read, and what is wrong with the other files."""
+    placed: list[PlacedRule] = []
+    findings: list[Finding] = []
     for file in files:
         try:
-            rules += read_rules(file, keyword_vrs())
+            placed += placed_rules([file], keyword_vrs())
         except InvalidRule as error:
-            problem = str(error).removeprefix(f"{error.path}: ")
-            findings.append(Finding("", error.path, problem, "mend it there; docs/rules.md explains the language"))
-    return rules, findings
+            findings += [Finding("", each.path, each.message, _mend(each.path, file)) for each in error.each]
+    return placed, findings
 
 
-def _read_stored(revisions: Iterable[RuleRevision]) -> tuple[list[Rule], list[Finding]]:
-    """With the dictionary: what was taken by an older version may never match."""
-    rules, findings = [], []
-    for revision in revisions:
-        try:
-            rules.append(parse_rule(revision.document, keyword_vrs()))
-        except InvalidRule as error:
-            problem = str(error).removeprefix(f"{error.path}: ")
-            remedy = f"dicomnode rules show {revision.name} > {revision.name}.yaml, mend it and add it again"
-            findings.append(Finding(revision.name, error.path, problem, remedy))
-    return rules, findings
+def _mend(place: str, file: Path) -> str:
+    if place == str(file):
+        return "name a YAML file with rules; dicomnode rules add --help shows one"
+    return "mend it there; docs/rules.md explains the language"
 
 
-def _in_the_node(state: State, rules: Sequence[Rule]) -> Iterator[Finding]:
-    cards = _cards(state)
-    modalities = {name: versions[ACTIVE].input.modality for name, versions in cards.items() if ACTIVE in versions}
-    destinations = [destination.name for destination in state.destinations()]
-    for rule in rules:
-        yield from missing(rule, modalities, destinations, _dictionary(), cards)
-    names = {rule.name for rule in rules}
-    others, _ = _read_stored(revision for revision in state.rules() if revision.name not in names)
-    yield from _among(rules, others)
+def in_its_file(finding: Finding, placed: Sequence[PlacedRule]) -> Finding:
+    """With the file, line and column before its path; of two rules of one name the last, as it would be added."""
+    of_it = next((one for one in reversed(placed) if one.rule.name == finding.rule), None)
+    return replace(finding, path=f"{of_it.place(finding.path)}: {finding.path}") if of_it else finding
 
 
-def _among(rules: Sequence[Rule], others: Sequence[Rule]) -> Iterator[Finding]:
-    yield from twins(rules, others)
-    yield from never_asked(rules, others, _dictionary())
-
-
-def _cards(state: State) -> dict[str, dict[str, ModelCard]]:
-    """Model → version → card, as domain.rule_fit takes them."""
-    cards: dict[str, dict[str, ModelCard]] = {}
-    for model in state.models():
-        cards.setdefault(model.name, {})[model.version] = model.card
-        if model.active:
-            cards[model.name][ACTIVE] = model.card
-    return cards
+_STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.ADVICE: "bold cyan"}
 
 
 def _print(context: Context, count: int, findings: Sequence[Finding]) -> None:
@@ -121,11 +97,18 @@ def _print(context: Context, count: int, findings: Sequence[Finding]) -> None:
     for finding in findings:
         name = f"rule {finding.rule}" if finding.rule else ""
         where = ", ".join(part for part in (name, finding.path) if part)
-        context.console.print(Text.assemble((where, "bold red"), f": {finding.problem}"), highlight=False)
-        context.console.print(Text(f"  → {finding.remedy}", style="yellow"), highlight=False)
+        line = Text.assemble((f"{finding.severity}: ", _STYLES[finding.severity]), (where, "bold"))
+        context.console.print(line.append(f": {finding.problem}"), highlight=False, soft_wrap=True)
+        context.console.print(Text(f"  → {finding.remedy}", style="yellow"), highlight=False, soft_wrap=True)
+    context.console.print(_total(count, findings), highlight=False)
+
+
+def _total(count: int, findings: Sequence[Finding]) -> str:
     rules = "1 rule" if count == 1 else f"{count} rules"
-    things = "1 thing is wrong" if len(findings) == 1 else f"{len(findings)} things are wrong"
-    context.console.print(f"{things} ({rules} read)" if findings else f"{rules}: nothing is wrong", highlight=False)
+    wrong = sum(finding.severity is not Severity.ADVICE for finding in findings)
+    if not wrong:
+        return f"{rules}: nothing is wrong"
+    return f"{'1 thing is' if wrong == 1 else f'{wrong} things are'} wrong ({rules} read)"
 
 
 def schema(

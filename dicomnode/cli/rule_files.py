@@ -1,131 +1,112 @@
-"""Rules from YAML files, read as people mean them.
-
-YAML 1.1 takes NO for false, 0123 for 83, 12:30 for 750 and 2024-01-31 for an object, and a name written twice
-for the second one. All of these stand in rules as what they look like, so only true, false, null and decimal
-numbers are anything but text here, and a name written twice is an error.
-"""
+"""Rules from YAML files: everything that is wrong with them by file, line, column and path in the rule."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from dicomnode.cli.rule_yaml import Document, Mistake, documents_in
+from dicomnode.domain.document import all_of, every
 from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.domain.rules import Rule, Vocabulary
-from dicomnode.errors import InvalidRule
+from dicomnode.errors import InvalidRule, UsageError
 
 FILE_BYTES_MOST = 1 << 20
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as PyYAML has it
+@dataclass(frozen=True, slots=True)
+class PlacedRule:
+    """A rule and where its file says what."""
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):  # a few lines of aliases can stand for more than memory holds
-            raise yaml.composer.ComposerError(
-                None, None, "aliases (*name) are not allowed", self.peek_event().start_mark
-            )
-        return super().compose_node(parent, index)
+    rule: Rule
+    source: str
+    document: Document
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is written twice", key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(true|false)$"), list("tf"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(null|~|)$"), ["n", "~", ""])
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"-?(0|[1-9][0-9]*)$"), list("-0123456789"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)([eE][-+]?[0-9]+)?$"), list("-0123456789")
-)
+    def place(self, path: str) -> str:
+        """torso.yaml:12:5, of the path or of the nearest one around it."""
+        line, column = self.document.place(path)
+        return f"{self.source}:{line}:{column}"
 
 
 def read_rules(path: Path, vocabulary: Vocabulary | None = None) -> list[Rule]:
     """The rules of a file; raises InvalidRule naming the file, the line and column, and the path in the rule."""
+    return [placed.rule for placed in placed_rules([path], vocabulary)]
+
+
+def placed_rules(paths: Iterable[Path], vocabulary: Vocabulary | None = None) -> list[PlacedRule]:
+    """The rules of several files; raises one InvalidRule of everything that is wrong in any of them."""
     try:
-        with path.open("rb") as file:
-            content = file.read(FILE_BYTES_MOST + 1)
-        text = content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRule(str(error), str(path)) from error
-    if len(content) > FILE_BYTES_MOST:
-        raise InvalidRule(f"the file is larger than {FILE_BYTES_MOST} bytes", str(path))
-    return rules_in(text, str(path), vocabulary)
+        files = every(partial(_of_file, path, vocabulary) for path in paths)
+    except InvalidRule as error:
+        raise listed(error.each) from error
+    return [placed for file in files for placed in file]
 
 
 def rules_in(text: str, source: str, vocabulary: Vocabulary | None = None) -> list[Rule]:
     """The rules of a text, one a YAML document; `source` is what errors call it."""
-    documents = documents_in(text, source)
-    if not documents:
-        raise InvalidRule("the file holds no rule", source)
-    return [_rule(document, source, vocabulary) for document in documents]
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """What a YAML document says, and where each path of it stands: (line, column), both from 1."""
-
-    value: Any
-    places: Mapping[str, tuple[int, int]]
-
-    def place(self, path: str) -> tuple[int, int]:
-        """Of the path or, when it is not there, of the nearest one around it."""
-        while path not in self.places:
-            path = path[: max(path.rfind("."), path.rfind("["), 0)]
-        return self.places[path]
-
-
-def documents_in(text: str, source: str) -> list[Document]:
-    """Those that are not empty; raises InvalidRule naming the place where it is no YAML."""
     try:
-        return [document for document in _read(text) if document.value is not None]
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
-        raise InvalidRule(error.problem or "this is no YAML", place) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InvalidRule(str(error), source) from error
-
-
-def _read(text: str) -> Iterator[Document]:
-    loader = _Loader(text)
-    try:
-        while loader.check_node():
-            node = loader.get_node()
-            yield Document(loader.construct_document(node), dict(_places(node, "", node)))
-    finally:
-        loader.dispose()
-
-
-def _places(node: yaml.Node, path: str, named: yaml.Node) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Paths as domain.document.Node writes them, each where its name stands, or its item in a list."""
-    yield path, (named.start_mark.line + 1, named.start_mark.column + 1)
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            name = str(key.value)
-            yield from _places(value, f"{path}.{name}" if path else name, key)
-    elif isinstance(node, yaml.SequenceNode):
-        for number, item in enumerate(node.value):
-            yield from _places(item, f"{path}[{number}]", item)
-
-
-def _rule(document: Document, source: str, vocabulary: Vocabulary | None) -> Rule:
-    try:
-        return parse_rule(document.value, vocabulary)
+        return [placed.rule for placed in _of_text(text, source, vocabulary)]
     except InvalidRule as error:
-        message = str(error).removeprefix(f"{error.path}: ") if error.path else str(error)
-        line, column = document.place(error.path)
-        place = f"{source}:{line}:{column}"
-        raise InvalidRule(message, f"{place}: {error.path}" if error.path else place) from error
+        raise listed(error.each) from error
+
+
+def listed(errors: Sequence[UsageError]) -> UsageError:
+    """One error with a line for each; of one that one."""
+    return all_of(errors, between="\n  ", before=f"{len(errors)} things are wrong:\n  ")
+
+
+def _of_file(path: Path, vocabulary: Vocabulary | None) -> list[PlacedRule]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(FILE_BYTES_MOST + 1)
+    except OSError as error:
+        raise InvalidRule(_why_not_opened(error), str(path)) from error
+    if len(content) > FILE_BYTES_MOST:
+        raise InvalidRule(f"the file is larger than {FILE_BYTES_MOST} bytes, which no rules are", str(path))
+    try:
+        return _of_text(content.decode("utf-8-sig"), str(path), vocabulary)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InvalidRule("this is no UTF-8 text: save the file as UTF-8", f"{path}:{line}") from error
+
+
+def _why_not_opened(error: OSError) -> str:
+    match error:
+        case FileNotFoundError():
+            return "there is no such file"
+        case IsADirectoryError():
+            return f"this is a folder: name the files in it, as in {error.filename}/*.yaml"
+        case PermissionError():
+            return "this user may not read the file"
+    return f"the file cannot be read: {error.strerror}"
+
+
+def _of_text(text: str, source: str, vocabulary: Vocabulary | None) -> list[PlacedRule]:
+    placed = every(partial(_placed, item, source, vocabulary) for item in list(documents_in(text)))
+    if not placed:
+        raise InvalidRule("the file holds no rule", source)
+    return placed
+
+
+def _placed(item: Document | Mistake, source: str, vocabulary: Vocabulary | None) -> PlacedRule:
+    if isinstance(item, Mistake):
+        raise InvalidRule(item.words, ":".join(map(str, (source, *(item.place or ())))))
+    try:
+        return PlacedRule(parse_rule(item.value, vocabulary), source, item)
+    except InvalidRule as error:
+        in_order = sorted(error.each, key=lambda e: item.place(e.path))
+        raise all_of([_where(e, item, source) for e in in_order]) from error
+
+
+def _where(error: UsageError, document: Document, source: str) -> InvalidRule:
+    line, column = document.place(error.path)
+    place = f"{source}:{line}:{column}"
+    return InvalidRule(error.message, f"{place}: {error.path}" if error.path else place)
 
 
 def rule_yaml(document: Any) -> str:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import getpass
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dicomnode.cli.known_names import unknown
 from dicomnode.cli.rule_files import read_rules
 from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.domain.rules import Rule, RuleState
-from dicomnode.errors import NotFound
+from dicomnode.errors import InvalidRule, NotFound
 from dicomnode.imaging.attributes import keyword_vrs
 from dicomnode.ports import RuleRevision, State
 
@@ -27,7 +27,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, change nothing.")]
 Name = Annotated[str, typer.Argument(help="The rule's name, as in `dicomnode rules list`.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for `dicomnode rules history`.")]
-Author = Annotated[str, typer.Option("--author", help="Who changes it. [whoever is logged in]", show_default=False)]
+Author = Annotated[
+    str, typer.Option("--author", help="Who changes it; left out: the user who is logged in.", show_default=False)
+]
 
 
 def author_or_user(author: str) -> str:
@@ -45,9 +47,7 @@ def find_rule(state: State, name: str) -> RuleRevision:
         return rules[name]
     if removed := _removed(state, name):
         raise NotFound(f"{removed}; dicomnode rules history {name} shows its revisions")
-    near = difflib.get_close_matches(name, rules, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(rules) or 'none'}"
-    raise NotFound(f"there is no rule {name}; {hint}")
+    raise NotFound(unknown("rule", name, list(rules), "dicomnode rules list"))
 
 
 def _removed(state: State, name: str) -> str:
@@ -87,42 +87,37 @@ def is_file(word: str) -> bool:
 
 
 def rules_named(context: Context, word: str) -> list[Rule]:
-    """The rules of a YAML file, or the one of that name. A file alone asks no database."""
+    """The rules of a YAML file, or the one of that name or NAME@REVISION. A file alone asks no database."""
     if is_file(word):
         return read_rules(Path(word), keyword_vrs())
-    return [parse_rule(find_revision(context.state, word).document)]
+    return [rule_of(find_revision(context.state, word))]
+
+
+def rule_of(revision: RuleRevision) -> Rule:
+    """Raises InvalidRule that names the revision, where an older version of dicomnode took it and this one cannot."""
+    try:
+        return parse_rule(revision.document)
+    except InvalidRule as error:
+        remedy = f"dicomnode rules show {revision.name}@{revision.revision} prints it, to be mended and added again"
+        raise InvalidRule(f"{error}; {remedy}", f"rule {revision.name}@{revision.revision}") from error
+
+
+def notes_on_revision(state: State, words: str) -> list[str]:
+    """Of NAME@REVISION: which one is in force instead."""
+    name, at, _ = words.partition("@")
+    asked = find_revision(state, words)
+    if not at or asked.in_force:
+        return []
+    now = next((r for r in revisions_of(state, name) if r.in_force), None)
+    other = f"revision {now.revision} is in force" if now else "the rule was removed"
+    return [f"this is what revision {asked.revision} says; {other}"]
+
+
+def print_notes(context: Context, notes: Sequence[str], indent: str = "") -> None:
+    for note in notes:
+        context.console.print(f"{indent}note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def state_of(document: Mapping[str, Any]) -> str:
     """enabled, shadow or disabled, of a document that may be older than the word `state`."""
     return str(document.get("state") or (RuleState.ENABLED if document.get("enabled", True) else RuleState.DISABLED))
-
-
-def notes_on(state: State, rule: Rule) -> Iterator[str]:
-    """What is right in itself but will not work yet."""
-    if rule.state is RuleState.DISABLED:
-        yield f"the rule is disabled; dicomnode rules enable {rule.name}"
-    if rule.state is RuleState.SHADOW:
-        yield f"the rule is a shadow: it is asked, and what it says recorded, but nothing runs ({_enable(rule)})"
-    if rule.model:
-        yield from _notes_on_model(state, rule)
-    known = {destination.name for destination in state.destinations()}
-    for name in rule.destinations:
-        if name not in known:
-            yield f"destination {name} does not exist; dicomnode destinations add {name} ..."
-    if rule.model and not rule.destinations and not known:
-        yield "there is no destination yet, so results stay here; dicomnode destinations add NAME ..."
-
-
-def _enable(rule: Rule) -> str:
-    return f"dicomnode rules enable {rule.name}"
-
-
-def _notes_on_model(state: State, rule: Rule) -> Iterator[str]:
-    versions = [model.version for model in state.models() if model.name == rule.model]
-    if not versions:
-        yield f"no model {rule.model} is registered; dicomnode models add FOLDER"
-    elif rule.version == "active" and state.active_model(rule.model) is None:
-        yield f"no version of the model {rule.model} is active; dicomnode models activate {rule.model} {versions[-1]}"
-    elif rule.version not in ("active", *versions):
-        yield f"model {rule.model} has no version {rule.version}; see dicomnode models list"

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicomnode.cli.rule_answers import answer_shown, counted, row_shown, summary
-from dicomnode.cli.rule_lookup import Json, is_file, notes_on, rules_named
+from dicomnode.cli.rule_findings import notes_on
+from dicomnode.cli.rule_lookup import Json, is_file, notes_on_revision, print_notes, rules_named
 from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.domain.rules import Rule
 from dicomnode.domain.study import StudyState
@@ -70,9 +71,9 @@ def explain_rule(
         context.console.print(answer_shown(answer), highlight=False)
     if len(answers) > 1:
         context.console.print(f"\n{counted(answers)}", style="bold", highlight=False)
-    _print_notes(context, asked.notes)
+    print_notes(context, asked.notes)
     if not is_file(rule):
-        _print_notes(context, [note for r in rules for note in notes_on(context.state, r)])
+        print_notes(context, notes_on_revision(context.state, rule) or notes_on(context.state, rules[0]))
     _print_left_out(context, asked)
 
 
@@ -96,7 +97,10 @@ def try_rules(
     ],
     rule: Annotated[
         list[str] | None,
-        typer.Option("--rule", help="A YAML file with a draft, or a rule's name; may be repeated. [all enabled]"),
+        typer.Option(
+            "--rule",
+            help="A YAML file with a draft, a rule's name or NAME@REVISION; may be repeated. Left out: all enabled.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -119,7 +123,7 @@ def try_rules(
         context.console.print()
         context.console.print(row_shown(list(of_one)), highlight=False)
     context.console.print(f"\n{summary(answers)}", style="bold", highlight=False)
-    _print_notes(context, [*broken, *asked.notes])
+    print_notes(context, [*broken, *asked.notes])
     _print_left_out(context, asked)
 
 
@@ -192,11 +196,6 @@ def _received(context: Context, key: str, whole: bool) -> _Subject:
     waits = whole and study.state is StudyState.RECEIVING
     note = f"study {study.study_instance_uid} is still being received: rules that look at the whole study wait for it"
     return _Subject(series_of_study(study, key, context.store, whole), only, True, (note,) if waits else ())
-
-
-def _print_notes(context: Context, notes: Sequence[str]) -> None:
-    for note in notes:
-        context.console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
 
 
 def _print_left_out(context: Context, asked: _Subject) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 from dicomnode.cli.moments import moment
 from dicomnode.cli.rule_files import read_rules
 from dicomnode.cli.rule_history import difference_documents, difference_line
-from dicomnode.cli.rule_lookup import Json, find_revision
+from dicomnode.cli.rule_lookup import Json, find_revision, rule_of
 from dicomnode.domain.routing import Asked
 from dicomnode.domain.rule_diff import Difference, rule_differences
 from dicomnode.domain.rule_reading import parse_rule
@@ -24,7 +24,8 @@ from dicomnode.domain.rules import Rule, RuleState, rule_document
 from dicomnode.errors import InvalidRule, NotFound
 from dicomnode.imaging.attributes import keyword_vrs
 from dicomnode.ports import State
-from dicomnode.stages.replay import Change, Priors, Replay, Row, Tally, question, received
+from dicomnode.stages.asking import Priors
+from dicomnode.stages.replay import Change, Replay, Row, Tally, question, received
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
@@ -133,7 +134,7 @@ class _Told:
 
 def _in_force(state: State, words: str, needed: bool) -> Rule | None:
     try:
-        return parse_rule(find_revision(state, words).document)
+        return rule_of(find_revision(state, words))
     except NotFound:
         if needed:
             raise

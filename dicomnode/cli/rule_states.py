@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from dicomnode.cli.rule_findings import notes_on
 from dicomnode.cli.rule_lookup import (
     Author,
     DryRun,
@@ -15,14 +16,14 @@ from dicomnode.cli.rule_lookup import (
     Reason,
     author_or_user,
     find_rule,
-    notes_on,
+    print_notes,
     state_of,
 )
 from dicomnode.domain.rule_diff import normal_document
 from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.domain.rules import RuleState
 from dicomnode.errors import InvalidRule
-from dicomnode.ports import State
+from dicomnode.ports import RuleRevision, State
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
@@ -34,55 +35,42 @@ _MEANS = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    app.command("enable")(enable)
-    app.command("disable")(disable)
-    app.command("shadow")(shadow)
-
-
-def enable(
-    ctx: typer.Context,
-    name: Name,
-    reason: Reason = "",
-    author: Author = "",
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Ask a rule again that was disabled or a shadow, from the next series on.
+_HELP = {
+    RuleState.ENABLED: """Ask a rule again that was disabled or a shadow, from the next series on.
 
     Example: dicomnode rules enable torso-ct --reason "a week as a shadow, as expected"
-    """
-    _change(ctx.obj, RuleState.ENABLED, name, reason, author, dry_run, as_json)
-
-
-def disable(
-    ctx: typer.Context,
-    name: Name,
-    reason: Reason = "",
-    author: Author = "",
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Keep a rule but ask it nothing. Jobs that it made go on.
+    """,
+    RuleState.DISABLED: """Keep a rule but ask it nothing. Jobs that it made go on.
 
     Example: dicomnode rules disable torso-ct --reason "model under review"
-    """
-    _change(ctx.obj, RuleState.DISABLED, name, reason, author, dry_run, as_json)
-
-
-def shadow(
-    ctx: typer.Context,
-    name: Name,
-    reason: Reason = "",
-    author: Author = "",
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Let a rule decide without running anything: what it says is recorded, as in studies why.
+    """,
+    RuleState.SHADOW: """Let a rule decide without running anything: what it says is recorded, as in studies why.
 
     Example: dicomnode rules shadow torso-ct --reason "to be watched for a week"
-    """
-    _change(ctx.obj, RuleState.SHADOW, name, reason, author, dry_run, as_json)
+    """,
+}
+_VERBS = {RuleState.ENABLED: "enable", RuleState.DISABLED: "disable", RuleState.SHADOW: "shadow"}
+
+
+def register(app: typer.Typer) -> None:
+    for state, verb in _VERBS.items():
+        app.command(verb, help=_HELP[state])(_command(state))
+
+
+def _command(state: RuleState) -> Callable[..., None]:
+    """The three differ in the state alone."""
+
+    def change(
+        ctx: typer.Context,
+        name: Name,
+        reason: Reason = "",
+        author: Author = "",
+        dry_run: DryRun = False,
+        as_json: Json = False,
+    ) -> None:
+        _change(ctx.obj, state, name, reason, author, dry_run, as_json)
+
+    return change
 
 
 def _change(
@@ -101,7 +89,7 @@ def _change(
         words = f"rule {name} revision {revision} is {state}: {_MEANS[state]}"
     context.done(words, name=name, revision=revision, state=str(state), changed=changes and not dry_run)
     if not context.json and state is RuleState.ENABLED:
-        _print_notes(context, context.state, before.document)
+        print_notes(context, _notes(context.state, before), indent="  ")
 
 
 def _with_state(document: Mapping[str, Any], state: RuleState) -> dict[str, Any]:
@@ -110,10 +98,8 @@ def _with_state(document: Mapping[str, Any], state: RuleState) -> dict[str, Any]
     return kept | {"state": str(state)}
 
 
-def _print_notes(context: Context, state: State, document: Mapping[str, Any]) -> None:
+def _notes(state: State, revision: RuleRevision) -> list[str]:
     try:
-        notes = list(notes_on(state, parse_rule(_with_state(document, RuleState.ENABLED))))
+        return notes_on(state, parse_rule(_with_state(revision.document, RuleState.ENABLED)))
     except InvalidRule as error:
-        notes = [f"the rule cannot be read and makes no job: {error}"]
-    for note in notes:
-        context.console.print(f"  note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        return [f"the rule cannot be read and makes no job: {error}"]

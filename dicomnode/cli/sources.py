@@ -83,6 +83,7 @@ def add(
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
+    context.may_begin = not dry_run
     document = {
         "ae_title": ae_title,
         "quiet_period_s": quiet_period,

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from dicomnode.cli import study_story
-from dicomnode.cli.moments import Since, Until, moment
+from dicomnode.cli.known_names import check_names
+from dicomnode.cli.lines import Labelled
+from dicomnode.cli.moments import Since, Until, span
+from dicomnode.cli.several import OneStudy, each_study
 from dicomnode.cli.study_story import STYLES, Json, Key, at, headline
 from dicomnode.cli.watch import EVERY_S, Every, View, Watch, present
-from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES, JobState
+from dicomnode.domain.job import JobState
 from dicomnode.domain.study import SeriesState
 from dicomnode.errors import UsageError
-from dicomnode.ports import JobFilter, JobView, SeriesView, StudyFilter, StudyView
+from dicomnode.ports import Forgotten, JobFilter, JobView, SeriesView, StudyFilter, StudyView
+from dicomnode.stages.forget import Removed, in_words, sent_of, sent_words
 from dicomnode.stages.forget import forget as forget_study
-from dicomnode.stages.forget import in_words
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
@@ -29,7 +33,6 @@ app = typer.Typer(help="Studies: what came in, where it went, and why.", no_args
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, change nothing.")]
 
-_DECIDED = frozenset({SeriesState.ROUTED, SeriesState.NOT_ROUTED})
 _JOBS_MOST = 1000
 
 
@@ -58,14 +61,16 @@ def list_studies(
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
+    first, last = span(since, until)
+    check_names(context.state, rule=rule, model=model, destination=destination)
     which = StudyFilter(
         series_states=tuple(state or ()),
         job_states=tuple(job_state or ()),
         model=model,
         rule=rule,
         destination=destination,
-        since=moment(since, "--since"),
-        until=moment(until, "--until"),
+        since=first,
+        until=last,
     )
     nothing = (
         "no study yet" if which == StudyFilter() else "no study is as asked for; with fewer options, there may be"
@@ -75,6 +80,7 @@ def list_studies(
         draw=lambda studies: _studies_table(studies) if studies else Text(nothing),
         document=lambda studies: studies,
         parts=lambda studies: {study.study_instance_uid: study for study in studies},
+        wide=True,
     )
     present(context, view, watch=watch, every_s=every)
 
@@ -85,16 +91,22 @@ def _studies_table(studies: Iterable[StudyView]) -> Table:
     table.add_column("patient ID", overflow="fold")
     table.add_column("accession", overflow="fold")
     table.add_column("study", overflow="fold", ratio=1)
-    table.add_column("series")
+    table.add_column("series", no_wrap=True)
     for study in studies:
         table.add_row(
             at(study.received_at, "%m-%d %H:%M"),
             Text(study.patient_id),
             Text(study.accession_number),
-            Text(study.description or study.study_instance_uid),
+            Text(_title(study)),
             _states(study.series),
         )
     return table
+
+
+def _title(study: StudyView) -> str:
+    """The end of the UID where nothing better is; the whole of it where the study cannot be named otherwise."""
+    named = study.patient_id or study.accession_number
+    return study.description or ("…" + study.study_instance_uid[-12:] if named else study.study_instance_uid)
 
 
 def _states(series: Iterable[SeriesView]) -> Text:
@@ -108,36 +120,29 @@ def _states(series: Iterable[SeriesView]) -> Text:
 
 
 @app.command()
-def show(ctx: typer.Context, key: Key, as_json: Json = False) -> None:
-    """A study with its series and the state of each.
+def show(ctx: typer.Context, key: Key, watch: Watch = False, every: Every = EVERY_S, as_json: Json = False) -> None:
+    """A study with its series and the state of each; several when the key fits several.
 
     Example: dicomnode studies show 20240131-007
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
-    view = View(
-        look=lambda: context.state.study(key),
-        draw=lambda study: Group(headline(study), _series_table(study.series)),
+    one: OneStudy[StudyView] = OneStudy(
+        look=lambda study: study,
+        draw=lambda study: Group(headline(study), Text(), Labelled(_series_lines(study.series))),
         document=lambda study: study,
-        parts=lambda study: {study.study_instance_uid: study},
+        parts=lambda study: {"": study},
     )
-    present(context, view)
+    present(context, each_study(context, key, one), watch=watch, every_s=every)
 
 
-def _series_table(series: Iterable[SeriesView]) -> RenderableType:
-    table = Table(header_style="bold cyan")
-    for column in ("modality", "description", "images", "from", "last image", "state"):
-        table.add_column(column, justify="right" if column == "images" else "left")
+def _series_lines(series: Iterable[SeriesView]) -> Iterator[tuple[Text, Text]]:
     for one in series:
-        table.add_row(
-            one.modality,
-            Text(one.description or "…" + one.series_instance_uid[-12:]),
-            str(one.instances),
-            Text(one.calling_ae_title),
-            at(one.last_received_at),
-            Text(one.state, style=STYLES[one.state]),
-        )
-    return table
+        words = Text(f"{one.modality or '?'} {one.description}".strip(), style="bold")
+        number = in_words({"instances": one.instances})
+        came = f", {number} from {one.calling_ae_title}, last {at(one.last_received_at)}"
+        words.append(came, style="not bold").append(f"\n{one.series_instance_uid}", style="dim not bold")
+        yield Text(one.state, style=STYLES[one.state]), words
 
 
 @app.command()
@@ -146,33 +151,45 @@ def rerun(ctx: typer.Context, key: Key, dry_run: DryRun = False, as_json: Json =
 
     Jobs that still run are superseded. What comes out unchanged is not sent again.
 
+    What was sent stays at its destination, also when it is superseded: what comes out otherwise is sent beside it.
+
     Example: dicomnode studies rerun 20240131-007 --dry-run
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
-    study = context.state.study(key)
-    series = _to_rerun(study, key) if dry_run else context.state.rerun_study(key)
-    number = f"{len(series)} series of study {study.study_instance_uid}"
+    study = context.state.only_study(key)
+    uid = study.study_instance_uid
+    series = context.state.rerun_study(key if _is_series(study, key) else uid, dry_run=dry_run)
+    there = sent_of(_jobs(context, uid, series))
+    number = f"{len(series)} series of study {uid}"
     if not series:
         words = f"nothing is routed again: {_why_nothing(study)}"
     elif dry_run:
-        words = f"{number} would be routed again; nothing was changed"
+        words = f"{number} would be routed again{_stays(there)}; nothing was changed"
     else:
-        words = f"{number} are routed again within seconds; then: dicomnode studies why {study.study_instance_uid}"
-    context.done(words, study_instance_uid=study.study_instance_uid, series=series, dry_run=dry_run)
+        words = f"{number} are routed again within seconds{_stays(there)}; then: dicomnode studies why {uid}"
+    context.done(words, study_instance_uid=uid, series=series, sent=there, dry_run=dry_run)
 
 
-def _to_rerun(study: StudyView, key: str) -> list[str]:
-    """As State.rerun_study chooses them."""
-    decided = [series.series_instance_uid for series in study.series if series.state in _DECIDED]
-    named = key in {series.series_instance_uid for series in study.series}
-    return [uid for uid in decided if uid == key] if named else decided
+def _is_series(study: StudyView, key: str) -> bool:
+    return any(series.series_instance_uid == key for series in study.series)
+
+
+def _jobs(context: Context, study_instance_uid: str, series: Sequence[str]) -> list[JobView]:
+    every = context.state.jobs(JobFilter(study_instance_uid=study_instance_uid), most=_JOBS_MOST)
+    return [job for job in every if job.series_instance_uid in series]
+
+
+def _stays(sent: Mapping[str, Mapping[str, int]]) -> str:
+    """What the results of before are at their destinations, which nobody takes back."""
+    return f"; {sent_words(sent)} stays there: what comes out different now is sent beside it" if sent else ""
 
 
 def _why_nothing(study: StudyView) -> str:
     states = {series.state for series in study.series}
     if states & {SeriesState.RECEIVING, SeriesState.COMPLETE}:
-        return "it is still being received or waits to be routed as it is"
+        why = f"dicomnode studies why {study.study_instance_uid}"
+        return f"it is still being received or waits to be routed as it is: {why}"
     return "it holds nothing but results of this node"
 
 
@@ -186,51 +203,41 @@ def forget(
 ) -> None:
     """Remove a study from the node for good: its images, jobs, results and story.
 
-    What was sent to a destination stays there. It is refused while jobs run or results are on their way. Repeat it
-    after a crash: what is left is removed then. Example: dicomnode studies forget 20240131-007 --yes
+    What was sent to a destination stays there, also what was superseded: delete it there if it is to go.
+
+    It is refused while jobs run or results are on their way. After a crash, repeat it to remove what is left.
+
+    Example: dicomnode studies forget 20240131-007 --yes
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
     if dry_run:
-        _say_what_would_go(context, context.state.study(key))
+        _say_forgotten(context, context.state.forget_study(key, dry_run=True))
     elif not yes:
-        raise UsageError("it cannot be undone: look with --dry-run what would go, then say --yes")
+        raise UsageError(
+            "it cannot be undone: look with --dry-run what would go, then say --yes "
+            f"(dicomnode studies forget {shlex.quote(key)} --dry-run)"
+        )
     else:
         removed = forget_study(context.state, context.store, key)
-        gone = removed.forgotten
-        counts = {"series": gone.series, "instances": gone.instances, "jobs": gone.jobs, "results": gone.results}
-        words = in_words(counts)
-        files = f"{in_words({'files': removed.files})} removed" + (
-            f", {removed.spooled} from the spool" if removed.spooled else ""
-        )
-        message = f"study {gone.study_instance_uid} is forgotten: {words}; {files}"
-        found = {"study_instance_uid": gone.study_instance_uid, **counts}
-        context.done(message, **found, files=removed.files, spooled=removed.spooled, dry_run=False)
+        _say_forgotten(context, removed.forgotten, removed)
 
 
-def _say_what_would_go(context: Context, study: StudyView) -> None:
-    jobs = context.state.jobs(JobFilter(study_instance_uid=study.study_instance_uid), most=_JOBS_MOST)
-    counts = {
-        "series": len(study.series),
-        "instances": sum(series.instances for series in study.series),
-        "jobs": len(jobs),
-        "results": sum(len(job.results) for job in jobs),
-    }
-    words = in_words(counts)
-    busy = _busy(jobs)
-    refused = f"; it would be refused now: end them first with dicomnode jobs cancel {busy[0]}" if busy else ""
-    message = f"study {study.study_instance_uid} would be forgotten: {words}{refused}; nothing was changed"
-    uid = study.study_instance_uid
-    context.done(message, study_instance_uid=uid, **counts, busy_jobs=busy, dry_run=True)
-
-
-def _busy(jobs: Sequence[JobView]) -> list[str]:
-    """Jobs that wait, run, or have results on their way."""
-    return [
-        job.job_id
-        for job in jobs
-        if job.state in ACTIVE_JOB_STATES or any(d.state in OPEN_DELIVERY_STATES for d in job.deliveries)
-    ]
+def _say_forgotten(context: Context, gone: Forgotten, removed: Removed | None = None) -> None:
+    """Without `removed` nothing was done."""
+    counts = {"series": gone.series, "instances": gone.instances, "jobs": gone.jobs, "results": gone.results}
+    found = {"study_instance_uid": gone.study_instance_uid, **counts, "sent": gone.sent}
+    stays = f"; {sent_words(gone.sent)} stays there: delete it there if it is to go" if gone.sent else ""
+    name = f"study {gone.study_instance_uid}"
+    if removed is None:
+        message = f"{name} would be forgotten: {in_words(counts)}{stays}; nothing was changed"
+        context.done(message, **found, dry_run=True)
+        return
+    files = f"{in_words({'files': removed.files})} removed" + (
+        f", {removed.spooled} from the spool" if removed.spooled else ""
+    )
+    message = f"{name} is forgotten: {in_words(counts)}; {files}{stays}"
+    context.done(message, **found, files=removed.files, spooled=removed.spooled, dry_run=False)
 
 
 study_story.register(app)

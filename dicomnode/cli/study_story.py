@@ -14,12 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from dicomnode.cli.moments import now
-from dicomnode.cli.watch import EVERY_S, Every, View, Watch, present
-from dicomnode.domain.completeness import Policy
+from dicomnode.cli.several import OneStudy, each_study
+from dicomnode.cli.watch import EVERY_S, Every, Watch, present
+from dicomnode.domain.completeness import Policy, Signal
 from dicomnode.domain.job import DeliveryState, JobState
-from dicomnode.domain.study import SeriesState
+from dicomnode.domain.quantity import quantity
+from dicomnode.domain.study import SeriesState, StudyState
 from dicomnode.ports import DeliveryView, Event, JobFilter, JobView, SeriesView, StudyView
-from dicomnode.stages.advice import next_steps, waits
+from dicomnode.stages.advice import next_steps
+from dicomnode.stages.situation import ROUTINGS, last_of_each, rules_that_wait, situation
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
@@ -45,9 +48,11 @@ JOB_STYLES: Mapping[str, str] = {
     DeliveryState.WAITING: "yellow",
     DeliveryState.DELIVERED: "green",
 }
-_ROUTING = ("series.routed", "series.not-routed")
 _WAITS = "waits-for-study"  # what a rule came to, as domain.routing says it
 _OUTCOMES: Mapping[str, str] = {"matched": "green", "shadow": "cyan", _WAITS: "yellow", "unreadable": "red"}
+_STAYS = " (dicomnode jobs show has its UIDs); this one stays there too, since DICOM knows no replacing"
+_NOTHING_SENT = "nothing: everything that was to be sent has arrived"
+_NOTHING_FOUND = "nothing: no model was to run on it"
 _TOLD_CHARACTERS = 160
 _BAD_ENDINGS = ("failed", "refused", "conflict", "not-routed")
 _GOOD_ENDINGS = ("finished", "succeeded", "delivered", "sent", "routed")
@@ -76,29 +81,16 @@ def why(ctx: typer.Context, key: Key, watch: Watch = False, every: Every = EVERY
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
-    view = View(look=lambda: _story(context, key), draw=_drawn, document=_document, parts=_parts, end_first=True)
-    present(context, view, watch=watch, every_s=every)
+    one = OneStudy(look=lambda study: _story(context, study), draw=_drawn, document=_document, parts=_parts)
+    present(context, each_study(context, key, one, end_first=True), watch=watch, every_s=every)
 
 
-def _story(context: Context, key: str) -> Story:
+def _story(context: Context, study: StudyView) -> Story:
     state = context.state
-    study = state.study(key)
     events = tuple(state.events(study.study_instance_uid))
     jobs = tuple(reversed(state.jobs(JobFilter(study_instance_uid=study.study_instance_uid), most=_JOBS_MOST)))
-    waiting = waits(state, study, _policy(context))
-    steps = next_steps(study, jobs, now(), waiting, _rules_that_wait(events))
+    steps = next_steps(situation(state, study, jobs, events, _policy(context), now()))
     return Story(study, events, jobs, tuple(steps))
-
-
-def _rules_that_wait(events: Iterable[Event]) -> list[str]:
-    """Of the last routing of each series."""
-    said = (rule for event in _last(events, _ROUTING).values() for rule in event.detail.get("rules", []))
-    return sorted({rule["rule"] for rule in said if rule.get("outcome") == _WAITS})
-
-
-def _last(events: Iterable[Event], kinds: Sequence[str]) -> dict[str, Event]:
-    """Series Instance UID → the last event of these kinds."""
-    return {event.series_instance_uid: event for event in events if event.kind in kinds}
 
 
 def _policy(context: Context) -> Policy:
@@ -123,7 +115,7 @@ def _parts(story: Story) -> dict[str, Any]:
 
 
 def _drawn(story: Story) -> RenderableType:
-    steps = story.next_steps or ["nothing: everything that was to arrive has arrived"]
+    steps = story.next_steps or [_NOTHING_SENT if story.jobs else _NOTHING_FOUND]
     return Group(
         headline(story.study),
         _part("What happened", _story_grid(story.events)),
@@ -181,7 +173,7 @@ def _condensed(story: Iterable[Event]) -> list[Event]:
 
 def _told(event: Event) -> str:
     """Routing reasons are cut short: they stand in full under the series. A model's name stays as it is."""
-    if event.kind in _ROUTING and len(event.message) > _TOLD_CHARACTERS:
+    if event.kind in ROUTINGS and len(event.message) > _TOLD_CHARACTERS:
         return event.message[: _TOLD_CHARACTERS - 1] + "…"
     return event.message if event.kind.startswith("job.") else _sentence(event.message)
 
@@ -194,33 +186,42 @@ def _style_of(event: Event) -> str:
 
 
 def _series_grid(study: StudyView, story: Sequence[Event]) -> Table:
-    routing, complete = _last(story, _ROUTING), _last(story, ("series.complete",))
+    routing, complete = last_of_each(story, ROUTINGS), last_of_each(story, ("series.complete",))
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for series in study.series:
         name = Text(f"{series.modality or '?'} {series.description or series.series_instance_uid}", style="bold")
-        name.append(f", {series.instances} image{'s' if series.instances != 1 else ''}", style="not bold")
-        grid.add_row(Text(series.state, style=STYLES[series.state]), name)
+        name.append(f", {quantity(series.instances, 'instance')}", style="not bold")
+        last = routing.get(series.series_instance_uid)
+        grid.add_row(_state_of(study, series, last), name)
         for line in _signs(complete.get(series.series_instance_uid)):
             grid.add_row("", line)
-        for reason in _reasons(series, routing.get(series.series_instance_uid)):
+        for reason in _reasons(series, last):
             grid.add_row("", reason)
     return grid
 
 
+def _state_of(study: StudyView, series: SeriesView, routing: Event | None) -> Text:
+    """A series of which rules have still to decide is not one that goes nowhere."""
+    open_study = study.state is not StudyState.ROUTED
+    if series.state is SeriesState.NOT_ROUTED and open_study and routing and rules_that_wait(routing):
+        return Text("waits", style=_OUTCOMES[_WAITS])
+    return Text(series.state, style=STYLES[series.state])
+
+
 def _signs(complete: Event | None) -> Iterator[Text]:
-    """By which signal it was found complete, and what the other signals said then."""
+    """Why it was taken as complete, and why no surer sign than that said so."""
     detail = complete.detail if complete else {}
-    signal = detail.get("signal")
-    if not signal:
+    signal = detail.get("signal", "")
+    said: Mapping[str, str] = detail.get("signs", {}).get("said", {})
+    if signal not in said:
         return
-    said = detail.get("signs", {}).get("said", {})
-    text = Text("Complete by the signal ").append(str(signal), style="bold")
-    others = "; ".join(f"{name}: {words}" for name, words in said.items() if words and name != signal)
-    yield text.append(f": {said[signal]}" if said.get(signal) else "").append(
-        f" ({others})" if others else "", style="dim"
-    )
+    order = list(Signal)
+    surer = order[: order.index(signal)]
+    doubts = "; ".join(words for sign in surer if (words := said.get(sign)) and words not in said[signal])
+    lead = "Taken as complete" if signal == Signal.QUIET else "Complete"
+    yield Text(f"{lead} because {said[signal]}").append(f" (no surer sign: {doubts})" if doubts else "", style="dim")
 
 
 def _reasons(series: SeriesView, routing: Event | None) -> list[Text]:
@@ -271,7 +272,8 @@ def _delivery_line(job: JobView, delivery: DeliveryView) -> Text:
     if delivery.reason:
         text.append(f", {delivery.reason}")
     if later := job.superseded.get(delivery.sop_instance_uid):
-        text.append(f"; superseded by that of job {later[:ID_CHARACTERS]}", style="dim")
+        stays = _STAYS if delivery.state is DeliveryState.DELIVERED else ""
+        text.append(f"; superseded: the newer one is that of job {later[:ID_CHARACTERS]}{stays}", style="dim")
     return text
 
 

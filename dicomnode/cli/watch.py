@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ Watch = Annotated[
 ]
 Every = Annotated[float, typer.Option("--every", min=0.1, metavar="SECONDS", help="With --watch: how often to look.")]
 EVERY_S = 1.0
+_WIDEST = 1000  # columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class View(Generic[T]):
     document: Callable[[T], Any]
     parts: Callable[[T], Mapping[str, Any]]  # what changes by itself, as one job of a list; JSON-able
     end_first: bool = False  # whether its end is kept in sight when the screen is too small
+    wide: bool = False  # a table that is as wide as it needs to be in a pipe or a file
 
 
 def present(context: Context, view: View[T], *, watch: bool = False, every_s: float = EVERY_S) -> None:
@@ -47,11 +50,18 @@ def present(context: Context, view: View[T], *, watch: bool = False, every_s: fl
         if context.json:
             context.print_json(view.document(found))
         else:
-            context.console.print(view.draw(found), highlight=False)
+            _print(context, view, found)
         return
     follow = _follow_lines if context.json else _follow_live if context.console.is_terminal else _follow_changes
     with suppress(KeyboardInterrupt), bootstrap.database_errors():
         follow(context, view, every_s)
+
+
+def _print(context: Context, view: View[T], found: T) -> None:
+    """Nothing is cut off; a terminal breaks what is too long for it."""
+    drawn = view.draw(found)
+    free = view.wide and not context.console.is_terminal and "COLUMNS" not in os.environ
+    context.console.print(_Free(drawn) if free else drawn, highlight=False, crop=False)
 
 
 def _looks(view: View[T], every_s: float) -> Iterator[T]:
@@ -73,7 +83,7 @@ def _follow_changes(context: Context, view: View[T], every_s: float) -> None:
     for found in _looks(view, every_s):
         parts = dict(view.parts(found))
         if parts != last:
-            context.console.print(view.draw(found), highlight=False)
+            _print(context, view, found)
         last = parts
 
 
@@ -86,6 +96,17 @@ def _follow_lines(context: Context, view: View[T], every_s: float) -> None:
             if key not in last or last[key] != part:
                 typer.echo(json.dumps(part, default=plain, ensure_ascii=False))
         last = parts
+
+
+class _Free:
+    """As wide as it needs to be, however narrow the screen."""
+
+    def __init__(self, whole: RenderableType) -> None:
+        self._whole = whole
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = console.measure(self._whole, options=options.update(width=_WIDEST)).maximum
+        yield from console.render(self._whole, options.update(width=width))
 
 
 class _End:

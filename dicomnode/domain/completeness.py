@@ -7,8 +7,38 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from dicomnode.domain.announcement import AnnouncementKind, AnnouncementState
+from dicomnode.domain.announcement import AnnouncementKind
+from dicomnode.domain.quantity import quantity
+from dicomnode.domain.signs import (
+    AnnouncedSigns,
+    ArrivalSigns,
+    CountSigns,
+    Place,
+    SeriesSigns,
+    SourceCount,
+    StudySigns,
+    believable,
+)
 from dicomnode.domain.source import Source
+
+__all__ = [
+    "AnnouncedSigns",
+    "ArrivalSigns",
+    "CountSigns",
+    "Need",
+    "Place",
+    "Policy",
+    "SeriesSigns",
+    "Signal",
+    "SourceCount",
+    "Stack",
+    "StudySigns",
+    "Verdict",
+    "Wait",
+    "believable",
+    "series_verdict",
+    "study_verdict",
+]
 
 
 class Signal(StrEnum):
@@ -18,112 +48,6 @@ class Signal(StrEnum):
     COUNTED = "counted"  # the source says how many instances there are, and they are here
     RELEASED = "released"  # the association was released after the last instance of a contiguous stack
     QUIET = "quiet"  # nothing came for the quiet period
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One instance in its stack."""
-
-    instance_number: int | None
-    plane: str  # "" where it has none
-    position_mm: float | None
-    number_of_frames: int
-    images_announced: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class ArrivalSigns:
-    """What one association brought of a series; ages by the database's clock."""
-
-    association: str
-    calling_ae_title: str
-    instances: int
-    idle_s: float  # since its last instance of this series
-    ended_how: str = ""  # "" while it is open; released, aborted, lost
-    ended_s: float | None = None  # since it ended
-    began_s: float = 0.0  # since its first instance of this series
-    any_idle_s: float | None = None  # since its last instance of any series; None: of no other than this one
-
-    def has_moved_on(self, quiet_s: float) -> bool:
-        """Whether it has brought other series for so long since its last instance of this one."""
-        return self.any_idle_s is not None and self.idle_s - self.any_idle_s >= quiet_s
-
-
-@dataclass(frozen=True, slots=True)
-class AnnouncedSigns:
-    kind: AnnouncementKind
-    state: AnnouncementState
-    expected: int  # instances of this series that it names
-    missing: int  # of them, not here
-
-
-@dataclass(frozen=True, slots=True)
-class CountSigns:
-    """The source's answer to how many instances it has of the series or the study."""
-
-    instances: int
-    source: str  # in words, as in "C-FIND to PACS@192.0.2.1:104"
-    age_s: float
-    series: int = 0  # of a study; 0 where it does not say
-    own_results: int = 0  # of a study: instances of the node's own results that it has besides
-
-
-@dataclass(frozen=True, slots=True)
-class SourceCount:
-    """How many instances a source has of a series or a study, and in how many series; None where it does not say."""
-
-    instances: int | None
-    series: int | None = None
-    own_results: int = 0  # instances of the node's own results, which are left out of both
-
-    def is_more_than(self, instances: int, series: int) -> bool:
-        return (self.instances or 0) > instances or (self.series or 0) > series
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesSigns:
-    """All that is known about whether a series that is being received is complete."""
-
-    study_instance_uid: str
-    series_instance_uid: str
-    modality: str
-    calling_ae_title: str
-    instances: int
-    idle_s: float  # since its last instance, a repeated one included
-    arrivals: tuple[ArrivalSigns, ...] = ()
-    announced: tuple[AnnouncedSigns, ...] = ()  # those that name it, and those in progress for its study
-    counted: CountSigns | None = None
-    counting: bool = False  # the source has been asked and has not answered yet
-
-    @property
-    def expected(self) -> int:
-        """As many instances as the source, or an announcement, says that there are; 0 when nobody says."""
-        counted = self.counted.instances if self.counted else 0
-        return max([counted, *(a.expected for a in self.announced)])
-
-    @property
-    def missing(self) -> int:
-        """Instances that an announcement names and that are not here."""
-        return max((a.missing for a in self.announced), default=0)
-
-
-@dataclass(frozen=True, slots=True)
-class StudySigns:
-    """All that is known about whether a study is complete whose series are all complete."""
-
-    study_instance_uid: str
-    calling_ae_title: str
-    idle_s: float  # since the last instance of any of its series
-    open_associations: int  # that have brought something of it
-    announced: tuple[AnnouncedSigns, ...] = ()  # summed up over all the series that each names
-    instances: int = 0  # of all its series
-    series: int = 0  # own results left out, as from the instances
-    counted: CountSigns | None = None
-
-    @property
-    def held_back(self) -> bool:
-        """Whether an announcement says that there is more to come, to the source too."""
-        return any(a.missing or a.state is AnnouncementState.IN_PROGRESS for a in self.announced)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +73,7 @@ class Wait:
 
     words: str
     again_s: float  # when to look again at the latest, if nothing happens meanwhile
+    latest_s: float  # when it is taken as it is, if nothing comes meanwhile
     needs: frozenset[Need] = frozenset()
 
 
@@ -168,9 +93,7 @@ class Policy:
     study_quiet_period_s: float = 20.0
     release_grace_s: float = 0.5  # after the end of an association: another one may follow at once
     settle_s: float = 0.3  # after an instance by an association that goes on
-    held_most_s: float = (
-        60.0  # how long an association that is open but silent keeps what it brought from being quiet
-    )
+    held_most_s: float = 60.0  # how long an open but silent association keeps what it brought from being quiet
     sources: Mapping[str, Source] = field(default_factory=dict)  # by AE title
 
     def at_once(self) -> Policy:
@@ -213,6 +136,15 @@ class _Look:
     words: str
     again_s: float = _NEVER_S
     needs: frozenset[Need] = frozenset()
+    also: tuple[str, ...] = ()  # what else it goes by
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(words for words in (self.words, *self.also) if words)
+
+    @property
+    def said(self) -> str:
+        return "; ".join(self.parts)
 
 
 def series_verdict(signs: SeriesSigns, policy: Policy, stack: Stack | None = None) -> Verdict | Wait:
@@ -220,29 +152,28 @@ def series_verdict(signs: SeriesSigns, policy: Policy, stack: Stack | None = Non
 
     `stack` is of the instances as they are now; None: not looked at yet, and the answer says when that would help.
     """
-    looks = (
-        _announced(signs, policy),
-        _counted(signs, policy),
-        _released(signs, policy, stack),
-        _quiet(signs, policy),
-    )
+    quiet = _quiet(signs, policy)
+    looks = (_announced(signs, policy), _counted(signs, policy), _released(signs, policy, stack), quiet)
     if (sure := next((look for look in looks if look.complete), None)) is not None:
-        return Verdict(sure.signal, sure.words, signs.instances, _document(signs, looks))
-    return _wait(looks)
+        return Verdict(sure.signal, sure.said, signs.instances, _document(signs, looks))
+    return _wait(looks, quiet)
 
 
 def study_verdict(signs: StudySigns, policy: Policy) -> Verdict | Wait:
     """Whether a study is complete all of whose series are: by what was announced or counted, or when it is quiet."""
-    looks = (_study_announced(signs, policy), _study_counted(signs, policy), _study_quiet(signs, policy))
+    quiet = _study_quiet(signs, policy)
+    looks = (_study_announced(signs, policy), _study_counted(signs, policy), quiet)
     if (sure := next((look for look in looks if look.complete), None)) is not None:
-        return Verdict(sure.signal, sure.words, signs.instances, _study_document(signs, looks))
-    return _wait(looks)
+        return Verdict(sure.signal, sure.said, signs.instances, _study_document(signs, looks))
+    return _wait(looks, quiet)
 
 
-def _wait(looks: Sequence[_Look]) -> Wait:
+def _wait(looks: Sequence[_Look], quiet: _Look) -> Wait:
+    """Signals may say the same, which is said once; time alone ends every wait."""
     return Wait(
-        words="; ".join(look.words for look in looks if look.words),
+        words="; ".join(dict.fromkeys(words for look in looks for words in look.parts)),
         again_s=min(look.again_s for look in looks if look.again_s > 0),
+        latest_s=quiet.again_s,
         needs=frozenset().union(*(look.needs for look in looks)),
     )
 
@@ -254,37 +185,56 @@ def _settling_s(signs: SeriesSigns, policy: Policy) -> float:
 
 def _announced(signs: SeriesSigns, policy: Policy) -> _Look:
     """MPPS (PS3.4 F.7.2) and IAN (PS3.4 R.3) name every instance; one that is still in progress may name more."""
-    final = [a for a in signs.announced if a.state is not AnnouncementState.IN_PROGRESS and a.expected]
+    final = [a for a in signs.announced if a.is_final and a.expected]
     if not final:
         return _Look(Signal.ANNOUNCED, False, "")
-    words = _announced_words(final)
+    words = _announced_words(final, signs.named)
     if signs.missing:
         return _Look(Signal.ANNOUNCED, False, words)
-    if signs.instances > max(a.expected for a in final):
+    if signs.instances > signs.named_in_all:
         return _Look(Signal.ANNOUNCED, False, f"{words}, and more came")
     settling_s = _settling_s(signs, policy)
     return _Look(Signal.ANNOUNCED, settling_s <= 0, words, settling_s)
 
 
-def _announced_words(final: Sequence[AnnouncedSigns]) -> str:
+def _announced_words(final: Sequence[AnnouncedSigns], named: int = 0) -> str:
+    """Of the one that lacks most, or names most; of all together when they name more than that, and nothing lacks."""
     most = max(final, key=lambda a: (a.missing, a.expected))
+    if named > most.expected and not most.missing:
+        what = most.kind.upper() if len({a.kind for a in final}) == 1 else "announcements"
+        return f"{len(final)} {what} together name {quantity(named, 'instance')}, and all of them are here"
     of_whom = f"the {most.kind.upper()} {'' if most.kind is AnnouncementKind.IAN else f'is {most.state} and '}names"
-    here = f"{most.missing} of them are missing" if most.missing else "all of them are here"
-    return f"{of_whom} {_instances(most.expected)}, {here}"
+    all_here = "and it is here" if most.expected == 1 else "and all of them are here"
+    are = "is" if most.missing == 1 else "are"
+    here = f"but {most.missing} of them {are} missing" if most.missing else all_here
+    return f"{of_whom} {quantity(most.expected, 'instance')}, {here}"
 
 
 def _counted(signs: SeriesSigns, policy: Policy) -> _Look:
-    """The source's answer counts when it was given after the last instance: the source may still be growing."""
+    """The source's answer counts when it was asked after the last instance, and has just what is here.
+
+    A source that is growing still, or was, may have fewer. While more is announced it has not all of it either.
+    """
     count, asked = signs.counted, policy.source(signs.calling_ae_title).query is not None
+    if signs.held_back:
+        return _Look(Signal.COUNTED, False, _count_words(count, signs.instances) if count else "")
     settling_s = max(_settling_s(signs, policy), policy.settle_s - signs.idle_s)
     if count is None:
         ask = asked and settling_s <= 0
         return _Look(Signal.COUNTED, False, "", settling_s if asked else _NEVER_S, _needs(Need.COUNT, ask))
-    words = f"{count.source} says {_instances(count.instances)}, and {signs.instances} are here"
+    words = _count_words(count, signs.instances)
     fresh = count.age_s <= signs.idle_s
-    complete = fresh and settling_s <= 0 and count.instances <= signs.instances
+    complete = fresh and settling_s <= 0 and count.instances == signs.instances
     ask = asked and settling_s <= 0 and not complete
     return _Look(Signal.COUNTED, complete, words, settling_s, _needs(Need.COUNT, ask))
+
+
+def _count_words(count: CountSigns, here: int) -> str:
+    return f"{count.source} says {quantity(count.instances, 'instance')}, and {_are(here)} here"
+
+
+def _are(number: int) -> str:
+    return "1 is" if number == 1 else f"{number} are"
 
 
 def _needs(need: Need, wanted: bool) -> frozenset[Need]:
@@ -298,13 +248,13 @@ def _released(signs: SeriesSigns, policy: Policy, stack: Stack | None) -> _Look:
     ended_s = min(a.ended_s or 0.0 for a in signs.arrivals)
     grace_s = max(policy.release_grace_s, _PAUSES * _longest_pause_s(signs, policy))
     if ended_s < grace_s:
-        words = f"the association was released {ended_s:.1f} s ago, and another may follow"
+        words = f"{_senders(signs)} {ended_s:.1f} s ago, and may make another one"
         return _Look(Signal.RELEASED, False, words, grace_s - ended_s)
     if stack is None:
         return _Look(Signal.RELEASED, False, "", 0.0, frozenset({Need.CONTIGUITY}))
     if not stack.contiguous:
-        return _Look(Signal.RELEASED, False, f"{_senders(signs)} released, but {stack.words}")
-    return _Look(Signal.RELEASED, True, f"{_senders(signs)} released after {stack.words}")
+        return _Look(Signal.RELEASED, False, f"{_senders(signs)}, but {stack.words}")
+    return _Look(Signal.RELEASED, True, f"{_senders(signs)} after {stack.words}")
 
 
 def _release_doubt(signs: SeriesSigns, policy: Policy) -> str:
@@ -314,14 +264,14 @@ def _release_doubt(signs: SeriesSigns, policy: Policy) -> str:
     if not all(policy.source(a.calling_ae_title).release for a in signs.arrivals):
         return "the end of this source's associations says nothing"
     if open_ones := [a for a in signs.arrivals if not a.ended_how]:
-        return f"{_associations(len(open_ones))} that brought it {'is' if len(open_ones) == 1 else 'are'} open"
+        return _open_words(len(open_ones), " that brought it")
     last = min(signs.arrivals, key=lambda a: a.ended_s or 0.0)
     if last.ended_how != "released":
         return f"the last association that brought it was {last.ended_how}"
-    if any(a.state is AnnouncementState.IN_PROGRESS for a in signs.announced):
+    if not all(a.is_final for a in signs.announced):
         return "an MPPS of the study is in progress"
     if signs.expected > signs.instances or signs.missing:
-        return "more were announced"
+        return _missing_words(signs)
     return "the source is being asked how many there are" if signs.counting else ""
 
 
@@ -346,55 +296,54 @@ def _quiet(signs: SeriesSigns, policy: Policy) -> _Look:
     if signs.expected > signs.instances or signs.missing:
         holds.append((policy.missing_s(quiet_s) - signs.idle_s, _missing_words(signs)))
     longest_s = max(seconds for seconds, _ in holds)
-    reasons = list(dict.fromkeys(words for _, words in holds if words))
-    if longest_s > 0:
-        words = "; ".join([f"the last instance came {signs.idle_s:.1f} s ago", *reasons])
-        return _Look(Signal.QUIET, False, words, longest_s)
-    return _Look(Signal.QUIET, True, "; ".join([f"nothing came for {signs.idle_s:.1f} s", *reasons]))
+    reasons = tuple(dict.fromkeys(words for _, words in holds if words))
+    return _Look(Signal.QUIET, longest_s <= 0, _idle_words(signs.idle_s, longest_s <= 0), longest_s, also=reasons)
+
+
+def _idle_words(idle_s: float, over: bool) -> str:
+    return f"nothing came for {idle_s:.1f} s" if over else f"the last instance came {idle_s:.1f} s ago"
 
 
 def _missing_words(signs: SeriesSigns) -> str:
     if signs.counted is not None and signs.counted.instances > signs.instances:
-        return f"{signs.instances} of {signs.counted.instances} are here, by {signs.counted.source}"
-    most = max(signs.announced, key=lambda a: a.missing)
-    return f"{most.missing} of the {_instances(most.expected)} that the {most.kind.upper()} names are missing"
+        return _count_words(signs.counted, signs.instances)
+    return _announced_words([a for a in signs.announced if a.expected or a.missing])
 
 
 def _senders(signs: SeriesSigns) -> str:
     titles = sorted({a.calling_ae_title for a in signs.arrivals})
-    several = len(signs.arrivals) > 1
-    what = f"{len(signs.arrivals)} associations" if several else "the association"
-    return f"{what} from {' and '.join(titles)} {'were' if several else 'was'}"
+    whose = "its" if len(titles) == 1 else "their"
+    what = "association" if len(signs.arrivals) == 1 else f"{len(signs.arrivals)} associations"
+    return f"{' and '.join(titles)} released {whose} {what}"
 
 
-def _instances(number: int) -> str:
-    return "1 instance" if number == 1 else f"{number} instances"
-
-
-def _associations(number: int) -> str:
-    return "an association" if number == 1 else f"{number} associations"
+def _open_words(associations: int, which: str = "") -> str:
+    return f"an association{which} is open" if associations == 1 else f"{associations} associations{which} are open"
 
 
 def _study_announced(signs: StudySigns, policy: Policy) -> _Look:
-    if any(a.state is AnnouncementState.IN_PROGRESS for a in signs.announced):
+    if not all(a.is_final for a in signs.announced):
         return _Look(Signal.ANNOUNCED, False, "an MPPS of it is in progress")
     final = [a for a in signs.announced if a.expected]
     if not final:
         return _Look(Signal.ANNOUNCED, False, "")
-    if max(a.expected for a in final) < signs.instances:
-        return _Look(Signal.ANNOUNCED, False, f"{_announced_words(final)}, and more came")
+    if signs.named_in_all < signs.instances:
+        return _Look(Signal.ANNOUNCED, False, f"{_announced_words(final, signs.named)}, and more came")
     settling_s = policy.settle_s - signs.idle_s if signs.open_associations else 0.0
     settled = settling_s <= 0 and not any(a.missing for a in final)
-    return _Look(Signal.ANNOUNCED, settled, _announced_words(final), settling_s if settling_s > 0 else _NEVER_S)
+    return _Look(
+        Signal.ANNOUNCED, settled, _announced_words(final, signs.named), settling_s if settling_s > 0 else _NEVER_S
+    )
 
 
 def _study_counted(signs: StudySigns, policy: Policy) -> _Look:
-    """As _counted. While more is announced the source has not all of it either, and is not asked."""
+    """As _counted. An open association may bring what the archive has not yet; one that is silent brings no more."""
     asked = policy.source(signs.calling_ae_title).query is not None
     if signs.held_back or not (asked or signs.counted):
         return _Look(Signal.COUNTED, False, "")
-    settling_s, count = policy.settle_s - signs.idle_s, signs.counted
-    fits = count is not None and count.instances <= signs.instances and count.series <= signs.series
+    count, silent_s = signs.counted, policy.quiet_s(signs.calling_ae_title) if signs.open_associations else 0.0
+    settling_s = max(policy.settle_s, silent_s) - signs.idle_s
+    fits = count is not None and count.instances == signs.instances and count.series in (0, signs.series)
     complete = count is not None and fits and count.age_s <= signs.idle_s and settling_s <= 0
     ask = asked and settling_s <= 0 and not complete
     words = _study_count_words(count, signs) if count else ""
@@ -404,29 +353,28 @@ def _study_counted(signs: StudySigns, policy: Policy) -> _Look:
 def _study_count_words(count: CountSigns, signs: StudySigns) -> str:
     in_series = f" in {count.series} series" if count.series else ""
     own = f" besides {count.own_results} of own results" if count.own_results else ""
-    here = f"{signs.instances} in {signs.series} series are here" if count.series else f"{signs.instances} are here"
-    return f"{count.source} says {_instances(count.instances)}{in_series}{own}, and {here}"
+    here = f"{signs.instances} in {signs.series} series are" if count.series else _are(signs.instances)
+    said = f"{count.source} says {quantity(count.instances, 'instance')}{in_series}{own}, and {here} here"
+    others = sorted({*signs.senders} - {signs.calling_ae_title})
+    if not others:
+        return said
+    return f"{said} (asked since {signs.calling_ae_title} sent last; {' and '.join(others)} sent some of it too)"
 
 
 def _study_quiet(signs: StudySigns, policy: Policy) -> _Look:
     quiet_s = policy.study_quiet_s(signs.calling_ae_title)
     holds = [(quiet_s - signs.idle_s, "")]
     if signs.open_associations:
-        holds.append((policy.held_s(quiet_s) - signs.idle_s, f"{_associations(signs.open_associations)} open"))
-    if any(a.missing for a in signs.announced):
-        holds.append((policy.missing_s(quiet_s) - signs.idle_s, "some of what was announced is missing"))
+        holds.append((policy.held_s(quiet_s) - signs.idle_s, _open_words(signs.open_associations)))
+    if missing := [a for a in signs.announced if a.missing]:
+        holds.append((policy.missing_s(quiet_s) - signs.idle_s, _announced_words(missing)))
     if signs.counted is not None and signs.counted.instances > signs.instances:
         # as long as for a series: many an archive never sends all that it has of a study
         missing_s = policy.missing_s(policy.quiet_s(signs.calling_ae_title))
-        words = f"{signs.instances} of {signs.counted.instances} are here, by {signs.counted.source}"
-        holds.append((missing_s - signs.idle_s, words))
+        holds.append((missing_s - signs.idle_s, _study_count_words(signs.counted, signs)))
     longest_s = max(seconds for seconds, _ in holds)
-    came = (
-        f"the last instance came {signs.idle_s:.1f} s ago"
-        if longest_s > 0
-        else f"nothing came for {signs.idle_s:.1f} s"
-    )
-    return _Look(Signal.QUIET, longest_s <= 0, "; ".join([came, *(w for _, w in holds if w)]), longest_s)
+    also = tuple(words for _, words in holds if words)
+    return _Look(Signal.QUIET, longest_s <= 0, _idle_words(signs.idle_s, longest_s <= 0), longest_s, also=also)
 
 
 # ----------------------------------------------------------------------------------------- what was looked at
@@ -466,7 +414,7 @@ def _count_document(counted: CountSigns) -> dict[str, Any]:
 
 
 def _said(looks: Sequence[_Look]) -> dict[str, str]:
-    return {str(look.signal): look.words for look in looks if look.words}
+    return {str(look.signal): look.said for look in looks if look.words}
 
 
 def _arrival_document(arrival: ArrivalSigns) -> dict[str, Any]:

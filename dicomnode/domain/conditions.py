@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dicomnode.domain.identifying import is_identifying
 from dicomnode.domain.patterns import bounded_pattern
 from dicomnode.domain.rules import All, AnyOf, Comparison, Condition, Not, Operator, Rule, condition_document
 from dicomnode.domain.study import Element, Header
@@ -32,6 +33,7 @@ from dicomnode.domain.values import (
 
 # The note of a fact that nobody worked out, because the other conditions settle the matter without it
 NOT_LOOKED_AT = "not looked at: the other conditions decide"
+_HIDDEN = "(not shown: it identifies the patient)"
 _SHOWN_CHARACTERS = 60
 _SHOWN_CLAUSES = 3
 _KEPT_CHARACTERS = 200
@@ -44,11 +46,15 @@ class Found:
 
     vr: str
     value: object
+    identifying: bool = False  # says who the patient is
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A condition's truth, the values found for it, and those of its parts."""
+    """A condition's truth, the values found for it, and those of its parts.
+
+    Words and documents of it are stored: values that identify the patient stay out of them.
+    """
 
     condition: Condition
     holds: bool
@@ -176,7 +182,8 @@ def _elements(comparison: Comparison, header: Header, facts: Header) -> Iterable
 
 def _compared(comparison: Comparison, header: Header, facts: Header) -> Explanation:
     elements = tuple(_elements(comparison, header, facts))
-    found = tuple(Found(e.vr, value) for e in elements for value in e.values)
+    identifying = comparison.subject not in facts and is_identifying(comparison.steps)
+    found = tuple(Found(e.vr, value, identifying) for e in elements for value in e.values)
     remark = next((printable(e.note)[:_KEPT_CHARACTERS] for e in elements if e.note), "")
     if comparison.operator is Operator.EXISTS:
         return Explanation(comparison, bool(found), (), found, bool(elements), remark=remark)
@@ -206,6 +213,20 @@ def _holds(comparison: Comparison, kind: Kind, value: object) -> bool:
     if isinstance(value, Mapping) or kind is Kind.NONE:
         raise NotComparable("it holds items or bulk data; only exists can ask for it")
     return _TESTS[comparison.operator](kind, value, comparison.operands)
+
+
+def _one_of(kind: Kind, value: object, operands: tuple[Operand, ...]) -> bool:
+    """One operand that the value cannot be compared with says nothing of the others."""
+    reasons = []
+    for operand in operands:
+        try:
+            if equal(kind, value, operand):
+                return True
+        except NotComparable as error:
+            reasons.append(error)
+    if len(reasons) == len(operands):
+        raise reasons[0]
+    return False
 
 
 def _matches(kind: Kind, value: object, operands: tuple[Operand, ...]) -> bool:
@@ -239,7 +260,7 @@ def _ordered(kind: Kind) -> Kind:
 
 _TESTS: Mapping[Operator, Callable[[Kind, object, tuple[Operand, ...]], bool]] = {
     Operator.EQUALS: lambda kind, value, operands: equal(kind, value, operands[0]),
-    Operator.ONE_OF: lambda kind, value, operands: any(equal(kind, value, operand) for operand in operands),
+    Operator.ONE_OF: _one_of,
     Operator.CONTAINS: _contains,
     Operator.MATCHES: _matches,
     Operator.AT_LEAST: _at_least,
@@ -251,14 +272,19 @@ _TESTS: Mapping[Operator, Callable[[Kind, object, tuple[Operand, ...]], bool]] =
 # --------------------------------------------------------------------------------------------------- words
 
 
-def found_words(clause: Explanation) -> str:
-    """What was found for a comparison, without what was asked: 7, or missing."""
+def found_words(clause: Explanation, in_full: bool = False) -> str:
+    """What was found for a comparison, without what was asked: 7, or missing.
+
+    `in_full`: for the eyes of whoever asks, with what identifies the patient; never to be stored.
+    """
     if not clause.present:
         return "missing"
     if not clause.found:
         return f"not known ({clause.remark})" if clause.remark else "empty"
-    more = printable(clause.note)[:_KEPT_CHARACTERS] or clause.remark
-    return _shown_values(clause.found) + (f" ({more})" if more else "")
+    hidden = clause.found[0].identifying and not in_full
+    note = "it cannot be compared" if clause.note and hidden else printable(clause.note)[:_KEPT_CHARACTERS]
+    more = note or clause.remark
+    return _shown_values(clause.found, in_full) + (f" ({more})" if more else "")
 
 
 def comparison_words(clause: Explanation) -> str:
@@ -300,14 +326,16 @@ _FALSE_WORDS: Mapping[Operator, str] = {
 }
 
 
-def shown_value(found: Found) -> str | int | float:
+def shown_value(found: Found, in_full: bool = False) -> str | int | float:
     """A value for people, JSON and databases, which all refuse some of what a header may hold.
 
-    Names of persons stay out of stored reasons, items are only counted.
+    Names of persons stay out, and unless `in_full` all that identifies the patient; items are only counted.
     """
     value = found.value
     if kind_of(found.vr) is Kind.NAME:
         return "(a name)"
+    if found.identifying and not in_full:
+        return _HIDDEN
     if isinstance(value, Mapping):
         return f"(an item of {len(value)} attributes)"
     if isinstance(value, int | float) and math.isfinite(value):
@@ -315,8 +343,10 @@ def shown_value(found: Found) -> str | int | float:
     return printable(text_of(value)[:_KEPT_CHARACTERS])
 
 
-def _shown_values(found: tuple[Found, ...]) -> str:
-    shown = [shown_value(f) for f in found[:_KEPT_VALUES]]
+def _shown_values(found: tuple[Found, ...], in_full: bool = False) -> str:
+    shown = [shown_value(f, in_full) for f in found[:_KEPT_VALUES]]
+    if _HIDDEN in shown:
+        return _HIDDEN
     text = "\\".join(text_of(v) for v in shown)
     text = text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
     plain = all(isinstance(v, int | float) for v in shown) or any(kind_of(f.vr) is Kind.NAME for f in found)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from statistics import mean, median
 
 from dicomnode.domain.completeness import Place, Stack
+from dicomnode.domain.quantity import quantity
 
 # Modalities whose single-frame images lie in planes (PS3.3 C.7.6.2); fewer than so many of them are no stack yet
 _IN_PLANES = frozenset({"CT", "MR", "PT", "NM"})
@@ -31,8 +32,10 @@ def look_at_stack(places: Sequence[Place], modality: str) -> Stack:
     )
     if doubt:
         return Stack(contiguous=False, words=doubt)
-    several = f"{images} of {announced}" if announced == images else str(images)
-    return Stack(contiguous=True, words=f"{several} contiguous image{'' if images == 1 else 's'}")
+    what = quantity(images, "instance") if images == len(places) else quantity(images, "frame")
+    all_announced = ", as many as the headers announce" if announced == images else ""
+    without_gap = " without a gap" if images > 1 else ""
+    return Stack(contiguous=True, words=f"{what}{without_gap}{all_announced}")
 
 
 def _too_few(places: Sequence[Place], modality: str) -> str:
@@ -41,7 +44,7 @@ def _too_few(places: Sequence[Place], modality: str) -> str:
     if not places:
         return "no images are here"
     if modality in _IN_PLANES and single == len(places) and single < STACK_LEAST:
-        return f"{single} image{'' if single == 1 else 's'} of {modality} may be the first of a stack"
+        return f"{quantity(single, 'image')} of {modality} may be the first of a stack"
     return ""
 
 
@@ -74,7 +77,7 @@ def _position_gap(positions_mm: Sequence[float]) -> str:
     starts = [k for k, here in enumerate(ordered) if k == 0 or here - ordered[k - 1] > _SAME_PLACE_MM]
     repeats = Counter(end - start for start, end in zip(starts, [*starts[1:], len(ordered)], strict=True))
     if len(repeats) > 1:
-        return f"some places were seen {min(repeats)} times and some {max(repeats)} times"
+        return f"some places were seen {_times(min(repeats))} and some {_times(max(repeats))}"
     distinct = [ordered[k] for k in starts]
     steps = [b - a for a, b in itertools.pairwise(distinct)]
     if not steps:
@@ -87,6 +90,11 @@ def _position_gap(positions_mm: Sequence[float]) -> str:
     return f"two images are {worst:.2f} mm apart, most {median(steps):.2f} mm"
 
 
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
+
+
 def _short(images: int, announced: int) -> str:
     """By NumberOfSlices (0054,0081) or ImagesInAcquisition (0020,1002)."""
-    return f"{images} of the {announced} images that the headers announce are here" if announced > images else ""
+    are = "is" if images == 1 else "are"
+    return f"{images} of the {announced} images that the headers announce {are} here" if announced > images else ""

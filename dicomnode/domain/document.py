@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NoReturn, TypeVar
 
 from dicomnode.errors import UsageError
 
 _MISSING = object()
+T = TypeVar("T")
 
 
 class Node:
@@ -33,8 +34,10 @@ class Node:
         return key in self.mapping()
 
     def mapping(self) -> Mapping[str, object]:
-        if not isinstance(self.value, Mapping) or not all(isinstance(k, str) for k in self.value):
+        if not isinstance(self.value, Mapping):
             self.fail(f"{_shown(self.value)} is not a mapping of names to values")
+        if others := [_shown(key) for key in self.value if not isinstance(key, str)]:
+            self.fail(f"this is not a mapping of names to values: quote {', '.join(others)} if it is a name")
         return self.value
 
     def only(self, *known: str) -> None:
@@ -78,8 +81,31 @@ class Node:
 
     def boolean(self) -> bool:
         if not isinstance(self.value, bool):
-            self.fail(f"{_shown(self.value)} is not true or false")
+            written = " (small letters, no quotes)" if isinstance(self.value, str) else ""
+            self.fail(f"{_shown(self.value)} is not true or false{written}")
         return self.value
+
+
+def every(parts: Iterable[Callable[[], T]]) -> list[T]:
+    """What each part gives; raises one error of everything that is wrong with any of them."""
+    given: list[T] = []
+    wrong: list[UsageError] = []
+    for part in parts:
+        try:
+            given.append(part())
+        except UsageError as error:
+            wrong += error.each
+    if wrong:
+        raise all_of(wrong)
+    return given
+
+
+def all_of(errors: Sequence[UsageError], between: str = "; ", before: str = "") -> UsageError:
+    """One error that says what several say, each once; of one that one."""
+    several = list({str(error): error for error in errors}.values())
+    if len(several) == 1:
+        return several[0]
+    return type(several[0])(before + between.join(map(str, several)), several=several)
 
 
 def _shown(value: object) -> str:

@@ -9,7 +9,8 @@ backtracking matcher can take a text of n characters is at most
 where `repeats` counts the unbounded repeats that follow one another (`+ 1`: the place where the search starts)
 and `choices` multiplies alternatives and optional parts. From that follows the longest text a pattern
 is tried on. A pattern that could not even read the 64 characters of an LO (PS3.5 6.2) is refused, and so are
-repeats of something that itself varies, back-references and look-arounds, for which no such bound holds.
+repeats of something that itself varies or may be empty, back-references and look-arounds, for which no such bound
+holds: a repeat of nothing is not even ended by the end of the text.
 """
 
 from __future__ import annotations
@@ -105,8 +106,10 @@ def _part(operator: Any, argument: Any) -> _Cost:
     raise ValueError("look-arounds, back-references and conditions are not allowed: combine conditions with `not`")
 
 
-def _repeat(least: int, most: int, body: Iterable[tuple[Any, Any]]) -> _Cost:
-    inner = _sequence(body)
+def _repeat(least: int, most: int, body: Any) -> _Cost:
+    inner, (shortest, _) = _sequence(body), body.getwidth()
+    if most > 1 and not shortest:
+        raise ValueError("a repeat of something that may be empty could take too long, as in (a?){9} or (^)*")
     if most <= _UNROLLED_MOST:
         cost = _Cost(most - least + 1)
         return cost.then(_Cost(inner.choices**most, inner.repeats * most))

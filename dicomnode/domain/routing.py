@@ -6,7 +6,7 @@ and so does what comes after a rule that may still stop the series. When the stu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -262,7 +262,9 @@ class _Question:
             words = f"waits for rule {subject.awaited}, which may stop it once the study is complete"
             return self._waits(decision, words, subject.awaited)
         if self.rule.needs_study and not self.complete:
-            return self._waits(decision, f"waits for the whole study: {decision.explanation.words()}")
+            needs = "; ".join(_needed_words(self.rule))
+            words = f"waits for the whole study: {decision.explanation.words()}; it needs {needs}"
+            return self._waits(decision, words)
         return self._decided(subject, decision)
 
     def _stopped(self, subject: _Subject) -> RuleOutcome:
@@ -328,6 +330,17 @@ class _Question:
 
 def _fits(role: Role, evidence: Evidence) -> bool:
     return not evidence.no_image and explain(role.when, evidence.header, evidence.facts).holds
+
+
+def _needed_words(rule: Rule) -> Iterator[str]:
+    """What a rule looks for in the study beside the series itself."""
+    yield from (f"a series with {_shown(condition)}" for condition in rule.study.has)
+    yield from (f"no series with {_shown(condition)}" for condition in rule.study.has_not)
+    for role in rule.roles:
+        earlier = " of an earlier study" if role.origin is Origin.PRIOR else ""
+        yield f"a series{earlier} as {role.name}, with {_shown(role.when)}"
+    if rule.choose:
+        yield "all series that match, to choose one of them"
 
 
 def _missing_words(role: Role) -> str:

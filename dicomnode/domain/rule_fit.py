@@ -7,15 +7,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from dicomnode.domain.clauses import Claim, Dictionary, claims, exclude
 from dicomnode.domain.model_card import ModelCard, RoleSpec
-from dicomnode.domain.rule_lint import Finding
-from dicomnode.domain.rules import Comparison, Condition, Operator, Role, Rule
+from dicomnode.domain.model_parameter import OVERLAP
+from dicomnode.domain.rule_lint import Finding, Found, Severity, named
+from dicomnode.domain.rules import Comparison, Condition, Operator, Origin, Role, Rule
 
 ACTIVE = "active"
 # Model → version → its card; the active version's also under "active", which is how a rule names it
 Cards = Mapping[str, Mapping[str, ModelCard]]
 RESULT_KINDS = ("SEG", "SR")  # what a segmentation model gives
-
-_Found = tuple[str, str, str]
+OVERLAP_MOST = 0.8  # from here on each step more costs far more time than it makes better
 
 
 def missing(
@@ -31,28 +31,37 @@ def missing(
     """
     if not rule.model:
         return []
-    found = [*_about_model(rule, modalities, dictionary, cards), *_about_destinations(rule, destinations)]
-    return [Finding(rule.name, path, problem, remedy) for path, problem, remedy in found]
-
-
-def _about_model(
-    rule: Rule, modalities: Mapping[str, Sequence[str]], dictionary: Dictionary, cards: Cards | None
-) -> Iterator[_Found]:
-    known = modalities if cards is None else cards
     card = (cards or {}).get(rule.model, {}).get(rule.version)
+    absent = [*_about_model(rule, modalities, cards), *_about_destinations(rule, destinations)]
+    unfit = [
+        *_about_modality(rule, modalities, card, dictionary),
+        *(_about_card(rule, card, dictionary) if card else ()),
+    ]
+    found = named(rule, unfit) + named(rule, absent, Severity.WARNING)
+    if card:
+        found += named(rule, _about_priors(rule, card), Severity.WARNING)
+        found += named(rule, _about_time(rule, card), Severity.ADVICE)
+    return found
+
+
+def _about_model(rule: Rule, modalities: Mapping[str, Sequence[str]], cards: Cards | None) -> Iterator[Found]:
+    known = modalities if cards is None else cards
     if rule.model not in known and (cards is not None or rule.version == ACTIVE):
         yield "model", f"no model {rule.model} is registered", _near(rule.model, known, "models add FOLDER")
-    elif cards is not None and card is None:
+    elif cards is not None and rule.version not in cards[rule.model]:
         yield _about_version(rule, cards[rule.model])
+
+
+def _about_modality(
+    rule: Rule, modalities: Mapping[str, Sequence[str]], card: ModelCard | None, dictionary: Dictionary
+) -> Iterator[Found]:
     takes = card.input.modality if card else modalities.get(rule.model, ()) if rule.version == ACTIVE else ()
     if takes and (claim := _other_modality(rule.when, "when", takes, dictionary)):
         words = f"the model {rule.model} takes {' or '.join(takes)}, and the rule says {claim.words()}"
         yield claim.path, words, "name a modality that the model takes, or another model"
-    if card:
-        yield from _about_card(rule, card, dictionary)
 
 
-def _about_version(rule: Rule, versions: Collection[str]) -> _Found:
+def _about_version(rule: Rule, versions: Collection[str]) -> Found:
     there = ", ".join(sorted(set(versions) - {ACTIVE}))
     if rule.version == ACTIVE:
         return "model", f"no version of the model {rule.model} is active", f"name one of its versions: {there}"
@@ -60,7 +69,7 @@ def _about_version(rule: Rule, versions: Collection[str]) -> _Found:
     return "version", problem, "dicomnode models add FOLDER, or `version: active`"
 
 
-def _about_destinations(rule: Rule, destinations: Collection[str]) -> Iterator[_Found]:
+def _about_destinations(rule: Rule, destinations: Collection[str]) -> Iterator[Found]:
     for number, name in enumerate(rule.destinations):
         if name not in destinations:
             remedy = _near(name, destinations, f"destinations add {name} ...")
@@ -83,7 +92,7 @@ def _other_modality(
 # ----------------------------------------------------------------------------------------------- the model card
 
 
-def _about_card(rule: Rule, card: ModelCard, dictionary: Dictionary) -> Iterator[_Found]:
+def _about_card(rule: Rule, card: ModelCard, dictionary: Dictionary) -> Iterator[Found]:
     yield from _about_roles(rule, card, dictionary)
     yield from _about_parameters(rule, card)
     for number, kind in enumerate(rule.results):
@@ -92,7 +101,7 @@ def _about_card(rule: Rule, card: ModelCard, dictionary: Dictionary) -> Iterator
             yield f"results[{number}]", problem, f"name those that it gives: {', '.join(RESULT_KINDS)}"
 
 
-def _about_roles(rule: Rule, card: ModelCard, dictionary: Dictionary) -> Iterator[_Found]:
+def _about_roles(rule: Rule, card: ModelCard, dictionary: Dictionary) -> Iterator[Found]:
     given, needed = {role.name: role for role in rule.roles}, {role.name: role for role in card.roles}
     takes = ", ".join(needed) or "none"
     for name in sorted(given.keys() - needed.keys()):
@@ -106,14 +115,14 @@ def _about_roles(rule: Rule, card: ModelCard, dictionary: Dictionary) -> Iterato
         yield from _about_role(given[name], needed[name], dictionary)
 
 
-def _about_role(role: Role, needed: RoleSpec, dictionary: Dictionary) -> Iterator[_Found]:
+def _about_role(role: Role, needed: RoleSpec, dictionary: Dictionary) -> Iterator[Found]:
     if claim := _other_modality(role.when, f"roles.{role.name}.when", needed.modality, dictionary):
         takes = " or ".join(needed.modality)
         problem = f"the model takes {takes} as {role.name}, and the rule says {claim.words()}"
         yield claim.path, problem, "name a modality that the model takes there"
 
 
-def _about_parameters(rule: Rule, card: ModelCard) -> Iterator[_Found]:
+def _about_parameters(rule: Rule, card: ModelCard) -> Iterator[Found]:
     specs = card.parameters
     for name, value in rule.parameters.items():
         if name not in specs:
@@ -122,6 +131,29 @@ def _about_parameters(rule: Rule, card: ModelCard) -> Iterator[_Found]:
             yield f"parameters.{name}", f"the model {card.name} has no such parameter", remedy
         elif complaint := specs[name].check(value):
             yield f"parameters.{name}", complaint, specs[name].description or "give it another value"
+
+
+def _about_priors(rule: Rule, card: ModelCard) -> Iterator[Found]:
+    """Series of one study may share a frame of reference; a new examination begins one (PS3.3 C.7.4.1.1.1)."""
+    same = {spec.name for spec in card.roles if spec.needs_same_frame_of_reference}
+    for role in rule.roles:
+        if role.origin is Origin.PRIOR and role.name in same:
+            problem = (
+                f"the model {card.name} needs {role.name} in the frame of reference of the main series, "
+                "and those of two studies are hardly ever one: its jobs would be refused"
+            )
+            remedy = "take it `from: study`, or a model whose card says `frame_of_reference: any` of it"
+            yield f"roles.{role.name}.from", problem, remedy
+
+
+def _about_time(rule: Rule, card: ModelCard) -> Iterator[Found]:
+    """Windows along an axis go with 1 / (1 - overlap)."""
+    overlap = rule.parameters.get(OVERLAP)
+    if isinstance(overlap, str | bool) or overlap is None or not OVERLAP_MOST < overlap < 1:
+        return
+    times = ((1 - card.network.overlap) / (1 - overlap)) ** 3
+    problem = f"an overlap of {overlap:g} is up to {times:.0f} times the windows, and the time, of the model's own"
+    yield f"parameters.{OVERLAP}", problem, f"take {OVERLAP_MOST:g} or less; its card says {card.network.overlap:g}"
 
 
 def _near(name: str, known: Iterable[str], command: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import chain
 
 from dicomnode.domain.clauses import VALUES, Claim, Dictionary, claims, exclude, implies
@@ -32,6 +33,12 @@ _CHARACTERS_MOST: Mapping[str, int] = {"AE": 16, "CS": 16, "SH": 16, "LO": 64, "
 _ONE_VALUE_WITH_BACKSLASHES = frozenset({"LT", "ST", "UT", "UR", "UN"})
 
 
+class Severity(StrEnum):
+    ERROR = "error"  # it can never work as it is written, whatever is registered later; not added unless forced
+    WARNING = "warning"  # something is not there yet, or it is hardly what was meant
+    ADVICE = "advice"  # it works, at a price
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What is wrong in which rule, where in it (as `rules show` prints it), and what to do."""
@@ -40,13 +47,22 @@ class Finding:
     path: str
     problem: str
     remedy: str
+    severity: Severity = Severity.ERROR
+
+
+Found = tuple[str, str, str]  # path, problem, remedy
+
+
+def named(rule: Rule, found: Iterable[Found], severity: Severity = Severity.ERROR) -> list[Finding]:
+    return [Finding(rule.name, path, problem, remedy, severity) for path, problem, remedy in found]
 
 
 def findings_in(rule: Rule, dictionary: Dictionary) -> list[Finding]:
     """In a rule alone."""
     each = (_in_condition(condition, path, dictionary) for path, condition in conditions_of(rule))
-    found = chain(*each, _about_study(rule, dictionary), _about_choice(rule))
-    return [Finding(rule.name, path, problem, remedy) for path, problem, remedy in found]
+    errors = chain(*each, _excluded_by_study(rule, dictionary))
+    idle = chain(_always_in_study(rule, dictionary), _about_choice(rule))
+    return named(rule, errors) + named(rule, idle, Severity.WARNING)
 
 
 def conditions_of(rule: Rule) -> Iterator[tuple[str, Condition]]:
@@ -57,17 +73,15 @@ def conditions_of(rule: Rule) -> Iterator[tuple[str, Condition]]:
     yield from ((f"roles.{role.name}.when", role.when) for role in rule.roles)
 
 
-def _in_condition(condition: Condition, path: str, known: Dictionary) -> Iterator[_Found]:
+def _in_condition(condition: Condition, path: str, known: Dictionary) -> Iterator[Found]:
     yield from _never_there(condition, path, known)
     yield from _exclusions(condition, path, (), known)
 
 
 # --------------------------------------------------------------------------------- conditions that exclude
 
-_Found = tuple[str, str, str]
 
-
-def _exclusions(condition: Condition, path: str, context: tuple[Claim, ...], known: Dictionary) -> Iterator[_Found]:
+def _exclusions(condition: Condition, path: str, context: tuple[Claim, ...], known: Dictionary) -> Iterator[Found]:
     """Claims that cannot be true together, with those in whose company (`context`) the condition stands."""
     own = tuple(claims(condition, path))
     for number, claim in enumerate(own):
@@ -100,7 +114,7 @@ def _branches(condition: Condition, path: str) -> Iterator[tuple[Condition, str]
 # --------------------------------------------------------------------------------- values that never come
 
 
-def _never_there(condition: Condition, path: str, known: Dictionary) -> Iterator[_Found]:
+def _never_there(condition: Condition, path: str, known: Dictionary) -> Iterator[Found]:
     match condition:
         case All(parts) | AnyOf(parts):
             word = "all" if isinstance(condition, All) else "any"
@@ -114,7 +128,7 @@ def _never_there(condition: Condition, path: str, known: Dictionary) -> Iterator
                     yield from _impossible(f"{path}.{subject}", str(operand), known.vr(subject))
 
 
-def _impossible(path: str, operand: str, vr: str) -> Iterator[_Found]:
+def _impossible(path: str, operand: str, vr: str) -> Iterator[Found]:
     """A value that no attribute of the VR can hold (PS3.5 6.2)."""
     vr = vr.split(" ")[0]
     most = _CHARACTERS_MOST.get(vr)
@@ -136,7 +150,7 @@ def _impossible(path: str, operand: str, vr: str) -> Iterator[_Found]:
 # ------------------------------------------------------------------------------- the study and the choice
 
 
-def _about_study(rule: Rule, known: Dictionary) -> Iterator[_Found]:
+def _excluded_by_study(rule: Rule, known: Dictionary) -> Iterator[Found]:
     """What the rule itself finds is in the study, too: a role from another study is not."""
     there = [("when", rule.when), *((f"study.has[{n}]", condition) for n, condition in enumerate(rule.study.has))]
     there += [(f"roles.{role.name}.when", role.when) for role in rule.roles if role.origin is Origin.STUDY]
@@ -146,13 +160,16 @@ def _about_study(rule: Rule, known: Dictionary) -> Iterator[_Found]:
                 problem = f"no series of the study may be so, and {path} asks for one that is: it never matches"
                 yield f"study.has_not[{number}]", problem, "change or remove one of the two"
                 break
+
+
+def _always_in_study(rule: Rule, known: Dictionary) -> Iterator[Found]:
     for number, condition in enumerate(rule.study.has):
         if implies(rule.when, condition, known):
             problem = "it is always true: the series that `when` finds is in the study itself"
             yield f"study.has[{number}]", problem, "say what the other series has that this one has not, or remove it"
 
 
-def _about_choice(rule: Rule) -> Iterator[_Found]:
+def _about_choice(rule: Rule) -> Iterator[Found]:
     choices = [("choose", rule.choose, rule.when)]
     choices += [(f"roles.{role.name}.choose", role.choose, role.when) for role in rule.roles]
     for path, preferences, condition in choices:
@@ -192,7 +209,8 @@ def twins(rules: Sequence[Rule], others: Iterable[Rule] = ()) -> Iterator[Findin
             problem = (
                 f"it runs {rule.model} on the same series as rule {first.name}, so each would be worked on twice"
             )
-            yield Finding(rule.name, "when", problem, f"keep one of the two: dicomnode rules remove {rule.name}")
+            remedy = f"keep one of the two: dicomnode rules remove {rule.name}"
+            yield Finding(rule.name, "when", problem, remedy, Severity.WARNING)
 
 
 def _runs(rule: Rule) -> bool:
@@ -214,14 +232,12 @@ def never_asked(rules: Sequence[Rule], others: Sequence[Rule], dictionary: Dicti
         stop = next((earlier for earlier in everyone[:number] if _takes_all(earlier, rule, dictionary)), None)
         if stop and rule in rules:
             problem = f"it never gets a series: rule {stop.name} (order {stop.order}) takes all of them and says stop"
-            yield Finding(
-                rule.name, "order", problem, f"give it an order below {stop.order}, or change what they match"
-            )
+            remedy = f"give it an order below {stop.order}, or change what they match"
+            yield Finding(rule.name, "order", problem, remedy, Severity.WARNING)
         elif stop and stop in rules:
             problem = f"rule {rule.name} (order {rule.order}) would never get a series: this one takes all of them"
-            yield Finding(
-                stop.name, "stop", problem, f"give it an order above {rule.order}, or change what they match"
-            )
+            remedy = f"give it an order above {rule.order}, or change what they match"
+            yield Finding(stop.name, "stop", problem, remedy, Severity.WARNING)
 
 
 def place_of(rule: Rule) -> tuple[int, str]:

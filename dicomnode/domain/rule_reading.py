@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, NoReturn, TypeVar
 
-from dicomnode.domain.document import Node
+from dicomnode.domain.document import Node, every
 from dicomnode.domain.job import Priority
 from dicomnode.domain.patterns import bounded_pattern
 from dicomnode.domain.rules import (
@@ -62,50 +63,77 @@ PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _PARAMETER_WORDS = "letters, digits, '_' and '-', a letter first, at most 64"
 RESULT = re.compile(r"[A-Z][A-Z0-9_]{0,15}")
 _SUBJECT = re.compile(rf"{STEP}(?:\.{STEP})*")
+_TAG = re.compile(r"\(?([0-9a-fA-F]{4}), ?([0-9a-fA-F]{4})\)?")  # as viewers show it
 _GROUPS = ("all", "any", "not")
+S = TypeVar("S")
 T = TypeVar("T")
 
 
 def parse_rule(document: object, vocabulary: Vocabulary | None = None) -> Rule:
-    """A rule from what YAML gave; raises InvalidRule with the path of what is wrong.
+    """A rule from what YAML gave; raises InvalidRule with the path of what is wrong, of several things all.
 
     With a vocabulary, keywords must be in it and operands must suit their VR. A stored rule is read without:
     what was valid once stays valid when the dictionary changes.
     """
     root, conditions = Node(document, "", InvalidRule), _Reader(vocabulary)
-    _only(root, *OF_EVERY_RULE, *OF_A_JOB)
-    common: dict[str, Any] = {
-        "name": root["name"].matching(NAME, _NAME_WORDS),
-        "description": _plain_text(root["description"], 1000, "\n\t") if root.get("description", "").value else "",
-        "order": _order(root.get("order", 100)),
-        "when": conditions.condition(root["when"], 0),
-        "study": _study(root["study"], conditions) if "study" in root else StudyConditions(),
-        "stop": root.get("stop", False).boolean(),
-        "state": _state(root),
-    }
-    if "model" in root:
-        return Rule(**common, **_job(root, conditions))
-    if not common["stop"]:
-        root.fail("model is missing; only a rule that says `stop: true` may go without")
-    for name in OF_A_JOB:
-        if name in root:
-            root[name].fail("it means nothing in a rule without a model, which runs nothing")
-    return Rule(**common)
+    root.mapping()
+    read: list[Callable[[], dict[str, Any]]] = [
+        lambda: _only(root, *OF_EVERY_RULE, *OF_A_JOB),
+        lambda: _of_every_rule(root, conditions),
+        lambda: _job(root, conditions) if "model" in root else _no_job(root),
+    ]
+    _, common, job = every(read)
+    return Rule(**common, **job)
+
+
+def _of_every_rule(root: Node, conditions: _Reader) -> dict[str, Any]:
+    description = root.get("description", "")
+    return _named(
+        {
+            "name": lambda: root["name"].matching(NAME, _NAME_WORDS),
+            "description": lambda: _plain_text(description, 1000, "\n\t") if description.value else "",
+            "order": lambda: _order(root.get("order", 100)),
+            "when": lambda: conditions.condition(root["when"], 0),
+            "study": lambda: _study(root["study"], conditions) if "study" in root else StudyConditions(),
+            "stop": lambda: root.get("stop", False).boolean(),
+            "state": lambda: _state(root),
+        }
+    )
 
 
 def _job(root: Node, conditions: _Reader) -> dict[str, Any]:
     """What only a rule with a model has."""
-    return {
-        "model": root["model"].matching(NAME, _NAME_WORDS),
-        "version": root.get("version", "active").matching(VERSION, _VERSION_WORDS),
-        "choose": _choose(root.get("choose", "all")),
-        "roles": tuple(_role(name, root["roles"], conditions) for name in root.get("roles", {}).mapping()),
-        "parameters": _parameters(root.get("parameters", {})),
-        "priority": Priority(root.get("priority", "routine").one_of([str(p) for p in Priority])),
-        "schedule": _schedule(root.get("schedule", "now")),
-        "destinations": _names(root.get("destinations", []), NAME, _NAME_WORDS),
-        "results": _names(root.get("results", []), RESULT, "a kind of result is in capitals, as SEG"),
-    }
+    roles = root.get("roles", {})
+    return _named(
+        {
+            "model": lambda: root["model"].matching(NAME, _NAME_WORDS),
+            "version": lambda: root.get("version", "active").matching(VERSION, _VERSION_WORDS),
+            "choose": lambda: _choose(root.get("choose", "all")),
+            "roles": lambda: _each(roles.mapping(), lambda name: _role(name, roles, conditions)),
+            "parameters": lambda: _parameters(root.get("parameters", {})),
+            "priority": lambda: Priority(root.get("priority", "routine").one_of([str(p) for p in Priority])),
+            "schedule": lambda: _schedule(root.get("schedule", "now")),
+            "destinations": lambda: _names(root.get("destinations", []), NAME, _NAME_WORDS),
+            "results": lambda: _names(root.get("results", []), RESULT, "a kind of result is in capitals, as SEG"),
+        }
+    )
+
+
+def _no_job(root: Node) -> dict[str, Any]:
+    if root.get("stop", False).value is not True:
+        root.fail("model is missing; only a rule that says `stop: true` may go without")
+    meaningless = "it means nothing in a rule without a model, which runs nothing"
+    _each((name for name in OF_A_JOB if name in root), lambda name: root[name].fail(meaningless))
+    return {}
+
+
+def _named(readers: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """The parts of a rule by name; all of them are read before what is wrong is raised."""
+    return dict(zip(readers, every(readers.values()), strict=True))
+
+
+def _each(things: Iterable[S], read: Callable[[S], T]) -> tuple[T, ...]:
+    return tuple(every(partial(read, thing) for thing in things))
 
 
 def _order(node: Node) -> int:
@@ -131,15 +159,16 @@ def _study(node: Node, conditions: _Reader) -> StudyConditions:
     _only(node, "has", "has_not")
     if not node.mapping():
         node.fail("has or has_not is needed, as in {has: [{Modality: PT}]}")
-    has, has_not = (_conditions(node[name], conditions) if name in node else () for name in ("has", "has_not"))
-    return StudyConditions(has, has_not)
+    return StudyConditions(
+        *_each(("has", "has_not"), lambda name: _conditions(node[name], conditions) if name in node else ())
+    )
 
 
 def _conditions(node: Node, conditions: _Reader) -> tuple[Condition, ...]:
     """A list of conditions, or one."""
     if isinstance(node.value, Mapping):
         return (conditions.condition(node, 0),)
-    return _filled(node, tuple(conditions.condition(n, 0) for n in node.items()))
+    return _filled(node, _each(node.items(), lambda n: conditions.condition(n, 0)))
 
 
 def _choose(node: Node) -> tuple[Preference, ...]:
@@ -147,7 +176,7 @@ def _choose(node: Node) -> tuple[Preference, ...]:
     if node.value == "all":
         return ()
     nodes = list(node.items()) if isinstance(node.value, list) else [node]
-    preferences = _filled(node, tuple(_preference(n) for n in nodes))
+    preferences = _filled(node, _each(nodes, _preference))
     for number, preference in enumerate(preferences):
         if preference.choice in {earlier.choice for earlier in preferences[:number]}:
             nodes[number].fail(f"{preference.choice} stands there already")
@@ -158,7 +187,7 @@ def _preference(node: Node) -> Preference:
     if isinstance(node.value, Mapping):
         _only(node, Choice.KERNEL)
         kernels = node[Choice.KERNEL]
-        return Preference(Choice.KERNEL, _filled(kernels, tuple(_plain_text(n, most=64) for n in kernels.items())))
+        return Preference(Choice.KERNEL, _filled(kernels, _each(kernels.items(), partial(_plain_text, most=64))))
     choice = Choice(node.one_of([str(choice) for choice in Choice]))
     if choice is Choice.KERNEL:
         node.fail("kernel takes the kernels in order of preference, as in {kernel: [B30f, Br40]}")
@@ -174,20 +203,23 @@ def _role(name: str, roles: Node, conditions: _Reader) -> Role:
         node["choose"].fail("a role takes one series: say which, as in [most_instances]")
     return Role(
         name,
-        when=conditions.condition(node["when"], 0),
-        origin=Origin(node.get("from", "study").one_of([str(origin) for origin in Origin])),
-        choose=_choose(node.get("choose", "all")),
+        **_named(
+            {
+                "when": lambda: conditions.condition(node["when"], 0),
+                "origin": lambda: Origin(node.get("from", "study").one_of([str(origin) for origin in Origin])),
+                "choose": lambda: _choose(node.get("choose", "all")),
+            }
+        ),
     )
 
 
 def _parameters(node: Node) -> dict[str, Parameter]:
-    for name in node.mapping():
-        if not PARAMETER.fullmatch(name):
-            node[name].fail(f"{name!r} is not allowed: {_PARAMETER_WORDS}")
-    return {name: _parameter(node[name]) for name in node.mapping()}
+    return _named({name: partial(_parameter, name, node[name]) for name in node.mapping()})
 
 
-def _parameter(node: Node) -> Parameter:
+def _parameter(name: str, node: Node) -> Parameter:
+    if not PARAMETER.fullmatch(name):
+        node.fail(f"{name!r} is not allowed: {_PARAMETER_WORDS}")
     return node.value if isinstance(node.value, bool) else _operand(node)
 
 
@@ -196,7 +228,7 @@ def _schedule(node: Node) -> tuple[Window, ...]:
     if node.value == "now":
         return ()
     nodes = list(node.items()) if isinstance(node.value, list) else [node]
-    return _filled(node, tuple(_window(n) for n in nodes))
+    return _filled(node, _each(nodes, _window))
 
 
 def _window(node: Node) -> Window:
@@ -207,16 +239,19 @@ def _window(node: Node) -> Window:
 
 
 def _names(node: Node, pattern: re.Pattern[str], words: str) -> tuple[str, ...]:
-    return tuple(n.matching(pattern, words) for n in node.items())
+    return _each(node.items(), lambda n: n.matching(pattern, words))
 
 
-def _only(node: Node, *known: str) -> None:
-    """As Node.only, but it says where the unknown name stands, for the line of a file."""
-    for name in node.mapping():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            node[name].fail(f"unknown{hint}; known: {', '.join(known)}")
+def _only(node: Node, *known: str) -> dict[str, Any]:
+    """As Node.only, but it says where each unknown name stands, for the line of a file."""
+    _each((name for name in node.mapping() if name not in known), lambda name: _unknown(node[name], name, known))
+    return {}
+
+
+def _unknown(node: Node, name: str, known: Sequence[str]) -> NoReturn:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    node.fail(f"unknown{hint}; known: {', '.join(known)}")
 
 
 def _filled(node: Node, things: tuple[T, ...]) -> tuple[T, ...]:
@@ -236,7 +271,7 @@ class _Reader:
     def condition(self, node: Node, depth: int) -> Condition:
         if depth > NESTED_MOST:
             node.fail(f"conditions are nested over {NESTED_MOST} deep")
-        parts = tuple(self._entry(node, key, depth) for key in node.mapping())
+        parts = _each(node.mapping(), lambda key: self._entry(node, key, depth))
         if not parts:
             node.fail("a condition is needed, as in {Modality: CT}")
         return parts[0] if len(parts) == 1 else All(parts)
@@ -246,15 +281,14 @@ class _Reader:
         if key == "not":
             return Not(self.condition(child, depth + 1))
         if key in _GROUPS:
-            parts = _filled(child, tuple(self.condition(n, depth + 1) for n in child.items()))
+            parts = _filled(child, _each(child.items(), lambda n: self.condition(n, depth + 1)))
             return All(parts) if key == "all" else AnyOf(parts)
         return self._about(self._subject(child, key), child)
 
     def _about(self, subject: str, node: Node) -> Condition:
         """What is said of one attribute: a value, a list of values, or operators with theirs."""
         if isinstance(node.value, Mapping):
-            _only(node, *Operator)
-            parts = tuple(self._operation(subject, Operator(key), node[key]) for key in node.mapping())
+            parts = _each(node.mapping(), lambda key: self._operation(subject, _operator(node, key), node[key]))
             if not parts:
                 node.fail(f"an operator is needed: {', '.join(Operator)}")
             return parts[0] if len(parts) == 1 else All(parts)
@@ -276,11 +310,7 @@ class _Reader:
 
     def _subject(self, node: Node, key: str) -> str:
         if not _SUBJECT.fullmatch(key):
-            node.fail(
-                f"{key!r} is no attribute: a keyword such as Modality, a path such as "
-                "RequestAttributesSequence.RequestedProcedureDescription, "
-                "or a private tag such as (0019,10,GEMS_ACQU_01)"
-            )
+            node.fail(f"{key!r} is no attribute: {_how_attributes_are_named(key)}")
         steps = steps_of(key)
         for step in steps:
             self._check_keyword(node, step, alone=len(steps) == 1)
@@ -300,6 +330,27 @@ class _Reader:
             return None
         vr = FACTS.get(subject) or self._vocabulary.get(steps_of(subject)[-1])
         return kind_of(vr) if vr else None
+
+
+def _how_attributes_are_named(key: str) -> str:
+    if tag := _TAG.fullmatch(key):
+        group, element = tag.groups()
+        if int(group, 16) % 2 == 0:
+            return "those of the standard go by their keyword (PS3.6), as SliceThickness does for (0018,0050)"
+        return (
+            "a private one is named with its creator, in quotes, as in "
+            f'"({group},{element[2:]},CREATOR)"; of the element the last two digits'
+        )
+    if key.startswith("(") or key.endswith(")"):
+        return 'quote a private tag, or YAML takes it apart at its commas: "(0019,10,GEMS_ACQU_01)"'
+    return (
+        "a keyword such as Modality, a path such as RequestAttributesSequence.RequestedProcedureDescription, "
+        'or a private tag such as "(0019,10,GEMS_ACQU_01)"'
+    )
+
+
+def _operator(node: Node, key: str) -> Operator:
+    return Operator(key) if key in tuple(Operator) else _unknown(node[key], key, tuple(Operator))
 
 
 def _private_in_lower_case(step: str) -> str:
@@ -334,7 +385,7 @@ def _one(node: Node) -> tuple[Operand, ...]:
 
 
 def _several(node: Node) -> tuple[Operand, ...]:
-    return _filled(node, tuple(_operand(n) for n in node.items()))
+    return _filled(node, _each(node.items(), _operand))
 
 
 def _two(node: Node) -> tuple[Operand, ...]:

@@ -6,6 +6,7 @@ text is a date or a pattern can run for long, the reader and `rules lint` say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -201,21 +202,20 @@ def _roles() -> dict[str, Any]:
             },
         },
     }
-    return {
-        "description": "further series that the model needs, by the names its card gives them",
-        "type": "object",
-        "additionalProperties": False,
-        "patternProperties": {f"^{NAME.pattern}$": role},
-    }
+    return _by_name("further series that the model needs, by the names its card gives them", NAME, role)
 
 
 def _parameters() -> dict[str, Any]:
     value = {"anyOf": [*_OPERAND["anyOf"], {"type": "boolean"}]}
+    return _by_name("what the model takes, by the names its card gives them", PARAMETER, value)
+
+
+def _by_name(description: str, name: re.Pattern[str], value: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "description": "what the model takes, by the names its card gives them",
+        "description": description,
         "type": "object",
         "additionalProperties": False,
-        "patternProperties": {f"^{PARAMETER.pattern}$": value},
+        "patternProperties": {f"^{name.pattern}$": value},
     }
 
 

@@ -24,7 +24,7 @@ from dicomnode.domain.rules import Vocabulary
 from dicomnode.domain.study import Element, Header
 from dicomnode.domain.values import printable
 from dicomnode.errors import CannotDecode
-from dicomnode.imaging.headers import UNREADABLE, odd_values_accepted
+from dicomnode.imaging.headers import UNREADABLE, is_of_the_file, odd_values_accepted
 
 SEQUENCE_DEPTH_MOST = 6
 SEQUENCE_ITEMS_MOST = 64  # per-frame groups have thousands of items, and the first say what the rest say
@@ -51,14 +51,21 @@ def single_valued_keywords() -> frozenset[str]:
 
 
 def read_header(path: Path) -> Header:
-    """Of a Part 10 file, its pixel data left on disk; raises CannotDecode when no header can be read."""
+    """Of a Part 10 file, its pixel data left on disk; raises CannotDecode when no header can be read.
+
+    Raises OSError when that may pass; see headers.is_of_the_file.
+    """
     with odd_values_accepted():
         try:
             dataset = pydicom.dcmread(path, stop_before_pixels=True)
             return {**header_of(dataset.file_meta), **header_of(dataset)}
         except InvalidDicomError as error:
             raise CannotDecode(f"{path.name} is no DICOM Part 10 file") from error
-        except (OSError, *UNREADABLE) as error:
+        except OSError as error:
+            if not is_of_the_file(error, path):
+                raise
+            raise CannotDecode(f"the header of {path.name} cannot be read: {error.strerror or error}") from error
+        except UNREADABLE as error:
             raise CannotDecode(f"the header of {path.name} cannot be read: {printable(str(error))}") from error
 
 

@@ -18,7 +18,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicomnode.errors import CannotDecode
 from dicomnode.imaging.frames import Frame, PixelFormat
-from dicomnode.imaging.headers import UNREADABLE, Instance, odd_values_accepted, text
+from dicomnode.imaging.headers import UNREADABLE, Instance, is_of_the_file, odd_values_accepted, text
 from dicomnode.imaging.quantise import ToStored
 from dicomnode.imaging.volume import SamePixels, VolumePlan, plan_volume
 
@@ -53,7 +53,8 @@ class FramesPlan(Protocol):
 def read_volume(plan: VolumePlan, instances: Sequence[Instance], out: Volume) -> None:
     """Fills `out`, (slice, row, column) int16 C-contiguous, with the plan's frames in values of plan.rescale.
 
-    `instances` are those whose headers were planned, in the same order. Raises CannotDecode naming the instance.
+    `instances` are those whose headers were planned, in the same order. Raises CannotDecode naming the instance,
+    and OSError for what may pass.
     """
     if out.shape != plan.geometry.shape or out.dtype != np.int16:
         raise ValueError(f"a volume of {plan.geometry.shape} int16 is needed, {out.shape} {out.dtype} was given")
@@ -78,7 +79,11 @@ def _read_instance(plan: FramesPlan, slices: list[int], instance: Instance, fmt:
             for k, pixels in zip(slices, _decoded(instance, fmt, numbers), strict=True):
                 out[k] = _stored(pixels, below, fmt, plan.to_stored[k])
             return
-    except (OSError, RuntimeError, MemoryError, *UNREADABLE) as error:
+    except OSError as error:
+        if not is_of_the_file(error, instance.path):
+            raise
+        raise _cannot_decode(instance, fmt, error) from error
+    except (RuntimeError, MemoryError, *UNREADABLE) as error:
         raise _cannot_decode(instance, fmt, error) from error
     for k in slices:
         _convert_in_place(out[k], fmt, plan.to_stored[k])

@@ -9,6 +9,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 
+from dicomnode.domain.quantity import quantity
 from dicomnode.errors import NotAVolume
 from dicomnode.imaging.geometry import Rescale
 from dicomnode.imaging.headers import items, numbers, text, whole
@@ -142,7 +143,8 @@ def _frames_of_one(index: int, header: Dataset) -> Iterator[Frame]:
         return
     if len(per_frame) != number_of_frames(header):
         raise NotAVolume(
-            "no-geometry", f"{number_of_frames(header)} frames, but functional groups for {len(per_frame)} of them"
+            "no-geometry",
+            f"{quantity(number_of_frames(header), 'frame')}, but functional groups for {len(per_frame)} of them",
         )
     shared = (items(header, "SharedFunctionalGroupsSequence") or [Dataset()])[0]
     for number, own in enumerate(per_frame, 1):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dicomnode.domain.quantity import quantity
 from dicomnode.errors import NotAVolume
 from dicomnode.imaging.frames import COSINE_TOLERANCE, Frame
 from dicomnode.imaging.geometry import FloatArray, VolumeGeometry
@@ -122,7 +123,8 @@ def _check_steps(steps: FloatArray) -> None:
         gaps = ", ".join(
             f"{steps[i]:.2f} mm between slices {i + 1} and {i + 2}" for i in np.flatnonzero(multiples > 1)[:4]
         )
-        raise NotAVolume("missing-slices", f"{missing} slices are missing: steps of {usual:.2f} mm, but {gaps}")
+        slices = f"{quantity(missing, 'slice')} {'is' if missing == 1 else 'are'} missing"
+        raise NotAVolume("missing-slices", f"{slices}: steps of {usual:.2f} mm, but {gaps}")
     raise NotAVolume("uneven-spacing", f"the steps between slices differ: {_steps_in_words(steps)}")
 
 

@@ -89,7 +89,10 @@ class Instance:
 
 
 def read_instances(paths: Sequence[Path | str]) -> list[Instance]:
-    """The headers of Part 10 files (PS3.10 7.1); raises CannotDecode naming the file that is none."""
+    """The headers of Part 10 files (PS3.10 7.1); raises CannotDecode naming the file that is none.
+
+    Raises OSError when it is not the file that is at fault; see is_of_the_file.
+    """
     with odd_values_accepted():
         return [_read_instance(Path(path)) for path in paths]
 
@@ -99,8 +102,23 @@ def _read_instance(path: Path) -> Instance:
         with path.open("rb") as file:
             header = pydicom.dcmread(file, stop_before_pixels=True)
             return Instance(path, header, file.tell())
-    except (InvalidDicomError, OSError, *UNREADABLE) as error:
+    except OSError as error:
+        if not is_of_the_file(error, path):
+            raise
+        raise CannotDecode(f"{path.name} cannot be read as DICOM: {error.strerror or error}") from error
+    except (InvalidDicomError, *UNREADABLE) as error:
         raise CannotDecode(f"{path.name} cannot be read as DICOM: {error}") from error
+
+
+def is_of_the_file(error: OSError, path: Path) -> bool:
+    """Whether a file is gone, or wrong in itself, for good; else its disk is away, or the process has no room for it.
+
+    Those pass, and what a passing moment said of a series must not be kept. A folder that is gone too may be a disk
+    that is not mounted. Libraries raise OSError without a number for contents.
+    """
+    if error.errno is None:
+        return True
+    return isinstance(error, FileNotFoundError | IsADirectoryError) and path.parent.is_dir()
 
 
 def value(dataset: Dataset, keyword: str, default: Any = None) -> Any:

@@ -51,7 +51,7 @@ def _is_localizer(headers: Sequence[Dataset]) -> Element:
     images = [header for header in headers if is_image(header)]
     localizers = sum(map(is_localizer, images))
     some = 0 < localizers < len(images)
-    note = f"{localizers} of {len(images)} images are" if some else ""
+    note = f"{localizers} of {len(images)} images {'is one' if localizers == 1 else 'are'}" if some else ""
     return Element("FLAG", (bool(images) and localizers == len(images),), note)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
+from dicomnode.domain.quantity import quantity
 from dicomnode.errors import NotAVolume
 from dicomnode.imaging.frames import (
     Frame,
@@ -132,9 +133,9 @@ def usable(headers: Sequence[Dataset]) -> tuple[list[int], list[str]]:
     images = [i for i, header in enumerate(headers) if is_image(header)]
     if not images:
         kinds = sorted({text(h, "Modality") or "no modality" for h in headers})
-        raise NotAVolume("no-images", f"{len(headers)} instances ({', '.join(kinds)}), none with pixels")
+        raise NotAVolume("no-images", f"{quantity(len(headers), 'instance')} ({', '.join(kinds)}), none with pixels")
     if left := len(headers) - len(images):
-        notes.append(f"{left} instances without pixels left out")
+        notes.append(f"{quantity(left, 'instance')} without pixels left out")
     if len(series := {text(headers[i], "SeriesInstanceUID") for i in images}) > 1:
         raise NotAVolume("mixed-series", f"instances of {len(series)} series")
     images = _without_repeats(headers, images, notes)
@@ -145,7 +146,7 @@ def _without_repeats(headers: Sequence[Dataset], images: list[int], notes: list[
     """One of each SOP Instance UID: equal UIDs are the same instance (PS3.3 C.12.1.1.1)."""
     by_uid = {text(headers[i], "SOPInstanceUID") or str(i): i for i in reversed(images)}
     if left := len(images) - len(by_uid):
-        notes.append(f"{left} instances left out that came under a SOP Instance UID already there")
+        notes.append(f"{quantity(left, 'instance')} left out that came under a SOP Instance UID already there")
     return sorted(by_uid.values())
 
 
@@ -153,9 +154,9 @@ def _without_localizers(headers: Sequence[Dataset], images: list[int], notes: li
     """Localizers beside a stack are left out; what remains must be a volume by itself."""
     stack = [i for i in images if not is_localizer(headers[i])]
     if not stack:
-        raise NotAVolume("localizer", f"{len(images)} localizer images (Image Type LOCALIZER)")
+        raise NotAVolume("localizer", f"{quantity(len(images), 'localizer image')} (Image Type LOCALIZER)")
     if left := len(images) - len(stack):
-        notes.append(f"{left} localizer images left out")
+        notes.append(f"{quantity(left, 'localizer image')} left out")
     return stack
 
 
@@ -166,14 +167,18 @@ def _check_instances(headers: Sequence[Dataset]) -> None:
     if count == 1:
         raise NotAVolume("single-slice", "one image of one frame is no volume")
     if colour := [h for h in headers if not is_monochrome(h)]:
-        raise NotAVolume("not-monochrome", f"{len(colour)} images are {text(colour[0], 'PhotometricInterpretation')}")
+        raise NotAVolume("not-monochrome", f"{_are(len(colour))} {text(colour[0], 'PhotometricInterpretation')}")
     if any(items(h, "ModalityLUTSequence") for h in headers):
         raise NotAVolume("modality-lut", "a Modality LUT gives the values: a table, not a rescale")
     voxels = sum(number_of_frames(h) * (whole(h, "Rows") or 0) * (whole(h, "Columns") or 0) for h in headers)
     if voxels > VOXELS_MOST:
         raise NotAVolume("too-large", f"{voxels} voxels, {VOXELS_MOST} are the most")
     if count < SLICES_LEAST:
-        raise NotAVolume("too-few", f"{count} slices: one missing between them could not be noticed")
+        raise NotAVolume("too-few", f"{quantity(count, 'slice')}: one missing between them could not be noticed")
+
+
+def _are(images: int) -> str:
+    return "1 image is" if images == 1 else f"{images} images are"
 
 
 def _check_frame_of_reference(headers: Sequence[Dataset]) -> None:
@@ -187,7 +192,8 @@ def _check_frame_of_reference(headers: Sequence[Dataset]) -> None:
 def _check_one_size(formats: Sequence[PixelFormat]) -> None:
     sizes = Counter((f.rows, f.columns) for f in formats)
     if len(sizes) > 1:
-        named = ", ".join(f"{rows} × {columns} ({n} images)" for (rows, columns), n in sizes.most_common(4))
+        most = sizes.most_common(4)
+        named = ", ".join(f"{rows} × {columns} ({quantity(n, 'image')})" for (rows, columns), n in most)
         raise NotAVolume("mixed-matrix-size", f"{len(sizes)} matrix sizes: {named}")
 
 
@@ -207,9 +213,11 @@ def _one_at_each_position(
     if len(groups) == len(frames):
         return frames
     if same_pixels and all(same_pixels(group[0], other) for group in groups for other in group[1:]):
-        notes.append(f"{len(frames) - len(groups)} images left out that repeat another's position and pixels")
+        repeats = len(frames) - len(groups)
+        repeat = "repeats" if repeats == 1 else "repeat"
+        notes.append(f"{quantity(repeats, 'image')} left out that {repeat} another's position and pixels")
         if len(groups) < SLICES_LEAST:
-            raise NotAVolume("duplicate-positions", f"{len(frames)} images at {len(groups)} positions")
+            raise NotAVolume("duplicate-positions", f"{len(frames)} images at {quantity(len(groups), 'position')}")
         return [group[0] for group in groups]
     raise _several_at_a_position(groups, headers)
 
@@ -239,7 +247,7 @@ def _several_at_a_position(groups: Sequence[Sequence[Frame]], headers: Sequence[
     differing = f"; they differ in {', '.join(marks)}" if marks else ""
     total = sum(len(group) for group in groups)
     if len(counts) == 1:
-        words = f"{len(groups[0])} images at each of {len(groups)} positions{differing}"
+        words = f"{len(groups[0])} images at {_each(len(groups))}{differing}"
         multi_frame = total > len({frame.instance for group in groups for frame in group})
         phases = any(mark.startswith(_PHASES) for mark in marks)
         return NotAVolume("4d" if phases or multi_frame else "duplicate-positions", words)
@@ -247,6 +255,10 @@ def _several_at_a_position(groups: Sequence[Sequence[Frame]], headers: Sequence[
     return NotAVolume(
         "duplicate-positions", f"{total} images at {len(groups)} positions, several at {several} of them{differing}"
     )
+
+
+def _each(positions: int) -> str:
+    return "one position" if positions == 1 else f"each of {positions} positions"
 
 
 def _differing_marks(groups: Sequence[Sequence[Frame]], headers: Sequence[Dataset]) -> list[str]:

@@ -5,63 +5,108 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from dicomnode import bootstrap
 from dicomnode.config import Settings
 from dicomnode.errors import DicomNodeError
+from dicomnode.node.listening import cannot_listen
 from dicomnode.node.status import read_status
-from dicomnode.ports import ModelVersion
+from dicomnode.ports import ModelVersion, State
 
 SHARED_MEMORY_WANTED_BYTES = 2 << 30
 
-Verdict = Literal["ok", "note", "bad"]
+Verdict = Literal["ok", "note", "bad", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     what: str
-    verdict: Verdict
+    verdict: Verdict  # skipped: it could not be looked at, for what another finding says
     words: str
 
 
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """What is examined; its database is opened when it is first asked for."""
+
+    settings: Settings
+    state: Callable[[], State]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    what: str
+    find: Callable[[Patient], Iterator[Finding]]
+    needs: str = ""  # the check without whose success this one has nothing to look at
+
+
 def examine(settings: Settings) -> list[Finding]:
-    """All findings; a check that fails says what to do and does not stop the others."""
-    checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-        _home,
-        _disk,
-        _shared_memory,
-        _triton,
-        _database,
-        _port,
-        _models_and_rules,
-        _destinations,
+    """All findings; a check that fails says what to do, and stops only those that need what is missing."""
+    with ExitStack() as closing:
+        patient = Patient(settings, cache(lambda: closing.enter_context(bootstrap.known_state(settings))))
+        return list(_findings(checks(settings), patient))
+
+
+def checks(settings: Settings) -> tuple[Check, ...]:
+    return (
+        Check("home", _home),
+        Check("disk", _disk, "home"),
+        Check("shared memory", _shared_memory),
+        Check("triton", _triton),
+        Check("database", _database, "" if settings.database_url else "home"),
+        Check("dicom port", _port),
+        Check("models", _models, "database"),
+        Check("rules", _rules, "database"),
+        Check("destinations", _destinations, "database"),
     )
-    return [finding for check in checks for finding in _guarded(check, settings)]
 
 
-def _guarded(check: Callable[[Settings], Iterator[Finding]], settings: Settings) -> list[Finding]:
+def _findings(wanted: Iterable[Check], patient: Patient) -> Iterator[Finding]:
+    failed: set[str] = set()
+    for check in wanted:
+        if check.needs in failed:
+            failed.add(check.what)
+            yield Finding(check.what, "skipped", f"not checked: it needs the {check.needs}")
+            continue
+        for finding in _guarded(check, patient):
+            if finding.verdict == "bad":
+                failed.add(check.what)
+            yield finding
+
+
+def _guarded(check: Check, patient: Patient) -> list[Finding]:
     try:
-        return list(check(settings))
+        with bootstrap.database_errors():
+            return list(check.find(patient))
     except (DicomNodeError, OSError) as error:
-        return [Finding(check.__name__.strip("_").replace("_", " "), "bad", str(error))]
+        return [Finding(check.what, "bad", str(error))]
 
 
-def _home(settings: Settings) -> Iterator[Finding]:
-    bootstrap.prepare_home(settings)
-    writable = os.access(settings.home, os.W_OK)
-    yield Finding("home", "ok" if writable else "bad", f"{settings.home} {'' if writable else 'cannot be written'}")
+def _home(patient: Patient) -> Iterator[Finding]:
+    home = patient.settings.home
+    if not home.is_dir():
+        words = (
+            f"there is no folder {home}: `dicomnode up` makes it; if it is elsewhere, give --home or DICOMNODE_HOME"
+        )
+        yield Finding("home", "bad", words)
+    elif not os.access(home, os.W_OK | os.X_OK):
+        yield Finding("home", "bad", f"{home} cannot be written by this user; run it as the user of the node")
+    else:
+        yield Finding("home", "ok", str(home))
 
 
-def _disk(settings: Settings) -> Iterator[Finding]:
-    free = shutil.disk_usage(settings.home).free
-    words = f"{free / 1e9:.1f} GB free; images are refused below {settings.min_free_bytes / 1e9:.1f} GB"
-    yield Finding("disk", "ok" if free > settings.min_free_bytes else "bad", words)
+def _disk(patient: Patient) -> Iterator[Finding]:
+    free, least = shutil.disk_usage(patient.settings.home).free, patient.settings.min_free_bytes
+    words = f"{free / 1e9:.1f} GB free; images are refused below {least / 1e9:.1f} GB"
+    yield Finding("disk", "ok" if free > least else "bad", words)
 
 
-def _shared_memory(settings: Settings) -> Iterator[Finding]:
+def _shared_memory(patient: Patient) -> Iterator[Finding]:
     free = shutil.disk_usage("/dev/shm").free
     words = f"{free / 1e9:.1f} GB free in /dev/shm"
     if free < SHARED_MEMORY_WANTED_BYTES:
@@ -70,7 +115,8 @@ def _shared_memory(settings: Settings) -> Iterator[Finding]:
         yield Finding("shared memory", "ok", words)
 
 
-def _triton(settings: Settings) -> Iterator[Finding]:
+def _triton(patient: Patient) -> Iterator[Finding]:
+    settings = patient.settings
     found = bootstrap.find_triton()
     if settings.engine == "in-process":
         yield Finding("triton", "note", "not used: the setting engine is in-process")
@@ -82,13 +128,13 @@ def _triton(settings: Settings) -> Iterator[Finding]:
         yield Finding("triton", "bad" if needed else "note", words + ("" if needed else "; models run in-process"))
 
 
-def _database(settings: Settings) -> Iterator[Finding]:
-    bootstrap.state(settings).counts()
-    yield Finding("database", "ok", bootstrap.shown_database(settings))
+def _database(patient: Patient) -> Iterator[Finding]:
+    patient.state().counts()
+    yield Finding("database", "ok", bootstrap.shown_database(patient.settings))
 
 
-def _port(settings: Settings) -> Iterator[Finding]:
-    status = read_status(settings, bootstrap.state(settings))
+def _port(patient: Patient) -> Iterator[Finding]:
+    settings, status = patient.settings, read_status(patient.settings)
     if status.running:
         yield Finding("dicom port", "ok", f"this node listens on {status.dicom_port}")
         return
@@ -97,7 +143,8 @@ def _port(settings: Settings) -> Iterator[Finding]:
         try:
             probe.bind((settings.dicom_host, settings.dicom_port))
         except OSError as error:
-            yield Finding("dicom port", "bad", f"{settings.dicom_port}: {error.strerror}; give another --dicom-port")
+            said = cannot_listen(error, settings.dicom_host, settings.dicom_port)
+            yield Finding("dicom port", "bad", str(said))
             return
     yield Finding("dicom port", "ok", f"{settings.dicom_port} is free")
 
@@ -108,28 +155,26 @@ def _none_active(models: Sequence[ModelVersion]) -> str:
     return f"none is active; dicomnode models activate {models[-1].name} {models[-1].version}"
 
 
-def _models_and_rules(settings: Settings) -> Iterator[Finding]:
-    state = bootstrap.state(settings)
-    models, rules = state.models(), state.enabled_rules()
-    active = [f"{m.name} {m.version}" for m in models if m.active]
-    yield (Finding("models", "ok", ", ".join(active)) if active else Finding("models", "note", _none_active(models)))
+def _models(patient: Patient) -> Iterator[Finding]:
+    models = patient.state().models()
+    active = [f"{model.name} {model.version}" for model in models if model.active]
+    yield Finding("models", "ok" if active else "note", ", ".join(active) or _none_active(models))
+
+
+def _rules(patient: Patient) -> Iterator[Finding]:
+    rules, models = patient.state().enabled_rules(), patient.state().models()
     there = {(m.name, m.version) for m in models} | {(m.name, "active") for m in models if m.active}
     for rule in rules:
         wanted = (rule.document.get("model"), rule.document.get("version", "active"))
-        if wanted[0] and wanted not in there:
-            yield Finding(
-                "rules", "bad", f"{rule.name} wants the model {wanted[0]}, version {wanted[1]}: there is none"
-            )
-    yield (
-        Finding("rules", "ok", ", ".join(r.name for r in rules))
-        if rules
-        else Finding("rules", "note", "none, so nothing is routed; dicomnode rules add FILE")
-    )
+        if wanted[0] and wanted not in there:  # one that only stops the others names none
+            words = f"{rule.name} wants the model {wanted[0]}, version {wanted[1]}: there is none"
+            yield Finding("rules", "bad", words)
+    words = ", ".join(rule.name for rule in rules) or "none, so nothing is routed; dicomnode rules add FILE"
+    yield Finding("rules", "ok" if rules else "note", words)
 
 
-def _destinations(settings: Settings) -> Iterator[Finding]:
-    destinations = bootstrap.state(settings).destinations()
-    sink = bootstrap.result_sink(settings)
+def _destinations(patient: Patient) -> Iterator[Finding]:
+    destinations, sink = patient.state().destinations(), bootstrap.result_sink(patient.settings)
     if not destinations:
         yield Finding("destinations", "note", "none; dicomnode destinations add NAME --dimse AET@HOST:PORT")
     for destination in destinations:

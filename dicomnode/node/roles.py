@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from dicomnode import bootstrap
 from dicomnode.config import Settings
 from dicomnode.errors import DatabaseAway, DicomNodeError
+from dicomnode.node.association_names import AssociationNames, association_names
+from dicomnode.node.listening import listening
 from dicomnode.node.process import start_log, stop_on_signals, stop_with_parent
-from dicomnode.node.supervisor import forget_ready, write_ready
+from dicomnode.node.supervisor import forget_ready, write_ready, write_starting
 from dicomnode.ports import EngineState, InferenceEngine, ModelVersion, State
 from dicomnode.stages.evidence import FactFinder
 from dicomnode.stages.receive import ReceiveStage
@@ -48,6 +46,7 @@ def run(role: str, settings: Settings, name: str, *, supervised: bool) -> None:
     if supervised:
         stop_with_parent(stop)
     log.info("%s starts", name)
+    write_starting(settings.run_folder, name, "starts")
     try:
         ROLES[role](settings, name, stop)
     except DicomNodeError as error:
@@ -59,14 +58,14 @@ def run(role: str, settings: Settings, name: str, *, supervised: bool) -> None:
 
 
 def receiver(settings: Settings, name: str, stop: threading.Event) -> None:
-    names = association_names(name)
+    names = association_names(settings.home, name)
     with bootstrap.open_state(settings) as state:
         stage = bootstrap.receive_stage(settings, state)
         sources = bootstrap.known_sources(state)
         try:
             # images are taken from the first moment, and indexed once the database is there
             with (
-                bootstrap.storage_scp(settings, stage, state, sources, names.process) as scp,
+                listening(bootstrap.storage_scp(settings, stage, state, sources, names.process), settings) as scp,
                 _Loop("index", lambda: _index(settings, state, stage, sources, names, stop), stop),
             ):
                 write_ready(settings.run_folder, name, dicom_port=scp.port)
@@ -91,27 +90,12 @@ def _index(
     outlast(lambda: sources.run(stop), stop)
 
 
-@dataclass(frozen=True, slots=True)
-class AssociationNames:
-    """How a receiver's associations are called: RECEIVER/PROCESS/NUMBER.
-
-    RECEIVER stays the same when its process dies and another takes over, which then knows what died with it.
-    """
-
-    receiver: str  # "node1.receiver-1"
-    process: str  # "node1.receiver-1/4711-1767225600123": with its pid, and when it began, in ms
-
-
-def association_names(role: str) -> AssociationNames:
-    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:48]
-    receiver = f"{host}.{re.sub(r'[^A-Za-z0-9.-]', '-', role)[:32]}"
-    return AssociationNames(receiver, f"{receiver}/{os.getpid()}-{time.time_ns() // 1_000_000}")
-
-
 def worker(settings: Settings, name: str, stop: threading.Event) -> None:
+    write_starting(settings.run_folder, name, "waits for the database")
     outlast(lambda: bootstrap.migrate_database(settings), stop)
     if stop.is_set():
         return
+    write_starting(settings.run_folder, name, "loads the models")
     state = bootstrap.open_state(settings)
     facts = _Facts(bootstrap.fact_finder(settings, state), state)
     with bootstrap.inference_engine(settings) as engine, closing(bootstrap.infer_stage(settings, engine)) as infer:
@@ -158,6 +142,7 @@ def triton(settings: Settings, name: str, stop: threading.Event) -> None:
         stop.wait()
         return
     server = bootstrap.triton_server(settings)
+    write_starting(settings.run_folder, name, "starts its server")
     with _Loop("ready", lambda: _announce(settings, name, server.wait_ready, stop), stop):
         server.serve_forever(stop)
 

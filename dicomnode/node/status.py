@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
 
 from dicomnode.config import Settings
-from dicomnode.node.supervisor import Role, read_ready
-from dicomnode.ports import State
+from dicomnode.node.supervisor import Role, read_said
+from dicomnode.ports import Event
+
+NODE = "node"  # the name under which `dicomnode up` itself says what it does
+
+ProcessState = Literal["up", "starting", "down"]
+State = Literal["running", "starting", "incomplete", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
     name: str
-    pid: int
-    since: datetime
+    state: ProcessState
+    doing: str = ""  # before it is up, as in "loads the models"
+    pid: int | None = None
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    running: bool
+    """What the processes on this host say; `work` and `database` are for those who ask the database too."""
+
+    state: State  # incomplete: it was ready, and something of it is not any more
+    running: bool  # images are accepted
     ae_title: str
     dicom_port: int
     home: str
     processes: tuple[ProcessStatus, ...]
+    free_bytes: int | None  # None: there is no home
     work: Mapping[str, Mapping[str, int]]  # noun → state → how many
-    free_bytes: int
+    database: str = ""  # why it could not be asked
+    turned_away: tuple[Event, ...] = ()  # senders, those of last first
 
 
 def roles_of(settings: Settings) -> list[Role]:
@@ -45,20 +59,77 @@ def _role(kind: str, number: int) -> Role:
     return Role(name, ("run", kind, "--name", name, "--supervised"))
 
 
-def read_status(settings: Settings, state: State) -> NodeStatus:
-    processes = []
-    port = settings.dicom_port
-    for role in roles_of(settings):
-        if facts := read_ready(settings.run_folder, role.name):
-            since = datetime.fromtimestamp(float(str(facts["since"])), UTC)
-            processes.append(ProcessStatus(role.name, int(str(facts["pid"])), since))
-            port = int(str(facts.get("dicom_port", port)))
+def read_status(
+    settings: Settings,
+    work: Mapping[str, Mapping[str, int]] | None = None,
+    turned_away: Sequence[Event] = (),
+    database: str = "",
+) -> NodeStatus:
+    said = _all_said(settings.run_folder)
+    node = said.pop(NODE, None)
+    processes = [_process(name, said.get(name)) for name in _names(node, said)]
+    ports = [facts["dicom_port"] for facts in (*said.values(), node) if facts and "dicom_port" in facts]
     return NodeStatus(
-        running=any(p.name.startswith("receiver") for p in processes),
+        state=state_of(processes, was_ready=node is None or bool(node.get("was_ready"))),
+        running=any(p.name.startswith("receiver") and p.state == "up" for p in processes),
         ae_title=settings.ae_title,
-        dicom_port=port,
+        dicom_port=int(str(ports[0])) if ports else settings.dicom_port,
         home=str(settings.home),
         processes=tuple(processes),
-        work=state.counts(),
-        free_bytes=shutil.disk_usage(settings.home).free,
+        free_bytes=shutil.disk_usage(settings.home).free if settings.home.is_dir() else None,
+        work=work or {},
+        database=database,
+        turned_away=tuple(turned_away),
     )
+
+
+def state_of(processes: Sequence[ProcessStatus], *, was_ready: bool) -> State:
+    """`was_ready`: whether the node told that all of it was; roles that run alone tell nothing of the kind."""
+    if not processes:
+        return "stopped"
+    if all(process.state == "up" for process in processes):
+        return "running"
+    starts = any(process.state == "starting" for process in processes)
+    return "starting" if not was_ready or (starts and not _any_up(processes)) else "incomplete"
+
+
+def _any_up(processes: Iterable[ProcessStatus]) -> bool:
+    return any(process.state == "up" for process in processes)
+
+
+def _all_said(run_folder: Path) -> dict[str, dict[str, object]]:
+    files = sorted(run_folder.glob("*.json")) if run_folder.is_dir() else []
+    found = {file.stem: read_said(run_folder, file.stem) for file in files}
+    return {name: facts for name, facts in found.items() if facts is not None}
+
+
+def _names(node: Mapping[str, object] | None, said: Iterable[str]) -> list[str]:
+    """The node's own in its order, then those that run by themselves."""
+    roles = node.get("roles") if node else None
+    expected = [str(name) for name in roles] if isinstance(roles, list) else []
+    return [*expected, *(name for name in said if name not in expected)]
+
+
+def _process(name: str, facts: Mapping[str, object] | None) -> ProcessStatus:
+    if facts is None:
+        return ProcessStatus(name, "down")
+    doing = str(facts.get("doing", ""))
+    since = datetime.fromtimestamp(float(str(facts["since"])), UTC)
+    return ProcessStatus(name, "starting" if doing else "up", doing, int(str(facts["pid"])), since)
+
+
+def in_words(status: NodeStatus) -> str:
+    """One line, after the AE title: whether images are accepted, and what is still to come."""
+    listens = f"listens on port {status.dicom_port}"
+    lacking = ", ".join(_lacking(process) for process in status.processes if process.state != "up")
+    if status.state == "stopped":
+        return "is not running (`dicomnode up` starts it)"
+    if status.state == "running":
+        return listens if status.running else "runs on this host without a receiver"
+    if status.state == "starting":
+        return f"is starting{f' and {listens} already' * status.running}; still to come: {lacking}"
+    return f"{listens if status.running else 'accepts no images'}; not up: {lacking}; the logs say why"
+
+
+def _lacking(process: ProcessStatus) -> str:
+    return f"{process.name} ({process.doing})" if process.doing else process.name

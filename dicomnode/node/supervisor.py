@@ -34,6 +34,15 @@ def ready_file(run_folder: Path, name: str) -> Path:
 
 def write_ready(run_folder: Path, name: str, **facts: object) -> None:
     """Says that a role does its work now; read by `dicomnode status` and by whoever waits for the node."""
+    _write(run_folder, name, facts)
+
+
+def write_starting(run_folder: Path, name: str, doing: str) -> None:
+    """Says what a role does before it is ready, as in "loads the models"."""
+    _write(run_folder, name, {"doing": doing})
+
+
+def _write(run_folder: Path, name: str, facts: Mapping[str, object]) -> None:
     file = ready_file(run_folder, name)
     part = file.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps({"pid": os.getpid(), "since": time.time(), **facts}))
@@ -42,13 +51,19 @@ def write_ready(run_folder: Path, name: str, **facts: object) -> None:
 
 def forget_ready(run_folder: Path, name: str) -> None:
     """Takes back what this process said; not what the one says that took over while this one was still ending."""
-    facts = read_ready(run_folder, name)
+    facts = read_said(run_folder, name)
     if facts is not None and facts["pid"] == os.getpid():
         ready_file(run_folder, name).unlink(missing_ok=True)
 
 
 def read_ready(run_folder: Path, name: str) -> dict[str, object] | None:
     """What a role said when it was ready; None when it is not, or its process is gone."""
+    facts = read_said(run_folder, name)
+    return None if facts is None or "doing" in facts else facts
+
+
+def read_said(run_folder: Path, name: str) -> dict[str, object] | None:
+    """What a role said last, ready or not yet; None when its process is gone."""
     try:
         facts: dict[str, object] = json.loads(ready_file(run_folder, name).read_text())
         os.kill(int(str(facts["pid"])), 0)

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,10 +16,11 @@ from typing import Literal
 
 from dicomnode import bootstrap
 from dicomnode.config import Settings, as_environment
-from dicomnode.errors import DatabaseAway, InvalidSetting, StateError
+from dicomnode.errors import DatabaseAway, StateError
+from dicomnode.node.listening import cannot_listen
 from dicomnode.node.process import stop_on_signals
-from dicomnode.node.status import roles_of
-from dicomnode.node.supervisor import Supervisor, ready_file, wait_ready
+from dicomnode.node.status import NODE, roles_of
+from dicomnode.node.supervisor import Role, Supervisor, forget_ready, ready_file, wait_ready, write_ready
 from dicomnode.ports import Event, State
 
 READY_TIMEOUT_S = 300.0
@@ -48,24 +49,44 @@ def run_node(settings: Settings, say: Say) -> None:
     bootstrap.prepare_home(settings)
     with _only_one(settings), _reserved_port(settings) as port:
         settings = replace(settings, dicom_port=port)
-        stop = stop_on_signals()
         state = bootstrap.open_state(settings)
+        stop = stop_on_signals()
         _say(say, f"starting; everything is kept under {settings.home}", "quiet")
-        try:
-            bootstrap.migrate_database(settings)
-        except DatabaseAway as error:
-            _say(say, f"images are accepted and jobs wait, for {error}", "bad")
         roles = roles_of(settings)
         for role in roles:  # of before a power cut; another program may have its process id now
             ready_file(settings.run_folder, role.name).unlink(missing_ok=True)
-        feed = threading.Thread(target=_feed, args=(state, say, stop), name="feed", daemon=True)
-        greeting = threading.Thread(target=_greet, args=(settings, state, say, stop), name="greeting", daemon=True)
-        feed.start()
-        greeting.start()
-        environment = {**os.environ, **as_environment(settings)}
-        Supervisor(roles, environment, settings.log_folder, lambda text: _say(say, text, "bad")).run(stop)
-        feed.join()
+        with _told(settings, roles):
+            _supervise(settings, state, roles, say, stop)
         _say(say, "stopped", "quiet")
+
+
+@contextmanager
+def _told(settings: Settings, roles: Sequence[Role]) -> Iterator[None]:
+    """`dicomnode status` is told which processes are to come."""
+    _tell(settings, roles, was_ready=False)
+    try:
+        yield
+    finally:
+        forget_ready(settings.run_folder, NODE)
+
+
+def _tell(settings: Settings, roles: Sequence[Role], was_ready: bool) -> None:
+    names = [role.name for role in roles]
+    write_ready(settings.run_folder, NODE, roles=names, dicom_port=settings.dicom_port, was_ready=was_ready)
+
+
+def _supervise(settings: Settings, state: State, roles: Sequence[Role], say: Say, stop: threading.Event) -> None:
+    try:
+        bootstrap.migrate_database(settings)
+    except DatabaseAway as error:
+        _say(say, f"images are accepted and jobs wait, for {error}", "bad")
+    feed = threading.Thread(target=_feed, args=(state, say, stop), name="feed", daemon=True)
+    greeting = threading.Thread(target=_greet, args=(settings, state, say, stop), name="greeting", daemon=True)
+    feed.start()
+    greeting.start()
+    environment = {**os.environ, **as_environment(settings)}
+    Supervisor(roles, environment, settings.log_folder, lambda text: _say(say, text, "bad")).run(stop)
+    feed.join()
 
 
 def _say(say: Say, text: str, tone: Tone) -> None:
@@ -73,11 +94,12 @@ def _say(say: Say, text: str, tone: Tone) -> None:
 
 
 def _greet(settings: Settings, state: State, say: Say, stop: threading.Event) -> None:
-    names = [role.name for role in roles_of(settings)]
-    if not wait_ready(settings.run_folder, names, READY_TIMEOUT_S, stop):
+    roles = roles_of(settings)
+    if not wait_ready(settings.run_folder, [role.name for role in roles], READY_TIMEOUT_S, stop):
         if not stop.is_set():
             _say(say, f"not ready after {READY_TIMEOUT_S:.0f} s; the logs are in {settings.log_folder}", "bad")
         return
+    _tell(settings, roles, was_ready=True)
     _say(say, f"ready: {settings.ae_title} listens on {settings.dicom_host} port {settings.dicom_port}", "good")
     try:
         with bootstrap.database_errors():
@@ -156,11 +178,7 @@ def _reserved_port(settings: Settings) -> Iterator[int]:
             _wait_until_ours_alone(settings.dicom_host, settings.dicom_port)
             holder.bind((settings.dicom_host, settings.dicom_port))
         except OSError as error:
-            raise InvalidSetting(
-                f"cannot bind {settings.dicom_host} port {settings.dicom_port}: {error.strerror}; "
-                "another program may hold it: give another --dicom-port",
-                "dicom_port",
-            ) from error
+            raise cannot_listen(error, settings.dicom_host, settings.dicom_port) from error
         yield holder.getsockname()[1]
 
 

@@ -13,6 +13,7 @@ from dicomnode.ports.state import State
 from dicomnode.ports.views import (
     DeliveryView,
     Forgotten,
+    JobChange,
     JobFilter,
     JobView,
     PastSeries,
@@ -51,6 +52,7 @@ __all__ = [
     "InferenceEngine",
     "InferenceSession",
     "InstanceStore",
+    "JobChange",
     "JobEngine",
     "JobFailed",
     "JobFilter",

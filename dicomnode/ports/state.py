@@ -20,6 +20,7 @@ from dicomnode.ports.views import (
     EVERY_JOB,
     EVERY_STUDY,
     Forgotten,
+    JobChange,
     JobFilter,
     JobView,
     PastStudy,
@@ -58,14 +59,16 @@ class State(Protocol):
         """
 
     # complete
-    def receiving_series(self, most: int = 200) -> list[SeriesSigns]:
-        """The signs of RECEIVING series, those longest without an image first."""
+    def receiving_series(self, most: int | None = None) -> list[SeriesSigns]:
+        """The signs of RECEIVING series, those longest without an image first; all without a `most`."""
 
     def places(self, series_instance_uid: str) -> list[Place]:
         """Of its instances in use, each in its stack."""
 
-    def record_count(self, series_instance_uid: str, instances: int, source: str) -> None:
-        """The source's answer to how many instances it has of a series."""
+    def record_count(
+        self, series_instance_uid: str, instances: int, source: str, asked_before_s: float = 0.0
+    ) -> None:
+        """The source's answer to how many instances it has of a series, and how long ago it was asked."""
 
     def quiet_series(self, quiet_period_s: float, most: int = 100) -> list[str]:
         """UIDs of RECEIVING series in which nothing arrived for so long."""
@@ -78,10 +81,13 @@ class State(Protocol):
         None when another process was first or an image came. The event says by which signal.
         """
 
-    def complete_unrouted(self) -> list[Series]:
-        """COMPLETE series whose routing was never recorded: left behind by a process that died."""
+    def complete_unrouted(self, older_than_s: float = 0.0) -> list[Series]:
+        """COMPLETE series whose routing was never recorded: left behind by a process that died.
 
-    def receiving_studies(self, most: int = 200) -> list[StudySigns]:
+        Only those that are complete for so long, or that an administrator had routed again.
+        """
+
+    def receiving_studies(self, most: int | None = None) -> list[StudySigns]:
         """The signs of RECEIVING studies none of whose series is RECEIVING or COMPLETE."""
 
     def own_series(self, study_instance_uid: str) -> list[str]:
@@ -90,14 +96,17 @@ class State(Protocol):
     def complete_study(self, study_instance_uid: str, verdict: Verdict) -> int | None:
         """RECEIVING → COMPLETE, as complete_series; its generation, or None."""
 
-    def complete_unrouted_studies(self) -> list[tuple[str, int]]:
-        """(Study Instance UID, generation) of COMPLETE studies whose routing was never recorded."""
+    def complete_unrouted_studies(self, older_than_s: float = 0.0) -> list[tuple[str, int]]:
+        """(Study Instance UID, generation) of COMPLETE studies whose routing was never recorded, as the series."""
 
     # what senders say and may
     def record_announcement(self, announcement: Announcement) -> None:
         """New, or what it is now."""
 
     def announcement(self, sop_instance_uid: str) -> Announcement | None: ...
+
+    def rejections(self, most: int = 3) -> list[Event]:
+        """Senders that were turned away, those of last first."""
 
     def sources(self) -> list[Source]: ...
 
@@ -152,10 +161,10 @@ class State(Protocol):
     def series(self, series_instance_uid: str) -> Series:
         """Raises NotFound."""
 
-    def series_without_facts(self, most: int = 10) -> list[Series]:
+    def series_without_facts(self, most: int = 10, *, without_any: bool = True) -> list[Series]:
         """Series that were routed or not routed whose evidence is not there or lacks the facts of all headers.
 
-        Newest first.
+        Newest first. Those without any evidence only if `without_any`: finding that there are none takes long.
         """
 
     def record_evidence(self, evidence: Evidence) -> None:
@@ -249,11 +258,19 @@ class State(Protocol):
     def record_tuning(self, name: str, version: str, tuning: Mapping[str, Any]) -> ModelVersion:
         """In place of an earlier one of that version; see ModelVersion.tuning. Raises NotFound."""
 
-    def add_destination(self, destination: Destination) -> None: ...
+    def add_destination(self, destination: Destination, *, replace: bool = False) -> int:
+        """With `replace` in place of the one of that name: how many deliveries that wait go there now.
 
-    def remove_destination(self, name: str) -> None: ...
+        Raises AlreadyExists.
+        """
+
+    def remove_destination(self, name: str) -> int:
+        """How many deliveries on their way to it were cancelled; raises NotFound."""
 
     def destinations(self) -> list[Destination]: ...
+
+    def deliveries_on_their_way(self) -> Mapping[str, int]:
+        """Destination → how many wait for it or are being sent; those of which there are none are left out."""
 
     def jobs(self, which: JobFilter = EVERY_JOB, *, most: int = 100) -> list[JobView]:
         """Newest first."""
@@ -261,28 +278,46 @@ class State(Protocol):
     def job(self, job_id: str) -> JobView:
         """By id or its unambiguous beginning; raises NotFound."""
 
-    def retry_job(self, job_id: str) -> None: ...
+    # With `dry_run` each of the five that follow fails and answers as it would, and changes nothing.
 
-    def cancel_job(self, job_id: str) -> None: ...
+    def retry_job(self, job_id: str, *, dry_run: bool = False) -> JobChange:
+        """Queues it again; of one that succeeded, the deliveries that did not. Raises IllegalTransition."""
 
-    def prioritise_job(self, job_id: str, priority: Priority, *, now: bool = False) -> None:
-        """Of a QUEUED job; `now`: without waiting for its schedule. Raises IllegalTransition."""
+    def cancel_job(self, job_id: str, *, dry_run: bool = False) -> JobChange:
+        """Ends it; of one that succeeded, the deliveries still to come. Raises IllegalTransition."""
+
+    def prioritise_job(
+        self, job_id: str, priority: Priority, *, now: bool = False, dry_run: bool = False
+    ) -> JobChange:
+        """Of a QUEUED job; `now`: without waiting for its schedule. Raises IllegalTransition.
+
+        One that is as asked for already keeps its ticket, and nothing is told.
+        """
 
     def studies(self, which: StudyFilter = EVERY_STUDY, *, most: int = 100) -> list[StudyView]:
         """Newest first."""
 
-    def rerun_study(self, key: str) -> list[str]:
+    def rerun_study(self, key: str, *, dry_run: bool = False) -> list[str]:
         """Its series are routed again by the rules in force, as if they had just come. Series Instance UIDs.
 
-        `key` as in study(); of one series alone when it is a Series Instance UID. Series that are still received
+        `key` as in only_study(); of one series alone when it is a Series Instance UID. Series that are still received
         and own results are left out.
         """
 
-    def forget_study(self, key: str) -> Forgotten:
-        """Takes a study, its jobs, results and story out of the database; raises IllegalTransition while jobs run."""
+    def forget_study(self, key: str, *, dry_run: bool = False) -> Forgotten:
+        """Takes a study, its jobs, results and story out of the database; raises IllegalTransition while jobs run.
+
+        `key` as in only_study().
+        """
 
     def study(self, key: str) -> StudyView:
         """By Study Instance UID, Series Instance UID, accession number or patient ID (newest); raises NotFound."""
+
+    def studies_named(self, key: str) -> list[StudyView]:
+        """All that study() could mean, newest first; raises NotFound."""
+
+    def only_study(self, key: str) -> StudyView:
+        """As study(), but raises Ambiguous where several have that accession number or patient ID."""
 
     def events(self, study_instance_uid: str) -> list[Event]:
         """The study's story in the order it happened."""

@@ -135,6 +135,15 @@ class Forgotten:
     jobs: int
     results: int
     paths: tuple[str, ...]  # relative to the store's root
+    sent: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # destination → kind → how many stay there
+
+
+@dataclass(frozen=True, slots=True)
+class JobChange:
+    """What an administrator's change made of a job, or would make."""
+
+    before: JobView
+    after: JobView
 
 
 EVERY_JOB, EVERY_STUDY = JobFilter(), StudyFilter()

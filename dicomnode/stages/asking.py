@@ -66,6 +66,13 @@ class Answer:
         }
 
 
+def short_words(outcome: RuleOutcome) -> str:
+    """Without the rule's name, where that stands beside it."""
+    if outcome.kind is OutcomeKind.NOT_MATCHED and outcome.decision is not None:
+        return outcome.decision.explanation.words()
+    return outcome.words.partition(": ")[2] or outcome.words
+
+
 def ask(
     found: Iterable[FoundSeries], rules: Sequence[Rule], others: Sequence[Rule] = (), priors: Priors | None = None
 ) -> list[Answer]:
@@ -111,7 +118,7 @@ def _evidence(found: FoundSeries, rules: Sequence[Rule]) -> Evidence:
         return unreadable(series, found.never)
     try:
         evidence = gather(series, Path, [condition for rule in rules for condition in conditions_of(rule)])
-    except CannotDecode as error:
+    except (CannotDecode, OSError) as error:
         return unreadable(series, str(error))
     measures = any(Choice.THINNEST_SLICES in choices_of(rule) for rule in rules)
     return with_all_facts(evidence, series, Path) if measures and not evidence.no_image else evidence

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from dicomnode.domain.completeness import (
     Need,
@@ -23,25 +24,19 @@ from dicomnode.domain.completeness import (
 from dicomnode.domain.contiguity import look_at_stack
 from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.domain.source import Source
-from dicomnode.domain.study import Series
 from dicomnode.errors import DicomNodeError, InvalidRule
-from dicomnode.ports import Clock, Event, RuleRevision, State
+from dicomnode.ports import Clock, RuleRevision, State
 from dicomnode.stages.counting import InstanceCounter, NoCounter, SourceQuestions
+from dicomnode.stages.route_beside import AtOnce, Router, Routings
 
 LOG = logging.getLogger(__name__)
 LEFTOVERS_EVERY_S = 3.0
+LEFT_OVER_S = 30.0  # for so long what is complete may be under way in a worker, its own or another one's
 SOURCES_EVERY_S = 2.0
 RULES_EVERY_S = 2.0
 POLL_LEAST_S = 0.01
 _REST = 3.0  # times as long as a sweep took: with hundreds of series at once a sweep is not for nothing
-
-
-class Router(Protocol):
-    """What is done with what is complete; stages.route.RouteStage does it. Both raise DicomNodeError, OSError."""
-
-    def route(self, series: Series) -> list[str]: ...
-
-    def route_study(self, study_instance_uid: str, generation: int) -> list[str]: ...
+_REST_MOST_S = 2.0
 
 
 class Expecting(Protocol):
@@ -70,7 +65,8 @@ def _needs_study(revision: RuleRevision) -> bool:
 class Completer:
     """Closes what is complete by its signs and routes it. Several may run on one database.
 
-    `policy` may be the quiet period alone, in seconds. `sources` gives the settings by calling AE title.
+    `policy` may be the quiet period alone, in seconds. `sources` gives the settings by calling AE title. `executor`,
+    which is its own then, routes; without one the sweep waits for each.
     """
 
     def __init__(
@@ -83,20 +79,22 @@ class Completer:
         counter: InstanceCounter | None = None,
         sources: Callable[[], Mapping[str, Source]] | None = None,
         expecting: Expecting | None = None,
+        executor: Executor | None = None,
     ) -> None:
-        self._state, self._route, self._clock, self._expecting = state, route, clock, expecting
+        self._state, self._clock, self._expecting = state, clock, expecting
+        self._routings = Routings(state, route, clock, executor or AtOnce())
         self._policy = policy if isinstance(policy, Policy) else Policy(quiet_period_s=policy)
         self._questions = SourceQuestions(counter or NoCounter(), state, clock)
         self._sources = sources
         self._sources_at_s: float | None = None
         self._seen: dict[str, _Seen] = {}  # by Series Instance UID
-        self._told: dict[str, str] = {}  # series or study → its last failure, so that the story says it once
         self._awaited = False
         self._awaited_at_s: float | None = None
         self._again_s = 0.0
 
     def sweep(self) -> int:
-        """Closes and routes what is complete; how many series that were."""
+        """Closes what is complete and has it routed; how many series that were."""
+        self._routings.check()
         self._learn_sources()
         self._again_s = LEFTOVERS_EVERY_S
         receiving = {signs.series_instance_uid: signs for signs in self._state.receiving_series()}
@@ -110,30 +108,37 @@ class Completer:
         self._questions.forget_all_but([*receiving.values(), *studies])
         return closed
 
-    def resume(self) -> int:
-        """Routes what was closed but never routed; how many series and studies that were."""
-        series = sum(map(self._route_series, self._state.complete_unrouted()))
-        return series + self._route_studies(self._state.complete_unrouted_studies())
+    def resume(self, older_than_s: float = 0.0) -> int:
+        """Has routed what was closed so long ago but never routed; how many series and studies that were."""
+        self._routings.check()
+        series = sum(map(self._routings.series, self._state.complete_unrouted(older_than_s)))
+        studies = self._state.complete_unrouted_studies(older_than_s)
+        return series + sum(self._routings.study(uid, generation) for uid, generation in studies)
 
     def run(self, stop: threading.Event, poll_s: float = 0.1) -> None:
         """Until told to stop. Leftovers are looked for at the start and now and then: other hosts die too."""
-        resumed_at_s: float | None = None
+        started_s, resumed_at_s = self._clock.monotonic(), None
         while not stop.is_set():
-            if resumed_at_s is None or self._clock.monotonic() - resumed_at_s >= LEFTOVERS_EVERY_S:
-                self.resume()
-                resumed_at_s = self._clock.monotonic()
             began_s = self._clock.monotonic()
+            if resumed_at_s is None or began_s - resumed_at_s >= LEFTOVERS_EVERY_S:
+                # what was there before this worker, whose predecessor may have died, does not wait for so long
+                self.resume(min(LEFT_OVER_S, max(LEFTOVERS_EVERY_S, began_s - started_s)))
+                resumed_at_s = began_s = self._clock.monotonic()
             if not self.sweep():
                 busy_s = self._clock.monotonic() - began_s
-                self._wait(stop, max(_REST * busy_s, min(poll_s, max(POLL_LEAST_S, self._again_s))))
+                rest_s = min(_REST * busy_s, _REST_MOST_S)
+                self._wait(stop, max(rest_s, min(poll_s, max(POLL_LEAST_S, self._again_s))))
 
     def close(self) -> None:
-        """No more is asked of sources."""
+        """No more is asked of sources, and no more routed; what is under way ends."""
         self._questions.close()
+        self._routings.close()
 
     def _wait(self, stop: threading.Event, poll_s: float) -> None:
-        if self._questions.any_open:
-            self._questions.wait(poll_s)
+        """Less long when a source answers, or something was routed: its study may be complete."""
+        under_way: list[Future[Any]] = [*self._questions.under_way, *self._routings.under_way]
+        if under_way:
+            wait(under_way, poll_s, FIRST_COMPLETED)
         else:
             stop.wait(poll_s)
 
@@ -188,13 +193,8 @@ class Completer:
         series = self._state.complete_series(signs.series_instance_uid, quiet_s, verdict)
         if series is None:
             return False
-        self._route_series(series)
+        self._routings.series(series)
         return True
-
-    def _route_series(self, series: Series) -> bool:
-        """A series that cannot be routed stays complete and is tried again as a leftover; the others go on."""
-        about = (series.study_instance_uid, series.series_instance_uid)
-        return self._routed(about, lambda: self._route.route(series))
 
     # --------------------------------------------------------------------------------------------- studies
 
@@ -208,7 +208,7 @@ class Completer:
             return
         generation = self._state.complete_study(signs.study_instance_uid, verdict)
         if generation is not None:
-            self._route_studies([(signs.study_instance_uid, generation)])
+            self._routings.study(signs.study_instance_uid, generation)
 
     def _is_awaited(self) -> bool:
         """Whether a rule in force looks at whole studies; else nobody waits for one, and nobody is asked."""
@@ -217,36 +217,3 @@ class Completer:
             self._awaited = any(_needs_study(revision) for revision in self._state.enabled_rules())
             self._awaited_at_s = now_s
         return self._awaited
-
-    def _route_studies(self, studies: Iterable[tuple[str, int]]) -> int:
-        return sum(self._route_study(uid, generation) for uid, generation in studies)
-
-    def _route_study(self, uid: str, generation: int) -> bool:
-        return self._routed((uid, ""), lambda: self._route.route_study(uid, generation))
-
-    # --------------------------------------------------------------------------------------------- failures
-
-    def _routed(self, about: tuple[str, str], route: Callable[[], object]) -> bool:
-        study, series = about
-        try:
-            route()
-        except (DicomNodeError, OSError) as error:
-            LOG.warning("%s was not routed: %s", f"series {series}" if series else f"study {study}", error)
-            self._tell(study, series, error)
-            return False
-        self._told.pop(series or study, None)
-        return True
-
-    def _tell(self, study: str, series: str, error: Exception) -> None:
-        if self._told.get(series or study) == str(error):
-            return
-        self._told[series or study] = str(error)
-        event = Event(
-            at=self._clock.now(),
-            kind="series.routing-failed" if series else "study.routing-failed",
-            message=f"Routing failed and will be tried again: {error}",
-            study_instance_uid=study,
-            series_instance_uid=series,
-            detail={"code": getattr(error, "code", type(error).__name__)},
-        )
-        self._state.record_event(event)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from dicomnode.domain.completeness import CountSigns, SeriesSigns, SourceCount, StudySigns
+from dicomnode.domain.completeness import CountSigns, SeriesSigns, SourceCount, StudySigns, believable
 from dicomnode.domain.destination import Address, DimseAddress, without_password
 from dicomnode.domain.source import Source
 from dicomnode.errors import DicomNodeError
@@ -18,7 +18,7 @@ LOG = logging.getLogger(__name__)
 
 ASKED_AT_ONCE = 4
 ASKED_AT_ONCE_OF_ONE = 2  # so that one source that gives no answer leaves room for the others
-AGAIN_FIRST_S, AGAIN_MOST_S = 0.5, 30.0  # until a source is asked again that had too few, or did not know the series
+AGAIN_FIRST_S, AGAIN_MOST_S = 0.5, 30.0  # until a source is asked again that had other than what is here, or nothing
 FAILED_FIRST_S, FAILED_MOST_S = 5.0, 300.0  # until a source is asked again that could not be asked
 
 
@@ -150,11 +150,17 @@ def _still_says(instances: int, asked: Subject, now: Subject) -> bool:
 
 
 def _count_signs(question: _Question, count: SourceCount | None) -> CountSigns | None:
-    """None when the source does not know of any instance."""
-    if count is None or not count.instances:
+    """None when the source does not know of any instance, or says what cannot be."""
+    instances = _said(count)
+    if count is None or not instances:
         return None
     source = asked_words(question.source.query) if question.source.query else question.source.ae_title
-    return CountSigns(count.instances, source, 0.0, count.series or 0, count.own_results)
+    return CountSigns(instances, source, 0.0, count.series or 0, count.own_results)
+
+
+def _said(count: SourceCount | None) -> int:
+    """0 where it says nothing that can be believed."""
+    return believable((count.instances if count else None) or 0) or 0
 
 
 class SourceQuestions:
@@ -174,8 +180,8 @@ class SourceQuestions:
         self._pool.shutdown(cancel_futures=True)
 
     @property
-    def any_open(self) -> bool:
-        return bool(self._open)
+    def under_way(self) -> list[Future[SourceCount | None]]:
+        return [question.answer for question in self._open.values()]
 
     def is_open(self, about: Subject) -> bool:
         return _key(about) in self._open
@@ -209,10 +215,6 @@ class SourceQuestions:
         own_series = frozenset(self._state.own_series(uid))
         return lambda: self._counter.count_study(source, uid, here, own_series)
 
-    def wait(self, timeout_s: float) -> None:
-        """Until an answer comes, at most so long."""
-        wait([question.answer for question in self._open.values()], timeout_s, FIRST_COMPLETED)
-
     def collect(self, receiving: Mapping[str, SeriesSigns]) -> dict[str, CountSigns]:
         """Keeps the answers that have come; gives back those about series that are received."""
         found: dict[str, CountSigns] = {}
@@ -230,16 +232,20 @@ class SourceQuestions:
             if isinstance(question.about, StudySigns):
                 self._studies[key[0]] = _StudyAnswer(question.about, question.asked_at_s, signs)
             elif key[1] in receiving and _still_says(signs.instances, question.about, receiving[key[1]]):
-                self._state.record_count(key[1], signs.instances, signs.source)
-                found[key[1]] = signs
+                age_s = self._age_s(question.asked_at_s)
+                self._state.record_count(key[1], signs.instances, signs.source, age_s)
+                found[key[1]] = replace(signs, age_s=age_s)
         return found
+
+    def _age_s(self, asked_at_s: float) -> float:
+        return max(0.0, self._clock.monotonic() - asked_at_s)
 
     def of_study(self, study: StudySigns) -> CountSigns | None:
         """What its source answered last, as old as the question; None when it says nothing about the study now."""
         kept = self._studies.get(study.study_instance_uid)
         if kept is None or not _still_says(kept.signs.instances, kept.asked, study):
             return None
-        return replace(kept.signs, age_s=max(0.0, self._clock.monotonic() - kept.asked_at_s))
+        return replace(kept.signs, age_s=self._age_s(kept.asked_at_s))
 
     def forget_all_but(self, subjects: Iterable[Subject]) -> None:
         """Of series and studies that are not received any more nothing is kept."""
@@ -252,10 +258,11 @@ class SourceQuestions:
         self._sources.pop(question.source.ae_title, None)
         about = question.about
         series = about.series if isinstance(about, StudySigns) else 0
-        if count is None or not count.instances or count.is_more_than(about.instances, series):
+        said = _said(count)
+        if said != about.instances or (count and count.series and series and count.series != series):
             turn = self._turns.setdefault(_key(about), _Turn())
             turn.later(self._clock.monotonic(), AGAIN_FIRST_S, AGAIN_MOST_S)
-            turn.said = count.instances if count and (count.instances or 0) > about.instances else None
+            turn.said = said if said > about.instances else None
 
     def _failed(self, question: _Question, error: Exception) -> None:
         now_s, source = self._clock.monotonic(), question.source.ae_title

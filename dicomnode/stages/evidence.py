@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,9 @@ from dicomnode.ports import InstanceStore, State
 # rows and columns, but none is an image that a model could look at.
 _NO_SOURCE_IMAGES = "1.2.840.10008.5.1.4.1.1.66"
 _UNREADABLE_MOST = 8
+_ALL_EVERY = 1000  # times that something to do is looked for
+
+log = logging.getLogger(__name__)
 
 Place = Callable[[str], Path]  # of a StoredInstance's path
 
@@ -130,12 +134,23 @@ class FactFinder:
 
     def __init__(self, state: State, store: InstanceStore) -> None:
         self._state, self._store = state, store
+        self._turns = 0  # until series without any evidence are looked for again
 
     def some(self, most: int = 10) -> int:
-        """Of the newest series that lack facts; of how many. 0: there is nothing to do for now."""
-        lacking = self._state.series_without_facts(most)
-        for series in lacking:
-            self._complete(series)
+        """Of the newest series that lack facts; of how many. 0: there is nothing to do for now.
+
+        Only an older node leaves series without any evidence: they are looked for at the start and now and then.
+        """
+        of_all = self._turns <= 0
+        lacking = self._state.series_without_facts(most, without_any=of_all)
+        if not (of_all and lacking):
+            self._turns = _ALL_EVERY if of_all else self._turns - 1
+        try:
+            for series in lacking:
+                self._complete(series)
+        except OSError as error:  # the disk is away for a moment: what is read then must not be kept
+            log.warning("facts of headers are not read for now: %s", error.strerror or error)
+            return 0
         return len(lacking)
 
     def _complete(self, series: Series) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from dicomnode.domain.job import DeliveryState
 from dicomnode.errors import NotFound
-from dicomnode.ports import Forgotten, InstanceStore, State
+from dicomnode.ports import Forgotten, InstanceStore, JobView, State
 
 # A file that got its place just now may be on its way into the database.
 SETTLED_S = 60.0
@@ -22,7 +23,7 @@ class Removed:
 
 
 def forget(state: State, store: InstanceStore, key: str, settled_s: float = SETTLED_S) -> Removed:
-    """Raises NotFound, and IllegalTransition while something of the study is still to be done."""
+    """Raises NotFound, Ambiguous, and IllegalTransition while something of the study is still to be done."""
     forgotten = state.forget_study(key)
     study = forgotten.study_instance_uid
     spooled = store.discard_study(study)
@@ -39,6 +40,27 @@ def _is_known(state: State, path: str) -> bool:
     except NotFound:
         return False
     return any(series.series_instance_uid == series_instance_uid for series in study.series)
+
+
+def sent_of(jobs: Iterable[JobView]) -> dict[str, dict[str, int]]:
+    """Destination → kind → how many results of these jobs arrived there; each once, whatever job sent it."""
+    arrived = {
+        (delivery.destination, delivery.kind, delivery.sop_instance_uid)
+        for job in jobs
+        for delivery in job.deliveries
+        if delivery.state is DeliveryState.DELIVERED
+    }
+    found: dict[str, dict[str, int]] = {}
+    for destination, kind, _ in sorted(arrived):
+        kinds = found.setdefault(destination, {})
+        kinds[kind] = kinds.get(kind, 0) + 1
+    return found
+
+
+def sent_words(sent: Mapping[str, Mapping[str, int]]) -> str:
+    """What was sent to pacs (1 SEG, 1 SR) and web (1 SR)."""
+    places = (f"{name} ({', '.join(f'{n} {kind}' for kind, n in kinds.items())})" for name, kinds in sent.items())
+    return f"what was sent to {' and '.join(places)}"
 
 
 def in_words(counts: Mapping[str, int]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
 
+from dicomnode.domain.quantity import quantity
 from dicomnode.domain.study import ReceivedInstance, Recorded
 from dicomnode.encoding.part10 import Unreadable, data_set_sha256
 from dicomnode.errors import ReceiveError
@@ -109,7 +110,7 @@ def batch_stories(batch: Iterable[tuple[ReceivedInstance, Recorded]]) -> list[St
     stories = []
     for (recorded, study, series, calling), uids in groups.items():
         kind, words = _WORTH_TELLING[recorded]
-        message = words.format(n=_counted(len(uids)), ae=calling)
+        message = words.format(n=quantity(len(uids), "instance"), ae=calling)
         stories.append(Story(kind, message, study, series, {"sop_instance_uids": uids}))
     return stories
 
@@ -117,7 +118,7 @@ def batch_stories(batch: Iterable[tuple[ReceivedInstance, Recorded]]) -> list[St
 def association_stories(end: AssociationEnd, studies: Mapping[str, Counter[Recorded]]) -> list[Story]:
     """One line for each study that the association brought; one without a study when it brought none in vain."""
     refused = sum(end.refusals.values())
-    tail = f"; {_counted(refused)} of it refused" if refused else ""
+    tail = f"; {quantity(refused, 'instance')} of it refused" if refused else ""
     tail += f": {next(iter(end.refusals))}" if len(end.refusals) == 1 else ""
     detail: dict[str, object] = {"association": end.association, "refused": dict(end.refusals)}
     if end.turned_away:
@@ -143,15 +144,11 @@ _IN_WORDS = {
 
 def _tally(tally: Counter[Recorded]) -> str:
     others = [f"{n} {_IN_WORDS[what]}" for what, n in tally.items() if what is not Recorded.NEW]
-    return _counted(tally.total()) + (f" ({', '.join(others)})" if others else "")
+    return quantity(tally.total(), "instance") + (f" ({', '.join(others)})" if others else "")
 
 
 def _some(words: Sequence[str]) -> str:
     return ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
-
-
-def _counted(number: int) -> str:
-    return "1 instance" if number == 1 else f"{number} instances"
 
 
 def backoff_s(failures: int) -> float:
@@ -191,6 +188,12 @@ class Indexer:
             self._todo.append(item)
             if len(self._todo) == 1 or self._has_enough():
                 self._changed.notify_all()
+
+    def tell(self, story: Story) -> None:
+        """A line that is of no instance; recorded once the database is there."""
+        with self._changed:
+            self._stories.append(story)
+            self._changed.notify_all()
 
     def flush(self, timeout_s: float) -> bool:
         """True once everything that was put is in the database."""

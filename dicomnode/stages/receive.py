@@ -15,6 +15,7 @@ from dicomnode.encoding.part10 import Chunk, Unreadable, file_meta_information
 from dicomnode.errors import CannotUnderstand, DataSetMismatch, OutOfResources
 from dicomnode.ports import Clock, InstanceStore, State
 from dicomnode.stages.index import Arrival, AssociationEnd, Header, Indexer, read_header
+from dicomnode.stages.rejections import Rejection, Rejections
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class ReceiveStage:
         self._store = store
         self._min_free_bytes = min_free_bytes
         self.indexer = Indexer(store, state, clock)
+        self._rejections = Rejections(self.indexer.tell, clock.monotonic)
 
     def accept(self, raw: ReceivedDataSet) -> None:
         """Returns when the instance is safe; raises ReceiveError, and then the sender keeps the responsibility."""
@@ -53,6 +55,9 @@ class ReceiveStage:
 
     def association_ended(self, end: AssociationEnd) -> None:
         self.indexer.put(end)
+
+    def turned_away(self, rejection: Rejection) -> None:
+        self._rejections.add(rejection)
 
 
 def header_of(raw: ReceivedDataSet) -> Header:

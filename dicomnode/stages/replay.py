@@ -17,9 +17,7 @@ from dicomnode.domain.rule_needs import Needs, choices_of, conditions_of, needs_
 from dicomnode.domain.rules import FACTS_OF_ALL_HEADERS, All, Choice, Condition, Not, Origin, Rule, RuleState
 from dicomnode.domain.study import Evidence, SeriesState
 from dicomnode.ports import PastSeries, PastStudy, State
-
-# Study Instance UID → evidence of the patient's earlier studies, the newest first
-Priors = Callable[[str], Sequence[Sequence[Evidence]]]
+from dicomnode.stages.asking import Priors, short_words
 
 _TAKES = frozenset({OutcomeKind.MATCHED, OutcomeKind.SHADOW})
 
@@ -293,6 +291,4 @@ def _words(outcome: RuleOutcome, change: Change) -> str:
     """Without the rule's name; of a choice nothing but that."""
     if change is Change.CHOSEN and outcome.kind in _TAKES and outcome.selection is not None:
         return outcome.selection.words
-    if outcome.kind is OutcomeKind.NOT_MATCHED and outcome.decision is not None:
-        return outcome.decision.explanation.words()
-    return outcome.words.partition(": ")[2] or outcome.words
+    return short_words(outcome)

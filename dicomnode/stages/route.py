@@ -118,10 +118,11 @@ class RouteStage:
         if not outcome.runs:
             return Said(outcome.words, outcome)
         rule = outcome.rule
+        destinations, words, lacks = self._destinations(rule)
         model, missing = self._model(rule)
         if model is None:
-            return Said(f"{outcome.words}; but {missing}", outcome)
-        destinations, words = self._destinations(rule)
+            named = {"model": rule.model, "version": rule.version}
+            return Said(f"{outcome.words}; but {missing}", outcome, lacks=named | lacks)
         shadow = self._state.shadow_of(rule.model) if rule.version == _ACTIVE else None
         job = NewJob(
             revision,
@@ -133,7 +134,8 @@ class RouteStage:
             inputs=outcome.roles,
             schedule=rule.schedule,
         )
-        return Said(f"{outcome.words}{words}", outcome, job, as_shadow(job, shadow) if shadow else None)
+        beside = as_shadow(job, shadow) if shadow else None
+        return Said(f"{outcome.words}{words}", outcome, job, beside, lacks)
 
     def _model(self, rule: Rule) -> tuple[ModelVersion | None, str]:
         """The version that is to run, or why there is none and what to do."""
@@ -153,13 +155,15 @@ class RouteStage:
         there = ", ".join(versions)
         return f"no version of {name} is active, of {there} (dicomnode models activate {name} {versions[-1]})"
 
-    def _destinations(self, rule: Rule) -> tuple[tuple[str, ...], str]:
-        """Those that the rule names and that exist, all when it names none; and words for what is amiss."""
+    def _destinations(self, rule: Rule) -> tuple[tuple[str, ...], str, dict[str, Any]]:
+        """Those that the rule names and that exist, all when it names none; and what is amiss, as words and data."""
         known = [destination.name for destination in self._state.destinations()]
         named = rule.destinations
         going = tuple(name for name in named if name in known) if named else tuple(known)
-        words = "".join(f"; destination {name} does not exist" for name in named if name not in known)
-        return going, words if going else f"{words}; its results are kept here and go nowhere"
+        absent = [name for name in named if name not in known]
+        words = "".join(f"; destination {name} does not exist" for name in absent)
+        lacks = {"destinations": absent} if absent else {}
+        return going, words if going else f"{words}; its results are kept here and go nowhere", lacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +174,7 @@ class Said:
     outcome: RuleOutcome
     job: NewJob | None = None
     shadow: NewJob | None = None  # the same of the model's shadow version
+    lacks: Mapping[str, Any] = field(default_factory=dict)  # what the rule names and the node has not, JSON-able
 
     @property
     def jobs(self) -> tuple[NewJob, ...]:
@@ -178,7 +183,8 @@ class Said:
     def document(self) -> dict[str, Any]:
         model = f"{self.job.model.name} {self.job.model.version}" if self.job else None
         shadow = {"shadow": f"{self.shadow.model.name} {self.shadow.model.version}"} if self.shadow else {}
-        return {**self.outcome.document(), "words": self.words, "model": model, **shadow}
+        lacks = {"lacks": dict(self.lacks)} if self.lacks else {}
+        return {**self.outcome.document(), "words": self.words, "model": model, **shadow, **lacks}
 
 
 def as_shadow(job: NewJob, model: ModelVersion) -> NewJob:

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
+from dicomnode.adapters.db import administration
 from dicomnode.adapters.db.tables import (
     AnnouncedSeriesRow,
     AnnouncementRow,
@@ -19,11 +21,14 @@ from dicomnode.adapters.db.tables import (
     EvidenceRow,
     JobRow,
     SeriesRow,
+    StudyRow,
 )
+from dicomnode.domain.announcement import AnnouncedSeries, Announcement, AnnouncementKind, AnnouncementState
 from dicomnode.domain.job import DeliveryState, JobState, Priority
 from dicomnode.domain.study import SeriesState, StudyState
 from dicomnode.errors import IllegalTransition, NotFound
 from dicomnode.ports import Delivered, State
+from tests.adapters.fake_state import FakeClock, FakeState
 from tests.adapters.state_material import (
     ARCHIVE,
     SERIES,
@@ -99,7 +104,7 @@ def test_a_schedule_that_has_begun_delays_nothing(bench: Bench) -> None:
 def test_only_what_waits_can_be_put_first(state: State) -> None:
     job_id = routed(state)
     state.start_job(job_id)
-    with pytest.raises(IllegalTransition, match="running"):
+    with pytest.raises(IllegalTransition, match=f"runs already.*dicomnode jobs show {job_id}"):
         state.prioritise_job(job_id, Priority.STAT)
     with pytest.raises(NotFound):
         state.prioritise_job("zzz", Priority.STAT)
@@ -235,7 +240,9 @@ def test_nothing_of_a_forgotten_study_stays_but_that_there_was_one(state: State)
     assert set(counts.values()) == {0}, counts
     (event,) = state.events(STUDY)
     assert event.kind == "study.forgotten"
-    assert event.detail == {"series": 1, "instances": 3, "jobs": 1, "results": 2}
+    sent = {"archive": {"SEG": 1, "SR": 1}}
+    assert forgotten.sent == sent
+    assert event.detail == {"series": 1, "instances": 3, "jobs": 1, "results": 2, "sent": sent}
     for secret in ("P-17", "A-23", "CT thorax"):
         assert secret not in str(event)
     with pytest.raises(NotFound, match=f"study {STUDY} was forgotten on 20"):
@@ -338,3 +345,72 @@ def test_images_that_come_while_it_is_forgotten_are_a_new_study(state: State) ->
     assert state.counts()["instances"]["all"] == sum(series.instances for series in state.study(STUDY).series)
     assert len(state.forget_study(STUDY).paths) > 0
     assert state.counts()["instances"] == {"all": 0}
+
+
+def announced(study: str, sop_instance_uid: str) -> Announcement:
+    document = {"00100010": {"vr": "PN", "Value": [{"Alphabetic": "Doe^John"}]}}
+    named = (AnnouncedSeries(study, f"{study}.1", (f"{study}.1.1",)),)
+    return Announcement(
+        AnnouncementKind.MPPS, sop_instance_uid, "CT1", AnnouncementState.IN_PROGRESS, named, document
+    )
+
+
+def test_what_was_announced_of_a_study_that_never_came_is_forgotten(state: State) -> None:
+    state.record_announcement(announced("7.7", "9.1"))
+    assert state.forget_study("7.7").series == 0
+    assert state.announcement("9.1") is None
+    assert [event.kind for event in state.events("7.7")] == ["study.forgotten"]
+    with pytest.raises(NotFound):
+        state.forget_study("7.8")
+
+
+def test_announcements_that_nothing_came_of_are_dropped_in_time() -> None:
+    clock = FakeClock()
+    state = FakeState(clock)
+    state.record_announcement(announced("7.7", "9.1"))
+    state.record_announcement(announced(STUDY, "9.2"))
+    state.record_instances([instance(1)])
+    clock.advance(29 * 86400.0)
+    state.record_announcement(announced("7.8", "9.3"))
+    assert state.announcement("9.1") is not None
+    clock.advance(2 * 86400.0)
+    state.record_announcement(announced("7.9", "9.4"))
+    assert state.announcement("9.1") is None
+    assert state.announcement("9.2") is not None, "images of it came"
+    assert state.announcement("9.3") is not None, "it may come yet"
+
+
+def test_a_rerun_sets_the_study_back_whatever_was_read_of_it_before(state: State) -> None:
+    """Another process routes the study between the reading of it and the locking of its series."""
+    routed(state)
+    read = administration.find_only_study
+
+    def then_routed(session: Session, key: str) -> StudyRow:
+        study = read(session, key)
+        assert study.state is StudyState.RECEIVING
+        session.execute(sa.update(StudyRow).values(state=StudyState.ROUTED), execution_options=_UNSEEN)
+        return study
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(administration, "find_only_study", then_routed)
+        state.rerun_study(STUDY)
+    assert state.study(STUDY).state is StudyState.RECEIVING
+
+
+_UNSEEN = {"synchronize_session": False}
+
+
+def test_open_work_is_found_by_its_indexes() -> None:
+    """On SQLite a partial index serves only who asks in its own words."""
+    asked: list[str] = []
+    state = FakeState()
+    sa.event.listen(state.engine, "before_cursor_execute", lambda c, cur, sql, p, ctx, m: asked.append(sql))
+    state.open_work()
+    with state.engine.connect() as connection:
+        plans = [
+            " ".join(row[-1] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}"))
+            for sql in asked
+            if sql.startswith("SELECT delivery")
+        ]
+    assert len(plans) == 1
+    assert "ix_delivery_open" in plans[0]

@@ -158,6 +158,25 @@ def test_those_longest_without_an_image_come_first(state: State) -> None:
     assert [s.series_instance_uid for s in state.receiving_series(1)] == [SERIES]
 
 
+def test_all_that_is_received_is_looked_at_however_much_it_is(state: State) -> None:
+    """What waits long must not keep the others out."""
+    many = [f"{STUDY}.7.{n}" for n in range(1, 1204)]
+    state.record_instances([instance(1, uid, association=A1) for uid in many])
+    found = state.receiving_series()
+    assert {s.series_instance_uid for s in found} == set(many)
+    assert all(len(s.arrivals) == s.instances == 1 for s in found)
+
+
+def test_all_studies_are_looked_at_however_many_they_are(state: State) -> None:
+    many = [f"1.2.7.{n}" for n in range(1, 604)]
+    state.record_instances([instance(1, f"{uid}.1", study_instance_uid=uid, association=A1) for uid in many])
+    for found in state.receiving_series():
+        series = state.complete_series(found.series_instance_uid, 0.0, verdict(1))
+        assert series is not None
+        state.record_routing(series, [], "no rule", {})
+    assert {s.study_instance_uid for s in state.receiving_studies()} == set(many)
+
+
 def test_places(state: State) -> None:
     receive(state, 1, plane="0.00/0.00/1.00", position_mm=-12.5, images_announced=300)
     receive(state, 2, number_of_frames=40, instance_number=None)
@@ -175,6 +194,10 @@ def test_what_the_source_answered(state: State) -> None:
     assert counted is not None
     assert (counted.instances, counted.source) == (300, "C-FIND to PACS@192.0.2.1:104")
     assert 0 <= counted.age_s <= signs(state).idle_s + 0.01
+    state.record_count(SERIES, 300, "C-FIND to PACS@192.0.2.1:104", 60.0)
+    asked = signs(state).counted
+    assert asked is not None
+    assert 60.0 <= asked.age_s < 90.0, "as old as the question"
 
 
 def test_own_results_have_no_signs(state: State) -> None:
@@ -200,8 +223,10 @@ def test_what_was_announced_of_a_series(state: State) -> None:
     assert announced(state) == [("mpps", "completed", 3, 0)]
     receive(state, 4)
     assert announced(state) == [("mpps", "completed", 3, 0)]
+    assert signs(state).named_in_all == 3
     announce(state, 1, 9, kind=AnnouncementKind.IAN, status=AnnouncementState.AVAILABLE, uid="1.2.3.5")
     assert announced(state) == [("mpps", "completed", 3, 0), ("ian", "available", 2, 1)]
+    assert signs(state).named_in_all == 4, "what both name counts once"
 
 
 def test_a_step_in_progress_counts_for_the_whole_study(state: State) -> None:
@@ -286,6 +311,7 @@ def test_a_study_waits_for_its_series(state: State) -> None:
     found = study_signs(state)
     assert (found.study_instance_uid, found.instances, found.open_associations) == (STUDY, 3, 2)
     assert found.calling_ae_title == "OTHER"
+    assert found.senders == ("OTHER", "SCANNER")
     assert 0 <= found.idle_s < 30
     state.association_ended(A1, "released")
     assert study_signs(state).open_associations == 1
@@ -304,6 +330,28 @@ def test_a_study_is_complete_once(state: State) -> None:
     assert state.receiving_studies() == []
     (told,) = [e for e in state.events(STUDY) if e.kind == "study.complete"]
     assert told.message == "The study is complete: 1 instance; the association was released"
+
+
+def test_what_became_complete_just_now_is_not_left_over(state: State) -> None:
+    """The worker that completed it is at its routing."""
+    receive(state, 1)
+    assert state.complete_series(SERIES, 0.0, verdict(1)) is not None
+    assert state.complete_unrouted(30.0) == []
+    time.sleep(0.05)
+    (left,) = state.complete_unrouted(0.01)
+    assert state.complete_unrouted() == [left]
+    state.record_routing(left, [], "no rule", {})
+    assert state.complete_study(STUDY, verdict(1)) == 1
+    assert state.complete_unrouted_studies(30.0) == []
+    time.sleep(0.05)
+    assert state.complete_unrouted_studies(0.01) == state.complete_unrouted_studies() == [(STUDY, 1)]
+
+
+def test_what_is_to_be_routed_again_is_left_over_at_once(state: State) -> None:
+    receive(state, 1)
+    route(state, SERIES)
+    state.rerun_study(STUDY)
+    assert [s.series_instance_uid for s in state.complete_unrouted(30.0)] == [SERIES]
 
 
 def test_a_late_image_opens_series_and_study_again(state: State) -> None:
@@ -361,6 +409,20 @@ def test_the_series_of_own_results_are_known_whether_they_came_back_or_not(state
     state.record_instances([foreign, instance(1, made, association=A2)])
     assert state.own_series(STUDY) == sorted([made, f"{STUDY}.8"])
     assert state.own_series("1.2.3") == []
+
+
+def test_what_several_announce_of_a_study_counts_once(state: State) -> None:
+    announce(state, 1, 2)
+    announce(state, 2, 3, uid="1.2.3.5")
+    announce(state, 1, series=OTHER, uid="1.2.3.6")
+    receive(state, 1, 2, 3)
+    receive(state, 1, series=OTHER)
+    assert signs(state).named_in_all == 3
+    assert signs(state, OTHER).named_in_all == 1
+    route(state, SERIES, OTHER)
+    found = study_signs(state)
+    assert [(a.expected, a.missing) for a in found.announced] == [(2, 0), (2, 0), (1, 0)]
+    assert found.named_in_all == found.instances == 4
 
 
 def test_what_was_announced_of_a_study_is_summed_up(state: State) -> None:

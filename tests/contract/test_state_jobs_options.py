@@ -178,7 +178,8 @@ def test_new_results_take_the_place_of_the_old_ones(state: State) -> None:
     assert superseded(state) == {**dict.fromkeys(uids("1"), second), **dict.fromkeys(uids("2"))}
     assert state.job(first).superseded == dict.fromkeys(uids("1"), second)
     (told,) = [e for e in state.events(STUDY) if e.kind == "job.supersedes"]
-    assert told.message.endswith(f"its results take the place of those of job {first}")
+    assert f"its results are newer than those of job {first} and supersede them" in told.message
+    assert told.message.endswith("stays at its destination, since DICOM knows no replacing")
 
 
 def test_a_result_of_nothing_takes_the_place_of_a_segmentation(state: State) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from dicomnode.domain.completeness import Signal, Verdict
-from dicomnode.domain.job import JobState
+from dicomnode.domain.job import DeliveryState, JobState
 from dicomnode.domain.rules import Window
 from dicomnode.domain.schedule import NODE_ZONE
 from dicomnode.domain.study import Element, Evidence, Series, SeriesState, StudyState
 from dicomnode.errors import NotFound
-from dicomnode.ports import JobFailed, NewJob, SeriesRouting, State
-from tests.adapters.state_material import SERIES, STUDY, complete, instance, new_job
+from dicomnode.ports import Delivered, JobFailed, NewJob, SeriesRouting, State
+from tests.adapters.state_material import ARCHIVE, SERIES, STUDY, complete, finished, instance, new_job
 from tests.contract.state_bench import OTHER, Bench, bench, kinds, series_state, state
 
 __all__ = ["bench", "state"]
@@ -120,9 +120,11 @@ def test_series_without_evidence_come_after_those_that_lack_facts_and_the_newest
     for uid in (SERIES, OTHER, f"{STUDY}.3"):
         state.record_routing(complete(state, uid), [], "as it was once done", {})
     assert [s.series_instance_uid for s in state.series_without_facts(2)] == [f"{STUDY}.3", OTHER]
+    assert state.series_without_facts(2, without_any=False) == []
     lacking = state.series(OTHER)
     state.record_evidence(evidence(lacking))
     assert [s.series_instance_uid for s in state.series_without_facts()] == [OTHER]
+    assert [s.series_instance_uid for s in state.series_without_facts(without_any=False)] == [OTHER]
     state.record_evidence(evidence(lacking, all_facts=True))
     assert [s.series_instance_uid for s in state.series_without_facts()] == [f"{STUDY}.3", SERIES]
 
@@ -268,6 +270,31 @@ def test_a_choice_that_changed_withdraws_the_job_of_the_other_series(state: Stat
     routed(state, f"{STUDY}.3", images=4)
     (third,) = state.record_study_routing(STUDY, study_complete(state, 10), [routing(series, job), routing(other)])
     assert states(state)[third] == (JobState.QUEUED, "")  # one that was withdrawn may come back
+
+
+def test_a_choice_that_changed_keeps_back_the_results_of_the_other_series(state: State) -> None:
+    """Until it changes back."""
+    state.add_destination(ARCHIVE)
+    one, job = routed(state), new_job(state)
+    (done,) = state.record_study_routing(STUDY, study_complete(state, 3), [routing(one, job)])
+    assert state.start_job(done) is not None
+    state.finish_job(done, finished())
+    first, second = state.job(done).deliveries
+    assert state.start_delivery(first.delivery_id) is not None
+    state.finish_delivery(first.delivery_id, Delivered("Success"))
+    other = routed(state, OTHER)
+    state.record_study_routing(STUDY, study_complete(state, 6), [routing(one), routing(other, job)])
+    assert [d.state for d in state.job(done).deliveries] == [DeliveryState.DELIVERED, DeliveryState.CANCELLED]
+    told = [event for event in state.events(STUDY) if event.kind == "job.unwanted"]
+    assert [event.job_id for event in told] == [done]
+    assert "1 that waited to be sent stay here; what was sent before stays at archive" in told[0].message
+    third = routed(state, f"{STUDY}.3")
+    state.record_study_routing(STUDY, study_complete(state, 9), [routing(one), routing(other, job), routing(third)])
+    assert len([event for event in state.events(STUDY) if event.kind == "job.unwanted"]) == 1, "told once"
+    fourth = routed(state, f"{STUDY}.4")
+    state.record_study_routing(STUDY, study_complete(state, 12), [routing(one, job), routing(other), routing(fourth)])
+    assert [d.state for d in state.job(done).deliveries] == [DeliveryState.DELIVERED, DeliveryState.QUEUED]
+    assert second.delivery_id in {d.delivery_id for d in state.job(done).deliveries}
 
 
 def test_jobs_of_rules_that_had_no_part_in_it_stay(state: State) -> None:

@@ -31,6 +31,15 @@ def test_an_equal_document_changes_nothing_not_even_the_reason(state: State) -> 
     assert state.rule_history("torso") == [made]
 
 
+def test_the_same_rule_spelt_otherwise_changes_nothing(state: State) -> None:
+    short = {"name": "torso", "when": {"Modality": "CT"}, "model": "m"}
+    made = state.add_rule("torso", short, author="ada")
+    long = {**short, "when": {"Modality": {"equals": "CT"}}, "order": 100, "state": "enabled", "stop": False}
+    assert state.add_rule("torso", long, author="grace") == made
+    assert state.add_rule("torso", {**short, "parameters": {"x": 1}}).revision == 2
+    assert state.add_rule("torso", {**short, "parameters": {"x": True}}).revision == 3
+
+
 def test_a_removal_is_part_of_the_history(state: State) -> None:
     state.add_rule("torso", {"n": 1}, author="ada", reason="first")
     state.remove_rule("torso", author="grace", reason="the scanner was sold")

@@ -17,7 +17,7 @@ from dicomnode.domain.announcement import (
 from dicomnode.domain.destination import DimseAddress, StowAddress
 from dicomnode.domain.source import Source
 from dicomnode.errors import IllegalTransition, NotFound
-from dicomnode.ports import State
+from dicomnode.ports import Event, State
 from tests.adapters.state_material import SERIES, STUDY, instance
 from tests.contract.state_bench import OTHER, Bench, bench, state
 
@@ -144,3 +144,18 @@ def test_sources_are_kept_by_ae_title(state: State) -> None:
 def test_a_source_that_is_not_there_cannot_be_removed(state: State) -> None:
     with pytest.raises(NotFound, match="sources list"):
         state.remove_source("CT1")
+
+
+# --------------------------------------------------------------------------------------------------- rejections
+
+
+def test_those_that_were_turned_away_last_come_first(state: State) -> None:
+    assert state.rejections() == []
+    state.record_instances([instance(1)])
+    at = state.events(STUDY)[0].at
+    for number in range(5):
+        kind = "association.rejected" if number % 2 else "context.rejected"
+        state.record_event(Event(at, kind, f"turned away CT{number}", detail={"times": number}))
+        state.record_event(Event(at, "association.aborted", "association from CT9 aborted: nothing kept"))
+    assert [event.message for event in state.rejections()] == [f"turned away CT{n}" for n in (4, 3, 2)]
+    assert [event.detail for event in state.rejections(most=1)] == [{"times": 4}]

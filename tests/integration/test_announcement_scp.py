@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -305,7 +306,18 @@ def test_dcmtks_storescu_gets_to_know_what_it_may_not_send(node: Node, tmp_path:
     refused = send("CT1", MR)
     assert refused.returncode != 0
     assert "No Acceptable Presentation Contexts" in refused.stderr
-    assert any("MR Image Storage" in message for message in node.messages("association.aborted"))
+    # storescu is gone before the node sees that it aborted
+    until(
+        lambda: any("MR Image Storage" in message for message in node.messages("association.aborted")), "it is told"
+    )
+    assert any("MR Image Storage" in message for message in node.messages("context.rejected"))
+
+
+def until(wanted: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + 20
+    while not wanted():
+        assert time.monotonic() < end, f"it did not happen in 20 s: {what}"
+        time.sleep(0.01)
 
 
 def encoded_file(sop_class: str) -> bytes:

@@ -4,58 +4,25 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom import Dataset
-from pynetdicom.dsutils import encode
 
-from dicomnode.adapters.db.repositories import SqlState, open_state
 from dicomnode.adapters.dicomweb.qido import QidoRs
 from dicomnode.adapters.dimse.query_scu import QueryScu, series_query
-from dicomnode.adapters.dimse.storage_scp import StorageSCP
 from dicomnode.adapters.dimse.storage_scu import Timeouts
-from dicomnode.adapters.instance_store import FolderInstanceStore
-from dicomnode.adapters.system_clock import SystemClock
-from dicomnode.domain.completeness import Policy
-from dicomnode.domain.destination import Address, DimseAddress, StowAddress
-from dicomnode.domain.source import Source
-from dicomnode.domain.study import Series
+from dicomnode.domain.destination import DimseAddress, StowAddress
 from dicomnode.errors import DestinationRefused, DestinationUnavailable
-from dicomnode.ports import Event
-from dicomnode.stages.complete import Completer
-from dicomnode.stages.counting import SourceCounter
-from dicomnode.stages.receive import ReceiveStage
 from tests.adapters.difficult_peers import stalls_after_accepting, tcp_server
-from tests.adapters.state_material import RecordingQueue
+from tests.integration.receiving_node import Receiver, associated, fill, send, web_server
 from tests.made_series import classic
-from tests.raw_scu import CT, EXPLICIT, RawScu
 from tests.server_fixtures import require_orthanc
 from tests.servers import DcmQrScp, Orthanc, free_port
 
 IMAGES = classic(24)
 STUDY, SERIES = str(IMAGES[0].StudyInstanceUID), str(IMAGES[0].SeriesInstanceUID)
-
-
-def associated(port: int, calling: str = "CT1", called: str = "ANY") -> RawScu:
-    return RawScu(port, {1: (CT, [EXPLICIT])}, calling=calling, called=called)
-
-
-def send(association: RawScu, images: Sequence[Dataset]) -> None:
-    for image in images:
-        content = encode(image, is_implicit_vr=False, is_little_endian=True)
-        assert content is not None
-        assert association.store(content, str(image.SOPInstanceUID)).status == 0x0000
-
-
-def fill(port: int, images: Sequence[Dataset], called: str = "ANY") -> None:
-    with associated(port, called=called) as association:
-        send(association, images)
 
 
 # ------------------------------------------------------------------------------------------ asking by C-FIND
@@ -135,32 +102,6 @@ def test_a_peer_that_does_not_query(store_scp: Any) -> None:
 # ---------------------------------------------------------------------------------------------- asking by QIDO
 
 
-@contextmanager
-def web_server(answers: dict[str, tuple[int, bytes]]) -> Iterator[str]:
-    """Answers by path, the query left out."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, body = answers.get(self.path.partition("?")[0], (404, b""))
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *about: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 SERIES_PATH = f"/studies/{STUDY}/series"
 FOUND: dict[str, Any] = {"0020000E": {"vr": "UI", "Value": [SERIES]}}
 
@@ -210,90 +151,12 @@ def test_a_web_server_that_is_silent() -> None:
 # ------------------------------------------------------------------------------------------------- the receiver
 
 
-class Nowhere:
-    def __init__(self, state: SqlState) -> None:
-        self._state = state
-
-    def route(self, series: Series) -> list[str]:
-        return self._state.record_routing(series, [], "no rule", {})
-
-    def route_study(self, study_instance_uid: str, generation: int) -> list[str]:
-        return self._state.record_study_routing(study_instance_uid, generation, [])
-
-
-class Receiver:
-    """A listener, an index and a completer as a node has them, in one process, on SQLite."""
-
-    def __init__(self, folder: Path, database: Path, policy: Policy) -> None:
-        (folder / "state.db").write_bytes(database.read_bytes())
-        self.state = open_state(f"sqlite:///{folder / 'state.db'}", RecordingQueue())
-        self._store = FolderInstanceStore(folder / "store")
-        self._stage = ReceiveStage(self._store, self.state, SystemClock())
-        self._scp = StorageSCP(self._stage, host="127.0.0.1", port=0, ae_title="NODE", name="here.receiver/1-1")
-        counter = SourceCounter({"dimse": QueryScu("NODE"), "stow": QidoRs()})
-        self._completer = Completer(self.state, Nowhere(self.state), SystemClock(), policy, counter=counter)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._completer.run, args=(self._stop, 0.05))
-
-    @property
-    def port(self) -> int:
-        return self._scp.port
-
-    def __enter__(self) -> Receiver:
-        self._stage.indexer.start()
-        self._scp.start()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *about: object) -> None:
-        self._scp.stop(5)
-        self._stop.set()
-        self._thread.join()
-        self._completer.close()
-        self._stage.indexer.stop()
-        self._store.close()
-        self.state.close()
-
-    def indexed(self) -> None:
-        assert self._stage.indexer.flush(20)
-
-    def wait_for(self, happened: Callable[[], object]) -> None:
-        for _ in range(400):
-            if happened():
-                return
-            self._stop.wait(0.05)
-        raise AssertionError([event.message for event in self.state.events(STUDY)])
-
-    def completions(self) -> list[Event]:
-        return [event for event in self.state.events(STUDY) if event.kind == "series.complete"]
-
-    def completed(self) -> Event:
-        self.wait_for(self.completions)
-        return self.completions()[0]
-
-
-@pytest.fixture
-def receiver(tmp_path: Path, migrated_sqlite: Path) -> Iterator[Callable[..., Receiver]]:
-    """Makes a receiver with a policy and runs it until the test ends."""
-    running: list[Receiver] = []
-
-    def make(query: Address | None = None, **policy: Any) -> Receiver:
-        sources = {"CT1": Source("CT1", query=query)}
-        made = Receiver(tmp_path, migrated_sqlite, Policy(**{"quiet_period_s": 60.0, "sources": sources} | policy))
-        running.append(made.__enter__())
-        return made
-
-    yield make
-    for one in running:
-        one.__exit__()
-
-
 def test_a_release_completes_the_series_long_before_it_is_quiet(receiver: Callable[..., Receiver]) -> None:
     node = receiver()
     fill(node.port, IMAGES)
     told = node.completed()
     assert told.message == (
-        "The CT series 4 is complete: 24 instances; the association from CT1 was released after 24 contiguous images"
+        "The CT series 4 is complete: 24 instances; CT1 released its association after 24 instances without a gap"
     )
     assert told.detail["signs"]["associations"][0]["association"] == "here.receiver/1-1/1"
 
@@ -346,7 +209,7 @@ def test_two_senders_that_interleave_one_series_are_one(receiver: Callable[..., 
         node.wait_for(lambda: node.state.receiving_series()[0].idle_s > 0.8)
         assert node.completions() == [], "one of them has not gone yet"
     told = node.completed()
-    assert told.message.endswith("2 associations from CT1 and CT2 were released after 24 contiguous images")
+    assert told.message.endswith("CT1 and CT2 released their 2 associations after 24 instances without a gap")
     assert len(node.state.study(STUDY).series) == 1
 
 

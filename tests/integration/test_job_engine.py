@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 from dbos import DBOS
 
-from dicomnode.adapters.db import SqlState, open_state
+from dicomnode.adapters.db import SqlState, deliveries, open_state
 from dicomnode.adapters.queue import DbosQueue
 from dicomnode.adapters.queue.engine import DbosJobEngine, answer
 from dicomnode.adapters.queue.housekeeping import Housekeeping
@@ -178,16 +178,28 @@ def test_a_bug_in_a_handler_ends_its_job_and_not_the_worker(migrated_url: str, s
     assert state.job(good).state is JobState.SUCCEEDED
 
 
-def test_a_delivery_retried_by_hand_is_sent_once(migrated_url: str, state: SqlState) -> None:
+def test_a_delivery_retried_by_hand_is_sent_once(
+    migrated_url: str, state: SqlState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tickets for the attempts that were waited for come due afterwards, and do nothing."""
+    monkeypatch.setattr(deliveries, "delivery_backoff_s", lambda attempts, age_s: 3600.0)
     (job_id,) = route(state, 1, destinations=("web",))
     handlers = Handlers(deliver=lambda work: NotDelivered("down", retryable=True))
     with DbosJobEngine(migrated_url, state, handlers):
-        until(lambda: all(d.attempts for d in state.job(job_id).deliveries) and state.job(job_id).deliveries)
+        until(lambda: delivery_states(state, job_id) == [DeliveryState.WAITING] * 2)
+        waited_for = [ticket.workflow_id for ticket in DBOS.list_workflows(status="DELAYED")]
         handlers._deliver = lambda work: Delivered("0x0000")
-        until(lambda: all(d.state is DeliveryState.WAITING for d in state.job(job_id).deliveries))
         state.retry_job(job_id)
-        until(lambda: all(d.state is DeliveryState.DELIVERED for d in state.job(job_id).deliveries))
+        until(lambda: delivery_states(state, job_id) == [DeliveryState.DELIVERED] * 2)
+        for ticket in waited_for:
+            DBOS.set_workflow_delay(ticket, delay_seconds=0.0)
+        until(lambda: [t.status for t in DBOS.list_workflows(workflow_ids=waited_for)] == ["SUCCESS"] * 2)
     assert kinds(state)["delivery.sent"] == 2
+    assert len(handlers.delivered) == 4, "each failed once and was sent once"
+
+
+def delivery_states(state: SqlState, job_id: str) -> list[DeliveryState]:
+    return [delivery.state for delivery in state.job(job_id).deliveries]
 
 
 def test_no_ticket_is_there_without_its_rows_nor_rows_without_their_ticket(state: SqlState) -> None:

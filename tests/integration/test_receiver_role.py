@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -68,11 +68,12 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 @pytest.fixture
-def start(settings: Settings) -> Iterator[Callable[[], Receiver]]:
-    """Starts receivers of one name, one after the other."""
+def start(settings: Settings) -> Iterator[Callable[..., Receiver]]:
+    """Starts receivers of one name, one after the other; of another home while the first one runs."""
     stops: list[Callable[[], None]] = []
 
-    def started() -> Receiver:
+    def started(settings: Settings = settings) -> Receiver:
+        bootstrap.prepare_home(settings)
         stop = threading.Event()
         thread = threading.Thread(target=roles.receiver, args=(settings, "receiver-1", stop))
         thread.start()
@@ -95,7 +96,7 @@ def start(settings: Settings) -> Iterator[Callable[[], Receiver]]:
 
 
 def test_settings_are_followed_without_a_restart_and_hold_for_their_sender_alone(
-    start: Callable[[], Receiver],
+    start: Callable[..., Receiver],
 ) -> None:
     receiver = start()
     assert receiver.contexts("CT1") == {1: IMPLICIT, 3: IMPLICIT}
@@ -112,7 +113,7 @@ def test_settings_are_followed_without_a_restart_and_hold_for_their_sender_alone
     )
 
 
-def test_a_modality_announces_over_the_same_port(start: Callable[[], Receiver]) -> None:
+def test_a_modality_announces_over_the_same_port(start: Callable[..., Receiver]) -> None:
     receiver = start()
     ae = AE(ae_title="CT1")
     ae.add_requested_context(MPPS)
@@ -123,7 +124,7 @@ def test_a_modality_announces_over_the_same_port(start: Callable[[], Receiver]) 
     assert [event.kind for event in receiver.state.events(STUDY)] == ["mpps.in-progress", "mpps.completed"]
 
 
-def test_a_series_is_complete_when_all_that_the_mpps_names_is_here(start: Callable[[], Receiver]) -> None:
+def test_a_series_is_complete_when_all_that_the_mpps_names_is_here(start: Callable[..., Receiver]) -> None:
     receiver = start()
     ae = AE(ae_title="CT1")
     ae.add_requested_context(MPPS)
@@ -148,7 +149,7 @@ def decision(receiver: Receiver, instances: int) -> Verdict | Wait:
     return series_verdict(signs, Policy(settle_s=0.0, quiet_period_s=60.0))
 
 
-def test_associations_that_are_cut_off_at_the_end_are_known_to_have_ended(start: Callable[[], Receiver]) -> None:
+def test_associations_that_are_cut_off_at_the_end_are_known_to_have_ended(start: Callable[..., Receiver]) -> None:
     receiver = start()
     with RawScu(receiver.port) as scu:
         assert scu.store(data_set("1.2.1"), "1.2.1").status == 0
@@ -165,7 +166,7 @@ def test_associations_that_are_cut_off_at_the_end_are_known_to_have_ended(start:
     assert [match and match[3] for match in names] == ["1", "2"]
 
 
-def test_what_an_earlier_process_left_open_is_lost(start: Callable[[], Receiver]) -> None:
+def test_what_an_earlier_process_left_open_is_lost(start: Callable[..., Receiver]) -> None:
     first = start()
     with RawScu(first.port) as scu:
         assert scu.store(data_set("1.2.1"), "1.2.1").status == 0
@@ -175,3 +176,21 @@ def test_what_an_earlier_process_left_open_is_lost(start: Callable[[], Receiver]
         connection.execute(sa.update(ArrivalRow).values(ended_at=None, ended_how=""))
     start()
     until(lambda: [how for _, how in first.arrivals()] == ["lost"], "the next process says so")
+
+
+def test_what_the_same_receiver_of_another_home_has_open_is_not_lost(
+    start: Callable[..., Receiver], settings: Settings, tmp_path: Path
+) -> None:
+    """As of two containers that are called the same, on one database."""
+    first = start()
+    with RawScu(first.port) as scu:
+        assert scu.store(data_set("1.2.1"), "1.2.1").status == 0
+        first.wait_indexed(1)
+        second = start(replace(settings, home=tmp_path / "other", database_url=settings.sqlalchemy_url))
+        with RawScu(second.port) as other:
+            assert other.store(data_set("1.2.2"), "1.2.2").status == 0
+            first.wait_indexed(2)  # what an earlier process left open was looked at before
+            assert [how for _, how in first.arrivals()] == ["", ""]
+    until(lambda: [how for _, how in first.arrivals()] == ["released"] * 2, "both have ended")
+    homes = {name.partition(".receiver-1/")[0] for name, _ in first.arrivals()}
+    assert len(homes) == 2

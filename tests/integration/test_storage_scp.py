@@ -23,10 +23,12 @@ from dicomnode.adapters.dimse import reactor
 from dicomnode.adapters.dimse.storage_scp import StorageSCP
 from dicomnode.adapters.instance_store import FolderInstanceStore
 from dicomnode.adapters.system_clock import SystemClock
+from dicomnode.domain.source import Source
 from dicomnode.encoding.part10 import TRANSFER_SYNTAXES, data_set_offset
 from dicomnode.ports import Spooled
 from dicomnode.stages.index import AssociationEnd
 from dicomnode.stages.receive import ReceivedDataSet, ReceiveStage
+from dicomnode.stages.rejections import Rejection
 from tests.raw_scu import CT, EXPLICIT, IMPLICIT, Closed, RawScu, Rejected, data_set, uid
 from tests.recorder import Recorder
 
@@ -113,7 +115,14 @@ def test_ae_titles_can_be_restricted(
             with pytest.raises(Rejected) as caught:
                 RawScu(node.scp.port, calling=calling, called=called)
             assert caught.value.reason == reason
+        assert node.stage.indexer.flush(20)
     assert node.state.messages("association.aborted") == []
+    told = node.state.messages("association.rejected")
+    assert len(told) == (reason is not None)
+    if reason is not None:
+        assert told[0].startswith(f"turned away {calling} at 127.0.0.1: ")
+        setting = {3: "allowed_calling_ae_titles", 7: "check_called_ae_title"}[reason[2]]
+        assert f"(setting {setting})" in told[0]
 
 
 def test_an_association_too_many_is_rejected_for_now(tmp_path: Path) -> None:
@@ -122,6 +131,27 @@ def test_an_association_too_many_is_rejected_for_now(tmp_path: Path) -> None:
             RawScu(node.scp.port)
         assert caught.value.reason == (2, 3, 2)
         assert first.store(data_set()).status == 0
+        assert node.stage.indexer.flush(20)
+        (told,) = node.state.messages("association.rejected")
+        assert "this receiver has 1 association already (setting max_associations)" in told
+
+
+def test_a_sender_whose_settings_refuse_what_it_proposes_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Settings:
+        def of(self, ae_title: str) -> Source:
+            return Source(ae_title, refused_sop_classes=(CT,))
+
+    with running(tmp_path, sources=Settings()) as node:
+        for _ in range(3):
+            with RawScu(node.scp.port, calling="CT1") as scu:
+                assert scu.accepted == {}
+        assert node.stage.indexer.flush(20)
+        (told,) = node.state.messages("context.rejected")
+    words = "its settings (dicomnode sources show) keep it from sending CT Image Storage"
+    assert told == f"turned away CT1 at 127.0.0.1: {words}"
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [told]
 
 
 def test_what_cannot_be_stored_is_not_accepted_and_the_requestors_order_of_syntaxes_is_kept(node: Node) -> None:
@@ -250,6 +280,9 @@ class Stub:
 
     def association_ended(self, end: AssociationEnd) -> None:
         self.ends.append(end)
+
+    def turned_away(self, rejection: Rejection) -> None:
+        raise AssertionError(rejection)
 
 
 def test_a_bug_is_a_processing_failure_and_no_more() -> None:

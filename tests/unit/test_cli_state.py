@@ -88,7 +88,7 @@ def test_a_rule_is_added_listed_shown_and_removed(screen: Screen) -> None:
 def test_what_is_shown_can_be_added_again_and_changes_nothing(screen: Screen) -> None:
     screen.run("rules", "add", screen.file(RULE))
     shown = screen.run("rules", "show", "torso")
-    assert "as it was (revision 1)" in screen.run("rules", "add", screen.file(shown))
+    assert "is unchanged (revision 1)" in screen.run("rules", "add", screen.file(shown))
 
 
 def test_a_changed_rule_is_a_new_revision(screen: Screen) -> None:
@@ -155,7 +155,7 @@ def test_yaml_is_read_as_it_looks(screen: Screen, written: str, read: object) ->
     assert document["when"]["all"][0]["(0019,10,ACME)"]["equals"] == read
     assert parse_rule(document)
     again = screen.run("rules", "show", "torso")
-    assert "as it was" in screen.run("rules", "add", screen.file(again))
+    assert "is unchanged" in screen.run("rules", "add", screen.file(again))
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_jobs_are_listed_by_state_and_shown(routed: Screen) -> None:
         "torso-ct 1.0.0",
         "torso revision 1",
         "infer 2.00 s",
-        "engine: triton",
+        "engine      triton",
         "results/9.1.dcm",
         "2.50 s",
     ):
@@ -295,7 +295,7 @@ def test_jobs_are_cancelled_and_retried(routed: Screen) -> None:
     assert any("jobs retry" in step for step in routed.json("studies", "why", "1")["next_steps"])
     assert routed.json("jobs", "retry", job)["was"] == "cancelled"
     assert state.job(job).state is JobState.QUEUED
-    assert "cannot retry" in str(routed.fails("jobs", "retry", job))
+    assert f"dicomnode jobs prioritise {job}" in str(routed.fails("jobs", "retry", job))
     assert isinstance(routed.fails("jobs", "show", "zzz"), NotFound)
 
 

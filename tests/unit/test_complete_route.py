@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
@@ -379,3 +381,45 @@ def test_own_results_are_never_routed(node: Node) -> None:
     node.state.record_instances([own, replace(own, sop_instance_uid="9.2")])
     assert node.sweep() == 0
     assert node.series_state("9") is SeriesState.OWN_RESULT
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ESTALE])
+def test_a_disk_that_is_away_for_a_moment_loses_no_series(
+    node: Node, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(number, "not now")
+
+    node.model()
+    node.rule()
+    node.receive()
+    with monkeypatch.context() as away:
+        away.setattr(pydicom, "dcmread", fails)
+        node.sweep()
+    assert node.series_state() is SeriesState.COMPLETE
+    assert "tried again" in node.state.events("1")[-1].message
+    node.clock.advance(60.0)
+    node.completer.resume()
+    assert node.series_state() is SeriesState.ROUTED
+
+
+def test_a_store_that_is_not_mounted_loses_no_series(node: Node) -> None:
+    node.model()
+    node.rule()
+    node.receive()
+    away = node.store.root.rename(node.store.root.with_name("elsewhere"))
+    node.sweep()
+    assert node.series_state() is SeriesState.COMPLETE
+    away.rename(node.store.root)
+    node.clock.advance(60.0)
+    node.completer.resume()
+    assert node.series_state() is SeriesState.ROUTED
+
+
+def test_a_file_that_is_gone_for_good_is_said_to_be(node: Node) -> None:
+    node.rule()
+    node.receive()
+    node.store.path("1.1.1.dcm").unlink()
+    node.sweep()
+    assert node.series_state() is SeriesState.NOT_ROUTED
+    assert "cannot be read: No such file" in node.why()

@@ -134,8 +134,7 @@ def test_a_contiguous_stack_is_closed_half_a_second_after_its_release(node: Node
     assert node.after(0.1) == 1
     assert node.router.series == [SERIES]
     assert node.words("series.complete") == [
-        "The CT series 3 is complete: 40 instances; "
-        "the association from SCANNER was released after 40 contiguous images"
+        "The CT series 3 is complete: 40 instances; SCANNER released its association after 40 instances without a gap"
     ]
 
 
@@ -180,7 +179,7 @@ def test_two_senders_that_interleave_a_series_are_one(node: Node) -> None:
     assert node.after(4.0) == 0
     node.release("r/2/1")
     assert node.after(0.5) == 1
-    assert "2 associations from SCANNER were released after 40 contiguous images" in node.words("series.complete")[0]
+    assert "SCANNER released its 2 associations after 40 instances without a gap" in node.words("series.complete")[0]
 
 
 def test_the_source_is_asked_and_right(node: Node) -> None:
@@ -222,7 +221,7 @@ def test_a_source_that_never_gives_the_rest_is_not_waited_for_for_ever(node: Nod
     assert node.after(58.0) == 0
     assert node.after(1.0) == 1
     assert "nothing came for 60.0 s" in node.words("series.complete")[0]
-    assert "40 of 60 are here, by C-FIND to PACS@192.0.2.1:104" in node.words("series.complete")[0]
+    assert "C-FIND to PACS@192.0.2.1:104 says 60 instances, and 40 are here" in node.words("series.complete")[0]
 
 
 def test_an_answer_from_before_more_images_came_is_dropped(node: Node) -> None:
@@ -234,6 +233,55 @@ def test_an_answer_from_before_more_images_came_is_dropped(node: Node) -> None:
     node.counter.gate.set()
     assert node.answered() == 0
     assert node.state.receiving_series()[0].counted is None
+
+
+def test_an_image_between_question_and_answer_makes_the_answer_stale(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when it is recorded after the sweep looked and before the answer is."""
+    node.receive(*range(1, 41), calling_ae_title="PACS")
+    node.counter.instances = 40
+    node.after(0.5)
+    node.wait_for_answers()
+    record = node.state.record_count
+
+    def recorded(*answer: Any) -> None:
+        node.clock.advance(0.1)
+        node.receive(41, calling_ae_title="PACS")
+        node.clock.advance(0.005)
+        record(*answer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(node.state, "record_count", recorded)
+        assert node.after(0.1) == 0
+    assert node.after(0.4) == 0, "the archive counted before the last image came"
+    node.wait_for_answers()
+    node.counter.instances = 41
+    assert node.answered() == 0, "40 of 41"
+    assert node.after(0.5) + node.answered() == 1
+    assert node.words("series.complete")[0].endswith("says 41 instances, and 41 are here")
+
+
+def test_a_source_that_lags_is_asked_again_ever_more_seldom(node: Node) -> None:
+    node.receive(*range(1, 41), calling_ae_title="PACS")
+    node.counter.instances = 30
+    for _ in range(40):
+        assert node.after(0.1) + node.answered() == 0
+    assert 3 <= len(node.counter.asked) <= 4
+    node.counter.instances = 40
+    assert sum(node.after(0.1) + node.answered() for _ in range(40)) == 1
+    assert node.signal() == "counted"
+
+
+@pytest.mark.parametrize("instances", [10**30, 2**31, -5])
+def test_an_answer_that_cannot_be_is_none(node: Node, instances: int) -> None:
+    node.receive(*range(1, 41), calling_ae_title="PACS")
+    node.release()
+    node.counter.instances = instances
+    node.after(0.3)
+    assert node.answered() == 0
+    assert node.after(0.3) == 1
+    assert node.signal() == "released"
 
 
 def test_a_source_that_gives_no_answer_delays_no_sweep_and_no_release(node: Node) -> None:
@@ -288,6 +336,16 @@ def test_one_silent_source_leaves_room_for_the_others(node: Node) -> None:
     node.after(0.3)
     asked = {q.source.ae_title for q in node.completer._questions._open.values()}
     assert asked == {"PACS", "OTHER"}
+
+
+def test_what_waits_long_does_not_keep_the_others_waiting(node: Node) -> None:
+    node.sources["SLOW"] = Source("SLOW", quiet_period_s=3600.0)
+    for number in range(1, 251):
+        series, study = f"{STUDY}.8.{number}", f"{STUDY}.9.{number}"
+        node.receive(1, series=series, study_instance_uid=study, calling_ae_title="SLOW", plane="", association="")
+    node.clock.advance(1.0)
+    node.receive(1, 2, 3, calling_ae_title="STAT", association="")
+    assert [node.after(5.0), node.router.series] == [1, [SERIES]]
 
 
 def test_settings_of_sources_are_followed(node: Node) -> None:
@@ -408,6 +466,7 @@ def test_a_new_rule_that_needs_the_study_has_it_asked_for_within_seconds(node: N
     node.counter.instances, node.counter.study = 1, SourceCount(1, 1)
     node.after(0.3)
     node.answered()
+    node.release()
     node.after(0.3)
     node.state.add_rule("pet-ct", PET_CT)
     node.after(2.0)
@@ -424,7 +483,27 @@ def test_a_source_that_has_more_of_the_study_is_asked_ever_more_seldom_and_not_f
             break
     assert 59.0 < asking.clock.monotonic() < 61.0
     assert 5 <= asking.counter.asked_of_studies() <= 9
-    assert "80 of 90 are here, by C-FIND to PACS@192.0.2.1:104" in asking.words("study.complete")[0]
+    assert (
+        "C-FIND to PACS@192.0.2.1:104 says 90 instances in 2 series, and 80 in 2 series are here"
+        in asking.words("study.complete")[0]
+    )
+
+
+def test_a_study_is_not_complete_while_what_brought_it_goes_on(asking: Node) -> None:
+    """A PT may follow the CT in the same association, and its archive may get it no sooner than we do."""
+    asking.state.add_rule(
+        "no-pet", {**PET_CT, "name": "no-pet", "roles": {}, "study": {"has_not": [{"Modality": "PT"}]}}
+    )
+    asking.receive(1, series=f"{STUDY}.3", association="r/1/3", calling_ae_title="PACS", plane="")
+    asking.counter.study = SourceCount(81, 3)
+    for _ in range(55):
+        asking.after(0.1)
+        asking.answered()
+        asking.counter.instances = 1
+        if asking.router.studies:
+            break
+    assert 4.9 < asking.clock.monotonic() < 5.5, "silent for the quiet period"
+    assert "says 81 instances in 3 series" in asking.words("study.complete")[0]
 
 
 def test_a_source_that_has_more_series_is_asked_as_seldom(asking: Node) -> None:
@@ -443,6 +522,7 @@ def test_the_rest_of_a_study_comes_and_is_counted_at_once(asking: Node) -> None:
         asking.answered()
     assert asking.router.studies == []
     asking.receive(*range(1, 41), series=f"{STUDY}.3", association="r/1/3", calling_ae_title="PACS")
+    asking.release("r/1/3")
     for _ in range(6):
         asking.after(0.1)
         asking.answered()
@@ -454,7 +534,7 @@ def test_an_answer_about_the_study_from_before_more_images_came_is_dropped(askin
     asking.counter.study = SourceCount(80, 2)
     asking.counter.gate.clear()
     assert asking.after(0.1) == 2
-    assert asking.completer._questions.any_open
+    assert asking.completer._questions.under_way
     asking.receive(1, series=f"{STUDY}.3", association="r/1/3", calling_ae_title="PACS", plane="")
     asking.counter.gate.set()
     asking.answered()

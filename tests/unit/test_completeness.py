@@ -30,7 +30,7 @@ from dicomnode.domain.source import Source
 PACS = Source("PACS", query=parse_dimse("PACS@192.0.2.1:104"))
 DEAF = Source("DEAF", release=False, quiet_period_s=30.0)
 POLICY = Policy(sources={"PACS": PACS, "DEAF": DEAF})
-WHOLE = Stack(True, "300 of 300 contiguous images")
+WHOLE = Stack(True, "300 instances without a gap")
 GAP = Stack(False, "instance number 17 is missing")
 MPPS, IAN = AnnouncementKind.MPPS, AnnouncementKind.IAN
 COMPLETED, IN_PROGRESS = AnnouncementState.COMPLETED, AnnouncementState.IN_PROGRESS
@@ -71,12 +71,12 @@ def mpps(expected: int = 300, missing: int = 0, state: AnnouncementState = COMPL
 @pytest.mark.parametrize("state", [COMPLETED, AnnouncementState.DISCONTINUED])
 def test_all_that_the_mpps_names_is_here(state: AnnouncementState) -> None:
     signs = series(0.4, arrival(idle_s=0.4), announced=(mpps(state=state),))
-    assert said(signs) == f"announced: the MPPS is {state} and names 300 instances, all of them are here"
+    assert said(signs) == f"announced: the MPPS is {state} and names 300 instances, and all of them are here"
 
 
 def test_all_that_an_ian_names_is_here() -> None:
     signs = series(0.4, announced=(AnnouncedSigns(IAN, AnnouncementState.AVAILABLE, 1, 0),), instances=1)
-    assert said(signs) == "announced: the IAN names 1 instance, all of them are here"
+    assert said(signs) == "announced: the IAN names 1 instance, and it is here"
 
 
 def test_it_is_not_complete_while_images_pour_in() -> None:
@@ -88,13 +88,25 @@ def test_an_announcement_of_which_something_is_missing_is_waited_for() -> None:
     signs = released(10, announced=(mpps(missing=2),), instances=298)
     assert "2 of them are missing" in said(signs, WHOLE)
     assert said(replace(signs, idle_s=60.0)) == (
-        "quiet: nothing came for 60.0 s; 2 of the 300 instances that the MPPS names are missing"
+        "quiet: nothing came for 60.0 s; the MPPS is completed and names 300 instances, but 2 of them are missing"
     )
 
 
 def test_an_announcement_that_names_less_than_came_is_none() -> None:
     signs = series(0.4, announced=(AnnouncedSigns(IAN, AnnouncementState.AVAILABLE, 10, 0),), instances=11)
     assert "and more came" in said(signs)
+
+
+def test_two_announcements_of_one_series_that_together_name_all_of_it() -> None:
+    signs = series(0.4, arrival(idle_s=0.4), announced=(mpps(150), mpps(150)), named=300)
+    assert said(signs) == "announced: 2 MPPS together name 300 instances, and all of them are here"
+    same = series(0.4, arrival(idle_s=0.4), announced=(mpps(150), mpps(150)), named=150)
+    assert "names 150 instances, and all of them are here, and more came" in said(same)
+    by_both = (mpps(150), AnnouncedSigns(IAN, AnnouncementState.AVAILABLE, 200, 0))
+    signs = series(0.4, arrival(idle_s=0.4), announced=by_both, named=300)
+    assert said(signs) == "announced: 2 announcements together name 300 instances, and all of them are here"
+    signs = series(0.4, arrival(idle_s=0.4), announced=(mpps(150), mpps(200, 50)), named=350)
+    assert said(signs).startswith("wait: the MPPS is completed and names 200 instances, but 50 of them are missing")
 
 
 # --------------------------------------------------------------------------------------------------- counted
@@ -124,14 +136,29 @@ def test_an_answer_from_before_the_last_image_is_not_believed() -> None:
     assert waits(signs).needs == {Need.COUNT}
 
 
+@pytest.mark.parametrize("instances", [3, 299, -5])
+def test_a_source_that_has_fewer_than_are_here_lags_and_is_asked_again(instances: int) -> None:
+    signs = series(0.4, arrival(idle_s=0.4), calling_ae_title="PACS", counted=counted(instances))
+    assert waits(signs).needs == {Need.COUNT}
+
+
+@pytest.mark.parametrize("announced", [mpps(500, missing=200), mpps(0, 0, IN_PROGRESS)], ids=["missing", "begun"])
+def test_no_count_overrules_an_announcement_of_more(announced: AnnouncedSigns) -> None:
+    """The archive has not all of it either."""
+    signs = series(0.4, arrival(idle_s=0.4), calling_ae_title="PACS", counted=counted(300), announced=(announced,))
+    assert waits(signs).needs == frozenset()
+    assert waits(replace(signs, counted=None)).needs == frozenset()
+
+
 def test_a_source_that_has_more_is_waited_for_and_asked_again() -> None:
     signs = released(20, calling_ae_title="PACS", instances=150, counted=counted(300))
     found = waits(signs, WHOLE)
     assert found.needs == {Need.COUNT}
     assert "C-FIND to PACS@192.0.2.1:104 says 300 instances, and 150 are here" in found.words
-    assert "more were announced" in found.words
+    assert found.words.count("300") == 1, "it is said once"
+    assert found.latest_s == pytest.approx(39.99)
     assert said(replace(signs, idle_s=60)) == (
-        "quiet: nothing came for 60.0 s; 150 of 300 are here, by C-FIND to PACS@192.0.2.1:104"
+        "quiet: nothing came for 60.0 s; C-FIND to PACS@192.0.2.1:104 says 300 instances, and 150 are here"
     )
 
 
@@ -140,9 +167,7 @@ def test_a_source_that_has_more_is_waited_for_and_asked_again() -> None:
 
 def test_a_release_after_a_contiguous_stack() -> None:
     assert waits(released()).needs == {Need.CONTIGUITY}
-    assert said(released(), WHOLE) == (
-        "released: the association from CT1 was released after 300 of 300 contiguous images"
-    )
+    assert said(released(), WHOLE) == ("released: CT1 released its association after 300 instances without a gap")
 
 
 def test_the_grace_after_a_release() -> None:
@@ -152,7 +177,7 @@ def test_the_grace_after_a_release() -> None:
 
 
 def test_a_gap_is_left_to_the_quiet_period() -> None:
-    assert "the association from CT1 was released, but instance number 17 is missing" in said(released(), GAP)
+    assert "CT1 released its association, but instance number 17 is missing" in said(released(), GAP)
     assert said(released(5.0), GAP).startswith("quiet: nothing came for 5.0 s")
 
 
@@ -161,9 +186,7 @@ def test_an_association_that_was_not_released_says_nothing(how: str) -> None:
     signs = series(1.0, arrival(how, 1.0, 0.9))
     assert f"the last association that brought it was {how}" in said(signs, WHOLE)
     again = replace(signs, arrivals=(*signs.arrivals, arrival("released", 0.7, 0.65, association="a/1/2")))
-    assert said(again, WHOLE) == (
-        "released: 2 associations from CT1 were released after 300 of 300 contiguous images"
-    )
+    assert said(again, WHOLE) == ("released: CT1 released its 2 associations after 300 instances without a gap")
 
 
 def test_all_associations_have_to_be_over() -> None:
@@ -196,9 +219,9 @@ def one_each(number: int, every_s: float, ago_s: float) -> SeriesSigns:
 
 
 def test_a_sender_with_an_association_for_each_image_is_given_time_by_its_own_pauses() -> None:
-    assert "another may follow" in said(one_each(40, every_s=2.0, ago_s=3.0), WHOLE)
-    assert said(one_each(40, every_s=2.0, ago_s=4.0), WHOLE).startswith("released: 40 associations")
-    assert "another may follow" in said(one_each(40, every_s=0.1, ago_s=0.4), WHOLE)
+    assert "may make another one" in said(one_each(40, every_s=2.0, ago_s=3.0), WHOLE)
+    assert said(one_each(40, every_s=2.0, ago_s=4.0), WHOLE).startswith("released: CT1 released its 40 associations")
+    assert "may make another one" in said(one_each(40, every_s=0.1, ago_s=0.4), WHOLE)
     assert said(one_each(40, every_s=0.1, ago_s=0.5), WHOLE).startswith("released")
 
 
@@ -351,10 +374,17 @@ def test_a_study_is_complete_when_all_that_was_announced_is_here() -> None:
     assert study_said(study(0.1, 0, mpps(600), mpps(0, 0, IN_PROGRESS))).startswith("wait")
 
 
+def test_a_study_is_complete_when_all_that_several_announce_is_here() -> None:
+    both = replace(study(0.1, 0, mpps(400), mpps(200)), named=600)
+    assert study_said(both) == "announced: 2 MPPS together name 600 instances, and all of them are here"
+    assert study_said(replace(both, named=500)).startswith("wait: 2 MPPS together name 500 instances, and all")
+    assert study_said(replace(study(0.1, 0, mpps(400), mpps(200, 1)), named=600)).startswith("wait")
+
+
 def test_a_study_is_complete_when_it_is_quiet() -> None:
     assert study_said(study(19.0)).startswith("wait")
     assert study_said(study(20.0)) == "quiet: nothing came for 20.0 s"
-    assert study_said(study(20.0, 2)) == "wait: the last instance came 20.0 s ago; 2 associations open"
+    assert study_said(study(20.0, 2)) == "wait: the last instance came 20.0 s ago; 2 associations are open"
     assert study_said(study(60.0, 2)).startswith("quiet")
 
 
@@ -366,7 +396,7 @@ def counted_study(
     idle_s: float, of_source: CountSigns | None = None, *announced: AnnouncedSigns, sender: str = "PACS"
 ) -> StudySigns:
     """600 instances in two series, from a source that can be asked."""
-    signs = replace(study(idle_s, 1, *announced), calling_ae_title=sender)
+    signs = replace(study(idle_s, 0, *announced), calling_ae_title=sender)
     return replace(signs, series=2, counted=of_source)
 
 
@@ -384,7 +414,24 @@ def test_a_study_is_complete_when_the_source_has_no_more() -> None:
     assert "says 600 instances in 2 series besides 3 of own results, and" in study_said(
         counted_study(0.4, whole(own_results=3))
     )
-    assert study_said(counted_study(0.4, whole(599, 1))).startswith("counted"), "more are here than the source has"
+
+
+def test_who_was_asked_of_a_study_from_several_senders() -> None:
+    signs = replace(counted_study(0.4, whole()), senders=("CT1", "PACS"))
+    assert study_said(signs).endswith("are here (asked since PACS sent last; CT1 sent some of it too)")
+    assert "asked since" not in study_said(replace(signs, senders=("PACS",)))
+
+
+def test_an_open_association_may_bring_more_of_the_study_than_its_archive_has_yet() -> None:
+    signs = replace(counted_study(0.4, whole()), open_associations=1)
+    found = study_verdict(signs, POLICY)
+    assert isinstance(found, Wait)
+    assert found.needs == frozenset(), "nobody is asked before it is over"
+    assert found.again_s == pytest.approx(4.6)
+    assert study_said(replace(signs, idle_s=4.9, counted=whole(age_s=4.5))).startswith("wait")
+    silent = replace(signs, idle_s=5.0)
+    assert study_said(silent).startswith("counted"), "it is silent for as long as the quiet period"
+    assert study_said(replace(silent, calling_ae_title="DEAF")).startswith("wait"), "which is 30 s for that one"
 
 
 @pytest.mark.parametrize(
@@ -393,12 +440,17 @@ def test_a_study_is_complete_when_the_source_has_no_more() -> None:
         counted_study(0.2, whole()),
         counted_study(0.4, whole(age_s=0.5)),
         counted_study(0.4, whole(601)),
+        counted_study(0.4, whole(599)),
         counted_study(0.4, whole(600, 3)),
+        counted_study(0.4, whole(600, 1)),
         counted_study(0.4, whole(), mpps(0, 0, IN_PROGRESS)),
         counted_study(0.4, whole(), mpps(700, 100)),
     ],
-    ids=["it came just now", "answered before the last image", "more images", "more series", "begun", "announced"],
-)
+    ids=[
+        "it came just now", "answered before the last image", "more images", "fewer images", "more series",
+        "fewer series", "begun", "announced",
+    ],
+)  # fmt: skip
 def test_a_count_that_does_not_complete_the_study(signs: StudySigns) -> None:
     assert study_said(signs).startswith("wait")
 
@@ -418,9 +470,9 @@ def test_when_the_source_of_a_study_is_asked() -> None:
 
 def test_a_study_of_which_the_source_has_more_is_waited_for_as_long_as_a_series() -> None:
     said_more = replace(counted_study(59.9, whole(900)), open_associations=0)
-    assert "600 of 900 are here, by C-FIND to PACS@192.0.2.1:104" in study_said(said_more)
+    assert "says 900 instances in 2 series, and 600 in 2 series are here" in study_said(said_more)
     assert study_said(said_more).startswith("wait")
-    assert study_said(replace(said_more, idle_s=60.0)).startswith("quiet: nothing came for 60.0 s; 600 of 900 are")
+    assert study_said(replace(said_more, idle_s=60.0)).startswith("quiet: nothing came for 60.0 s; C-FIND")
     assert study_said(replace(said_more, idle_s=20.0, counted=whole(600, 3))).startswith("quiet"), "only more series"
 
 
@@ -467,9 +519,10 @@ def test_a_study_is_counted_only_when_nothing_says_that_there_is_more(signs: Stu
     found = study_verdict(signs, POLICY)
     if isinstance(found, Verdict) and found.signal is Signal.COUNTED:
         assert signs.counted is not None
-        assert signs.counted.instances <= signs.instances
-        assert signs.counted.series <= signs.series
+        assert signs.counted.instances == signs.instances
+        assert signs.counted.series in (0, signs.series)
         assert signs.counted.age_s <= signs.idle_s
+        assert not signs.open_associations or signs.idle_s >= 5.0
         assert not any(a.missing or a.state is IN_PROGRESS for a in signs.announced)
 
 

@@ -31,8 +31,8 @@ def words(places: Sequence[Place], modality: str = "CT") -> str:
 
 
 def test_a_stack_without_a_gap() -> None:
-    assert words(stack(300)) == "+ 300 contiguous images"
-    assert words(list(reversed(stack(30, first=0)))) == "+ 30 contiguous images"
+    assert words(stack(300)) == "+ 300 instances without a gap"
+    assert words(list(reversed(stack(30, first=0)))) == "+ 30 instances without a gap"
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -44,7 +44,7 @@ def test_the_first_images_are_no_stack_yet(count: int, modality: str) -> None:
 
 def test_a_missing_image_is_named() -> None:
     assert words(without(stack(30), 17)) == "- instance number 17 is missing"
-    assert words(stack(30, first=45)) == "+ 30 contiguous images", "scanners number parts of an examination on"
+    assert words(stack(30, first=45)) == "+ 30 instances without a gap", "scanners number parts of an examination on"
     assert words([]) == "- no images are here"
 
 
@@ -60,28 +60,28 @@ def test_every_fourth_image_is_no_stack() -> None:
 
 def test_rounded_positions_are_equal_steps() -> None:
     places = [replace(p, position_mm=round(k * 0.6333, 1)) for k, p in enumerate(stack(40))]
-    assert words(places) == "+ 40 contiguous images"
+    assert words(places) == "+ 40 instances without a gap"
 
 
 def test_places_seen_several_times_are_seen_equally_often() -> None:
     echoes = [Place(n + 1, AXIAL, 3.0 * (n % 20), 1, None) for n in range(60)]
-    assert words(echoes, "MR") == "+ 60 contiguous images"
+    assert words(echoes, "MR") == "+ 60 instances without a gap"
     assert words(echoes[:50], "MR") == "- some places were seen 2 times and some 3 times"
 
 
 def test_one_place_seen_over_time() -> None:
-    assert words([Place(n + 1, AXIAL, 12.0, 1, None) for n in range(40)]) == "+ 40 contiguous images"
+    assert words([Place(n + 1, AXIAL, 12.0, 1, None) for n in range(40)]) == "+ 40 instances without a gap"
 
 
 def test_numbers_may_repeat_in_several_planes() -> None:
     localizer = [*stack(5), *stack(5, plane="1.00/0.00/0.00"), *stack(5, plane="0.00/1.00/0.00")]
-    assert words(localizer, "MR") == "+ 15 contiguous images"
+    assert words(localizer, "MR") == "+ 15 instances without a gap"
     gap = replace(localizer[7], position_mm=1000.0)
     assert words([*localizer[:7], gap, *localizer[8:]], "MR") == "- two images are 1070.00 mm apart, most 3.75 mm"
 
 
 def test_images_without_a_position_between_others_do_not_count() -> None:
-    assert words([*stack(30), Place(31, "", None, 1, None)]) == "+ 31 contiguous images"
+    assert words([*stack(30), Place(31, "", None, 1, None)]) == "+ 31 instances without a gap"
 
 
 def test_images_of_a_stack_that_have_no_position() -> None:
@@ -89,8 +89,8 @@ def test_images_of_a_stack_that_have_no_position() -> None:
 
 
 def test_a_multi_frame_image_is_a_stack_by_itself() -> None:
-    assert words([Place(1, "", None, 80, None)], "MR") == "+ 80 contiguous images"
-    assert words([Place(None, "", None, 80, None)], "MR") == "+ 80 contiguous images"
+    assert words([Place(1, "", None, 80, None)], "MR") == "+ 80 frames without a gap"
+    assert words([Place(None, "", None, 80, None)], "MR") == "+ 80 frames without a gap"
     assert (
         words([Place(1, "", None, 80, None), Place(3, "", None, 80, None)], "MR") == "- instance number 2 is missing"
     )
@@ -98,16 +98,16 @@ def test_a_multi_frame_image_is_a_stack_by_itself() -> None:
 
 @pytest.mark.parametrize("modality", ["CR", "DX", "MG", "US"])
 def test_images_that_lie_in_no_plane_are_numbered(modality: str) -> None:
-    assert words([Place(1, "", None, 1, None)], modality) == "+ 1 contiguous image"
+    assert words([Place(1, "", None, 1, None)], modality) == "+ 1 instance"
     assert words([Place(n, "", None, 1, None) for n in (1, 2, 4)], modality) == "- instance number 3 is missing"
     assert words([Place(None, "", None, 1, None)], modality) == "- images have no instance number"
 
 
 def test_what_the_headers_announce() -> None:
     pet = [replace(p, images_announced=48) for p in stack(48)]
-    assert words(pet, "PT") == "+ 48 of 48 contiguous images"
+    assert words(pet, "PT") == "+ 48 instances without a gap, as many as the headers announce"
     assert words(pet[:40], "PT") == "- 40 of the 48 images that the headers announce are here"
-    assert words([Place(1, "", None, 64, 64)], "NM") == "+ 64 of 64 contiguous images"
+    assert words([Place(1, "", None, 64, 64)], "NM") == "+ 64 frames without a gap, as many as the headers announce"
 
 
 @given(

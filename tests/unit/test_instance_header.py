@@ -178,14 +178,14 @@ def test_the_end_of_an_association_is_recorded_again_after_an_outage(tmp_path: P
 @pytest.mark.parametrize(
     ("folder", "words"),
     [
-        ("ct/crlm-1004", "41 contiguous images"),
-        ("ct/lidc-0002-part", "12 contiguous images"),
+        ("ct/crlm-1004", "41 instances without a gap"),
+        ("ct/lidc-0002-part", "12 instances without a gap"),
         ("ct/ge-head-tilt18-variable-spacing", "two images are 1.08 mm apart, most 4.00 mm"),
-        ("multi/sts_002/ct/image", "48 contiguous images"),
-        ("multi/sts_002/mr_t1/image", "35 contiguous images"),
-        ("multi/sts_002/pet/image", "48 of 48 contiguous images"),
-        ("planar/mg", "1 contiguous image"),
-        ("us/stressecho-multiframe", "10 contiguous images"),
+        ("multi/sts_002/ct/image", "48 instances without a gap"),
+        ("multi/sts_002/mr_t1/image", "35 instances without a gap"),
+        ("multi/sts_002/pet/image", "48 instances without a gap, as many as the headers announce"),
+        ("planar/mg", "1 instance"),
+        ("us/stressecho-multiframe", "10 frames without a gap"),
     ],
 )
 def test_real_series(folder: str, words: str) -> None:

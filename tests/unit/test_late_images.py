@@ -99,7 +99,7 @@ def test_a_late_image_that_the_volume_leaves_out_changes_nothing(node: Node) -> 
     before = {r.path: node.store.path(r.path).read_bytes() for r in first.results}
     second = node.receive([localizer()])
     assert second.reason == f"unchanged: the same results as job {first.job_id}"
-    assert second.details["notes"] == ["1 localizer images left out"]
+    assert second.details["notes"] == ["1 localizer image left out"]
     again = node.state.job(first.job_id)
     assert (again.results, again.superseded) == (first.results, {})
     assert {path: node.store.path(path).read_bytes() for path in before} == before

@@ -89,19 +89,22 @@ def test_what_has_no_image_is_asked_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "needs",
+    ("needs", "words"),
     [
-        {"study": {"has": [{"Modality": "PT"}]}},
-        {"study": {"has_not": [{"Modality": "SR"}]}},
-        {"choose": ["thinnest_slices"]},
-        {"roles": {"pet": {"when": {"Modality": "PT"}}}},
-        {"roles": {"before": {"when": {"Modality": "CT"}, "from": "prior"}}},
+        ({"study": {"has": [{"Modality": "PT"}]}}, "a series with Modality equals 'PT'"),
+        ({"study": {"has_not": [{"Modality": "SR"}]}}, "no series with Modality equals 'SR'"),
+        ({"choose": ["thinnest_slices"]}, "all series that match, to choose one of them"),
+        ({"roles": {"pet": {"when": {"Modality": "PT"}}}}, "a series as pet, with Modality equals 'PT'"),
+        (
+            {"roles": {"before": {"when": {"Modality": "CT"}, "from": "prior"}}},
+            "a series of an earlier study as before, with Modality equals 'CT'",
+        ),
     ],
 )
-def test_a_rule_that_looks_at_the_study_waits_for_it(needs: Any) -> None:
+def test_a_rule_that_looks_at_the_study_waits_for_it_and_says_for_what(needs: Any, words: str) -> None:
     (outcome,) = decide_series([rule(**needs)], CT).outcomes
     assert (outcome.kind, outcome.deferred, outcome.runs) == (WAITS, True, False)
-    assert outcome.words == "rule torso waits for the whole study: Modality is 'CT'"
+    assert outcome.words == f"rule torso waits for the whole study: Modality is 'CT'; it needs {words}"
     (other,) = decide_series([rule(**needs)], PT).outcomes
     assert (other.kind, other.deferred) == (NOT_MATCHED, False)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from dicomnode.cli.rule_files import documents_in, read_rules, rule_yaml, rules_in
+from dicomnode.cli.rule_files import read_rules, rule_yaml, rules_in
+from dicomnode.cli.rule_yaml import Document, documents_in
 from dicomnode.domain.rules import Rule, rule_document
 from dicomnode.errors import InvalidRule
 from dicomnode.imaging.attributes import keyword_vrs
@@ -105,7 +106,7 @@ def test_a_mistake_is_found_where_it_stands(right: str, wrong: str, said: str) -
     assert GOOD.count(right) == 1
     with pytest.raises(InvalidRule) as caught:
         rules_in(GOOD.replace(right, wrong), "torso.yaml", keyword_vrs())
-    assert str(caught.value).startswith(f"torso.yaml:{said}")
+    assert str(caught.value.each[0]).startswith(f"torso.yaml:{said}")
 
 
 def test_lines_are_those_of_the_file_for_the_second_rule_too() -> None:
@@ -116,14 +117,15 @@ def test_lines_are_those_of_the_file_for_the_second_rule_too() -> None:
 
 
 def test_a_key_that_is_no_text() -> None:
-    with pytest.raises(InvalidRule, match=r"torso.yaml:1:1: .* is not a mapping of names to values"):
+    with pytest.raises(InvalidRule, match=r"torso.yaml:1:1: this is not a mapping of names to values: quote 5"):
         rules_in("5: a\n", "torso.yaml")
 
 
 @given(rules())
 def test_every_path_of_a_document_has_a_place(rule: Rule) -> None:
     shown = rule_yaml(rule_document(rule))
-    (document,) = documents_in(shown, "shown")
+    (document,) = documents_in(shown)
+    assert isinstance(document, Document)
     lines = shown.splitlines()
     for name in rule_document(rule):
         line, column = document.places[name]

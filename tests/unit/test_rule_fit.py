@@ -9,6 +9,7 @@ import pytest
 from dicomnode.domain.clauses import Dictionary
 from dicomnode.domain.model_card import ModelCard, parse_model_card
 from dicomnode.domain.rule_fit import ACTIVE, RESULT_KINDS, Cards, missing
+from dicomnode.domain.rule_lint import Finding, Severity
 from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.domain.rules import Rule
 from dicomnode.encoding.results import KINDS
@@ -128,3 +129,64 @@ def test_without_the_cards_nothing_is_said_of_them() -> None:
 def test_a_rule_that_runs_nothing_needs_nothing() -> None:
     halt = parse_rule({"name": "halt", "when": {"Modality": "CT"}, "stop": True})
     assert missing(halt, {}, [], DICTIONARY, {}) == []
+
+
+# ------------------------------------------------------------------------------------ what only warns
+
+
+def _severities(rule: Rule) -> list[tuple[str, Severity]]:
+    modalities = {"m": CARDS["m"][ACTIVE].input.modality}
+    return [(f.path, f.severity) for f in missing(rule, modalities, ["pacs"], DICTIONARY, CARDS)]
+
+
+def test_what_may_come_later_is_no_error() -> None:
+    assert _severities(_rule(model="n", destinations=["gone"])) == [
+        ("model", Severity.WARNING),
+        ("destinations[0]", Severity.WARNING),
+    ]
+    assert _severities(_rule(version="9")) == [("version", Severity.WARNING)]
+    assert _severities(_rule(model="resting")) == [("model", Severity.WARNING)]
+
+
+def test_what_the_model_does_not_have_is_an_error() -> None:
+    assert _severities(_rule(version="3.0.0", parameters={"x": 1}, results=["PDF"], roles=PET_ROLE)) == [
+        ("when.Modality", Severity.ERROR),
+        ("roles.pet", Severity.ERROR),
+        ("parameters.x", Severity.ERROR),
+        ("results[0]", Severity.ERROR),
+    ]
+
+
+@pytest.mark.parametrize(("overlap", "times"), [(0.81, "62"), (0.9, "422"), (0.99, "421875")])
+def test_a_high_overlap_costs_time(overlap: float, times: str) -> None:
+    """The card's own is 0.25: along each axis (1 - 0.25) / (1 - overlap) times the windows."""
+    (finding,) = missing(_rule(parameters={"overlap": overlap}), {}, ["pacs"], DICTIONARY, CARDS)
+    assert (finding.path, finding.severity) == ("parameters.overlap", Severity.ADVICE)
+    assert f"an overlap of {overlap:g} is up to {times} times the windows" in finding.problem
+    assert "0.8 or less" in finding.remedy
+
+
+@pytest.mark.parametrize("overlap", [0, 0.25, 0.5, 0.8])
+def test_a_usual_overlap_is_left_alone(overlap: float) -> None:
+    assert _found(_rule(parameters={"overlap": overlap})) == []
+
+
+def test_an_overlap_of_one_never_ends_and_is_an_error() -> None:
+    assert _severities(_rule(parameters={"overlap": 1})) == [("parameters.overlap", Severity.ERROR)]
+
+
+def test_a_prior_is_never_in_the_frame_of_reference_of_today() -> None:
+    """A card that says nothing asks for one frame of reference (PS3.3 C.7.4.1.1.1)."""
+    followed = _card("4.0.0", inputs=[{**PET, "role": "before", "modality": ["CT"]}])
+    anywhere = _card("5.0.0", inputs=[{**PET, "role": "before", "modality": ["CT"], "frame_of_reference": "any"}])
+    cards = {"m": {"4.0.0": followed, "5.0.0": anywhere, ACTIVE: followed}}
+
+    def found(version: str, origin: str) -> list[Finding]:
+        rule = _rule(version=version, roles={"before": {"when": {"Modality": "CT"}, "from": origin}})
+        return missing(rule, {"m": ["CT"]}, ["pacs"], DICTIONARY, cards)
+
+    (finding,) = found("4.0.0", "prior")
+    assert (finding.path, finding.severity) == ("roles.before.from", Severity.WARNING)
+    assert "needs before in the frame of reference of the main series" in finding.problem
+    assert "frame_of_reference: any" in finding.remedy
+    assert found("4.0.0", "study") == found("5.0.0", "prior") == []

@@ -66,7 +66,7 @@ def test_a_rule_stored_before_there_were_more_defaults_is_as_it_was(screen: Scre
     screen.node.state.add_rule(
         "torso", {"name": "torso", "when": condition, "model": "torso-ct", "destinations": ["pacs"], "enabled": True}
     )
-    assert "as it was (revision 1)" in screen.run("rules", "add", screen.file(RULE))
+    assert "is unchanged (revision 1)" in screen.run("rules", "add", screen.file(RULE))
     assert len(screen.node.state.rule_history("torso")) == 1
 
 
@@ -252,3 +252,27 @@ def test_rules_are_listed_in_the_order_in_which_they_are_asked(screen: Screen) -
     assert rows[0]["since"].startswith("2026-03-01T12:00:00")
     said = screen.run("rules", "list")
     assert said.index("z-first@1") < said.index("a@1") < said.index("b@1")
+
+
+# ------------------------------------------------------------------------------------- two rules, by name
+
+
+def test_two_rules_are_compared_by_name_and_by_revision(changed: Screen) -> None:
+    changed.node.rule("other", {"Modality": "MR"})
+    said = changed.run("rules", "diff", "torso", "other")
+    assert "torso@2 → other@1" in said
+    assert "~ name: torso → other" in said
+    told = changed.json("rules", "diff", "other", "torso@1")
+    assert (told["from"], told["to"]) == ("other@1", "torso@1")
+    assert {
+        "change": "changed",
+        "path": "when.all[0].Modality.equals",
+        "before": "MR",
+        "after": "CT",
+    }.items() <= next(d for d in told["differences"] if d["path"].endswith("Modality.equals")).items()
+
+
+def test_the_json_of_an_earlier_revision(changed: Screen) -> None:
+    told = changed.json("rules", "show", "torso@1")
+    assert (told["revision"], told["in_force"], told["reason"]) == (1, False, "the first one")
+    assert "SliceThickness" not in str(told["document"])

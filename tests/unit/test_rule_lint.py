@@ -14,7 +14,7 @@ from dicomnode.cli.rule_files import read_rules
 from dicomnode.domain.clauses import Dictionary, implies
 from dicomnode.domain.conditions import explain
 from dicomnode.domain.rule_fit import missing
-from dicomnode.domain.rule_lint import findings_in, never_asked, same_names, twins
+from dicomnode.domain.rule_lint import Severity, findings_in, never_asked, same_names, twins
 from dicomnode.domain.rule_reading import parse_condition, parse_rule
 from dicomnode.domain.rules import All, AnyOf, Condition, Not, Rule
 from dicomnode.domain.study import Element, Header
@@ -494,3 +494,36 @@ def test_files_alone_need_no_database(screen: Screen) -> None:
     assert (code, "bad.yaml:4:1" in said.replace(" ", "")) == (1, True)
     assert _lint(screen, "--files-only")[0] == 2
     assert not (screen.folder / "no").exists()
+
+
+# ---------------------------------------------------------------------------------------- how bad it is
+
+
+def test_contradictions_are_errors_and_what_says_nothing_a_warning() -> None:
+    never = rule({"all": [{"Modality": "CT"}, {"Modality": "MR"}]})
+    idle = rule({"Modality": "CT", "NumberOfInstances": 10}, choose=["most_instances"])
+    always = rule({"Modality": "CT"}, study={"has": {"Modality": "CT"}})
+    assert [f.severity for f in findings_in(never, DICTIONARY)] == [Severity.ERROR]
+    assert [f.severity for f in findings_in(idle, DICTIONARY)] == [Severity.WARNING]
+    assert [f.severity for f in findings_in(always, DICTIONARY)] == [Severity.WARNING]
+
+
+def test_rules_in_one_anothers_way_are_warnings() -> None:
+    one, two = rule({"Modality": "CT"}, "one"), rule({"Modality": "CT"}, "two")
+    stop = rule({"Modality": "CT"}, "stop", stop=True, order=1)
+    assert {f.severity for f in [*twins([one, two]), *never_asked([one], [stop], DICTIONARY)]} == {Severity.WARNING}
+    assert {f.severity for f in same_names([one, one])} == {Severity.ERROR}
+
+
+def test_a_warning_fails_and_an_advice_does_not(screen: Screen) -> None:
+    screen.node.model()
+    screen.node.destination("pacs")
+    screen.node.rule("slow", {"Modality": "CT"}, parameters={"overlap": 0.95})
+    code, said = _lint(screen)
+    assert code == 0
+    assert "advice: rule slow, parameters.overlap: an overlap of 0.95" in said
+    screen.node.rule("absent", {"Modality": "CT"}, model="absent")
+    code, said = _lint(screen)
+    assert code == 1
+    assert "warning: rule absent, model: no model absent is registered" in said
+    assert "1 thing is wrong (2 rules read)" in said

@@ -369,3 +369,41 @@ def test_broken_files_are_left_out_or_answered(screen: Screen) -> None:
     told = screen.json("rules", "test", str(DATA / "broken"), "--rule", screen.file(everything))
     assert told["left_out"]
     assert all(row["why"] for row in told["answers"])
+
+
+# ------------------------------------------------------------------------------------------ older revisions
+
+
+def test_an_older_revision_is_explained_and_tested(screen: Screen) -> None:
+    screen.node.rule("ct", {"Modality": "CT"})
+    screen.node.rule("ct", {"Modality": "CT", "SeriesDescription": "thin"})
+    files = folder(screen, [1, 2])
+    now = screen.run("rules", "explain", "ct", files)
+    assert "did not match" in now
+    assert "this is what revision" not in now
+    before = screen.run("rules", "explain", "ct@1", files)
+    assert "Rule ct matched: Modality is 'CT'" in before
+    assert "note: this is what revision 1 says; revision 2 is in force" in before
+    assert "Rule ct did not match" in screen.run("rules", "explain", "ct@2", files)
+    assert "1 of 1 series matched by the rule" in screen.run("rules", "test", files, "--rule", "ct@1")
+    screen.run("rules", "remove", "ct")
+    assert "says; the rule was removed" in screen.run("rules", "explain", "ct@2", files)
+
+
+def test_an_older_revision_on_a_received_study(screen: Screen) -> None:
+    screen.node.rule("ct", {"Modality": "CT"}, choose=["lowest_number"])
+    screen.node.rule("ct", {"Modality": "MR"})
+    stored(screen, "1.1", [1], SeriesNumber=1)
+    stored(screen, "1.2", [2], SeriesNumber=2)
+    assert outcomes(screen.json("rules", "explain", "ct@1", "1")) == {"1.1": "matched", "1.2": "not-chosen"}
+    assert outcomes(screen.json("rules", "explain", "ct", "1")) == {"1.1": "not-matched", "1.2": "not-matched"}
+
+
+def test_a_revision_that_is_not_there_or_cannot_be_read(screen: Screen) -> None:
+    screen.node.state.add_rule("old", {"name": "old", "model": "m", "when": {"Modality": {"was": "CT"}}})
+    screen.node.rule("old", {"Modality": "CT"})
+    files = folder(screen, [1])
+    assert "rule old has no revision 3; there are: 1, 2" in str(screen.fails("rules", "explain", "old@3", files))
+    error = screen.fails("rules", "explain", "old@1", files)
+    assert str(error).startswith("rule old@1: when.Modality.was: unknown")
+    assert "dicomnode rules show old@1 prints it" in str(error)

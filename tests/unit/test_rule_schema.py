@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from dicomnode.cli.rule_files import documents_in
+from dicomnode.cli.rule_yaml import Document, documents_in
 from dicomnode.domain.rule_reading import OF_A_JOB, parse_rule
 from dicomnode.domain.rule_schema import _CHOICE_WORDS, _FACT_WORDS, _ORIGIN_WORDS, DIALECT, rule_schema
 from dicomnode.domain.rules import FACTS, Choice, Operator, Origin, Rule, rule_document
@@ -30,7 +30,7 @@ def _published() -> list[Any]:
     """Every rule that the manual and the sample data show."""
     texts = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "rules.md").read_text(encoding="utf-8"), re.DOTALL)
     texts += [file.read_text(encoding="utf-8") for file in sorted((ROOT / "sample_data" / "rules").rglob("*.yaml"))]
-    return [document.value for text in texts for document in documents_in(text, "published")]
+    return [document.value for text in texts for document in documents_in(text) if isinstance(document, Document)]
 
 
 def _rule(when: Any, **more: Any) -> dict[str, Any]:

@@ -412,6 +412,8 @@ def test_patterns_of_everyday_are_taken(pattern: str) -> None:
         "x" * 201,
         "[",
         "(a{1,9}){1,9}" * 3,
+        "(?:(?:(?:){300}){300}){300}x",
+        "(?:(?:^){16}){16}x",
     ],
 )
 def test_patterns_that_could_run_for_long_are_refused(pattern: str) -> None:

@@ -15,6 +15,7 @@ from dicomnode.domain.conditions import (
     comparison_words,
     decide,
     explain,
+    found_words,
     settled,
 )
 from dicomnode.domain.routing import Asked, decide_study
@@ -359,6 +360,49 @@ def test_many_clauses_are_counted_not_listed() -> None:
     when = {"all": [{f"Attribute{i}": "x"} for i in range(9)]}
     words = explain(parse_condition(when), {}, {}).words()
     assert words == "Attribute0 is missing; Attribute1 is missing; Attribute2 is missing; and 6 more"
+
+
+@pytest.mark.parametrize(
+    ("said", "header"),
+    [
+        ({"PatientID": {"matches": "^TEST"}}, {"PatientID": Element("LO", ("ID-4711",))}),
+        ({"PatientBirthDate": {"at_least": "1960-01-01"}}, {"PatientBirthDate": Element("DA", ("19500312",))}),
+        ({"PatientBirthDate": {"at_least": "1960-01-01"}}, {"PatientBirthDate": Element("DA", ("about 1950",))}),
+        ({"PatientComments": {"contains": "test"}}, {"PatientComments": Element("LT", ("Mr Doe is allergic",))}),
+        ({"AccessionNumber": "1"}, {"AccessionNumber": Element("SH", ("ACC9",))}),
+        (
+            {"OtherPatientIDsSequence.PatientID": "1"},
+            {"OtherPatientIDsSequence": Element("SQ", ({"PatientID": Element("LO", ("OTHER-1",))},))},
+        ),
+    ],
+)
+def test_what_identifies_the_patient_is_not_kept(said: Any, header: Header) -> None:
+    explanation = explain(parse_condition(said), header, {})
+    kept = json.dumps(explanation.document()) + explanation.words()
+    for element in header.values():
+        for value in element.values:
+            values = [v.values[0] for v in value.values()] if isinstance(value, dict) else [value]
+            assert all(str(v) not in kept for v in values), kept
+    assert "(not shown: it identifies the patient)" in explanation.words()
+    assert "not shown" not in found_words(explanation, in_full=True), "whoever asks sees it"
+
+
+def test_what_describes_a_body_is_kept() -> None:
+    explanation = explain(
+        parse_condition({"PatientWeight": {"at_most": 30}}), {"PatientWeight": Element("DS", (70,))}, {}
+    )
+    assert explanation.words() == "PatientWeight is 70, over 30"
+
+
+@pytest.mark.parametrize("operands", [["unknown", "045Y"], ["045Y", "unknown"]])
+def test_one_operand_that_does_not_compare_says_nothing_of_the_others(operands: list[str]) -> None:
+    condition, age = parse_condition({"PatientAge": {"one_of": operands}}), {"PatientAge": Element("AS", ("045Y",))}
+    assert explain(condition, age, {}).holds
+    assert settled(condition, age, {}) is True
+    other = explain(condition, {"PatientAge": Element("AS", ("046Y",))}, {})
+    assert (other.holds, other.note) == (False, "")
+    neither = explain(parse_condition({"PatientAge": {"one_of": ["unknown", "old"]}}), age, {})
+    assert (neither.holds, bool(neither.note)) == (False, True)
 
 
 def test_no_name_of_a_person_is_kept() -> None:

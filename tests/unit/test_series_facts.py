@@ -78,10 +78,10 @@ def test_a_stack(tmp_path: Path) -> None:
 def test_a_missing_slice_is_named(tmp_path: Path) -> None:
     facts = facts_of(_slices(tmp_path, [1, 2, 3, 5, 6]))
     assert facts["IsAVolume"].values == (False,)
-    assert facts["IsAVolume"].note.startswith("missing-slices: 1 slices are missing")
+    assert facts["IsAVolume"].note.startswith("missing-slices: 1 slice is missing")
     assert facts["MeasuredSliceSpacing"].values == ()
     said = explain(parse_condition({"IsAVolume": True}), {}, facts).words()
-    assert said.startswith("IsAVolume is false, not true (missing-slices: 1 slices are missing: steps of 5.00 mm")
+    assert said.startswith("IsAVolume is false, not true (missing-slices: 1 slice is missing: steps of 5.00 mm")
     said = explain(parse_condition({"MeasuredSliceSpacing": {"at_most": 3}}), {}, facts).words()
     assert said == "MeasuredSliceSpacing is not known (no volume: missing-slices)"
 

@@ -14,7 +14,7 @@ from dicomnode.domain.conditions import NOT_LOOKED_AT
 from dicomnode.domain.job import JobState
 from dicomnode.domain.rules import FACTS_OF_ALL_HEADERS
 from dicomnode.domain.schedule import NODE_ZONE
-from dicomnode.domain.study import Element, ReceivedInstance, SeriesState
+from dicomnode.domain.study import Element, ReceivedInstance, Series, SeriesState
 from dicomnode.imaging.headers import Instance, read_instances
 from dicomnode.ports import JobView
 from dicomnode.stages.evidence import FactFinder
@@ -46,7 +46,7 @@ def jobs(node: Node, *states: JobState) -> list[JobView]:
 
 def events(node: Node, series: str = "") -> list[str]:
     of = [e for e in node.state.events("1") if e.series_instance_uid == series and not e.job_id]
-    return [e.kind for e in of if "rout" in e.kind]
+    return [e.kind for e in of if "rout" in e.kind or e.kind == "series.waits"]
 
 
 PET: dict[str, Any] = {"roles": {"pet": {"when": {"Modality": "PT"}}}}
@@ -63,7 +63,7 @@ def test_a_pair_of_series_makes_a_job_when_the_study_is_there(node: Node) -> Non
     assert node.series_state("1.1") is SeriesState.ROUTED
     assert node.why("1.1") == "rule pet-ct matched: Modality is 'CT'; pet is PT series 7"
     assert node.why("1.2") == "rule pet-ct did not match: Modality is 'PT', not 'CT'"
-    assert events(node, "1.1") == ["series.not-routed", "series.routed"]
+    assert events(node, "1.1") == ["series.waits", "series.routed"]
     assert events(node, "1.2") == ["series.not-routed"]
     assert events(node) == ["study.routed"]
     (said,) = node.routed("1.1")["rules"]
@@ -85,7 +85,9 @@ def test_what_waits_says_so_before(node: Node) -> None:
     node.rule("pet-ct", **PET)
     node.receive("1.1")
     node.sweep()
-    assert node.why() == "rule pet-ct waits for the whole study: Modality is 'CT'"
+    assert node.why() == (
+        "rule pet-ct waits for the whole study: Modality is 'CT'; it needs a series as pet, with Modality equals 'PT'"
+    )
     assert node.series_state() is SeriesState.NOT_ROUTED
     assert jobs(node) == []
 
@@ -186,7 +188,7 @@ def test_what_did_not_change_is_not_made_again_whatever_became_of_it(node: Node)
     node.receive("1.3", Modality="MR")
     assert study(node) == []
     assert [job.code for job in node.state.jobs()] == ["cancelled"]
-    assert events(node, "1.1") == ["series.not-routed", "series.routed"]
+    assert events(node, "1.1") == ["series.waits", "series.routed"]
 
 
 def test_late_images_of_the_partner_make_the_job_again(node: Node) -> None:
@@ -414,6 +416,31 @@ def test_what_is_lacking_of_a_series_that_was_received_before_there_was_evidence
     assert node.state.study_evidence("1") == []
     assert FactFinder(node.state, node.store).some() == 1
     assert node.state.study_evidence("1")[0].all_facts
+
+
+def test_series_without_any_evidence_are_looked_for_at_the_start_and_then_seldom(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finding that there is none reads every series there is."""
+    asked: list[bool] = []
+    look = node.state.series_without_facts
+
+    def watched(most: int = 10, *, without_any: bool = True) -> list[Series]:
+        asked.append(without_any)
+        return look(most, without_any=without_any)
+
+    monkeypatch.setattr(node.state, "series_without_facts", watched)
+    node.receive()
+    node.clock.advance(9)
+    series = node.state.complete_series("1.1", 5)
+    assert series is not None
+    node.state.record_routing(series, [], "as an older node did it", {})
+    finder = FactFinder(node.state, node.store)
+    assert [finder.some() for _ in range(900)] == [1] + [0] * 899
+    assert asked == [True, True] + [False] * 898
+    for _ in range(200):
+        finder.some()
+    assert asked.count(True) == 3
 
 
 # ---------------------------------------------------------------------------------------------------- priors

@@ -150,7 +150,7 @@ def lut() -> Dataset:
         ("pixel-format", all_with(RescaleSlope=0), "Rescale Slope of 0"),
         ("modality-lut", lambda: classic(6, ModalityLUTSequence=[lut()]), "Modality LUT"),
         ("too-large", all_with(Rows=65535, Columns=65535), "voxels"),
-        ("mixed-matrix-size", changed(2, Rows=10), "10 × 16 (1 images)"),
+        ("mixed-matrix-size", changed(2, Rows=10), "10 × 16 (1 image)"),
         ("no-geometry", changed(3, ImagePositionPatient=None), "ImagePositionPatient"),
         ("no-geometry", changed(3, ImageOrientationPatient=None), "ImageOrientationPatient"),
         ("no-geometry", changed(3, ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "unit vectors"),
@@ -223,7 +223,7 @@ def test_repeats_of_equal_pixels_are_left_out_if_somebody_can_tell() -> None:
 
 def test_presentation_states_beside_images_are_left_out() -> None:
     [extra] = report()
-    assert plan_volume([extra, *classic(4)]).notes == ("1 instances without pixels left out",)
+    assert plan_volume([extra, *classic(4)]).notes == ("1 instance without pixels left out",)
 
 
 def test_cosines_that_differ_by_rounding_are_one_orientation() -> None:

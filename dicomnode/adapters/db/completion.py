@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from dicomnode.adapters.db.columns import database_now
 from dicomnode.adapters.db.receive import load_series, locked_series, name_of
@@ -22,6 +22,7 @@ from dicomnode.adapters.db.signs import (
 )
 from dicomnode.adapters.db.tables import InstanceRow, SeriesRow, StudyRow
 from dicomnode.domain.completeness import Verdict
+from dicomnode.domain.quantity import quantity
 from dicomnode.domain.study import Series, SeriesState, StudyState
 
 __all__ = [
@@ -64,7 +65,7 @@ def complete_series(
         return None
     row.state, row.generation, row.completed_at = SeriesState.COMPLETE, row.generation + 1, now
     series = load_series(unit.session, row)
-    words = f"The {name_of(row)} is complete{_again(row.generation)}: {_counted(len(series.instances))}"
+    words = f"The {name_of(row)} is complete{_again(row.generation)}: {quantity(len(series.instances), 'instance')}"
     unit.tell(
         "series.complete",
         f"{words}; {verdict.words}" if verdict else words,
@@ -84,10 +85,6 @@ def _again(generation: int) -> str:
     return " again" if generation > 1 else ""
 
 
-def _counted(instances: int) -> str:
-    return f"{instances} instance{'s' if instances != 1 else ''}"
-
-
 def _detail(instances: int, generation: int, verdict: Verdict | None) -> dict[str, Any]:
     detail: dict[str, Any] = {"instances": instances, "generation": generation}
     if verdict is not None:
@@ -95,9 +92,20 @@ def _detail(instances: int, generation: int, verdict: Verdict | None) -> dict[st
     return detail
 
 
-def complete_unrouted(session: Session) -> list[Series]:
-    query = sa.select(SeriesRow).where(SeriesRow.state == SeriesState.COMPLETE).order_by(SeriesRow.last_received_at)
-    return [load_series(session, row) for row in session.scalars(query).all()]
+def complete_unrouted(session: Session, older_than_s: float = 0.0) -> list[Series]:
+    left = _left_over(session, SeriesRow.completed_at, older_than_s)
+    query = sa.select(SeriesRow).where(SeriesRow.state == SeriesState.COMPLETE, left)
+    return [load_series(session, row) for row in session.scalars(query.order_by(SeriesRow.last_received_at)).all()]
+
+
+def _left_over(
+    session: Session, completed_at: InstrumentedAttribute[datetime | None], older_than_s: float
+) -> sa.ColumnElement[bool]:
+    """Of what is complete without a time nobody is at the routing: an administrator asked for it."""
+    if older_than_s <= 0:
+        return sa.true()
+    since = session.scalars(sa.select(database_now())).one() - timedelta(seconds=older_than_s)
+    return sa.or_(completed_at.is_(None), completed_at <= since)
 
 
 def complete_study(unit: Unit, study_instance_uid: str, verdict: Verdict) -> int | None:
@@ -114,7 +122,7 @@ def complete_study(unit: Unit, study_instance_uid: str, verdict: Verdict) -> int
     row.state, row.generation, row.completed_at = StudyState.COMPLETE, row.generation + 1, unit.now()
     unit.tell(
         "study.complete",
-        f"The study is complete{_again(row.generation)}: {_counted(verdict.instances)}; {verdict.words}",
+        f"The study is complete{_again(row.generation)}: {quantity(verdict.instances, 'instance')}; {verdict.words}",
         study_instance_uid=study_instance_uid,
         detail=_detail(verdict.instances, row.generation, verdict),
     )
@@ -131,6 +139,9 @@ def _instances_by_state(session: Session, study: StudyRow) -> list[tuple[SeriesS
     return [(state, number) for state, number in session.execute(query)]
 
 
-def complete_unrouted_studies(session: Session) -> list[tuple[str, int]]:
+def complete_unrouted_studies(session: Session, older_than_s: float = 0.0) -> list[tuple[str, int]]:
+    left = _left_over(session, StudyRow.completed_at, older_than_s)
     query = sa.select(StudyRow.study_instance_uid, StudyRow.generation).where(StudyRow.state == StudyState.COMPLETE)
-    return [(uid, generation) for uid, generation in session.execute(query.order_by(StudyRow.completed_at))]
+    return [
+        (uid, generation) for uid, generation in session.execute(query.where(left).order_by(StudyRow.completed_at))
+    ]

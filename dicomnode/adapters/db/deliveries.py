@@ -20,12 +20,11 @@ from dicomnode.domain.job import (
     next_delivery_state,
 )
 from dicomnode.domain.result import StoredResult
+from dicomnode.errors import NotFound
 from dicomnode.ports import Delivered, DeliveryOutcome, DeliveryWork, NotDelivered
 
 RETRYABLE = frozenset({DeliveryState.WAITING, DeliveryState.FAILED, DeliveryState.CANCELLED})
-
-
-_NOT_YET_SENT = frozenset({DeliveryState.QUEUED, DeliveryState.WAITING})
+NOT_YET_SENT = frozenset({DeliveryState.QUEUED, DeliveryState.WAITING})
 _MAY_BE_MADE_AGAIN = frozenset({DeliveryState.FAILED, DeliveryState.CANCELLED})
 
 
@@ -63,7 +62,7 @@ def _withdraw(unit: Unit, job: JobRow) -> None:
         .join(ResultRow, DeliveryRow.result_id == ResultRow.id)
         .join(JobRow, ResultRow.job_id == JobRow.id)
         .where(JobRow.series_id == job.series_id, ResultRow.superseded_by == job.id)
-        .where(DeliveryRow.state.in_(_NOT_YET_SENT))
+        .where(DeliveryRow.state.in_(NOT_YET_SENT))
     )
     for row in unit.session.scalars(query.order_by(DeliveryRow.id).with_for_update(of=DeliveryRow)).all():
         cancel_delivery(unit, row, _superseded(job.id))
@@ -116,9 +115,68 @@ def start_delivery(unit: Unit, delivery_id: str, run: int | None) -> DeliveryWor
     row = locked_delivery(unit, delivery_id)
     if row is None or row.state not in OPEN_DELIVERY_STATES or run not in (None, row.run):
         return None
+    if not _follow(unit, row):
+        return None
     row.state = next_delivery_state(row.state, DeliveryEvent.START)
     row.attempts, row.next_attempt_at = row.attempts + 1, None
     return DeliveryWork(row.id, destination_of(row.destination), stored_result(row.result), row.attempts)
+
+
+def _follow(unit: Unit, row: DeliveryRow) -> bool:
+    """To the address that its destination has now; False when it has none, and the delivery is cancelled."""
+    if row.destination.in_force:
+        return True
+    destination = destination_in_force(unit, row.destination.name)
+    if destination is None:
+        cancel_delivery(unit, row, "its destination was removed")
+        return False
+    return _moved(unit, row, destination)
+
+
+def move_delivery(unit: Unit, row: DeliveryRow, destination: DestinationRow) -> None:
+    """One that is not sent yet goes there, and at once: the address it waited for is of the past."""
+    if _moved(unit, row, destination) and row.state is DeliveryState.WAITING:
+        retry_delivery(unit, row)
+
+
+def _moved(unit: Unit, row: DeliveryRow, destination: DestinationRow) -> bool:
+    """False when the same object is on its way there already, and this delivery is cancelled."""
+    if _is_known_there(unit, row, destination):
+        cancel_delivery(unit, row, "another delivery takes the same object there")
+        return False
+    row.destination = destination
+    unit.session.flush()
+    tell_delivery(unit, row, "delivery.moved", f"goes to {destination_of(destination).shown} now")
+    return True
+
+
+def _is_known_there(unit: Unit, row: DeliveryRow, destination: DestinationRow) -> bool:
+    query = sa.select(DeliveryRow.id).where(
+        DeliveryRow.result_id == row.result_id, DeliveryRow.destination_id == destination.id
+    )
+    return unit.session.scalar(query) is not None
+
+
+def is_taken_over(unit: Unit, row: DeliveryRow) -> bool:
+    """Whether another delivery is there of the same object, to the address that its destination has now."""
+    destination = destination_in_force(unit, row.destination.name)
+    return (
+        destination is not None and destination.id != row.destination_id and _is_known_there(unit, row, destination)
+    )
+
+
+def deliver_missing(unit: Unit, job: JobRow) -> int:
+    """To destinations that were not there when the job finished, and are now. How many are queued."""
+    wanted = [result for result in job.results if _is_wanted(job, result) and not result.superseded_by]
+    made = 0
+    for name in job.destinations:
+        if (destination := destination_in_force(unit, name)) is None:
+            continue
+        for result in wanted:
+            if name not in {delivery.destination.name for delivery in result.deliveries}:
+                _deliver(unit, result, destination)
+                made += 1
+    return made
 
 
 def finish_delivery(unit: Unit, delivery_id: str, outcome: DeliveryOutcome, attempt: int | None) -> None:
@@ -154,7 +212,15 @@ def _not_delivered(unit: Unit, row: DeliveryRow, outcome: NotDelivered) -> None:
 
 
 def retry_delivery(unit: Unit, row: DeliveryRow) -> None:
-    """Back to the queue, as if new; raises IllegalTransition."""
+    """Back to the queue, as if new, for the address that its destination has now.
+
+    Raises NotFound, IllegalTransition.
+    """
+    destination = destination_in_force(unit, row.destination.name)
+    if destination is None:
+        raise NotFound(f"there is no destination {row.destination.name} any more")
+    row.destination = destination
+    unit.session.flush()
     row.state = next_delivery_state(row.state, DeliveryEvent.RETRY)
     row.attempts, row.reason, row.since, row.next_attempt_at = 0, "", unit.now(), None
     tell_delivery(unit, row, "delivery.retried", "queued again")

@@ -60,12 +60,12 @@ def series(session: Session, series_instance_uid: str) -> Series:
     return load_series(session, row)
 
 
-def series_without_facts(session: Session, most: int) -> list[Series]:
-    """Those without any evidence, received before there was any or never readable, when nothing else is left."""
+def series_without_facts(session: Session, most: int, without_any: bool = True) -> list[Series]:
+    """Those without any evidence when nothing else is left: to find that there is none reads every series."""
     routed = sa.select(SeriesRow).where(SeriesRow.state.in_(_ROUTED)).order_by(SeriesRow.id.desc()).limit(most)
     lacking = routed.where(SeriesRow.id.in_(sa.select(EvidenceRow.series_id).where(sa.text("NOT all_facts"))))
     without = routed.where(~sa.exists().where(EvidenceRow.series_id == SeriesRow.id))
-    rows = session.scalars(lacking).all() or session.scalars(without).all()
+    rows = session.scalars(lacking).all() or (session.scalars(without).all() if without_any else [])
     return [load_series(session, row) for row in rows]
 
 

@@ -9,12 +9,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dicomnode.adapters.db.session import Unit
-from dicomnode.adapters.db.story import FORGOTTEN, find_study, forgotten_at
+from dicomnode.adapters.db.story import FORGOTTEN, find_only_study, forgotten_at
 from dicomnode.adapters.db.tables import (
     AnnouncedSeriesRow,
     AnnouncementRow,
     ArrivalRow,
     DeliveryRow,
+    DestinationRow,
     EventRow,
     EvidenceRow,
     InstanceRow,
@@ -23,7 +24,7 @@ from dicomnode.adapters.db.tables import (
     SeriesRow,
     StudyRow,
 )
-from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES
+from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES, DeliveryState
 from dicomnode.errors import IllegalTransition, NotFound
 from dicomnode.ports import Forgotten
 
@@ -31,17 +32,17 @@ _NAMED_MOST = 3
 
 
 def forget_study(unit: Unit, key: str) -> Forgotten:
-    """Raises NotFound, and IllegalTransition while something of it is still to be done.
+    """Raises NotFound, Ambiguous, and IllegalTransition while something of it is still to be done.
 
     A study that was forgotten before is forgotten again, with nothing left to count: its files may be there yet.
     """
     unit.alone_with(StudyRow)  # whoever records images of it was before, or begins with a new study
     try:
-        study = find_study(unit.session, key)
+        study = find_only_study(unit.session, key)
     except NotFound:
-        if forgotten_at(unit.session, key) is None:
-            raise
-        return Forgotten(key, series=0, instances=0, jobs=0, results=0, paths=())
+        if _forget_announced(unit, key) or forgotten_at(unit.session, key) is not None:
+            return _nothing_of(key)
+        raise
     series = _locked_series(unit.session, study)
     _refuse_while_busy(unit.session, study, series)
     forgotten = _counted(unit.session, study.study_instance_uid, [row.id for row in series])
@@ -49,6 +50,21 @@ def forget_study(unit: Unit, key: str) -> Forgotten:
     _delete_announcements(unit.session, forgotten.study_instance_uid)
     _tell(unit, forgotten)
     return forgotten
+
+
+def _forget_announced(unit: Unit, study_instance_uid: str) -> bool:
+    """Of a study of which no image ever came, what was announced; False when nothing was."""
+    of_study = AnnouncedSeriesRow.study_instance_uid == study_instance_uid
+    if unit.session.scalar(sa.select(sa.func.count()).where(of_study)) == 0:
+        return False
+    _delete_announcements(unit.session, study_instance_uid)
+    unit.session.execute(sa.delete(EventRow).where(EventRow.study_instance_uid == study_instance_uid))
+    _tell(unit, _nothing_of(study_instance_uid))
+    return True
+
+
+def _nothing_of(study_instance_uid: str) -> Forgotten:
+    return Forgotten(study_instance_uid, series=0, instances=0, jobs=0, results=0, paths=())
 
 
 def _locked_series(session: Session, study: StudyRow) -> list[SeriesRow]:
@@ -115,7 +131,26 @@ def _counted(session: Session, study_instance_uid: str, series_ids: Sequence[int
         jobs=jobs or 0,
         results=len(results),
         paths=tuple(dict.fromkeys([*instances, *results])),
+        sent=_sent(session, series_ids),
     )
+
+
+def _sent(session: Session, series_ids: Sequence[int]) -> dict[str, dict[str, int]]:
+    """Destination → kind → how many results arrived there, where they stay."""
+    delivered = (
+        sa.select(DestinationRow.name, ResultRow.kind, sa.func.count(ResultRow.id.distinct()))
+        .select_from(DeliveryRow)
+        .join(DestinationRow)
+        .join(ResultRow)
+        .join(JobRow)
+        .where(JobRow.series_id.in_(series_ids), DeliveryRow.state == DeliveryState.DELIVERED)
+        .group_by(DestinationRow.name, ResultRow.kind)
+        .order_by(DestinationRow.name, ResultRow.kind)
+    )
+    found: dict[str, dict[str, int]] = {}
+    for destination, kind, number in session.execute(delivered):
+        found.setdefault(destination, {})[kind] = number
+    return found
 
 
 def _delete_rows(session: Session, study: StudyRow, series_ids: Sequence[int]) -> None:
@@ -159,5 +194,5 @@ def _tell(unit: Unit, forgotten: Forgotten) -> None:
         FORGOTTEN,
         f"The study was forgotten, as the administrator asked: {words}",
         study_instance_uid=forgotten.study_instance_uid,
-        detail=counts,
+        detail={**counts, "sent": forgotten.sent},
     )

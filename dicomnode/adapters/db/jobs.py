@@ -108,7 +108,12 @@ def _supersede(unit: Unit, job: JobRow, results: Sequence[ResultRow]) -> None:
         row.superseded_by = job.id
     if old:
         jobs = " and ".join(sorted({row.job_id for row in old}))
-        tell_job(unit, job, "job.supersedes", f"its results take the place of those of job {jobs}")
+        words = f"its results are newer than those of job {jobs} and supersede them; {_WHAT_WAS_SENT_STAYS}"
+        tell_job(unit, job, "job.supersedes", words)
+
+
+# C-STORE and STOW-RS add objects; nothing in PS3.4 or PS3.18 puts one in another's place
+_WHAT_WAS_SENT_STAYS = "what was sent of the old ones stays at its destination, since DICOM knows no replacing"
 
 
 def _overtaken(unit: Unit, job: JobRow, results: Sequence[ResultRow], later: JobRow) -> None:
@@ -206,7 +211,7 @@ def retry_job(unit: Unit, job: JobRow) -> None:
     """Back to the queue, as if new; raises IllegalTransition or AlreadyActive."""
     state = next_job_state(job.state, JobEvent.RETRY)
     if (other := active_job(unit, job.series_id, job.model_id, job.rule_id)) is not None:
-        raise AlreadyActive(f"job {other} does the same on this series already")
+        raise AlreadyActive(f"job {other} does the same on this series already: dicomnode jobs show {other}")
     job.state, job.attempts, job.crashes = state, 0, 0
     job.code, job.reason, job.started_at, job.finished_at = "", "", None, None
     tell_job(unit, job, "job.retried", "queued again by the administrator")

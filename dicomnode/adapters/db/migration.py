@@ -6,14 +6,27 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script.revision import ResolutionError
+from alembic.util import CommandError
+
+from dicomnode.errors import DatabaseUnusable
 
 # In a checkout a link to the folder of this name at the top of the repository; in a wheel the folder itself.
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 
 def migrate(url: str, revision: str = "head") -> None:
-    """Makes or upgrades the tables; harmless when they are up to date, and when several processes do it at once."""
-    command.upgrade(alembic_config(url), revision)
+    """Makes or upgrades the tables; harmless when they are up to date, and when several processes do it at once.
+
+    Raises DatabaseUnusable when a later version of the node made them.
+    """
+    try:
+        command.upgrade(alembic_config(url), revision)
+    except CommandError as error:
+        if not isinstance(error.__cause__, ResolutionError):
+            raise
+        words = "a later version of dicomnode made its tables; run that version, or restore a backup from before"
+        raise DatabaseUnusable(words) from error
 
 
 def alembic_config(url: str) -> Config:

@@ -118,14 +118,14 @@ def _touch(unit: Unit, series: SeriesRow, instance: ReceivedInstance, recorded: 
         late = series.state is not SeriesState.OWN_RESULT
         series.state = SeriesState.RECEIVING
         if late:
-            _tell(unit, "series.reopened", "More images came after the series was complete", instance)
+            _tell(unit, "series.reopened", "More instances came after the series was complete", instance)
     if recorded is not Recorded.CONFLICT and series.state in (SeriesState.RECEIVING, SeriesState.OWN_RESULT):
         series.last_received_at = now
 
 
 def _tell_conflict(unit: Unit, instance: ReceivedInstance, recorded: Recorded) -> None:
     if recorded is Recorded.CONFLICT:
-        words = "An image came again under the same SOP Instance UID with other content; the first stays in use"
+        words = "An instance came again under the same SOP Instance UID with other content; the first stays in use"
         detail = {"sop_instance_uid": instance.sop_instance_uid, "path": instance.path}
         _tell(unit, "instance.conflict", words, instance, detail=detail)
 
@@ -147,7 +147,7 @@ def _studies(unit: Unit, instances: Sequence[ReceivedInstance], now: datetime) -
         unit.session, StudyRow, "study_instance_uid", [_study_values(i, now) for i in first.values()]
     )
     for instance in (i for uid, i in first.items() if uid in made):
-        words = f"First image of the study, from {instance.calling_ae_title} to {instance.called_ae_title}"
+        words = f"First instance of the study, from {instance.calling_ae_title} to {instance.called_ae_title}"
         _tell(unit, "study.received", words, instance, detail={"calling_ae_title": instance.calling_ae_title})
     query = sa.select(StudyRow.study_instance_uid, StudyRow.id).where(StudyRow.study_instance_uid.in_(first))
     return dict(unit.session.execute(query).all())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import sqlalchemy as sa
 
@@ -14,6 +14,7 @@ from dicomnode.adapters.db import (
     administration,
     completion,
     deliveries,
+    destinations,
     evidence,
     executors,
     forget,
@@ -43,6 +44,7 @@ from dicomnode.ports import (
     Event,
     Executor,
     Forgotten,
+    JobChange,
     JobFilter,
     JobOutcome,
     JobView,
@@ -56,6 +58,9 @@ from dicomnode.ports import (
     StudyFilter,
     StudyView,
 )
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class SqlState:
@@ -91,14 +96,16 @@ class SqlState:
         self._write(completion.associations_lost, receiver, but)
 
     # complete
-    def receiving_series(self, most: int = 200) -> list[SeriesSigns]:
+    def receiving_series(self, most: int | None = None) -> list[SeriesSigns]:
         return self._read(completion.receiving_series, most)
 
     def places(self, series_instance_uid: str) -> list[Place]:
         return self._read(completion.places, series_instance_uid)
 
-    def record_count(self, series_instance_uid: str, instances: int, source: str) -> None:
-        self._write(completion.record_count, series_instance_uid, instances, source)
+    def record_count(
+        self, series_instance_uid: str, instances: int, source: str, asked_before_s: float = 0.0
+    ) -> None:
+        self._write(completion.record_count, series_instance_uid, instances, source, asked_before_s)
 
     def quiet_series(self, quiet_period_s: float, most: int = 100) -> list[str]:
         return self._read(completion.quiet_series, quiet_period_s, most)
@@ -108,10 +115,10 @@ class SqlState:
     ) -> Series | None:
         return self._write(completion.complete_series, series_instance_uid, quiet_period_s, verdict)
 
-    def complete_unrouted(self) -> list[Series]:
-        return self._read(completion.complete_unrouted)
+    def complete_unrouted(self, older_than_s: float = 0.0) -> list[Series]:
+        return self._read(completion.complete_unrouted, older_than_s)
 
-    def receiving_studies(self, most: int = 200) -> list[StudySigns]:
+    def receiving_studies(self, most: int | None = None) -> list[StudySigns]:
         return self._read(completion.receiving_studies, most)
 
     def own_series(self, study_instance_uid: str) -> list[str]:
@@ -120,8 +127,8 @@ class SqlState:
     def complete_study(self, study_instance_uid: str, verdict: Verdict) -> int | None:
         return self._write(completion.complete_study, study_instance_uid, verdict)
 
-    def complete_unrouted_studies(self) -> list[tuple[str, int]]:
-        return self._read(completion.complete_unrouted_studies)
+    def complete_unrouted_studies(self, older_than_s: float = 0.0) -> list[tuple[str, int]]:
+        return self._read(completion.complete_unrouted_studies, older_than_s)
 
     # what senders say and may
     def record_announcement(self, announcement: Announcement) -> None:
@@ -129,6 +136,9 @@ class SqlState:
 
     def announcement(self, sop_instance_uid: str) -> Announcement | None:
         return self._read(senders.announcement, sop_instance_uid)
+
+    def rejections(self, most: int = 3) -> list[Event]:
+        return self._read(senders.rejections, most)
 
     def sources(self) -> list[Source]:
         return self._read(senders.sources)
@@ -179,8 +189,8 @@ class SqlState:
     def series(self, series_instance_uid: str) -> Series:
         return self._read(evidence.series, series_instance_uid)
 
-    def series_without_facts(self, most: int = 10) -> list[Series]:
-        return self._read(evidence.series_without_facts, most)
+    def series_without_facts(self, most: int = 10, *, without_any: bool = True) -> list[Series]:
+        return self._read(evidence.series_without_facts, most, without_any)
 
     def record_evidence(self, evidence: Evidence) -> None:
         self._write(keep_evidence, evidence)
@@ -265,14 +275,17 @@ class SqlState:
     def record_tuning(self, name: str, version: str, tuning: Mapping[str, Any]) -> ModelVersion:
         return self._write(models.record_tuning, name, version, tuning)
 
-    def add_destination(self, destination: Destination) -> None:
-        self._write(administration.add_destination, destination)
+    def add_destination(self, destination: Destination, *, replace: bool = False) -> int:
+        return self._write(destinations.add_destination, destination, replace)
 
-    def remove_destination(self, name: str) -> None:
-        self._write(administration.remove_destination, name)
+    def remove_destination(self, name: str) -> int:
+        return self._write(destinations.remove_destination, name)
 
     def destinations(self) -> list[Destination]:
-        return self._read(administration.destinations)
+        return self._read(destinations.destinations)
+
+    def deliveries_on_their_way(self) -> Mapping[str, int]:
+        return self._read(destinations.deliveries_on_their_way)
 
     def jobs(self, which: JobFilter = JobFilter(), *, most: int = 100) -> list[JobView]:  # noqa: B008
         return self._read(story.jobs, which, most)
@@ -280,26 +293,40 @@ class SqlState:
     def job(self, job_id: str) -> JobView:
         return self._read(lambda session: story.job_view(administration.find_job(session, job_id)))
 
-    def retry_job(self, job_id: str) -> None:
-        self._write(administration.retry_job, job_id)
+    def retry_job(self, job_id: str, *, dry_run: bool = False) -> JobChange:
+        return self._change(dry_run, administration.retry_job, job_id)
 
-    def cancel_job(self, job_id: str) -> None:
-        self._write(administration.cancel_job, job_id)
+    def cancel_job(self, job_id: str, *, dry_run: bool = False) -> JobChange:
+        return self._change(dry_run, administration.cancel_job, job_id)
 
-    def prioritise_job(self, job_id: str, priority: Priority, *, now: bool = False) -> None:
-        self._write(administration.prioritise_job, job_id, priority, now)
+    def prioritise_job(
+        self, job_id: str, priority: Priority, *, now: bool = False, dry_run: bool = False
+    ) -> JobChange:
+        return self._change(dry_run, administration.prioritise_job, job_id, priority, now)
 
-    def rerun_study(self, key: str) -> list[str]:
-        return self._write(administration.rerun_study, key)
+    def rerun_study(self, key: str, *, dry_run: bool = False) -> list[str]:
+        return self._change(dry_run, administration.rerun_study, key)
 
-    def forget_study(self, key: str) -> Forgotten:
-        return self._write(forget.forget_study, key)
+    def forget_study(self, key: str, *, dry_run: bool = False) -> Forgotten:
+        return self._change(dry_run, forget.forget_study, key)
+
+    def _change(
+        self, dry_run: bool, function: Callable[Concatenate[Unit, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        do = self._transactions.rehearse if dry_run else self._transactions.write
+        return do(function, *args, **kwargs)
 
     def studies(self, which: StudyFilter = StudyFilter(), *, most: int = 100) -> list[StudyView]:  # noqa: B008
         return self._read(story.studies, which, most)
 
     def study(self, key: str) -> StudyView:
         return self._read(story.study, key)
+
+    def studies_named(self, key: str) -> list[StudyView]:
+        return self._read(story.studies_named, key)
+
+    def only_study(self, key: str) -> StudyView:
+        return self._read(story.only_study, key)
 
     def events(self, study_instance_uid: str) -> list[Event]:
         return self._read(story.events, study_instance_uid)

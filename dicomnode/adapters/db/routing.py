@@ -12,7 +12,9 @@ from dicomnode.adapters.db.evidence import keep
 from dicomnode.adapters.db.receive import locked_series, name_of
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.tables import JobRow, ModelRow, RuleRow, SeriesRow, StudyRow
+from dicomnode.adapters.db.unwanted import restore, withdraw
 from dicomnode.domain.job import ACTIVE_JOB_STATES, JobEvent, JobState, next_job_state
+from dicomnode.domain.routing import OutcomeKind
 from dicomnode.domain.schedule import NODE_ZONE, next_start
 from dicomnode.domain.study import Evidence, Series, SeriesState, StudyState
 from dicomnode.ports import NewJob, SeriesRouting
@@ -41,13 +43,42 @@ def record_routing(
 
 
 def _tell_routed(unit: Unit, series: SeriesRow, routed: bool, detail: Mapping[str, Any]) -> None:
+    kind, words = _ROUTED if routed else _WAITS if _waits(detail) else _NOT_ROUTED
+    _tell(unit, series, kind, f"{words}: {series.why}", detail)
+
+
+def _tell_settled(unit: Unit, series: SeriesRow, routing: SeriesRouting, made: int) -> None:
+    """What the whole study added, and not again what was said when the series came."""
+    said = [rule["words"] for rule in routing.detail.get("rules", ()) if rule["rule"] in routing.settled]
+    why = ". ".join([*said[:1], *(words[:1].upper() + words[1:] for words in said[1:])]) or series.why
+    if series.state is not SeriesState.ROUTED:
+        kind, words = _NOT_ROUTED
+    elif made:
+        kind, words = _ROUTED
+    else:
+        kind, words = _NOTHING_MORE
+    _tell(unit, series, kind, f"{words}, now that its study is complete: {why}", routing.detail)
+
+
+def _tell(unit: Unit, series: SeriesRow, kind: str, words: str, detail: Mapping[str, Any]) -> None:
     unit.tell(
-        "series.routed" if routed else "series.not-routed",
-        f"The {name_of(series)} was {'routed' if routed else 'not routed'}: {series.why}",
+        kind,
+        f"The {name_of(series)} {words}",
         study_instance_uid=series.study.study_instance_uid,
         series_instance_uid=series.series_instance_uid,
         detail=dict(detail),
     )
+
+
+_ROUTED = ("series.routed", "was routed")
+_NOT_ROUTED = ("series.not-routed", "was not routed")
+_NOTHING_MORE = ("series.routed", "gets no further job")
+_WAITS = ("series.waits", "waits for its study")
+
+
+def _waits(detail: Mapping[str, Any]) -> bool:
+    """Whether a rule may still make a job of the series once its study is complete."""
+    return any(rule.get("outcome") == OutcomeKind.WAITS_FOR_STUDY for rule in detail.get("rules", ()))
 
 
 # ------------------------------------------------------------------------------------------- the whole study
@@ -96,20 +127,17 @@ def _settle(unit: Unit, series: SeriesRow, routing: SeriesRouting) -> list[str]:
     """Jobs of the settled rules become those that are wanted; the ids of the new ones."""
     wanted = [(new, options_of(unit, new)) for new in routing.jobs]
     there = unit.session.scalars(sa.select(JobRow).where(JobRow.series_id == series.id).with_for_update()).all()
-    withdrawn = _withdraw(unit, _active_of(unit, there, routing.settled), wanted)
+    settled = [job for job in there if unit.session.get_one(RuleRow, job.rule_id).name in routing.settled]
+    withdrawn = _withdraw(unit, [job for job in settled if job.state in ACTIVE_JOB_STATES], wanted)
+    _withdraw_results(unit, [job for job in settled if job.state is JobState.SUCCEEDED], wanted)
     kept = [job for job in there if job.generation == series.generation and job.code != _SUPERSEDED]
     missing = [(new, options) for new, options in wanted if not any(_is_same(job, new, options) for job in kept)]
     before = (series.state, series.why)
     series.state = SeriesState.ROUTED if kept or missing else SeriesState.NOT_ROUTED
     series.why = routing.why
     if missing or withdrawn or before != (series.state, series.why):
-        _tell_routed(unit, series, series.state is SeriesState.ROUTED, routing.detail)
+        _tell_settled(unit, series, routing, len(missing))
     return [job_id for new, options in missing if (job_id := _make(unit, series, new, options)) is not None]
-
-
-def _active_of(unit: Unit, jobs: Iterable[JobRow], rules: frozenset[str]) -> list[JobRow]:
-    active = [job for job in jobs if job.state in ACTIVE_JOB_STATES]
-    return [job for job in active if unit.session.get_one(RuleRow, job.rule_id).name in rules]
 
 
 def _withdraw(unit: Unit, active: Iterable[JobRow], wanted: Sequence[tuple[NewJob, dict[str, Any]]]) -> int:
@@ -119,6 +147,16 @@ def _withdraw(unit: Unit, active: Iterable[JobRow], wanted: Sequence[tuple[NewJo
         _cancel(unit, job, "the study changed, and the rule decides otherwise now")
     unit.session.flush()
     return len(unwanted)
+
+
+def _withdraw_results(unit: Unit, done: Iterable[JobRow], wanted: Sequence[tuple[NewJob, dict[str, Any]]]) -> None:
+    """Of rules that want nothing of the series any more; where they want another job, its results supersede them."""
+    names = {new.rule.name for new, _ in wanted}
+    for job in done:
+        if any(_is_same(job, new, options) for new, options in wanted):
+            restore(unit, job)
+        elif unit.session.get_one(RuleRow, job.rule_id).name not in names and (words := withdraw(unit, job)):
+            tell_job(unit, job, "job.unwanted", words)
 
 
 def _is_same(job: JobRow, new: NewJob, options: Mapping[str, Any]) -> bool:
@@ -173,7 +211,8 @@ def _make(unit: Unit, series: SeriesRow, new: NewJob, options: dict[str, Any]) -
     unit.session.flush()
     until = f", from {not_before.astimezone(NODE_ZONE):%Y-%m-%d %H:%M} on" if not_before else ""
     until += ", as a shadow: its results are kept and sent nowhere" * new.shadow
-    tell_job(unit, row, "job.made", f"by rule {new.rule.name} revision {new.rule.revision}, {new.priority}{until}")
+    by = f"queued by rule {new.rule.name} revision {new.rule.revision}"
+    tell_job(unit, row, "job.made", f"{by}, priority {new.priority}{until}")
     delay_s = (not_before - now).total_seconds() if not_before else 0.0
     unit.queue.add_job(unit.session, row.id, row.run, priority=row.priority.rank, delay_s=delay_s)
     return row.id

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from dicomnode.adapters.db.columns import storable
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.tables import RuleRow
+from dicomnode.domain.rule_diff import rule_differences
 from dicomnode.domain.rules import RuleState
 from dicomnode.errors import NotFound
 from dicomnode.ports import RuleRevision
@@ -48,7 +49,7 @@ def add_rule(unit: Unit, name: str, document: Mapping[str, Any], author: str = "
     unit.alone_with(RuleRow)
     revisions = unit.session.scalars(sa.select(RuleRow).where(RuleRow.name == name).order_by(RuleRow.revision)).all()
     for row in (r for r in revisions if r.in_force):
-        if row.document == document:
+        if not rule_differences(row.document, document):  # spelt otherwise, perhaps, but the same rule
             return _rule(row)
         row.in_force = False
     unit.session.flush()  # the old revision goes before the new one comes: at most one is in force

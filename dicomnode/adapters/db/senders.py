@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, selectinload
 
 from dicomnode.adapters.db.session import Unit
-from dicomnode.adapters.db.tables import AnnouncedSeriesRow, AnnouncementRow, SourceRow
+from dicomnode.adapters.db.tables import AnnouncedSeriesRow, AnnouncementRow, EventRow, SourceRow, StudyRow
 from dicomnode.domain.announcement import (
     FINAL_STATES,
     AnnouncedSeries,
@@ -20,6 +21,9 @@ from dicomnode.domain.announcement import (
 )
 from dicomnode.domain.source import Source, as_document, parse_source
 from dicomnode.errors import IllegalTransition, NotFound
+from dicomnode.ports import Event
+
+UNFULFILLED_KEPT = timedelta(days=30)  # of an announcement none of whose images came
 
 
 def record_announcement(unit: Unit, announcement: Announcement) -> None:
@@ -30,6 +34,7 @@ def record_announcement(unit: Unit, announcement: Announcement) -> None:
     changed = row is None or row.state != announcement.state
     now = unit.now()
     if row is None:
+        _drop_unfulfilled(unit.session, now - UNFULFILLED_KEPT)
         row = AnnouncementRow(
             kind=str(announcement.kind), sop_instance_uid=announcement.sop_instance_uid, received_at=now
         )
@@ -39,6 +44,19 @@ def record_announcement(unit: Unit, announcement: Announcement) -> None:
     _replace_series(unit.session, row, [*announcement.series, *_whole_studies(announcement)])
     if changed:
         _tell(unit, announcement)
+
+
+def _drop_unfulfilled(session: Session, before: datetime) -> None:
+    """Announcements of studies of which nothing ever came: they name patients whom the node has not met."""
+    came = (
+        sa.select(AnnouncedSeriesRow.announcement_id)
+        .join(StudyRow, StudyRow.study_instance_uid == AnnouncedSeriesRow.study_instance_uid)
+        .where(AnnouncedSeriesRow.announcement_id == AnnouncementRow.id)
+    )
+    old = sa.select(AnnouncementRow.id).where(AnnouncementRow.changed_at < before, ~came.exists())
+    if numbers := session.scalars(old).all():
+        session.execute(sa.delete(AnnouncedSeriesRow).where(AnnouncedSeriesRow.announcement_id.in_(numbers)))
+        session.execute(sa.delete(AnnouncementRow).where(AnnouncementRow.id.in_(numbers)))
 
 
 def _announcement(sop_instance_uid: str) -> sa.Select[AnnouncementRow]:
@@ -88,6 +106,16 @@ def announcement(session: Session, sop_instance_uid: str) -> Announcement | None
         ),
         document=row.document,
     )
+
+
+def rejections(session: Session, most: int) -> list[Event]:
+    """They are of no study, which the index finds."""
+    query = sa.select(EventRow).where(EventRow.study_instance_uid == "", EventRow.kind.in_(_REJECTED))
+    rows = session.scalars(query.order_by(EventRow.id.desc()).limit(most))
+    return [Event(row.at, row.kind, row.message, detail=row.detail) for row in rows]
+
+
+_REJECTED = ("association.rejected", "context.rejected")
 
 
 def sources(session: Session) -> list[Source]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
@@ -25,6 +25,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _BUSY_TIMEOUT_MS = 30_000
+_CONNECT_TIMEOUT_S = 10
 _TRIES = 6
 # PostgreSQL: deadlock_detected, serialization_failure, and unique_violation, which here means that another process
 # was first: the second try sees its rows and decides with them (its manual, appendix A).
@@ -63,10 +64,13 @@ class Unit:
 
 
 def open_engine(url: str) -> sa.Engine:
-    """An engine whose every connection is set up as the module says."""
-    if sa.make_url(url).get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True)
-    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000})
+    """An engine whose every connection is set up as the module says; its errors name no values of patients."""
+    parts = sa.make_url(url)
+    if parts.get_backend_name() != "sqlite":
+        # a host that takes the connection and says nothing would hold a command for ever; the URL may say otherwise
+        patience = {} if "connect_timeout" in parts.query else {"connect_timeout": _CONNECT_TIMEOUT_S}
+        return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=patience)
+    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000}, hide_parameters=True)
     set_up_sqlite_transactions(engine)
     return engine
 
@@ -107,9 +111,22 @@ class Transactions:
 
     def write(self, function: Callable[Concatenate[Unit, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Commits what `function` did, or nothing; runs it again when the database says that may help."""
+        return self._tried(self._writing, function, *args, **kwargs)
+
+    def rehearse(self, function: Callable[Concatenate[Unit, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Answers and raises as `write` would, and nothing of it stays."""
+        return self._tried(self._rehearsing, function, *args, **kwargs)
+
+    def _tried(
+        self,
+        transaction: Callable[[], AbstractContextManager[Unit]],
+        function: Callable[Concatenate[Unit, P], R],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R:
         for attempt in range(1, _TRIES + 1):
             try:
-                with self._writing() as unit:
+                with transaction() as unit:
                     return function(unit, *args, **kwargs)
             except DBAPIError as error:
                 if attempt == _TRIES or not may_try_again(error):
@@ -122,6 +139,24 @@ class Transactions:
         with self._session() as session, session.begin():
             session.connection(execution_options={"writes": True})
             yield Unit(session, self._queue)
+
+    @contextmanager
+    def _rehearsing(self) -> Iterator[Unit]:
+        with self._session() as session:  # whose end without a commit is a rollback
+            session.connection(execution_options={"writes": True})
+            yield Unit(session, _NoQueue())
+
+
+class _NoQueue:
+    """Takes tickets and gives them to nobody."""
+
+    def add_job(self, session: Session, job_id: str, run: int, *, priority: int, delay_s: float) -> None:
+        pass
+
+    def add_delivery(
+        self, session: Session, delivery_id: str, run: int, *, destination: str, priority: int, delay_s: float
+    ) -> None:
+        pass
 
 
 def may_try_again(error: DBAPIError) -> bool:

@@ -6,9 +6,10 @@ Everything is asked for many series at once: a sweep is a handful of queries, ho
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -28,6 +29,8 @@ from dicomnode.adapters.db.tables import (
 from dicomnode.domain.announcement import AnnouncementKind, AnnouncementState
 from dicomnode.domain.completeness import AnnouncedSigns, ArrivalSigns, CountSigns, Place, SeriesSigns, StudySigns
 from dicomnode.domain.study import SeriesState, StudyState
+
+R = TypeVar("R")
 
 _UNDECIDED = (SeriesState.RECEIVING, SeriesState.COMPLETE)
 
@@ -65,16 +68,20 @@ def places(session: Session, series_instance_uid: str) -> list[Place]:
     return [Place(*values) for values in session.execute(query)]
 
 
-def record_count(unit: Unit, series_instance_uid: str, instances: int, source: str) -> None:
+def record_count(
+    unit: Unit, series_instance_uid: str, instances: int, source: str, asked_before_s: float = 0.0
+) -> None:
+    """`counted_at` is when the source was asked: of what came while it answered it may not have known."""
     of_it = sa.update(SeriesRow).where(SeriesRow.series_instance_uid == series_instance_uid)
-    values = {"counted_instances": instances, "counted_from": storable(source, 256), "counted_at": unit.now()}
+    asked_at = unit.now() - timedelta(seconds=asked_before_s)
+    values = {"counted_instances": instances, "counted_from": storable(source, 256), "counted_at": asked_at}
     unit.session.execute(of_it.values(**values))
 
 
 # ------------------------------------------------------------------------------------------------ of series
 
 
-def receiving_series(session: Session, most: int) -> list[SeriesSigns]:
+def receiving_series(session: Session, most: int | None) -> list[SeriesSigns]:
     query = (
         sa.select(SeriesRow, StudyRow.study_instance_uid, database_now())
         .join(StudyRow, SeriesRow.study_id == StudyRow.id)
@@ -83,12 +90,22 @@ def receiving_series(session: Session, most: int) -> list[SeriesSigns]:
         .limit(most)
     )
     rows = session.execute(query).all()
-    if not rows:
-        return []
+    return [signs for some in _in_parts(rows) for signs in _series_signs(session, some)]
+
+
+_PART = 500  # series or studies whose signs one statement asks for: each is a parameter of it
+
+
+def _in_parts(rows: Sequence[R]) -> Iterator[Sequence[R]]:
+    return (rows[start : start + _PART] for start in range(0, len(rows), _PART))
+
+
+def _series_signs(session: Session, rows: Sequence[sa.Row[SeriesRow, str, datetime]]) -> list[SeriesSigns]:
     now = max(now for _, _, now in rows)
     ids = [row.id for row, _, _ in rows]
     counts, arrivals = _instance_counts(session, ids), _arrivals(session, ids, now)
     announced = _announced_of_series(session, {row.series_instance_uid: study for row, study, _ in rows}, counts)
+    nothing = _Announced()
     return [
         SeriesSigns(
             study_instance_uid=study,
@@ -98,8 +115,9 @@ def receiving_series(session: Session, most: int) -> list[SeriesSigns]:
             instances=counts.get(row.series_instance_uid, 0),
             idle_s=_age_s(row.last_received_at, now),
             arrivals=arrivals.get(row.id, ()),
-            announced=tuple(announced.get(row.series_instance_uid, ())),
+            announced=tuple(announced.get(row.series_instance_uid, nothing).signs),
             counted=_count_signs(row, now),
+            named=announced.get(row.series_instance_uid, nothing).named,
         )
         for row, study, _ in rows
     ]
@@ -159,9 +177,27 @@ def _last_of_any(session: Session, associations: Collection[str]) -> dict[str, d
     return dict(session.execute(of_them).all())
 
 
+@dataclass(slots=True)
+class _Announced:
+    """What was announced of a series or a study, while it is gathered."""
+
+    signs: list[AnnouncedSigns] = field(default_factory=list)
+    uids: list[Sequence[str]] = field(default_factory=list)  # that each final one names
+
+    def add(self, signs: AnnouncedSigns, uids: Sequence[str]) -> None:
+        self.signs.append(signs)
+        if signs.is_final:
+            self.uids.append(uids)
+
+    @property
+    def named(self) -> int:
+        """Different instances, where several name them: what one names is in its signs."""
+        return len(set().union(*self.uids)) if len(self.uids) > 1 else 0
+
+
 def _announced_of_series(
     session: Session, studies: Mapping[str, str], counts: Mapping[str, int]
-) -> dict[str, list[AnnouncedSigns]]:
+) -> dict[str, _Announced]:
     """By Series Instance UID; `studies` is the study of each. What is in progress counts for its whole study."""
     of_them = AnnouncedSeriesRow.series_instance_uid.in_(studies)
     in_progress = sa.and_(
@@ -170,18 +206,18 @@ def _announced_of_series(
     )
     rows = _announced(session, sa.or_(of_them, in_progress))
     here = _here(session, [uids for _, _, series, uids in rows if 0 < len(uids) <= counts.get(series, 0)])
-    found: dict[str, list[AnnouncedSigns]] = defaultdict(list)
+    found: dict[str, _Announced] = defaultdict(_Announced)
     begun: dict[str, AnnouncedSigns] = {}
     for (kind, state), study, named, uids in rows:
         if named in studies:
             missing = len(uids) - counts.get(named, 0)
             missing = missing if missing > 0 else sum(uid not in here for uid in uids)
-            found[named].append(AnnouncedSigns(kind, state, len(uids), missing))
+            found[named].add(AnnouncedSigns(kind, state, len(uids), missing), uids)
         if state is AnnouncementState.IN_PROGRESS:
             begun[study] = AnnouncedSigns(kind, state, 0, 0)
     for series, study in studies.items():
-        if study in begun and all(a.state is not AnnouncementState.IN_PROGRESS for a in found[series]):
-            found[series].append(begun[study])
+        if study in begun and all(a.is_final for a in found[series].signs):
+            found[series].add(begun[study], ())
     return found
 
 
@@ -224,7 +260,7 @@ def _here(session: Session, named: Iterable[Sequence[str]]) -> set[str]:
 # ------------------------------------------------------------------------------------------------ of studies
 
 
-def receiving_studies(session: Session, most: int) -> list[StudySigns]:
+def receiving_studies(session: Session, most: int | None) -> list[StudySigns]:
     undecided = sa.exists().where(SeriesRow.study_id == StudyRow.id, SeriesRow.state.in_(_UNDECIDED))
     query = (
         sa.select(StudyRow.id, StudyRow.study_instance_uid, database_now())
@@ -233,33 +269,47 @@ def receiving_studies(session: Session, most: int) -> list[StudySigns]:
         .limit(most)
     )
     rows = session.execute(query).all()
-    if not rows:
-        return []
+    return [signs for some in _in_parts(rows) for signs in _study_signs(session, some)]
+
+
+def _study_signs(session: Session, rows: Sequence[sa.Row[int, str, datetime]]) -> list[StudySigns]:
     now = max(now for _, _, now in rows)
     ids = [study_id for study_id, _, _ in rows]
-    last, counts = _last_series(session, ids), _study_instances(session, ids)
+    last, counts = _senders(session, ids), _study_instances(session, ids)
     open_ones = _open_associations(session, ids)
-    announced = _announced_of_studies(session, [uid for _, uid, _ in rows])
+    announced, nothing = _announced_of_studies(session, [uid for _, uid, _ in rows]), _Announced()
     return [
         StudySigns(
             study_instance_uid=uid,
-            calling_ae_title=last[study_id].calling_ae_title,
-            idle_s=_age_s(last[study_id].last_received_at, now),
+            calling_ae_title=last[study_id].titles[-1],
+            idle_s=_age_s(last[study_id].last_at, now),
             open_associations=open_ones.get(study_id, 0),
-            announced=announced.get(uid, ()),
+            announced=tuple(announced.get(uid, nothing).signs),
             instances=counts.get(study_id, _Held()).instances,
             series=counts.get(study_id, _Held()).series,
+            named=announced.get(uid, nothing).named,
+            senders=tuple(sorted(set(last[study_id].titles))),
         )
         for study_id, uid, _ in rows
         if study_id in last
     ]
 
 
-def _last_series(session: Session, study_ids: Sequence[int]) -> dict[int, Any]:
-    """By study, the calling AE title and time of what came last."""
+class _Senders(NamedTuple):
+    """The calling AE titles of the series of a study, that of the one that came last at the end, and when it came."""
+
+    titles: tuple[str, ...]
+    last_at: datetime
+
+
+def _senders(session: Session, study_ids: Sequence[int]) -> dict[int, _Senders]:
     query = sa.select(SeriesRow.study_id, SeriesRow.calling_ae_title, SeriesRow.last_received_at)
     received = query.where(SeriesRow.study_id.in_(study_ids), SeriesRow.state != SeriesState.OWN_RESULT)
-    return {row.study_id: row for row in session.execute(received.order_by(SeriesRow.last_received_at))}
+    found: dict[int, _Senders] = {}
+    for study, title, last_at in session.execute(received.order_by(SeriesRow.last_received_at)):
+        before = found[study].titles if study in found else ()
+        found[study] = _Senders((*before, title), last_at)
+    return found
 
 
 class _Held(NamedTuple):
@@ -306,7 +356,7 @@ def _open_associations(session: Session, study_ids: Sequence[int]) -> dict[int, 
     return dict(session.execute(query).all())
 
 
-def _announced_of_studies(session: Session, studies: Sequence[str]) -> dict[str, tuple[AnnouncedSigns, ...]]:
+def _announced_of_studies(session: Session, studies: Sequence[str]) -> dict[str, _Announced]:
     """By Study Instance UID, each announcement summed up."""
     named: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
     said: dict[int, tuple[AnnouncementKind, AnnouncementState]] = {}
@@ -319,10 +369,9 @@ def _announced_of_studies(session: Session, studies: Sequence[str]) -> dict[str,
         said[number] = (AnnouncementKind(kind), AnnouncementState(state))
         named[series.study_instance_uid][number].extend(series.sop_instance_uids)
     here = _here(session, (uids for of_study in named.values() for uids in of_study.values()))
-    return {
-        study: tuple(
-            AnnouncedSigns(*said[number], len(uids), sum(uid not in here for uid in uids))
-            for number, uids in sorted(of_study.items())
-        )
-        for study, of_study in named.items()
-    }
+    found: dict[str, _Announced] = defaultdict(_Announced)
+    for study, of_study in named.items():
+        for number, uids in sorted(of_study.items()):
+            missing = sum(uid not in here for uid in uids)
+            found[study].add(AnnouncedSigns(*said[number], len(uids), missing), uids)
+    return found

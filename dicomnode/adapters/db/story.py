@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
@@ -12,12 +13,24 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload, selectinl
 
 from dicomnode.adapters.db.deliveries import stored_result
 from dicomnode.adapters.db.filters import job_conditions, study_conditions
-from dicomnode.adapters.db.tables import DeliveryRow, EventRow, InstanceRow, JobRow, ResultRow, SeriesRow, StudyRow
+from dicomnode.adapters.db.tables import (
+    DeliveryRow,
+    EventRow,
+    InstanceRow,
+    JobRow,
+    ResultRow,
+    SeriesRow,
+    StudyRow,
+    among,
+)
 from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES
-from dicomnode.errors import NotFound
+from dicomnode.errors import Ambiguous, NotFound
 from dicomnode.ports import DeliveryView, Event, JobFilter, JobView, SeriesView, StudyFilter, StudyView
 
 FORGOTTEN = "study.forgotten"  # the one event that stays of a study
+
+_LISTED = "those there are: dicomnode studies list"
+_LISTED_MOST = 20
 
 S = TypeVar("S", bound=StrEnum)
 
@@ -94,20 +107,56 @@ def study(session: Session, key: str) -> StudyView:
     return _study_views(session, [find_study(session, key)])[0]
 
 
+def studies_named(session: Session, key: str) -> list[StudyView]:
+    return _study_views(session, find_studies(session, key))
+
+
+def only_study(session: Session, key: str) -> StudyView:
+    return _study_views(session, [find_only_study(session, key)])[0]
+
+
 def find_study(session: Session, key: str) -> StudyRow:
-    """By Study Instance UID, Series Instance UID, accession number or patient ID (newest); raises NotFound."""
+    """The newest that the key can mean; raises NotFound."""
+    return find_studies(session, key)[0]
+
+
+def find_only_study(session: Session, key: str) -> StudyRow:
+    """The one that the key means; raises NotFound and Ambiguous."""
+    found = find_studies(session, key)
+    if len(found) > 1:
+        raise Ambiguous(
+            f"{len(found)} studies have {key!r} as their accession number or patient ID; "
+            "say which one is meant by its UID:\n" + "\n".join(_candidates(found, key))
+        )
+    return found[0]
+
+
+def _candidates(rows: Sequence[StudyRow], key: str) -> Iterator[str]:
+    """A line each, by which they are told apart without the patient."""
+    for row in rows[:_LISTED_MOST]:
+        yield f"  {row.study_instance_uid}  {written_date(row.study_date)}  {row.description}".rstrip()
+    if len(rows) > _LISTED_MOST:
+        yield f"  and {len(rows) - _LISTED_MOST} older ones: dicomnode studies show {shlex.quote(key)}"
+
+
+def written_date(date: str) -> str:
+    """A DA as 2026-01-31; anything else as it is (PS3.5 6.2)."""
+    return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 and date.isdigit() else date or "no date"
+
+
+def find_studies(session: Session, key: str) -> Sequence[StudyRow]:
+    """By Study Instance UID, Series Instance UID, or accession number or patient ID; the newest first."""
     for same in (
         StudyRow.study_instance_uid == key,
         StudyRow.id.in_(sa.select(SeriesRow.study_id).where(SeriesRow.series_instance_uid == key)),
-        StudyRow.accession_number == key,
-        StudyRow.patient_id == key,
+        sa.or_(StudyRow.accession_number == key, StudyRow.patient_id == key),
     ):
-        newest = sa.select(StudyRow).where(same).order_by(StudyRow.received_at.desc(), StudyRow.id.desc()).limit(1)
-        if key and (row := session.scalar(newest)) is not None:
-            return row
+        newest = sa.select(StudyRow).where(same).order_by(StudyRow.received_at.desc(), StudyRow.id.desc())
+        if key and (rows := session.scalars(newest).all()):
+            return rows
     if (at := forgotten_at(session, key)) is not None:
-        raise NotFound(f"study {key} was forgotten on {at:%Y-%m-%d} at {at:%H:%M} UTC")
-    raise NotFound(f"no study has {key!r} as a UID, a series' UID, an accession number or a patient ID")
+        raise NotFound(f"study {key} was forgotten on {at:%Y-%m-%d} at {at:%H:%M} UTC; {_LISTED}")
+    raise NotFound(f"no study has {key!r} as a UID, a series' UID, an accession number or a patient ID; {_LISTED}")
 
 
 def forgotten_at(session: Session, study_instance_uid: str) -> datetime | None:
@@ -200,7 +249,10 @@ def _event(row: EventRow) -> Event:
 
 
 def open_work(session: Session) -> tuple[dict[str, int], dict[str, int]]:
-    """Jobs and deliveries that wait or run, each with the number of its ticket in the queue."""
-    jobs = session.execute(sa.select(JobRow.id, JobRow.run).where(JobRow.state.in_(ACTIVE_JOB_STATES)))
-    deliveries = sa.select(DeliveryRow.id, DeliveryRow.run).where(DeliveryRow.state.in_(OPEN_DELIVERY_STATES))
+    """Jobs and deliveries that wait or run, each with the number of its ticket in the queue.
+
+    The states are written as the partial indexes have them, word for word: only so does SQLite use these.
+    """
+    jobs = session.execute(sa.select(JobRow.id, JobRow.run).where(sa.text(among(ACTIVE_JOB_STATES))))
+    deliveries = sa.select(DeliveryRow.id, DeliveryRow.run).where(sa.text(among(OPEN_DELIVERY_STATES)))
     return dict(jobs.all()), dict(session.execute(deliveries).all())

@@ -53,7 +53,8 @@ def _only_one(name: str, *columns: str, where: str) -> sa.Index:
     return sa.Index(name, *columns, unique=True, sqlite_where=condition, postgresql_where=condition)
 
 
-def _among(states: frozenset[Any]) -> str:
+def among(states: frozenset[Any]) -> str:
+    """A condition in SQL, as partial indexes have it."""
     return "state IN (" + ", ".join(f"'{state}'" for state in sorted(states)) + ")"
 
 
@@ -285,7 +286,7 @@ class JobRow(Base):
 
     __tablename__ = "job"
     __table_args__ = (
-        _only_one("uq_job_active", "series_id", "model_id", "rule_id", where=_among(ACTIVE_JOB_STATES)),
+        _only_one("uq_job_active", "series_id", "model_id", "rule_id", where=among(ACTIVE_JOB_STATES)),
         sa.Index("ix_job_state_created_at", "state", "created_at"),
     )
 
@@ -348,8 +349,8 @@ class DeliveryRow(Base):
         sa.Index(
             "ix_delivery_open",
             "state",
-            sqlite_where=sa.text(_among(OPEN_DELIVERY_STATES)),
-            postgresql_where=sa.text(_among(OPEN_DELIVERY_STATES)),
+            sqlite_where=sa.text(among(OPEN_DELIVERY_STATES)),
+            postgresql_where=sa.text(among(OPEN_DELIVERY_STATES)),
         ),
     )
 

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from dicomnode.adapters.dicomweb.service import Service
-from dicomnode.domain.completeness import SourceCount
+from dicomnode.domain.completeness import SourceCount, believable
 from dicomnode.domain.destination import Address, StowAddress
 from dicomnode.errors import DestinationUnavailable
 
@@ -16,6 +16,7 @@ NUMBER_OF_STUDY_RELATED_SERIES, NUMBER_OF_STUDY_RELATED_INSTANCES = "00201206", 
 NUMBER_OF_SERIES_RELATED_INSTANCES = "00201209"
 # Series of one study that are asked for instance by instance, a request each
 INSTANCE_BY_INSTANCE_MOST = 20
+_DIGITS_MOST = 12  # of an IS (PS3.5 Table 6.2-1)
 
 
 def echo(service: Service) -> str:
@@ -107,7 +108,9 @@ def _search(service: Service, path: str, query: dict[str, str]) -> list[dict[str
 
 def _number(found: dict[str, Any], tag: str) -> int | None:
     number = _value(found, tag)
-    return int(number) if isinstance(number, int | str) and str(number).isdecimal() else None
+    if isinstance(number, str):  # IS is a number in DICOM JSON, and a string in that of many a server
+        number = int(number) if number.isdecimal() and len(number) <= _DIGITS_MOST else None
+    return believable(number) if isinstance(number, int) and not isinstance(number, bool) else None
 
 
 def _value(found: dict[str, Any], tag: str) -> Any:

@@ -10,7 +10,7 @@ from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
 from dicomnode.adapters.dimse.storage_scu import Call, StorageScu, Timeouts
-from dicomnode.domain.completeness import SourceCount
+from dicomnode.domain.completeness import SourceCount, believable
 from dicomnode.domain.destination import Address, DimseAddress
 from dicomnode.errors import DestinationRefused, DestinationUnavailable
 
@@ -117,11 +117,11 @@ def image_query(study_instance_uid: str, series_instance_uid: str) -> Dataset:
 
 
 def _number(answer: Dataset, keyword: str) -> int | None:
-    """One of (0020,1206), (0020,1208) and (0020,1209), an IS that may be empty."""
-    element = answer.get(keyword)
+    """One of (0020,1206), (0020,1208) and (0020,1209), an IS that may be empty, or hold what is no number."""
     try:
-        return int(element) if element not in (None, "") else None
-    except (TypeError, ValueError):
+        element = answer.get(keyword)
+        return believable(int(str(element))) if element not in (None, "") else None
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

@@ -25,12 +25,14 @@ from dicomnode.adapters.dimse import announcement_scp
 from dicomnode.adapters.dimse.announcement_scp import Announcements, AnnouncementService
 from dicomnode.adapters.dimse.reactor import PollSocket, SteppedAssociation, StoreRequest, longest_pdu_bytes
 from dicomnode.adapters.dimse.refusals import BROKEN, COMMENT_MOST, Refusal, refusal_of
+from dicomnode.domain.quantity import quantity
 from dicomnode.domain.source import Source
 from dicomnode.encoding.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, TRANSFER_SYNTAXES
 from dicomnode.encoding.uid_names import name_of
 from dicomnode.errors import CannotUnderstand, DicomNodeError, NotAuthorised, SopClassRefused, trace_of
 from dicomnode.stages.index import AssociationEnd
 from dicomnode.stages.receive import ReceivedDataSet
+from dicomnode.stages.rejections import Rejection
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 A.4
 SUCCESS = 0x0000  # PS3.7 C.1
 _MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 _BACKLOG = 128
+# of an A-ASSOCIATE-RJ the source and reason (PS3.8 Table 9-21)
+_CALLING_UNKNOWN, _CALLED_UNKNOWN, _LIMIT = (1, 3), (1, 7), (3, 2)
 
 
 class Receiver(Protocol):
@@ -47,6 +51,8 @@ class Receiver(Protocol):
         """Returns when the instance is safe; raises ReceiveError with the status to answer."""
 
     def association_ended(self, end: AssociationEnd) -> None: ...
+
+    def turned_away(self, rejection: Rejection) -> None: ...
 
 
 class Sources(Protocol):
@@ -227,6 +233,7 @@ class StorageSCP:
         served = _Served(self._receiver, self._sources, name, self._announcements is not None)
         association = SteppedAssociation(self._ae, served.c_store, served.ended)
         association.bind(evt.EVT_REQUESTED, served.requested)
+        association.bind(evt.EVT_REJECTED, served.rejected)
         if self._announcements is not None:
             AnnouncementService(self._announcements, served.attempt).bind(association)
         return association
@@ -254,7 +261,12 @@ class _Served:
         if self._turned_away:
             words, more = ", ".join(self._turned_away[:5]), len(self._turned_away) - 5
             tail = f" and {more} more" if more > 0 else ""
-            log.info("%s is kept from sending %s%s by its settings", source.ae_title, words, tail)
+            said = f"its settings (dicomnode sources show) keep it from sending {words}{tail}"
+            self._receiver.turned_away(_rejection("context.rejected", association, said))
+
+    def rejected(self, event: evt.Event) -> None:
+        """What pynetdicom answered A-ASSOCIATE-RJ (PS3.8 9.3.4)."""
+        self._receiver.turned_away(_rejection("association.rejected", event.assoc, why_rejected(event.assoc)))
 
     def c_store(self, association: Association, request: StoreRequest, context_id: int) -> bytes:
         refusal = self.attempt(
@@ -327,6 +339,27 @@ def _called(association: Association) -> str:
     """What the peer calls us, which may be another AE title than ours."""
     request = association.requestor.primitive
     return (request.called_ae_title or "").strip() if request else ""
+
+
+def _rejection(kind: str, association: Association, words: str) -> Rejection:
+    request = association.requestor.primitive
+    calling = (request.calling_ae_title or "").strip() if request else ""
+    return Rejection(kind, calling, association.requestor.address, words)
+
+
+def why_rejected(association: Association) -> str:
+    """In words, by the answer's source and reason (PS3.8 Table 9-21), naming the setting that says so."""
+    answer = association.acceptor.primitive
+    reason = (answer.result_source, answer.diagnostic) if answer else (0, 0)
+    if reason == _CALLING_UNKNOWN:
+        return "its AE title is not one of those that may send (setting allowed_calling_ae_titles)"
+    if reason == _CALLED_UNKNOWN:
+        us = association.acceptor.ae_title.strip()
+        return f"it calls {_called(association) or 'nobody'}, and the node is {us} (setting check_called_ae_title)"
+    if reason == _LIMIT:
+        most = quantity(association.ae.maximum_associations, "association")
+        return f"this receiver has {most} already (setting max_associations)"
+    return f"association rejected with source {reason[0]} and reason {reason[1]} (PS3.8 9.3.4)"
 
 
 def _application_entity(ae_title: str, check_called: bool, allowed_calling: Sequence[str]) -> ApplicationEntity:
