@@ -393,7 +393,8 @@ def test_lists_are_not_squeezed_into_a_pipe(screen: Screen, monkeypatch: pytest.
     assert any(f" {STUDY} " in line for line in screen.lines_of("studies", "list"))
 
 
-def test_deliveries_of_a_job_are_told_together(screen: Screen) -> None:
+def test_deliveries_of_a_job_are_told_together(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     for destination in (ARCHIVE, WEB):
         screen.state.add_destination(destination)
     job = succeeded(screen.state, destinations=("archive", "web"))
