@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from tests import model_bundles
 from tests.bundle_reference import dice, labels_of, write_series
 from tests.made_series import classic
 
+SAMPLE = Path(__file__).parents[2] / "sample_data" / "models" / "torso-ct"
 SHAPE = (24, 60, 52)
 
 
@@ -134,6 +137,37 @@ def test_a_bundles_own_code_runs_and_leaves_the_package_as_it_was(tmp_path: Path
         check(*compared(engine, model, bundle, upwards), 1)
         assert engine.describe(model)["chain"].startswith("the bundle's: ")
         assert package_digest(Path(model.path)) == model.digest
+
+
+def test_the_sample_model_is_a_bundle_as_well(tmp_path: Path, series: Path) -> None:
+    """Its loader is referred to by name, its network a TorchScript file: the card that follows gives its labels."""
+    bundle = tmp_path / "torso-ct"
+    shutil.copytree(SAMPLE, bundle, ignore=shutil.ignore_patterns("model.yaml", "*.onnx"))
+    own, derived = added(tmp_path / "store", SAMPLE), added(tmp_path / "store", bundle)
+    assert derived.card.network.format == "monai-bundle"
+    assert derived.card.input == own.card.input
+    with InProcessEngine(tmp_path / "engine", 2) as engine:
+        expected, _ = of_node(engine, own, [series])
+        found, _ = of_node(engine, derived, [series])
+        assert engine.describe(derived)["chain"] == "the node's"
+    assert len(np.unique(expected)) > 1
+    assert (found == expected).mean() > 0.9999
+
+
+@pytest.mark.parametrize("transforms", ["$@listed", "$@listed[:2] + @listed[2:]"])
+def test_transforms_may_be_listed_elsewhere(tmp_path: Path, series: Path, transforms: str) -> None:
+    bundle = model_bundles.normalised(tmp_path / "bundle")
+    file = bundle / "configs" / "inference.json"
+    model = added(tmp_path / "store", bundle)
+    chain = json.loads(file.read_text())
+    chain["loading"], *others = chain["preprocessing"]["transforms"]
+    chain["listed"] = ["@loading", *others]
+    chain["preprocessing"]["transforms"] = transforms
+    file.write_text(json.dumps(chain))
+    with InProcessEngine(tmp_path / "engine", 2) as engine:
+        expected, _ = of_node(engine, model, [series])
+        found, _ = of_node(engine, added(tmp_path / "store", bundle), [series])
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("skimage") is None, reason="scikit-image is not installed")
