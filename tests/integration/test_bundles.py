@@ -23,6 +23,7 @@ from dicomnode.ports import InferenceEngine, ModelVersion, Placement
 from tests import model_bundles
 from tests.bundle_reference import dice, labels_of, write_series
 from tests.made_series import classic
+from tests.real_data import folder_of
 
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "models" / "torso-ct"
 SHAPE = (24, 60, 52)
@@ -152,6 +153,16 @@ def test_the_sample_model_is_a_bundle_as_well(tmp_path: Path, series: Path) -> N
         assert engine.describe(derived)["chain"] == "the node's"
     assert len(np.unique(expected)) > 1
     assert (found == expected).mean() > 0.9999
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("make", [model_bundles.spleen, model_bundles.normalised])
+def test_a_real_ct_gets_the_labels_of_monai(tmp_path: Path, make: model_bundles.Maker) -> None:
+    folder = folder_of("multi/sts_002/ct/image")
+    bundle = make(tmp_path / "bundle")
+    model = added(tmp_path / "store", bundle)
+    with InProcessEngine(tmp_path / "engine", 2) as engine:
+        check(*compared(engine, model, bundle, folder), len(model.card.segments))
 
 
 @pytest.mark.parametrize("transforms", ["$@listed", "$@listed[:2] + @listed[2:]"])

@@ -147,6 +147,22 @@ def test_a_zip_is_taken_as_the_folder_in_it(machine: Context, packages: Path) ->
     assert told(machine, "add", str(packages / "1.1"))["digest"] == added["digest"]
 
 
+def test_a_networks_file_comes_with_a_card_beside_it(machine: Context, packages: Path) -> None:
+    network, card = packages / "net.onnx", packages / "card.yaml"
+    network.write_bytes(b"network")
+    document = card_document(CARD)
+    card.write_text(
+        yaml.safe_dump({**document, "version": "7", "network": {**document["network"], "file": "net.onnx"}})
+    )
+    tried = told(machine, "add", str(network), "--card", str(card), "--dry-run")
+    assert "torso-ct 7 is a valid package" in tried["message"]
+    assert not (machine.settings.models_folder / "torso-ct").exists()
+    assert told(machine, "add", str(network), "--card", str(card))["version"] == "7"
+    card.write_text("name: torso-ct\n")
+    with pytest.raises(UsageError, match=r"model\.yaml: version is missing"):
+        told(machine, "add", str(network), "--card", str(card))
+
+
 def test_without_golden_cases_it_is_taken_with_a_warning(machine: Context, packages: Path) -> None:
     shutil.rmtree(packages / "1.1" / "golden")
     added = told(machine, "add", str(packages / "1.1"), "--activate")

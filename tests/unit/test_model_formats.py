@@ -331,6 +331,12 @@ def in_openvino(file: Path, module: torch.nn.Module, shape: list[int]) -> None:
     openvino.save_model(model, file)
 
 
+def str_of_error(tmp_path: Path, file: Path) -> str:
+    with pytest.raises(InvalidModelPackage) as error:
+        card_of(file, tmp_path)
+    return str(error.value)
+
+
 def drafted(tmp_path: Path, file: Path) -> dict[str, Any]:
     """The card that the error prints."""
     with pytest.raises(InvalidModelPackage, match=r"--card model\.yaml") as error:
@@ -343,7 +349,11 @@ def test_a_network_alone_is_answered_with_a_card_to_begin_with(tmp_path: Path) -
     found = drafted(tmp_path, scripted(tmp_path / "lungs.ts", Few()))
     assert found["network"] == {"file": "lungs.ts", "window": [96, 96, 96]}
     assert [s["number"] for s in found["output"]["segments"]] == [1, 2]
-    parse_model_card(found)  # it is a card: what it asks is for people to answer
+    assert "# of the file: input any × 2 × any" in str_of_error(tmp_path, tmp_path / "lungs.ts")
+    parse_model_card(found)  # it is a card; what it asks is for people to answer
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(found, sort_keys=False))
+    with pytest.raises(InvalidModelPackage, match=r"model\.yaml\.manufacturer: 'WHO MADE IT\?' is a question"):
+        card_of(tmp_path / "lungs.ts", tmp_path, tmp_path / "card.yaml")
 
 
 def test_openvino_and_exported_networks_tell_their_shapes(tmp_path: Path) -> None:

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dicomnode.adapters.model_formats.concepts import coded, private, readable, segment
 from dicomnode.adapters.model_formats.documents import (
     Document,
+    as_yaml,
     line,
     mapping,
     read_document,
@@ -196,8 +195,7 @@ def _merging(inference: Document) -> str:
 def _merged(names: list[str]) -> str:
     """The output of a card to begin with."""
     segments = [{**segment(number, name), "value": number} for number, name in enumerate(names, 1)]
-    text: str = yaml.safe_dump({"output": {"segments": segments}}, sort_keys=False, allow_unicode=True)
-    return text
+    return as_yaml({"output": {"segments": segments}})
 
 
 def _names(prediction: Mapping[str, Any], inference: Document) -> list[str]:
