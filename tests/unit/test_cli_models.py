@@ -59,6 +59,20 @@ def test_it_shows_what_a_rule_may_set_and_which_series_are_needed(context: Conte
         assert any(all(cell in line for cell in row) for line in lines), row
 
 
+def test_it_shows_the_classes_of_a_model_that_gives_some(context: Context) -> None:
+    code = {"value": "69536005", "scheme": "SCT", "meaning": "Head"}
+    classes = [{"name": name, "code": code} for name in ("Head", "Chest")]
+    output = {"classification": {"finding": code, "classes": classes}}
+    document = {**card_document(CARD), "name": "region", "output": output}
+    card = parse_model_card({**document, "input": {**document["input"], "size": [64, 64]}})
+    context.state.add_model(card, "c" * 64, Path("/models"))
+    assert run(context, "show", "region").exit_code == 0
+    text = context.console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Classes of each image" in text
+    assert "69536005, SCT" in text
+    assert "| Chest | Head (69536005, SCT) |" in run(context, "card", "region", "--markdown").stdout
+
+
 def test_json_has_the_card_and_every_parameter(context: Context) -> None:
     shown = json.loads(run(context, "show", "torso-ct", "--version", "1.0", "--json").stdout)
     assert parse_model_card(shown["card"]).roles[0].name == "pet"
