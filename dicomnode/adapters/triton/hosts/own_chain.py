@@ -26,7 +26,7 @@ from dicomnode.adapters.triton.hosts.model import Given
 from dicomnode.imaging.geometry import VolumeGeometry
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_PREDICTION = "pred"  # monai.utils.CommonKeys.PRED
+_IMAGE, _PREDICTION = "image", "pred"  # monai.utils.CommonKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ class OwnChain:
         data = _applied(self._before, images)
         batch = list_data_collate([data])
         prepared = time.perf_counter()
-        batch[_PREDICTION] = self._infer(batch[self._key], check)
+        # what MONAI's evaluator gives to the network; transforms may have made it of several images
+        batch[_PREDICTION] = self._infer(batch[_IMAGE if _IMAGE in batch else self._key], check)
         inferred = time.perf_counter()
         (result,) = decollate_batch(batch)
         result = _applied(self._after, result)
