@@ -46,15 +46,16 @@ def companions(file: Path) -> list[Path]:
     return [file.with_name(name) for name in names if file.with_name(name).is_file()]
 
 
-def needs_a_card(file: Path) -> InvalidModelPackage:
-    """What to say of a network that comes alone."""
+def needs_a_card(file: Path, package: Path | None = None) -> InvalidModelPackage:
+    """What to say of a network that comes alone, or in a folder that says nothing of it."""
+    name = file.relative_to(package or file.parent).as_posix()
     kind = _WORDS[FORMATS[file.suffix.lower()]]
     return InvalidModelPackage(
         f"this is a network in {kind} without a card, which has to say: name, version, manufacturer, intended_use, "
         "limits; input: modality, orientation, spacing_mm, intensity; network: window; output: segments with coded "
         f"concepts, or a classification. Fill in what follows, and give it with --card {CARD_FILE} (see "
-        f"docs/models.md)\n\n{draft(file)}",
-        file.name,
+        f"docs/models.md)\n\n{draft(file, name)}",
+        name,
     )
 
 
@@ -70,8 +71,8 @@ def check_answered(document: object, path: str = CARD_FILE) -> None:
         raise InvalidModelPackage(f"{document!r} is a question: put the answer there", path)
 
 
-def draft(file: Path) -> str:
-    """A card to begin with, as YAML; what the file does not tell is a question in capital letters."""
+def draft(file: Path, name: str) -> str:
+    """A card to begin with, as YAML; `name`: of the file in its package. What the file does not tell is a question in capital letters."""
     shapes = shapes_of(file)
     classes = shapes.output[1] if len(shapes.output) > 1 else None
     window = list(shapes.input[2:]) if len(shapes.input) == 5 else [None, None, None]
@@ -82,7 +83,7 @@ def draft(file: Path) -> str:
         "intended_use": _WHAT_FOR,
         "limits": _WHERE,
         "input": _input(shapes),
-        "network": {"file": file.name, **({} if len(shapes.input) == 4 else {"window": [n or 96 for n in window]})},
+        "network": {"file": name, **({} if len(shapes.input) == 4 else {"window": [n or 96 for n in window]})},
         "output": _output(shapes, classes),
     }
     known = f"# of the file: input {_shown(shapes.input)}\n# and output {_shown(shapes.output)}\n"
