@@ -72,7 +72,10 @@ def check_answered(document: object, path: str = CARD_FILE) -> None:
 
 
 def draft(file: Path, name: str) -> str:
-    """A card to begin with, as YAML; `name`: of the file in its package. What the file does not tell is a question in capital letters."""
+    """A card to begin with, as YAML; `name`: of the file in its package.
+
+    What the file does not tell is a question in capital letters.
+    """
     shapes = shapes_of(file)
     classes = shapes.output[1] if len(shapes.output) > 1 else None
     window = list(shapes.input[2:]) if len(shapes.input) == 5 else [None, None, None]
