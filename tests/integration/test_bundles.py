@@ -6,6 +6,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,9 @@ def test_the_spleen_bundle_runs_on_the_nodes_own_chain(tmp_path: Path, series: P
     with InProcessEngine(tmp_path / "engine", 2) as engine:
         check(*compared(engine, model, bundle, series), 1)
         assert engine.describe(model)["chain"] == "the node's"
+        chosen = replace(model, tuning={"chosen": {"engine": "torchscript", "precision": "fp32"}})
+        assert engine.describe(chosen)["engine"].startswith("TorchScript")
+        assert (of_node(engine, chosen, [series])[0] == of_node(engine, model, [series])[0]).mean() > 0.999
 
 
 def test_another_chain_is_run_as_the_bundle_says(tmp_path: Path, series: Path) -> None:
