@@ -15,22 +15,26 @@ from monai.bundle import ConfigParser
 from monai.data import decollate_batch, list_data_collate
 
 
-def labels_of(bundle: Path, images: Path | list[Path]) -> npt.NDArray[np.uint8]:
+def labels_of(bundle: Path, images: Path | list[Path] | dict[str, Path]) -> npt.NDArray[np.uint8]:
     """(slice, row, column) uint8 in the order of Instance Number; saving is left out of the chain.
 
-    `images`: the folder of a series, or several, whose images become the channels of one.
+    `images`: the folder of a series, or several, whose images become the channels of one; or some by their names.
     """
-    prediction = _prediction(bundle, [str(one) for one in images] if isinstance(images, list) else str(images))
+    if isinstance(images, list):
+        prediction = _prediction(bundle, {"image": [str(one) for one in images]})
+    else:
+        named = images if isinstance(images, dict) else {"image": images}
+        prediction = _prediction(bundle, {key: str(one) for key, one in named.items()})
     labels: npt.NDArray[np.uint8] = prediction[0].T.astype(np.uint8)
     return labels
 
 
 def scores_of(bundle: Path, image: Path, *, colours: bool = False) -> npt.NDArray[np.float32]:
     """(class,) of a file, or of the folder of a series; with colours the grey image is read three times."""
-    return _prediction(bundle, str(image), colours=colours).flatten()
+    return _prediction(bundle, {"image": str(image)}, colours=colours).flatten()
 
 
-def _prediction(bundle: Path, images: str | list[str], *, colours: bool = False) -> npt.NDArray[np.float32]:
+def _prediction(bundle: Path, images: dict[str, Any], *, colours: bool = False) -> npt.NDArray[np.float32]:
     config = ConfigParser.load_config_file(str(bundle / "configs" / "inference.json"))
     config["bundle_root"] = str(bundle)
     config["preprocessing"]["transforms"][0].update(reader="PydicomReader")
@@ -51,12 +55,12 @@ def _prediction(bundle: Path, images: str | list[str], *, colours: bool = False)
                 del sys.modules[name]
 
 
-def _run(parser: Any, bundle: Path, images: str | list[str]) -> npt.NDArray[np.float32]:
+def _run(parser: Any, bundle: Path, images: dict[str, Any]) -> npt.NDArray[np.float32]:
     before, inferer, network, after = (
         parser.get_parsed_content(name) for name in ("preprocessing", "inferer", "network", "postprocessing")
     )
     network.load_state_dict(torch.load(bundle / "models" / "model.pt", weights_only=True))
-    batch = list_data_collate([before({"image": images})])
+    batch = list_data_collate([before(images)])
     batch["pred"] = inferer(batch["image"], network.eval())
     (result,) = decollate_batch(batch)
     found: npt.NDArray[np.float32] = after(result)["pred"].numpy()

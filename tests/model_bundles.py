@@ -240,6 +240,23 @@ def merged(folder: Path) -> Path:
     return write(folder, about, chain, seed=7)
 
 
+def two_phases(folder: Path) -> Path:
+    """Two CT series that are loaded under names of their own and put together after they were resampled."""
+    about = metadata("Phases", {"0": "background", "1": "liver", "2": "spleen"})
+    keys = ["arterial", "venous"]
+    before = [
+        {**ORIENTED[0], "keys": keys},
+        {**ORIENTED[1], "keys": keys, "mode": ["bilinear", "bilinear"]},
+        {"_target_": "ConcatItemsd", "keys": keys, "name": "image"},
+        SCALED,
+    ]
+    after = [{**INVERTED, "orig_keys": "arterial"}, ARGMAX]
+    chain = inference(3, before, after, network_def=network(3, channels=2))
+    for transform in chain["preprocessing"]["transforms"][:2]:
+        transform["keys"] = keys
+    return write(folder, about, chain, seed=1)
+
+
 def classifier(folder: Path, *, colours: bool = False, of_series: bool = False) -> Path:
     """Four classes, of every image resized to 48 × 40, or of the series; a DenseNet made small."""
     about = metadata("Views", {str(n): name for n, name in enumerate(("head", "chest", "abdomen", "something else"))})

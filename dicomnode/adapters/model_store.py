@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from dicomnode.adapters.model_formats import archive, monai_bundle, network_file, nnunet, triton_directory
-from dicomnode.adapters.model_formats.documents import CARD_FILE, laid_over, mapping, read_document
+from dicomnode.adapters.model_formats.documents import CARD_FILE, as_yaml, laid_over, mapping, read_document
 from dicomnode.domain.model_card import ModelCard, card_document, parse_model_card
 from dicomnode.errors import InvalidModelPackage
 
@@ -125,6 +125,7 @@ def _complete(staged: Path, card: Path | None) -> None:
     if card is None and "file" in mapping(own.get("network")):
         return
     given: Mapping[str, Any] = own if card is None else laid_over(read_document(card.parent, card.name), own)
+    network_file.check_answered(given)
     form = next((form for form in _FORMATS if form.is_one(staged)), None)
     if form is None and not given:
         raise _no_package(staged)
@@ -133,8 +134,7 @@ def _complete(staged: Path, card: Path | None) -> None:
         return
     document = given if form is None else laid_over(given, form.card(staged, given))
     whole = card_document(parse_model_card(document))
-    text = yaml.safe_dump(dict(whole), sort_keys=False, allow_unicode=True)
-    (staged / CARD_FILE).write_text(text, encoding="utf-8")
+    (staged / CARD_FILE).write_text(as_yaml(whole), encoding="utf-8")
 
 
 def _no_package(staged: Path) -> InvalidModelPackage:

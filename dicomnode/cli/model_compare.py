@@ -15,7 +15,7 @@ from dicomnode.domain.model_card_text import card_markdown
 from dicomnode.errors import NotFound, UsageError
 from dicomnode.ports import ModelVersion
 from dicomnode.stages.accept import synthetic_volumes
-from dicomnode.stages.compare import SeriesComparison, common_segments, summary
+from dicomnode.stages.compare import SeriesComparison, common_segments, gives_classes, summary
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
@@ -74,7 +74,7 @@ def compare(
     most: Annotated[int, typer.Option(min=1, help="At most so many series, the newest first.")] = 100,
     as_json: Json = False,
 ) -> None:
-    """How two versions differ on the series that both have run on: Dice, volumes, times.
+    """How two versions differ on the series that both have run on: Dice and volumes, or classes; times.
 
     A shadow gives the second version its series. --study takes a Study Instance UID, an accession number or a
     patient ID, and runs both versions on that study's series now.
@@ -88,13 +88,15 @@ def compare(
     pair = (find_model(context.state, name, first), find_model(context.state, name, second))
     if first == second:
         raise UsageError("two versions are needed; `dicomnode models optimise` compares engines of one")
-    if not common_segments(pair):
-        raise UsageError(f"{name} {first} and {second} have no segment of the same name: there is nothing to compare")
+    if not common_segments(pair) and not gives_classes(pair):
+        raise UsageError(f"{name} {first} and {second} give nothing of the same name: there is nothing to compare")
     found = _compared(context, pair, study, most)
     if context.json:
         context.print_json({"series": [_document(one) for one in found], "summary": asdict(summary(found))})
         return
     columns = ["series", "segment", "dice", f"{first}_ml", f"{second}_ml", "difference_ml", "note"]
+    if gives_classes(pair):
+        columns = ["series", "images", "same_class", "largest_difference", "note"]
     context.show(list(_rows(found, first, second)), columns, f"{name} {first} and {second}")
     context.done(_summary_words(found, first, second))
 
@@ -124,7 +126,12 @@ def _document(one: SeriesComparison) -> dict[str, Any]:
 def _rows(found: Sequence[SeriesComparison], first: str, second: str) -> Iterator[dict[str, Any]]:
     for one in found:
         series = f"…{one.series_instance_uid[-16:]}"
-        if not one.segments:
+        if one.classes:
+            seen = one.classes
+            yield {"series": series, "images": seen.images, "same_class": seen.same, "note": one.note} | {
+                "largest_difference": seen.largest_difference
+            }
+        elif not one.segments:
             yield {"series": series, "note": one.note}
         for segment in one.segments:
             yield {
@@ -141,8 +148,10 @@ def _rows(found: Sequence[SeriesComparison], first: str, second: str) -> Iterato
 def _summary_words(found: Sequence[SeriesComparison], first: str, second: str) -> str:
     total = summary(found)
     dice = "; ".join(f"{name}: Dice {low:.4f} at least, {mid:.4f} median" for name, (low, mid) in total.dice.items())
+    if total.images:
+        dice = f"{total.same} of {total.images} images have the same class"
     seconds = f"{first} took {total.seconds[0]:g} s, {second} {total.seconds[1]:g} s (medians)"
-    return f"{total.series} series. {dice or 'no masks to compare'}. {seconds}"
+    return f"{total.series} series. {dice or 'nothing to compare'}. {seconds}"
 
 
 # ------------------------------------------------------------------------------------------------------ bench

@@ -93,7 +93,7 @@ def show(
     version: OfVersion = "",
     as_json: Json = False,
 ) -> None:
-    """What a model takes and gives: its series, the parameters that a rule may set, its segments.
+    """What a model takes and gives: its series, the parameters that a rule may set, its segments or classes.
 
     Example: dicomnode models show torso-ct
     """
@@ -110,7 +110,17 @@ def show(
     context.show(
         _parameters(card), ["parameter", "type", "default", "allowed", "description"], "Parameters of a rule"
     )
-    context.show([{"number": s.number, "segment": s.name} for s in card.segments], ["number", "segment"], "Segments")
+    gives, title = _gives(card)
+    context.show(gives, list(gives[0]), title)
+
+
+def _gives(card: ModelCard) -> tuple[list[dict[str, object]], str]:
+    """Rows and title of what comes out."""
+    if card.classification is None:
+        return [{"number": s.number, "segment": s.name} for s in card.segments], "Segments"
+    return [{"class": c.name, "code": f"{c.code.value}, {c.code.scheme}"} for c in card.classification.classes], (
+        "Classes of each image" if card.classification.of == "image" else "Classes of a series"
+    )
 
 
 def _inputs(card: ModelCard) -> list[dict[str, object]]:

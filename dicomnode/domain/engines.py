@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from dicomnode.domain.model_card import NetworkSpec
+from dicomnode.domain.model_card import NO_WINDOW, NetworkSpec
 from dicomnode.errors import InvalidModelPackage
 
 _FORMATS = {
@@ -56,6 +56,12 @@ def format_of(spec: NetworkSpec) -> str:
     return _FORMATS[suffix]
 
 
+def _engines(spec: NetworkSpec) -> tuple[str, ...]:
+    """As engines_of; a bundle whose chain is the node's, which its card's window tells, has its network traced."""
+    form = format_of(spec)
+    return engines_of("torchscript" if form == "monai-bundle" and spec.window != NO_WINDOW else form)
+
+
 def engines_of(format: str) -> tuple[str, ...]:
     """That read this format; the last is what the file was made for."""
     return _ENGINES.get(format, ())
@@ -63,12 +69,12 @@ def engines_of(format: str) -> tuple[str, ...]:
 
 def reference_of(spec: NetworkSpec) -> Candidate:
     """What the others are compared with: what the file was made for, in full."""
-    return Candidate(engines_of(format_of(spec))[-1], "fp32")
+    return Candidate(_engines(spec)[-1], "fp32")
 
 
 def candidates(spec: NetworkSpec, has_gpu: bool) -> list[Candidate]:
     """All that could run it, the reference first; empty for a format that brings its own way of running."""
-    engines = engines_of(format_of(spec))
+    engines = _engines(spec)
     if not engines:
         return []
     tried = _ON_GPU if has_gpu else _ON_CPU

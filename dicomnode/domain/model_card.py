@@ -69,6 +69,7 @@ FORMATS = (*PLAIN_FORMATS, *CHAIN_FORMATS)
 RESTORED = ("labels", "scores", "probabilities")
 ENGINES = ("auto", "torch", "torchscript", "onnxruntime", "openvino", "tensorrt", "triton")
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+NO_WINDOW = (1, 1, 1)  # of a card that says none
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,47}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,31}")
 _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -283,7 +284,7 @@ def _network(node: Node, *, window_needed: bool) -> NetworkSpec:
     file = node["file"].text()
     if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
         node["file"].fail(f"{file!r} leaves the package")
-    window = (node["window"] if window_needed else node.get("window", [1, 1, 1])).numbers(3)
+    window = (node["window"] if window_needed else node.get("window", list(NO_WINDOW))).numbers(3)
     if any(w < 1 or w != int(w) for w in window):
         node["window"].fail("a window is three whole numbers above zero")
     overlap = node.get("overlap", 0.25).number()

@@ -6,6 +6,9 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from dicomnode.domain.job import JobState
 from dicomnode.domain.result import StoredResult
 from dicomnode.domain.study import Series
@@ -13,9 +16,11 @@ from dicomnode.encoding.seg_masks import NOTHING, Masks, Overlap, overlap, read_
 from dicomnode.errors import SeriesRefused
 from dicomnode.imaging.golden import dice
 from dicomnode.ports import Clock, InstanceStore, JobFilter, JobView, JobWork, ModelVersion, State
-from dicomnode.stages.infer import Inference, InferStage
+from dicomnode.stages.infer import Classified, Inference, InferStage
 
 Pair = tuple[ModelVersion, ModelVersion]
+Probabilities = npt.NDArray[np.float64]
+"""(image, class) float64; one row of a model that looks at a series as a whole."""
 _STAGES = ("infer: before", "infer: network", "infer: after")
 
 
@@ -32,6 +37,15 @@ class SegmentComparison:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassComparison:
+    """Of models that give classes: how many images have the same one, and how far the probabilities are apart."""
+
+    images: int
+    same: int
+    largest_difference: float  # of one probability, of a class that both know
+
+
+@dataclass(frozen=True, slots=True)
 class SeriesComparison:
     """What the two versions said of one series; `note` says why there is less than there might be."""
 
@@ -40,15 +54,18 @@ class SeriesComparison:
     segments: tuple[SegmentComparison, ...] = ()
     seconds: tuple[float, float] = (0.0, 0.0)  # before, network and after
     note: str = ""
+    classes: ClassComparison | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Over all series, by segment name: the lowest and median Dice, and the median seconds of both versions."""
+    """Over all series: by segment name the lowest and median Dice; the median seconds of both versions."""
 
     series: int
     dice: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     seconds: tuple[float, float] = (0.0, 0.0)
+    images: int = 0  # of models that give classes
+    same: int = 0  # of these, with the same class
 
 
 class CompareStage:
@@ -70,6 +87,8 @@ class CompareStage:
         return found
 
     def _of_jobs(self, pair: Pair, first: JobView, second: JobView) -> SeriesComparison:
+        if gives_classes(pair):
+            return _of_scores(pair, first, second)
         masks = [self._masks(model, job) for model, job in zip(pair, (first, second), strict=True)]
         return SeriesComparison(
             first.study_instance_uid,
@@ -113,6 +132,8 @@ class CompareStage:
         uids = (series.study_instance_uid, series.series_instance_uid)
         first, second = (self._work(model, series) for model in pair)
         try:
+            if gives_classes(pair):
+                return _of_classified(pair, uids, infer.classify(first), infer.classify(second))
             with infer.run(first) as one, infer.run(second) as other:
                 return SeriesComparison(
                     *uids,
@@ -152,12 +173,62 @@ def _of_labels(pair: Pair, found: tuple[Inference, Inference], name: str) -> Seg
     return SegmentComparison(name, dice(ours, theirs, 1), (volumes[0], volumes[1]))
 
 
+# ------------------------------------------------------------------------------------------------------ classes
+
+
+def gives_classes(pair: Pair) -> bool:
+    return all(model.card.classification is not None for model in pair)
+
+
+def _of_scores(pair: Pair, first: JobView, second: JobView) -> SeriesComparison:
+    """Of jobs, which keep every image's probabilities."""
+    rows = [np.array(job.details.get("probabilities", []), dtype=np.float64) for job in (first, second)]
+    compared = agreement(pair, rows[0], rows[1])
+    return SeriesComparison(
+        first.study_instance_uid,
+        first.series_instance_uid,
+        classes=compared,
+        seconds=(seconds_in(first.timings_s), seconds_in(second.timings_s)),
+        note="" if compared else "they were not given the same images",
+    )
+
+
+def _of_classified(pair: Pair, uids: tuple[str, str], first: Classified, second: Classified) -> SeriesComparison:
+    compared = agreement(pair, first.scores.astype(np.float64), second.scores.astype(np.float64))
+    return SeriesComparison(
+        *uids, classes=compared, seconds=(seconds_in(first.timings_s), seconds_in(second.timings_s))
+    )
+
+
+def agreement(pair: Pair, first: Probabilities, second: Probabilities) -> ClassComparison | None:
+    """Of two (image, class) arrays of probabilities; None when they are not of the same images."""
+    names = [_class_names(model) for model in pair]
+    if not len(first) or len(first) != len(second):
+        return None
+    both = [name for name in names[0] if name in names[1]]
+    same = sum(
+        names[0][a] == names[1][b] for a, b in zip(first.argmax(1).tolist(), second.argmax(1).tolist(), strict=True)
+    )
+    ours, theirs = (
+        rows[:, [own.index(name) for name in both]] for rows, own in zip((first, second), names, strict=True)
+    )
+    return ClassComparison(len(first), same, round(float(np.abs(ours - theirs).max(initial=0.0)), 4))
+
+
+def _class_names(model: ModelVersion) -> list[str]:
+    spec = model.card.classification
+    return [one.name for one in spec.classes] if spec else []
+
+
+# --------------------------------------------------------------------------------------------------------- parts
+
+
 def _number(model: ModelVersion, name: str) -> int:
     return next(segment.number for segment in model.card.segments if segment.name == name)
 
 
 def common_segments(pair: Pair) -> list[str]:
-    """Names that both have, in the first one's order."""
+    """Names of segments that both have, in the first one's order."""
     theirs = {segment.name for segment in pair[1].card.segments}
     return [segment.name for segment in pair[0].card.segments if segment.name in theirs]
 
@@ -181,7 +252,8 @@ def seconds_in(timings_s: Mapping[str, float]) -> float:
 
 
 def summary(found: Iterable[SeriesComparison]) -> Summary:
-    compared = [one for one in found if one.segments]
+    compared = [one for one in found if one.segments or one.classes]
+    classes = [one.classes for one in compared if one.classes]
     by_name: dict[str, list[float]] = {}
     for one in compared:
         for segment in one.segments:
@@ -189,7 +261,11 @@ def summary(found: Iterable[SeriesComparison]) -> Summary:
                 by_name.setdefault(segment.name, []).append(segment.dice)
     first, second = (_median([one.seconds[n] for one in compared]) for n in (0, 1))
     return Summary(
-        len(compared), {name: (min(d), statistics.median(d)) for name, d in by_name.items()}, (first, second)
+        len(compared),
+        {name: (min(d), statistics.median(d)) for name, d in by_name.items()},
+        (first, second),
+        sum(one.images for one in classes),
+        sum(one.same for one in classes),
     )
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,9 @@ from dicomnode.ports import InferenceEngine, ModelVersion, Placement
 from tests import model_bundles
 from tests.bundle_reference import dice, labels_of, write_series
 from tests.made_series import classic
+from tests.real_data import folder_of
 
+SAMPLE = Path(__file__).parents[2] / "sample_data" / "models" / "torso-ct"
 SHAPE = (24, 60, 52)
 
 
@@ -117,6 +122,9 @@ def test_the_spleen_bundle_runs_on_the_nodes_own_chain(tmp_path: Path, series: P
     with InProcessEngine(tmp_path / "engine", 2) as engine:
         check(*compared(engine, model, bundle, series), 1)
         assert engine.describe(model)["chain"] == "the node's"
+        chosen = replace(model, tuning={"chosen": {"engine": "torchscript", "precision": "fp32"}})
+        assert engine.describe(chosen)["engine"].startswith("TorchScript")
+        assert (of_node(engine, chosen, [series])[0] == of_node(engine, model, [series])[0]).mean() > 0.999
 
 
 def test_another_chain_is_run_as_the_bundle_says(tmp_path: Path, series: Path) -> None:
@@ -134,6 +142,46 @@ def test_a_bundles_own_code_runs_and_leaves_the_package_as_it_was(tmp_path: Path
         check(*compared(engine, model, bundle, upwards), 1)
         assert engine.describe(model)["chain"].startswith("the bundle's: ")
         assert package_digest(Path(model.path)) == model.digest
+
+
+def test_the_sample_model_is_a_bundle_as_well(tmp_path: Path, series: Path) -> None:
+    """Its loader is referred to by name, its network a TorchScript file: what follows is a package of our own."""
+    bundle = tmp_path / "torso-ct"
+    shutil.copytree(SAMPLE, bundle, ignore=shutil.ignore_patterns("model.yaml", "*.onnx"))
+    own, derived = added(tmp_path / "store", SAMPLE), added(tmp_path / "store", bundle)
+    assert (derived.card.network.file, derived.card.network.format) == ("models/model.ts", "torchscript")
+    assert derived.card.input == own.card.input
+    with InProcessEngine(tmp_path / "engine", 2) as engine:
+        expected, _ = of_node(engine, own, [series])
+        found, _ = of_node(engine, derived, [series])
+    assert len(np.unique(expected)) > 1
+    assert (found == expected).mean() > 0.9999
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("make", [model_bundles.spleen, model_bundles.normalised])
+def test_a_real_ct_gets_the_labels_of_monai(tmp_path: Path, make: model_bundles.Maker) -> None:
+    folder = folder_of("multi/sts_002/ct/image")
+    bundle = make(tmp_path / "bundle")
+    model = added(tmp_path / "store", bundle)
+    with InProcessEngine(tmp_path / "engine", 2) as engine:
+        check(*compared(engine, model, bundle, folder), len(model.card.segments))
+
+
+@pytest.mark.parametrize("transforms", ["$@listed", "$@listed[:2] + @listed[2:]"])
+def test_transforms_may_be_listed_elsewhere(tmp_path: Path, series: Path, transforms: str) -> None:
+    bundle = model_bundles.normalised(tmp_path / "bundle")
+    file = bundle / "configs" / "inference.json"
+    model = added(tmp_path / "store", bundle)
+    chain = json.loads(file.read_text())
+    chain["loading"], *others = chain["preprocessing"]["transforms"]
+    chain["listed"] = ["@loading", *others]
+    chain["preprocessing"]["transforms"] = transforms
+    file.write_text(json.dumps(chain))
+    with InProcessEngine(tmp_path / "engine", 2) as engine:
+        expected, _ = of_node(engine, model, [series])
+        found, _ = of_node(engine, added(tmp_path / "store", bundle), [series])
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("skimage") is None, reason="scikit-image is not installed")
@@ -174,3 +222,13 @@ def test_channels_come_from_several_series_and_labels_by_their_value(tmp_path: P
 
 def other_noise(tmp_path: Path) -> Path:
     return written(tmp_path / "other", downwards=False, seed=8)
+
+
+def test_images_of_several_names_are_made_into_one_by_the_bundle(tmp_path: Path, upwards: Path) -> None:
+    bundle = model_bundles.two_phases(tmp_path / "bundle")
+    model = added(tmp_path / "store", bundle)
+    assert [(role.name, role.modality) for role in model.card.roles] == [("venous", ("CT",))]
+    other = other_noise(tmp_path)
+    with InProcessEngine(tmp_path / "engine", 2) as engine:
+        found, _ = of_node(engine, model, [upwards, other])
+    check(found, labels_of(bundle, {"arterial": upwards, "venous": other}), 2)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ from tests.adapters.state_material import (
     complete,
     finished,
     instance,
+    model_card,
     new_job,
     routed,
     succeeded,
@@ -414,3 +417,23 @@ def test_several_administrators_make_revisions_one_after_the_other(
     together(_change_rules, migrated_url)
     assert [r.revision for r in state.rules()] == [1 + PROCESSES * 10]
     complete(state)
+
+
+def _activate(url: str, number: int) -> None:
+    with open_state(url, RecordingQueue()) as state:
+        _barrier.wait()
+        for n in range(6):
+            state.activate_model("torso-ct", f"{(number + n) % PROCESSES}.0")
+
+
+def test_of_several_administrators_the_last_one_activates(
+    migrated_url: str, state: SqlState, together: Together
+) -> None:
+    """One version is active whatever they do at once, and it is the one that the history ends with."""
+    for number in range(PROCESSES):
+        state.add_model(model_card(version=f"{number}.0"), f"{number}" * 64, Path("/models"), activate=number == 0)
+    together(_activate, migrated_url)
+    (active,) = [model.version for model in state.models() if model.active]
+    changes = state.model_changes("torso-ct")
+    assert changes[-1].version == active
+    assert all(a.version != b.version for a, b in itertools.pairwise(changes))

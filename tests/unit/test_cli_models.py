@@ -59,6 +59,20 @@ def test_it_shows_what_a_rule_may_set_and_which_series_are_needed(context: Conte
         assert any(all(cell in line for cell in row) for line in lines), row
 
 
+def test_it_shows_the_classes_of_a_model_that_gives_some(context: Context) -> None:
+    code = {"value": "69536005", "scheme": "SCT", "meaning": "Head"}
+    classes = [{"name": name, "code": code} for name in ("Head", "Chest")]
+    output = {"classification": {"finding": code, "classes": classes}}
+    document = {**card_document(CARD), "name": "region", "output": output}
+    card = parse_model_card({**document, "input": {**document["input"], "size": [64, 64]}})
+    context.state.add_model(card, "c" * 64, Path("/models"))
+    assert run(context, "show", "region").exit_code == 0
+    text = context.console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Classes of each image" in text
+    assert "69536005, SCT" in text
+    assert "| Chest | Head (69536005, SCT) |" in run(context, "card", "region", "--markdown").stdout
+
+
 def test_json_has_the_card_and_every_parameter(context: Context) -> None:
     shown = json.loads(run(context, "show", "torso-ct", "--version", "1.0", "--json").stdout)
     assert parse_model_card(shown["card"]).roles[0].name == "pet"
@@ -145,6 +159,22 @@ def test_a_zip_is_taken_as_the_folder_in_it(machine: Context, packages: Path) ->
     added = told(machine, "add", archive, "--activate")
     assert (added["state"], added["acceptance"]) == ("active", "passed")
     assert told(machine, "add", str(packages / "1.1"))["digest"] == added["digest"]
+
+
+def test_a_networks_file_comes_with_a_card_beside_it(machine: Context, packages: Path) -> None:
+    network, card = packages / "net.onnx", packages / "card.yaml"
+    network.write_bytes(b"network")
+    document = card_document(CARD)
+    card.write_text(
+        yaml.safe_dump({**document, "version": "7", "network": {**document["network"], "file": "net.onnx"}})
+    )
+    tried = told(machine, "add", str(network), "--card", str(card), "--dry-run")
+    assert "torso-ct 7 is a valid package" in tried["message"]
+    assert not (machine.settings.models_folder / "torso-ct").exists()
+    assert told(machine, "add", str(network), "--card", str(card))["version"] == "7"
+    card.write_text("name: torso-ct\n")
+    with pytest.raises(UsageError, match=r"model\.yaml: version is missing"):
+        told(machine, "add", str(network), "--card", str(card))
 
 
 def test_without_golden_cases_it_is_taken_with_a_warning(machine: Context, packages: Path) -> None:

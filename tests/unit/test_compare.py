@@ -19,8 +19,8 @@ from dicomnode.domain.job import Priority
 from dicomnode.domain.model_card import ModelCard, card_document, parse_model_card
 from dicomnode.encoding.seg_masks import overlap, read_masks
 from dicomnode.errors import EncodingError, NotFound, UsageError
-from dicomnode.ports import JobFinished, JobOutcome, NewJob
-from dicomnode.stages.compare import CompareStage, SeriesComparison, summary
+from dicomnode.ports import JobFinished, JobOutcome, ModelVersion, NewJob
+from dicomnode.stages.compare import ClassComparison, CompareStage, SeriesComparison, agreement, summary
 from dicomnode.stages.deliver import DeliverStage
 from dicomnode.stages.encode import EncodeStage
 from dicomnode.stages.infer import InferStage
@@ -176,6 +176,43 @@ def test_a_series_that_the_model_refuses_says_why(node: Node) -> None:
     (found,) = node.compare.now((node.pair[0], model), node.study, node.infer)
     assert found.segments == ()
     assert "needs 9000 mm along S" in found.note
+
+
+# ------------------------------------------------------------------------------------------------------ classes
+
+
+def classifier(version: str, *names: str) -> ModelVersion:
+    code = {"value": "1", "scheme": "SCT", "meaning": "x"}
+    classes = [{"name": name, "code": code} for name in names]
+    document = {**card_document(CARD), "version": version}
+    document["output"] = {"classification": {"finding": code, "classes": classes}}
+    document["input"] = {**document["input"], "size": [8, 8]}
+    card = parse_model_card(document)
+    return ModelVersion(1, card.name, version, "d" * 64, Path("/m"), card, False)
+
+
+def test_classes_are_compared_by_their_names() -> None:
+    """The second version knows them in another order, and one more."""
+    pair = (classifier("1", "Head", "Chest"), classifier("2", "Chest", "Leg", "Head"))
+    first = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
+    second = np.array([[0.1, 0.0, 0.9], [0.75, 0.0, 0.25], [0.3, 0.4, 0.3]])
+    assert agreement(pair, first, second) == ClassComparison(images=3, same=2, largest_difference=0.3)
+    assert agreement(pair, first, second[:2]) is None
+    assert agreement(pair, first[:0], second[:0]) is None
+
+
+def test_classes_of_jobs_and_of_now_are_compared(node: Node) -> None:
+    """FakeEngine: Chest above the threshold; the second time it is so low that all images are above it."""
+    cards = [classifier(version, "Head", "Chest").card for version in ("4.0.0", "5.0.0")]
+    first, second = (node.state.add_model(c, c.version[0] * 64, node.store.root, activate=False) for c in cards)
+    node.pair = (first, second)
+    node.engine.thresholds = (5000.0,)
+    node.run(second=(-5000.0,))
+    (found,) = node.compare.stored(node.pair, 10)
+    assert found.classes == ClassComparison(images=5, same=0, largest_difference=0.8)
+    (now,) = node.compare.now(node.pair, node.study, node.infer)
+    assert now.classes == ClassComparison(images=5, same=5, largest_difference=0.0)
+    assert (summary([found, now]).images, summary([found, now]).same) == (10, 5)
 
 
 # --------------------------------------------------------------------------------------------------------- SEGs

@@ -289,13 +289,58 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path, nnunet: Path) -> No
 # --------------------------------------------------------------------------------------------- other forms
 
 
-def test_a_triton_directory_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    folder = tmp_path / "lungs"
-    (folder / "1").mkdir(parents=True)
-    (folder / "config.pbtxt").write_text('backend: "onnxruntime"')
-    (folder / "1" / "model.onnx").write_bytes(b"network")
-    with pytest.raises(InvalidModelPackage, match=r"config\.pbtxt: .*models add 1/model\.onnx --card"):
-        card_of(folder, tmp_path)
+CONFIG = """
+name: "lungs"
+backend: "onnxruntime"
+input [{ name: "x", data_type: TYPE_FP32, dims: [1, 1, 32, 48, 64] }]
+output [{ name: "y", data_type: TYPE_FP32, dims: [1, 2, 32, 48, 64] }]
+"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Two versions of a network, as Triton has them."""
+    for version in ("2", "10"):
+        (tmp_path / "model" / version).mkdir(parents=True)
+        scripted(tmp_path / "model" / version / "model.pt", Thresholds())
+    (tmp_path / "model" / "config.pbtxt").write_text(CONFIG)
+    return tmp_path / "model"
+
+
+def test_a_triton_directorys_network_runs_with_a_card(tmp_path: Path, directory: Path) -> None:
+    whole = dict(document("x", 1))
+    said = {key: whole[key] for key in ("manufacturer", "intended_use", "limits", "input", "output")}
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(said))
+    card, _, place = ModelStore(tmp_path / "store").add(directory, tmp_path / "card.yaml")
+    assert (card.name, card.version, card.network.file) == ("lungs", "10", "10/model.pt")
+    assert (card.network.format, card.network.window) == ("torchscript", (32, 48, 64))
+    assert (place / "config.pbtxt").read_text() == CONFIG
+    assert drafted(tmp_path, directory)["network"]["file"] == "10/model.pt"  # what it lacks is asked for
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (CONFIG + CONFIG.splitlines()[3], r"config\.pbtxt\.input: 2 tensors"),
+        ("name: 7", r"config\.pbtxt: "),
+        ('default_model_filename: "other.pt"', r"config\.pbtxt: no version .*--card"),
+    ],
+)
+def test_what_is_wrong_with_a_triton_directory_is_named(
+    tmp_path: Path, directory: Path, config: str, words: str
+) -> None:
+    (directory / "config.pbtxt").write_text(config)
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(dict(document("x", 1))))
+    with pytest.raises(InvalidModelPackage, match=words):
+        card_of(directory, tmp_path, tmp_path / "card.yaml")
+
+
+def test_a_program_of_tritons_is_refused_with_what_to_do(tmp_path: Path, directory: Path) -> None:
+    for file in directory.glob("*/model.pt"):
+        file.with_suffix(".py").write_text("class TritonPythonModel: ...")
+        file.unlink()
+    with pytest.raises(InvalidModelPackage, match=r"is a program in Triton.*export its network to ONNX"):
+        card_of(directory, tmp_path)
 
 
 def test_what_is_nothing_of_all_this_is_said(tmp_path: Path) -> None:
@@ -331,6 +376,12 @@ def in_openvino(file: Path, module: torch.nn.Module, shape: list[int]) -> None:
     openvino.save_model(model, file)
 
 
+def str_of_error(tmp_path: Path, file: Path) -> str:
+    with pytest.raises(InvalidModelPackage) as error:
+        card_of(file, tmp_path)
+    return str(error.value)
+
+
 def drafted(tmp_path: Path, file: Path) -> dict[str, Any]:
     """The card that the error prints."""
     with pytest.raises(InvalidModelPackage, match=r"--card model\.yaml") as error:
@@ -343,7 +394,11 @@ def test_a_network_alone_is_answered_with_a_card_to_begin_with(tmp_path: Path) -
     found = drafted(tmp_path, scripted(tmp_path / "lungs.ts", Few()))
     assert found["network"] == {"file": "lungs.ts", "window": [96, 96, 96]}
     assert [s["number"] for s in found["output"]["segments"]] == [1, 2]
-    parse_model_card(found)  # it is a card: what it asks is for people to answer
+    assert "# of the file: input any × 2 × any" in str_of_error(tmp_path, tmp_path / "lungs.ts")
+    parse_model_card(found)  # it is a card; what it asks is for people to answer
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(found, sort_keys=False))
+    with pytest.raises(InvalidModelPackage, match=r"model\.yaml\.manufacturer: 'WHO MADE IT\?' is a question"):
+        card_of(tmp_path / "lungs.ts", tmp_path, tmp_path / "card.yaml")
 
 
 def test_openvino_and_exported_networks_tell_their_shapes(tmp_path: Path) -> None:

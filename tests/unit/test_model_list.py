@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dicomnode.domain.model_list import Entry, Known, Wanted, parse_model_list, steps
+from dicomnode.domain.model_list import Entry, Known, Step, StepKind, Wanted, parse_model_list, steps
 from dicomnode.errors import InvalidModelList
 
 
@@ -58,6 +62,74 @@ def test_the_steps_lead_from_what_is_to_what_is_wanted(
     want: list[str], have: list[str], prune: bool, words: list[str]
 ) -> None:
     assert said(wanted(*want), known(*have), prune=prune) == words
+
+
+def applied(have: Sequence[Known], todo: Sequence[Step]) -> list[Known]:
+    """What is registered after the steps, by the rules of the registry; each must be possible."""
+    now = {(k.name, k.version): k for k in have}
+    for step in todo:
+        key = (step.name, step.version)
+        if step.kind is StepKind.ADD:
+            assert key not in now
+            now[key] = Known(*key, f"digest of {step.name}{step.version}")
+            continue
+        of_name = [k for k in now if k[0] == step.name]
+        one = now[key]
+        match step.kind:
+            case StepKind.ACTIVATE:
+                assert not one.active
+                now |= {k: replace(now[k], active=False) for k in of_name}
+                now[key] = replace(one, active=True, shadow=False)
+            case StepKind.DEACTIVATE:
+                assert one.active
+                now[key] = replace(one, active=False)
+            case StepKind.SHADOW:
+                assert not one.active
+                assert not one.shadow
+                now |= {k: replace(now[k], shadow=False) for k in of_name}
+                now[key] = replace(now[key], shadow=True)
+            case StepKind.UNSHADOW:
+                assert one.shadow
+                now[key] = replace(one, shadow=False)
+    return list(now.values())
+
+
+VERSIONS = [(name, version) for name in "mn" for version in "123"]
+
+
+@st.composite
+def registries(draw: st.DrawFn) -> list[Known]:
+    """At most one version of a name is active and another one a shadow."""
+    there = draw(st.lists(st.sampled_from(VERSIONS), unique=True))
+    active = {name: draw(st.sampled_from("0123")) for name in "mn"}
+    shadow = {name: draw(st.sampled_from("0123")) for name in "mn"}
+    return [Known(n, v, f"digest of {n}{v}", active[n] == v, shadow[n] == v and active[n] != v) for n, v in there]
+
+
+@st.composite
+def lists(draw: st.DrawFn) -> list[Wanted]:
+    marks = {pair: draw(st.sampled_from("-!=")) for pair in draw(st.lists(st.sampled_from(VERSIONS), unique=True))}
+    for name in "mn":
+        ours = [pair for pair in marks if pair[0] == name]
+        for mark, pair in zip("+~", draw(st.permutations(ours))[: draw(st.integers(0, 2))], strict=False):
+            marks[pair] = mark
+    return wanted(*(f"{mark}{name}{version}" for (name, version), mark in marks.items()))
+
+
+@given(lists(), registries(), st.booleans())
+def test_after_the_steps_everything_is_as_wanted_and_nothing_is_left_to_do(
+    want: list[Wanted], have: list[Known], prune: bool
+) -> None:
+    now = applied(have, steps(want, have, prune))
+    assert steps(want, now, prune) == []
+    found = {(k.name, k.version): k for k in now}
+    for one in want:
+        known = found[one.name, one.version]
+        assert one.entry.active in (None, known.active)
+        assert one.entry.shadow in (None, known.shadow)
+    if not prune:
+        listed = {w.name for w in want}
+        assert [k for k in now if k.name not in listed] == [k for k in have if k.name not in listed]
 
 
 @pytest.mark.parametrize(

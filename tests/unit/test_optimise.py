@@ -121,6 +121,13 @@ def test_what_is_tried_where(file: str, has_gpu: bool, expected: list[str]) -> N
     assert [" ".join(candidate) for candidate in candidates(spec(file), has_gpu)] == expected
 
 
+def test_a_bundle_on_the_nodes_chain_has_its_traced_network_to_choose_for() -> None:
+    """Its window is in the card then."""
+    own = spec("models/model.pt", "monai-bundle")
+    assert candidates(replace(own, window=(1, 1, 1)), False) == []
+    assert candidates(replace(own, window=(96, 96, 96)), False) == candidates(spec("model.ts"), False)
+
+
 def test_the_format_shows_in_the_name_or_is_said() -> None:
     assert format_of(spec("A.ONNX")) == "onnx"
     assert format_of(spec("plans.json", "nnunet")) == "nnunet"

@@ -43,6 +43,13 @@ def laid_over(over: Mapping[str, Any], under: Mapping[str, Any]) -> Document:
     return merged
 
 
+def as_yaml(document: Mapping[str, Any]) -> str:
+    """For people: codes and lists on a line each, lines short enough for a terminal."""
+    plain = json.loads(json.dumps(document))  # what is there twice is written twice, without YAML's references
+    text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=76, default_flow_style=None)
+    return text
+
+
 def slug(name: str) -> str:
     """A model's name as a card may have it."""
     plain = re.sub(r"[^a-z0-9._]+", "-", name.casefold()).strip("-._")

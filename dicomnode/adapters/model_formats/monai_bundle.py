@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dicomnode.adapters.model_formats.concepts import coded, private, readable, segment
 from dicomnode.adapters.model_formats.documents import (
     Document,
+    as_yaml,
     line,
     mapping,
     read_document,
@@ -74,7 +73,7 @@ def card(folder: Path, given: Mapping[str, Any]) -> Document:
         "limits": _limits(metadata),
         "input": {"modality": list(modality), **(_size(image) if of_images else {}), **_chain_input(inference)},
         "inputs": _roles(image, inference, list(modality)),
-        "network": {"file": _weights(folder), "format": "monai-bundle", **_chain_network(inference)},
+        "network": {**_network(folder, inference), **_chain_network(inference)},
         "output": mapping(given.get("output")) or _output(metadata, inference, of_images),
     }
 
@@ -86,6 +85,13 @@ def _limits(metadata: Mapping[str, Any]) -> str:
         if metadata.get(key)
     ]
     return "; ".join(said) or line(None)
+
+
+def _network(folder: Path, inference: Document) -> Document:
+    """The usual chain around nothing but a TorchScript file is a package like any other, for every engine."""
+    file = _weights(folder)
+    plain = file.endswith(".ts") and _chain(inference) is not None
+    return {"file": file, "format": "torchscript" if plain else "monai-bundle"}
 
 
 def _weights(folder: Path) -> str:
@@ -196,8 +202,7 @@ def _merging(inference: Document) -> str:
 def _merged(names: list[str]) -> str:
     """The output of a card to begin with."""
     segments = [{**segment(number, name), "value": number} for number, name in enumerate(names, 1)]
-    text: str = yaml.safe_dump({"output": {"segments": segments}}, sort_keys=False, allow_unicode=True)
-    return text
+    return as_yaml({"output": {"segments": segments}})
 
 
 def _names(prediction: Mapping[str, Any], inference: Document) -> list[str]:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import yaml
-
-from dicomnode.adapters.model_formats.documents import CARD_FILE, slug
+from dicomnode.adapters.model_formats.documents import CARD_FILE, as_yaml, slug
 from dicomnode.errors import InvalidModelPackage
 
 FORMATS = {".onnx": "onnx", ".ts": "torchscript", ".pt": "torchscript", ".pt2": "torch-export", ".xml": "openvino"}
+_WHO, _WHAT_FOR, _WHERE = "WHO MADE IT?", "WHAT IS IT FOR?", "WHERE DOES IT FAIL?"
+_WHICH, _WHAT = "WHICH CODE?", "WHAT IS IT?"
+_QUESTIONS = (_WHO, _WHAT_FOR, _WHERE, _WHICH, _WHAT)
+_TRIED = ((32, 32, 32), (64, 64))
 _WORDS = {"onnx": "ONNX", "torchscript": "TorchScript", "torch-export": "torch.export", "openvino": "OpenVINO IR"}
 
 
@@ -43,36 +46,51 @@ def companions(file: Path) -> list[Path]:
     return [file.with_name(name) for name in names if file.with_name(name).is_file()]
 
 
-def needs_a_card(file: Path) -> InvalidModelPackage:
-    """What to say of a network that comes alone."""
+def needs_a_card(file: Path, package: Path | None = None) -> InvalidModelPackage:
+    """What to say of a network that comes alone, or in a folder that says nothing of it."""
+    name = file.relative_to(package or file.parent).as_posix()
     kind = _WORDS[FORMATS[file.suffix.lower()]]
     return InvalidModelPackage(
         f"this is a network in {kind} without a card, which has to say: name, version, manufacturer, intended_use, "
         "limits; input: modality, orientation, spacing_mm, intensity; network: window; output: segments with coded "
         f"concepts, or a classification. Fill in what follows, and give it with --card {CARD_FILE} (see "
-        f"docs/models.md)\n\n{draft(file)}",
-        file.name,
+        f"docs/models.md)\n\n{draft(file, name)}",
+        name,
     )
 
 
-def draft(file: Path) -> str:
-    """A card to begin with, as YAML; what the file does not tell is a question in capital letters."""
+def check_answered(document: object, path: str = CARD_FILE) -> None:
+    """Refuses a card in which a question of the draft stands as its answer."""
+    if isinstance(document, Mapping):
+        for key, value in document.items():
+            check_answered(value, f"{path}.{key}")
+    elif isinstance(document, list):
+        for number, value in enumerate(document):
+            check_answered(value, f"{path}[{number}]")
+    elif document in _QUESTIONS:
+        raise InvalidModelPackage(f"{document!r} is a question: put the answer there", path)
+
+
+def draft(file: Path, name: str) -> str:
+    """A card to begin with, as YAML; `name`: of the file in its package.
+
+    What the file does not tell is a question in capital letters.
+    """
     shapes = shapes_of(file)
     classes = shapes.output[1] if len(shapes.output) > 1 else None
     window = list(shapes.input[2:]) if len(shapes.input) == 5 else [None, None, None]
     document = {
         "name": slug(file.stem),
         "version": "1.0.0",
-        "manufacturer": "WHO MADE IT?",
-        "intended_use": "WHAT IS IT FOR?",
-        "limits": "WHERE DOES IT FAIL?",
+        "manufacturer": _WHO,
+        "intended_use": _WHAT_FOR,
+        "limits": _WHERE,
         "input": _input(shapes),
-        "network": {"file": file.name, **({} if len(shapes.input) == 4 else {"window": [n or 96 for n in window]})},
+        "network": {"file": name, **({} if len(shapes.input) == 4 else {"window": [n or 96 for n in window]})},
         "output": _output(shapes, classes),
     }
-    known = f"# the file says: input {_shown(shapes.input)}, output {_shown(shapes.output)}\n"
-    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-    return known + text
+    known = f"# of the file: input {_shown(shapes.input)}\n# and output {_shown(shapes.output)}\n"
+    return known + as_yaml(document)
 
 
 def _input(shapes: Shapes) -> dict[str, object]:
@@ -83,7 +101,7 @@ def _input(shapes: Shapes) -> dict[str, object]:
 
 
 def _output(shapes: Shapes, classes: int | None) -> dict[str, object]:
-    code = {"value": "WHICH CODE?", "scheme": "SCT", "meaning": "WHAT IS IT?"}
+    code = {"value": _WHICH, "scheme": "SCT", "meaning": _WHAT}
     if len(shapes.output) == 2:
         names = [{"name": f"Class {n}", "code": code} for n in range(classes or 2)]
         of = "image" if len(shapes.input) == 4 else "series"
@@ -123,7 +141,7 @@ _of_onnx = _of_openvino  # which reads both
 
 
 def _of_torchscript(file: Path) -> Shapes:
-    """TorchScript keeps no shapes: the first and the last weights tell channels and classes."""
+    """TorchScript keeps no shapes: small inputs are tried."""
     import torch
 
     if not _is_scripted(file):
@@ -138,19 +156,23 @@ def _of_torchscript(file: Path) -> Shapes:
             module = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             raise InvalidModelPackage(f"torch does not read it: {str(error).splitlines()[0]}", file.name) from error
-    weights = [tuple(p.shape) for p in module.parameters() if p.ndim > 1]
-    if not weights:
-        return Shapes()
-    spatial = max(len(w) for w in weights) - 2
-    last = weights[-1]
-    classes = last[1] if len(last) > 2 and _is_transposed(last, weights) else last[0]
-    output = (None, classes) if len(last) == 2 else (None, classes, *[None] * spatial)
-    return Shapes((None, weights[0][1], *[None] * spatial), output)
+        found = (_tried(module, (1, channels, *size)) for size in _TRIED for channels in range(1, 5))
+        return next(filter(None, found), Shapes())
 
 
-def _is_transposed(last: tuple[int, ...], weights: Sequence[tuple[int, ...]]) -> bool:
-    """Whether the last convolution goes up: its first length is then the channels that come in."""
-    return len(weights) > 1 and last[1] < last[0] and last[0] in {w[0] for w in weights[:-1]}
+def _tried(module: Any, shape: tuple[int, ...]) -> Shapes | None:
+    """What the network gives for an input of this shape; None when it does not take it."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            answer = module(torch.zeros(shape))
+    except RuntimeError:
+        return None
+    if not isinstance(answer, torch.Tensor) or answer.ndim < 2:
+        return None
+    free = (None,) * (len(shape) - 2)
+    return Shapes((None, shape[1], *free), (None, answer.shape[1], *free[: answer.ndim - 2]))
 
 
 def _is_scripted(file: Path) -> bool:

@@ -17,10 +17,10 @@ import torch
 
 from dicomnode.adapters.triton.hosts.bundle import Bundle
 from dicomnode.adapters.triton.hosts.model import Cancelled, Given, Host, HostSettings
-from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, load_network
+from dicomnode.adapters.triton.hosts.networks import LoadedNetwork
 from dicomnode.adapters.triton.hosts.own_chain import OwnChain, images_of
 from dicomnode.domain.bundle_chain import StandardChain
-from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.model_card import ModelCard, NetworkSpec
 from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, Value
 from dicomnode.imaging.inference import without_islands
 
@@ -43,7 +43,7 @@ class BundleHost(Host):
             self._card = _with_chain(self._card, chain)
             traced = _traced(module, self._card, settings)
             if traced is not None:
-                found = load_network(traced.parent, _plain(self._card, traced.name), settings.cache, settings.threads)
+                found = self._on_engine(settings, traced.parent, _plain(self._card, traced.name))
                 return dataclasses.replace(found, info={**found.info, "chain": "the node's"})
             return LoadedNetwork(plain_runner(module), device, 1, described(device, "the node's"))
         self._own = OwnChain(bundle, module)
@@ -127,7 +127,7 @@ def _with_chain(card: ModelCard, chain: StandardChain) -> ModelCard:
     return dataclasses.replace(card, input=given, network=network)
 
 
-def _plain(card: ModelCard, file: str) -> Any:
+def _plain(card: ModelCard, file: str) -> NetworkSpec:
     return dataclasses.replace(card.network, file=file, format="torchscript")
 
 

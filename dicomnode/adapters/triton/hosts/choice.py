@@ -25,7 +25,10 @@ def open_host(backend: Any, settings: HostSettings) -> Host:
 
         return NnunetHost(backend, settings)
     if network_format == "triton":
-        raise InvalidModelPackage("a model of Triton's own is not run yet", "model.yaml.network.format")
+        raise InvalidModelPackage(
+            "the node runs the network in a Triton directory: say its format (onnx, torchscript, openvino)",
+            "model.yaml.network.format",
+        )
     if card.classification is not None:
         from dicomnode.adapters.triton.hosts.classify import ClassifyHost
 

@@ -95,11 +95,15 @@ class Host:
         self._info = torch.frombuffer(bytearray(json.dumps(self._network.info).encode()), dtype=torch.uint8)
 
     def _loaded(self, settings: HostSettings) -> LoadedNetwork:
+        return self._on_engine(settings, settings.package, self._card.network)
+
+    def _on_engine(self, settings: HostSettings, folder: Path, spec: NetworkSpec) -> LoadedNetwork:
+        """The network in `folder` that `spec` names, on the engine that tuning chose."""
         card = self._card
         takes = NetworkInputs(1 + len(card.roles), len(card.own_parameters))
         return load_network(
-            settings.package,
-            settings.network(card.network),
+            folder,
+            settings.network(spec),
             settings.cache,
             settings.threads,
             takes,

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.data.utils import decollate_batch, list_data_collate
+from monai.transforms.compose import Compose
 from monai.transforms.post.dictionary import Invertd
 from monai.transforms.spatial.array import SpatialResample
 from monai.transforms.transform import MapTransform
@@ -25,7 +26,7 @@ from dicomnode.adapters.triton.hosts.model import Given
 from dicomnode.imaging.geometry import VolumeGeometry
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_PREDICTION = "pred"  # monai.utils.CommonKeys.PRED
+_IMAGE, _PREDICTION = "image", "pred"  # monai.utils.CommonKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,8 @@ class OwnChain:
         self._inferer = bundle.part("inferer")
         self._after = bundle.part("postprocessing")
         self._key = bundle.image_keys[0]
-        for transform in (*_transforms(self._before), *_transforms(self._after)):
-            if isinstance(transform, MapTransform):
-                transform.allow_missing_keys = True  # labels, which there are none of here
+        for chain in (self._before, self._after):
+            _make_ready(chain)
 
     def run(self, images: dict[str, MetaTensor], check: Callable[[], None]) -> Prediction:
         """`check` is called before each window and raises when nobody waits any more."""
@@ -55,7 +55,8 @@ class OwnChain:
         data = _applied(self._before, images)
         batch = list_data_collate([data])
         prepared = time.perf_counter()
-        batch[_PREDICTION] = self._infer(batch[self._key], check)
+        # what MONAI's evaluator gives to the network; transforms may have made it of several images
+        batch[_PREDICTION] = self._infer(batch[_IMAGE if _IMAGE in batch else self._key], check)
         inferred = time.perf_counter()
         (result,) = decollate_batch(batch)
         result = _applied(self._after, result)
@@ -98,8 +99,15 @@ def _applied(chain: Any, data: Any) -> Any:
         raise RuntimeError(f"{error}: {error.__cause__}" if error.__cause__ else str(error)) from error
 
 
-def _transforms(chain: Any) -> Sequence[Any]:
-    return getattr(chain, "transforms", ()) or ()
+def _make_ready(chain: Any) -> None:
+    """Takes out what is disabled and was referred to by name, and lets labels be absent, of which there are none."""
+    if not isinstance(chain, Compose):
+        return
+    chain.transforms = tuple(transform for transform in chain.transforms if transform is not None)
+    for transform in chain.transforms:
+        _make_ready(transform)
+        if isinstance(transform, MapTransform):
+            transform.allow_missing_keys = True
 
 
 def images_of(bundle: Bundle, main: Given, further: Sequence[Given]) -> dict[str, MetaTensor]:
