@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+
+# A node in a hospital calls nobody: OpenVINO tells its maker of every conversion unless this package is missing.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 
 def cores() -> int:
