@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -208,3 +210,23 @@ def test_int8_is_not_guessed_from_noise(folder: Path, tmp_path: Path) -> None:
 def test_tensorrt_says_what_it_lacks(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConversionFailed, match="needs an NVIDIA GPU"):
         load_network(folder, spec("model.onnx", "tensorrt"), tmp_path, 2)
+
+
+def test_nobody_is_told_of_a_conversion(folder: Path, tmp_path: Path) -> None:
+    """OpenVINO's converter reports to its maker by default; it must find nothing to do so with."""
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from dicomnode.adapters.triton.hosts.networks import load_network\n"
+        "from dicomnode.domain.model_card import NetworkSpec\n"
+        f"spec = NetworkSpec('model.ts', 'openvino', 'fp32', {WINDOW}, 0.25, 'constant')\n"
+        f"load_network(Path({str(folder)!r}), spec, Path({str(tmp_path)!r}), 1)\n"
+        "from openvino.tools.ovc import telemetry_utils\n"
+        "assert telemetry_utils.tm.__name__.endswith('telemetry_stub'), telemetry_utils.tm\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )

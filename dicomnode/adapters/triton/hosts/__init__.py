@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
+
+# A node in a hospital calls nobody: OpenVINO and nncf tell their maker of every conversion unless this is missing.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 
 def cores() -> int:
