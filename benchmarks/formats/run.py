@@ -1,7 +1,7 @@
 """A MONAI bundle as the Model Zoo has them, from a ZIP to labels: seconds, and the same in MONAI itself.
 
-Two bundles with random weights: the structure of spleen_ct_segmentation, whose chain the node recognises, and one whose
-chain is its own. The series: --slices of 512 × 512, made here. MONAI runs the bundle's transforms with LoadImaged on
+Two bundles with random weights: the structure of spleen_ct_segmentation, whose chain the node recognises, and one
+whose chain is its own. The series: --slices of 512 × 512, made here. MONAI runs the bundle's transforms with LoadImaged on
 the same DICOM files; both use as many threads as the machine has cores.
 
     python -m benchmarks.formats.run [--slices 60]
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import shutil
 import sys
@@ -44,11 +45,8 @@ def main(arguments: Sequence[str]) -> None:
         folder = Path(name)
         series = made(folder / "series", given.slices)
         rows = [measured(folder, kind, make, series) for kind, make in BUNDLES.items()]
-    print(
-        json.dumps(
-            {"machine": platform.platform(), "cores": cores(), "slices": given.slices, "bundles": rows}, indent=2
-        )
-    )
+    figures = {"machine": platform.platform(), "cores": cores(), "load": os.getloadavg()[0], "slices": given.slices}
+    print(json.dumps({**figures, "bundles": rows}, indent=2))
 
 
 def made(folder: Path, slices: int) -> Path:
