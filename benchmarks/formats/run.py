@@ -1,8 +1,8 @@
 """A MONAI bundle as the Model Zoo has them, from a ZIP to labels: seconds, and the same in MONAI itself.
 
 Two bundles with random weights: the structure of spleen_ct_segmentation, whose chain the node recognises, and one
-whose chain is its own. The series: --slices of 512 × 512, made here. MONAI runs the bundle's transforms with LoadImaged on
-the same DICOM files; both use as many threads as the machine has cores.
+whose chain is its own. The series: --slices of 512 × 512, made here. MONAI runs the bundle's transforms with
+LoadImaged on the same DICOM files; both use as many threads as the machine has cores.
 
     python -m benchmarks.formats.run [--slices 60]
 """
