@@ -74,7 +74,7 @@ def inference(classes: int, before: list[Any], after: list[Any], **more: Any) ->
         "output_dir": "$@bundle_root + '/eval'",
         "output_dtype": "$numpy.float32",
         "load_pretrain": True,
-        "dataset_dir": "/workspace/data/none",
+        "dataset_dir": "/data/none",
         "datalist": "$list(sorted(glob.glob(@dataset_dir + '/imagesTs/*.nii.gz')))",
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "network_def": network(classes),

@@ -151,7 +151,8 @@ class ModelCard:
     @property
     def parameters(self) -> Mapping[str, ParameterSpec]:
         """All that a rule may set, by name: those of every model first, then the card's own."""
-        return {spec.name: spec for spec in (*built_in(self.network.overlap), *self.own_parameters)}
+        every = built_in(self.network.overlap) if self.classification is None else ()  # these are about masks
+        return {spec.name: spec for spec in (*every, *self.own_parameters)}
 
 
 _KEYS = (

@@ -21,11 +21,14 @@ def restore_scores(
 ) -> None:
     """Scores (1, classes, model axes) float32 → `out`, (slice, row, column) uint8: the first of the highest.
 
-    With `softmax` the probabilities are interpolated, else the scores as they are.
+    With `softmax` the probabilities are interpolated, else the scores as they are. `scores` is overwritten: with many
+    classes there is no room for it twice.
     """
-    values = torch.softmax(scores, 1) if softmax else scores
-    if values.shape[1] == 2:  # the second is the higher one where their difference is above zero
-        values = values[:, 1:] - values[:, :1]
+    with torch.inference_mode():
+        for plane in scores.unbind(2) if softmax else ():
+            plane.copy_(torch.softmax(plane, 1))
+    # of two, the second is the higher one where their difference is above zero
+    values = scores[:, 1:] - scores[:, :1] if scores.shape[1] == 2 else scores
     a, b, c = (grid.order.index(axis) for axis in range(3))
     classes = [np.ascontiguousarray(one.transpose(a, b, c)) for one in values[0].cpu().numpy()]
     labels: npt.NDArray[np.uint8] = out.numpy()

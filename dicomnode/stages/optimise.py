@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dicomnode.domain.engines import Candidate, candidates
-from dicomnode.domain.golden import GoldenCase
+from dicomnode.domain.golden import DIFFERENCE_MOST, GoldenCase
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.tuning import Tried, Tuning, chosen_document
 from dicomnode.errors import ModelFailed, UsageError
@@ -47,7 +48,7 @@ def trials_of(model: ModelVersion, folders: Sequence[Path], cases: Sequence[Gold
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    labels: tuple[npt.NDArray[np.uint8], ...]  # of each trial, (slice, row, column) uint8
+    labels: tuple[npt.NDArray[Any], ...]  # of each trial, (slice, row, column) uint8; or (image, class) float32
     seconds: float
     network_s: float
     described: Mapping[str, str]
@@ -88,15 +89,19 @@ class OptimiseStage:
             measured = self._measure(model, candidate, trials, runs)
         except ModelFailed as error:
             return Tried(candidate.engine, candidate.precision, right=False, words=str(error))
-        least = _least_dice(measured.labels, original.labels, model.card)
-        wrong = "" if least >= DICE_LEAST else f"Dice {least:.4f} against the reference; {DICE_LEAST} is needed"
+        if model.card.classification is not None:
+            least = 1.0 - _largest_difference(measured.labels, original.labels)
+            wrong = "" if least >= 1.0 - DIFFERENCE_MOST else _differs(1.0 - least)
+        else:
+            least = _least_dice(measured.labels, original.labels, model.card)
+            wrong = "" if least >= DICE_LEAST else f"Dice {least:.4f} against the reference; {DICE_LEAST} is needed"
         return _tried(candidate, measured, least, wrong, f"{original.seconds / measured.seconds:.2f} times as fast")
 
     def _measure(self, model: ModelVersion, candidate: Candidate, trials: Sequence[Trial], runs: int) -> _Measured:
         """A first run that is not counted chooses kernels and maps memory."""
         self._told(f"{candidate.engine} {candidate.precision}")
         version = replace(model, tuning=chosen_document(candidate))
-        labels = tuple(self._run.run_volumes(version, t.volumes, t.case).labels for t in trials)
+        labels = tuple(self._run.run_volumes(version, t.volumes, t.case).answer for t in trials)
         whole, network = [], []
         for _ in range(runs):
             begun_s = self._clock.monotonic()
@@ -129,6 +134,16 @@ def _tried(candidate: Candidate, measured: _Measured, least: float, wrong: str, 
         network_s=round(measured.network_s, 4),
         dice=round(least, 6),
     )
+
+
+def _largest_difference(found: Sequence[npt.NDArray[Any]], expected: Sequence[npt.NDArray[Any]]) -> float:
+    """Of a probability, (image, class) float32; 1 where there is one that is no number."""
+    differences = [float(np.abs(one - other).max(initial=0.0)) for one, other in zip(found, expected, strict=True)]
+    return max((d if np.isfinite(d) else 1.0 for d in differences), default=0.0)
+
+
+def _differs(by: float) -> str:
+    return f"a probability differs by {by:.4f} from the reference's; {DIFFERENCE_MOST} is allowed"
 
 
 def _least_dice(

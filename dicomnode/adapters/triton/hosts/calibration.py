@@ -24,11 +24,12 @@ def windows_of(package: Path, card: ModelCard, image: Image) -> Iterator[Tensors
     """The network's inputs for every window of every golden case; none of a package without cases."""
     for case in read_golden_cases(package, card):
         beside = _parameters(card, case)
-        for window in _windows(image(_volumes(package, card, case)), card):
+        for window in _windows(image(golden_volumes(package, card, case)), card):
             yield as_arrays([window, *beside])
 
 
-def _volumes(package: Path, card: ModelCard, case: GoldenCase) -> list[GivenVolume]:
+def golden_volumes(package: Path, card: ModelCard, case: GoldenCase) -> list[GivenVolume]:
+    """The main volume of a golden case, and those of the card's roles."""
     folder = package / GOLDEN_FOLDER
     if not (folder / case.input).is_dir():
         return read_npz_volumes(folder / case.input, 1 + len(card.roles))

@@ -7,16 +7,22 @@ nothing. Outputs: SCORES (image, class) float32, probabilities, one row for a wh
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from dicomnode.adapters.golden_cases import read_golden_cases
+from dicomnode.adapters.triton.hosts.calibration import golden_volumes
 from dicomnode.adapters.triton.hosts.model import Cancelled, Given, Host, HostSettings
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network
+from dicomnode.adapters.triton.hosts.networks.loaded import CPU, Tensors, as_arrays
+from dicomnode.domain.golden import GOLDEN_FOLDER
 from dicomnode.domain.model_output import Classification
-from dicomnode.domain.model_parameter import Value, as_numbers
+from dicomnode.domain.model_parameter import Value, as_numbers, settled
 from dicomnode.imaging.classify import IMAGES_AT_ONCE, centred, image_inputs, probabilities
+from dicomnode.imaging.golden import GivenVolume, read_dicom_images, read_npz_volumes
 from dicomnode.imaging.inference import intensity
 from dicomnode.imaging.resample import model_grid
 
@@ -27,7 +33,24 @@ class ClassifyHost(Host):
     def _loaded(self, settings: HostSettings) -> LoadedNetwork:
         card = self._card
         takes = NetworkInputs(1 + len(card.roles), len(card.own_parameters), card.input.size or ())
-        return load_network(settings.package, card.network, settings.cache, settings.threads, takes)
+        spec = settings.network(card.network)
+        return load_network(
+            settings.package, spec, settings.cache, settings.threads, takes, lambda: self._golden(settings)
+        )
+
+    def _golden(self, settings: HostSettings) -> Iterator[Tensors]:
+        """The network's inputs for every image or series of the package's golden cases: to find out ranges with."""
+        card, seconds = self._card, torch.zeros(3)
+        for case in read_golden_cases(settings.package, card):
+            path = settings.package / GOLDEN_FOLDER / case.input
+            volumes = (
+                _golden_images(path) if card.input.is_of_images else golden_volumes(settings.package, card, case)
+            )
+            main, *further = (Given(torch.from_numpy(v.values), v.placement) for v in volumes)
+            own = self._own(settled(card.parameters, case.parameters), CPU)
+            for part in self._parts(main, further, seconds):
+                for image in part:
+                    yield as_arrays([image[None], *own])
 
     @property
     def _spec(self) -> Classification:
@@ -51,7 +74,7 @@ class ClassifyHost(Host):
         self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         seconds = torch.zeros(3)
-        own = self._own(parameters)
+        own = self._own(parameters, self._network.device)
         rows = []
         for part in self._parts(main, further, seconds):
             if request.is_cancelled():
@@ -64,9 +87,9 @@ class ClassifyHost(Host):
         seconds[2] = time.perf_counter() - begun
         return found, seconds
 
-    def _own(self, parameters: Mapping[str, Value]) -> list[torch.Tensor]:
+    def _own(self, parameters: Mapping[str, Value], device: torch.device) -> list[torch.Tensor]:
         specs = self._card.own_parameters
-        return [torch.tensor(as_numbers(specs, parameters), device=self._network.device)] if specs else []
+        return [torch.tensor(as_numbers(specs, parameters), device=device)] if specs else []
 
     def _parts(self, main: Given, further: Sequence[Given], seconds: torch.Tensor) -> Any:
         """(n, channels, axes) float32 at a time, ready for the network; `seconds[0]` counts what that takes."""
@@ -98,3 +121,7 @@ class ClassifyHost(Host):
         with torch.inference_mode():
             answers = [self._network(some.to(device), *own).clone() for some in torch.split(part, batch)]
         return torch.cat(answers)
+
+
+def _golden_images(path: Path) -> list[GivenVolume]:
+    return [read_dicom_images(path)] if path.is_dir() else read_npz_volumes(path, 1, needs_place=False)
