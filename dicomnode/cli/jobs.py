@@ -155,6 +155,7 @@ def _facts(job: JobView) -> Iterator[tuple[str, Text]]:
     yield from _lines("stages", [Text(", ".join(timings))] if timings else [])
     yield from _lines("results", [_result_words(job, result) for result in job.results])
     yield from _lines("deliveries", [_delivery_words(d) for d in job.deliveries])
+    yield from _lines("classes", [Text(_share_words(row)) for row in job.details.get("classes", [])])
     yield from _lines("details", [Text(f"{name}: {_short(value)}") for name, value in job.details.items()])
 
 
@@ -180,6 +181,11 @@ def _delivery_words(delivery: DeliveryView) -> Text:
     if delivery.state is DeliveryState.WAITING and delivery.next_attempt_at is not None:
         text.append(f"; attempt {delivery.attempts + 1} at {_at(delivery.next_attempt_at)}")
     return text
+
+
+def _share_words(row: dict[str, Any]) -> str:
+    """What a model that gives classes said of how many images."""
+    return f"{row['class']}: {row['images']} images, {row['share']:.0%}"
 
 
 def _short(value: Any) -> str:
