@@ -10,13 +10,14 @@ from rich.text import Text
 
 from dicomnode.cli.study_story import JOB_STYLES
 from dicomnode.domain.job import DeliveryState
+from dicomnode.domain.quantity import quantity
 from dicomnode.domain.result import StoredResult
 from dicomnode.ports import DeliveryView, JobView
 
 # The end of a name → the unit of its number.
 _UNITS = {"_ml": "ml", "_mm": "mm", "_ms": "ms", "_s": "s", "_hu": "HU"}
 _BYTES = "_bytes"
-_LABELS = {"worker_peak_bytes": "peak memory", "measurements": "measured"}
+_LABELS = {"worker_peak_bytes": "peak memory", "measurements": "measured", "inferred_before": "inferred before"}
 # What is shown in a place of its own.
 _ELSEWHERE = ("parameters", "inputs")
 
@@ -131,6 +132,8 @@ def _detail(name: str, value: Any) -> list[str]:
 def _value(name: str, value: Any) -> str:
     """A number with the unit that its name ends in; the members of a mapping or list, with commas between."""
     if isinstance(value, Mapping):
+        if "class" in value:
+            return f"{value['class']}: {quantity(value['images'], 'image')}, {value['share']:.0%}"
         return _measured(value) if "segment" in value else _members(name, value)
     if isinstance(value, list | tuple):
         return ", ".join(_value(name, one) for one in value)

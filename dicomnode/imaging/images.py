@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydicom import Dataset
@@ -44,6 +44,17 @@ class ImageStack:
     to_stored: tuple[ToStored, ...]  # a frame each
     rescale: Rescale
     shape: tuple[int, int, int]  # (image, row, column)
+
+    def part(self, images: slice) -> ImageStack:
+        """Some of its images, by themselves."""
+        frames = self.frames[images]
+        return replace(
+            self,
+            indices=self.indices[images],
+            frames=frames,
+            to_stored=self.to_stored[images],
+            shape=(len(frames), *self.shape[1:]),
+        )
 
 
 @dataclass(frozen=True, eq=False)

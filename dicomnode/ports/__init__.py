@@ -7,7 +7,7 @@ from dicomnode.imaging.geometry import Placement, Rescale
 from dicomnode.ports.clock import Clock
 from dicomnode.ports.delivery import ResultSink
 from dicomnode.ports.engine import EngineState, Executor, JobEngine, JobHandlers, Pulse
-from dicomnode.ports.inference import InferenceEngine, InferenceSession
+from dicomnode.ports.inference import ALL_IMAGES, InferenceEngine, InferenceSession
 from dicomnode.ports.instances import InstanceStore, Spooled, StoredFile
 from dicomnode.ports.state import State
 from dicomnode.ports.views import (
@@ -40,6 +40,7 @@ from dicomnode.ports.work import (
 )
 
 __all__ = [
+    "ALL_IMAGES",
     "Clock",
     "Delivered",
     "DeliveryOutcome",

@@ -13,6 +13,8 @@ from dicomnode.domain.rules import Parameter
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.ports.work import ModelVersion
 
+ALL_IMAGES = slice(None)
+
 
 class InferenceSession(Protocol):
     """One decoded volume, and those of further series if there are any, open for any number of models at once."""
@@ -53,11 +55,14 @@ class InferenceSession(Protocol):
         rescale: Rescale,
         *,
         which: int = 0,
+        images: slice = ALL_IMAGES,
         timeout_s: float,
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Probabilities of a model that gives classes: (image, class) float32, one row for a model of series.
+
+        `images`: some of them, from one to another; a few at a time cost the model's host less memory.
 
         A model of single images needs no `geometry`; its images lie in `volume`, or in `further[which - 1]` when
         they have another size than those. Raises as `run`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from dicomnode.domain.rules import Parameter
 from dicomnode.errors import SeriesRefused
 from dicomnode.imaging.decode import read_frames
 from dicomnode.imaging.headers import Instance, read_instances, text
-from dicomnode.imaging.images import ImagesPlan, plan_images
+from dicomnode.imaging.images import ImagesPlan, ImageStack, plan_images
 from dicomnode.imaging.volume import VolumePlan
 from dicomnode.ports import Clock, InferenceEngine, InstanceStore, JobWork, ModelVersion
 from dicomnode.stages.volumes import KEEP_S, Labels, OpenVolumes, Scores, Volumes
@@ -45,6 +46,10 @@ class Classified:
     details: Mapping[str, Any]
     further: Mapping[str, VolumePlan] = field(default_factory=dict)  # as of Inference
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+# What goes to the model's host in one request: 32 MB of 512 × 512
+IMAGES_AT_ONCE = 64
 
 
 class InferStage:
@@ -99,27 +104,47 @@ class InferStage:
         return Classified(plan, scores.array, timings_s, details, {}, parameters)
 
     def _scores_of(self, work: JobWork, plan: ImagesPlan, instances: Sequence[Instance]) -> Scores:
-        """Images of one size at a time, all of them in memory that the model's host sees."""
-        clock = self._clock.monotonic
-        begun_s = clock()
+        """Some images of one size at a time, all of them in memory that the model's host sees.
+
+        While those are classified, the next ones are decoded.
+        """
+        shapes = [stack.shape for stack in plan.stacks]
         scores = np.zeros((len(plan.frames), len(classes_of(work.model))), dtype=np.float32)
         timings_s: dict[str, float] = {}
-        with self._engine.open(plan.stacks[0].shape, [stack.shape for stack in plan.stacks[1:]]) as session:
-            for stack, array in zip(plan.stacks, (session.volume, *session.further), strict=True):
-                read_frames(stack, instances, array)
-            decoded_s = clock()
-            for which, stack in enumerate(plan.stacks):
-                scores[list(stack.indices)] = session.classify(
-                    work.model,
-                    None,
-                    stack.rescale,
-                    which=which,
-                    timeout_s=self._timeout_s,
-                    parameters=work.parameters,
-                )
-                for part, seconds in session.timings_s.items():
-                    timings_s[f"infer: {part}"] = timings_s.get(f"infer: {part}", 0.0) + seconds
-            return Scores(scores, {"decode": decoded_s - begun_s, "infer": clock() - decoded_s, **timings_s})
+        begun_s = self._clock.monotonic()
+        with (
+            self._engine.open(shapes[0], shapes[1:]) as session,
+            ThreadPoolExecutor(1, thread_name_prefix="decode") as ahead,
+        ):
+
+            def decode(which: int, part: slice) -> npt.NDArray[np.int16]:
+                array = (session.volume, *session.further)[which]
+                read_frames(plan.stacks[which].part(part), instances, array[part])
+                return array
+
+            parts = [(which, part) for which, stack in enumerate(plan.stacks) for part in _parts(stack)]
+            decoded = [ahead.submit(decode, which, part) for which, part in parts]
+            try:
+                for (which, part), done in zip(parts, decoded, strict=True):
+                    waits_s = self._clock.monotonic()
+                    if done.result() is not (session.volume, *session.further)[which]:
+                        decode(which, part)  # a server that was started anew has another region
+                    ready_s = self._clock.monotonic()
+                    stack = plan.stacks[which]
+                    scores[list(stack.indices[part])] = session.classify(
+                        work.model,
+                        None,
+                        stack.rescale,
+                        which=which,
+                        images=part,
+                        timeout_s=self._timeout_s - (ready_s - begun_s),
+                        parameters=work.parameters,
+                    )
+                    _add(timings_s, {"decode": ready_s - waits_s, "infer": self._clock.monotonic() - ready_s})
+                    _add(timings_s, {f"infer: {name}": seconds for name, seconds in session.timings_s.items()})
+            finally:
+                ahead.shutdown(cancel_futures=True)
+        return Scores(scores, timings_s)
 
     def close(self) -> None:
         self._volumes.close()
@@ -169,6 +194,16 @@ def _plans(work: JobWork, opened: OpenVolumes) -> dict[str, VolumePlan]:
     """Of the further series, by role."""
     roles = [role.name for role in work.model.card.roles]
     return {role: planned.plan for role, planned in zip(roles, opened.further, strict=True)}
+
+
+def _parts(stack: ImageStack) -> list[slice]:
+    count = stack.shape[0]
+    return [slice(first, min(first + IMAGES_AT_ONCE, count)) for first in range(0, count, IMAGES_AT_ONCE)]
+
+
+def _add(timings_s: dict[str, float], more: Mapping[str, float]) -> None:
+    for name, seconds in more.items():
+        timings_s[name] = timings_s.get(name, 0.0) + seconds
 
 
 def classes_of(model: ModelVersion) -> Sequence[ClassSpec]:

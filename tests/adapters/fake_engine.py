@@ -14,7 +14,7 @@ from dicomnode.domain.rules import Parameter
 from dicomnode.errors import InferenceError
 from dicomnode.imaging.geometry import VolumeGeometry
 from dicomnode.imaging.islands import drop_islands
-from dicomnode.ports import ModelVersion, Placement, Rescale
+from dicomnode.ports import ALL_IMAGES, ModelVersion, Placement, Rescale
 
 Shape = tuple[int, int, int]
 
@@ -84,6 +84,7 @@ class FakeSession:
         rescale: Rescale,
         *,
         which: int = 0,
+        images: slice = ALL_IMAGES,
         timeout_s: float,
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
@@ -95,7 +96,7 @@ class FakeSession:
         self._engine.parameters.append(settled(model.card.parameters, parameters or {}))
         if self._engine.failures:
             raise self._engine.failures.pop(0)
-        images = (self.volume, *self.further)[which] * rescale.slope + rescale.intercept
+        images = (self.volume, *self.further)[which][images] * rescale.slope + rescale.intercept
         means = images.mean((1, 2)) if classes.of == "image" else images.mean(keepdims=True).reshape(1)
         found = (means[:, None] > np.array(self._engine.thresholds)).sum(1)
         scores = np.full((len(found), len(classes.classes)), 0.1 / (len(classes.classes) - 1), dtype=np.float32)

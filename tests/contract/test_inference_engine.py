@@ -224,6 +224,8 @@ def test_each_image_of_any_size_has_a_class_of_its_own(
         session.further[0][...] = np.array([100, 500, 100])[:, None, None]
         first = session.classify(models["images"], None, RESCALE, timeout_s=120)
         other = session.classify(models["images"], None, RESCALE, which=1, timeout_s=120)
+        some = session.classify(models["images"], None, RESCALE, images=slice(3, 9), timeout_s=120)
+    np.testing.assert_array_equal(some, first[3:9])
     assert (first.shape, first.dtype) == ((40, 3), np.dtype(np.float32))
     np.testing.assert_array_equal(first.argmax(1), (np.arange(40) % 3 == 0).astype(int))
     np.testing.assert_array_equal(other.argmax(1), [0, 1, 0])

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from pydicom import Dataset
 
 from dicomnode.domain.model_card import parse_model_card
 from dicomnode.ports import JobFinished, JobOutcome
+from tests.adapters.fake_engine import FakeEngine, FakeSession, Shape
 from tests.class_models import document
 from tests.made_series import classic
 from tests.unit.test_two_series import Bench, refusal, work_on
@@ -87,3 +91,25 @@ def test_a_kind_that_it_does_not_give_is_noted(bench: Bench) -> None:
 def test_colour_and_other_modalities_are_refused(bench: Bench) -> None:
     assert refusal(ask(bench, classic(1, SamplesPerPixel=3, PhotometricInterpretation="RGB"))) == "1 images are RGB"
     assert "takes MR, this series is CT" in refusal(ask(bench, card={"modality": "MR"}))
+
+
+class MovingSession(FakeSession):
+    """As Triton's when the server was started anew: after the first answer the images lie somewhere else, unread."""
+
+    def classify(self, *arguments: Any, **named: Any) -> npt.NDArray[np.float32]:
+        scores = super().classify(*arguments, **named)
+        self.volume = np.full_like(self.volume, 32000)
+        return scores
+
+
+class MovingEngine(FakeEngine):
+    @contextmanager
+    def open(self, shape: Shape, further: Sequence[Shape] = ()) -> Iterator[FakeSession]:
+        yield MovingSession(self, shape, further)
+
+
+def test_images_are_read_again_when_their_memory_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicomnode.stages.infer.IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr("tests.unit.test_two_series.FakeEngine", MovingEngine)
+    done = finished(ask(Bench(tmp_path)))
+    np.testing.assert_array_equal(np.argmax(done.details["probabilities"], 1), SLICES)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from dicomnode.domain.engines import Candidate, candidates, format_of
-from dicomnode.domain.model_card import NetworkSpec
+from dicomnode.domain.model_card import NetworkSpec, parse_model_card
 from dicomnode.domain.tuning import Tried, Tuning, choose, tuning_document
 from dicomnode.errors import InvalidModelPackage, ModelFailed, UsageError
 from dicomnode.imaging.geometry import VolumeGeometry
@@ -21,6 +21,7 @@ from dicomnode.imaging.golden import GivenVolume
 from dicomnode.ports import ModelVersion, Placement, Rescale
 from dicomnode.stages.optimise import OptimiseStage, Trial
 from tests.adapters.fake_state import FakeClock
+from tests.class_models import document
 from tests.made_results import CARD
 
 SHAPE = (4, 8, 8)
@@ -144,3 +145,30 @@ def test_the_document_holds_the_whole_table() -> None:
     tuning = Tuning((Tried("torch", "fp32", True, "so"),), "here", datetime(2026, 1, 1, tzinfo=UTC), 3)
     assert tuning_document(tuning)["candidates"][0]["words"] == "so"
     assert Candidate("a", "b") == ("a", "b")
+
+
+class ClassEngine(Engine):
+    """As Engine; a probability is off by what is said, in thousandths."""
+
+    def classify(self, model: ModelVersion, *_: object, **__: object) -> npt.NDArray[np.float32]:
+        with self.run(model):
+            way = self._ways[f"{model.chosen_engine} {model.chosen_precision}"]
+            assert way is not None
+            off = way[1] / 1000
+            return np.array([[0.9 - off, 0.1 + off, 0.0], [0.2, 0.8, 0.0]], dtype=np.float32)
+
+
+def test_a_classifier_is_judged_by_its_probabilities() -> None:
+    clock, card = FakeClock(), parse_model_card(document("regions"))
+    card = replace(card, network=replace(card.network, file="model.onnx"))
+    ways = {
+        "onnxruntime fp32": (4.0, 0),
+        "openvino fp32": (3.0, 1),
+        "openvino bf16": (2.0, 9),
+        "openvino int8": (1.0, 20),
+    }
+    stage = OptimiseStage(ClassEngine(clock, ways), clock, 60.0, has_gpu=False, machine="a machine")
+    found = stage.optimise(ModelVersion(1, "m", "1", "ab", Path(), card, active=True), [CASE], 3)
+    assert found.chosen.candidate == ("openvino", "bf16")
+    assert [one.right for one in found.candidates] == [True, True, True, False]
+    assert found.candidates[3].words == "a probability differs by 0.0200 from the reference's; 0.01 is allowed"

@@ -171,9 +171,13 @@ def input_of(name: str, array: npt.NDArray[Any]) -> triton.InferInput:
     return tensor
 
 
-def shared_input(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike, shared: Region) -> triton.InferInput:
+def shared_input(
+    name: str, shape: tuple[int, ...], dtype: npt.DTypeLike, shared: Region, offset: int = 0
+) -> triton.InferInput:
+    """A tensor that lies in a region, `offset` bytes from its beginning."""
     tensor = triton.InferInput(name, list(shape), np_to_triton_dtype(np.dtype(dtype)))
-    tensor.set_shared_memory(shared.name, int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
+    nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    tensor.set_shared_memory(shared.name, nbytes, offset)
     return tensor
 
 

@@ -39,7 +39,7 @@ from dicomnode.adapters.triton.shared_memory import Region, sweep
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import EngineUnavailable, InferenceTimeout, ModelFailed
 from dicomnode.imaging.geometry import VolumeGeometry
-from dicomnode.ports import ModelVersion, Placement, Rescale
+from dicomnode.ports import ALL_IMAGES, ModelVersion, Placement, Rescale
 
 log = logging.getLogger(__name__)
 
@@ -255,20 +255,21 @@ class TritonSession:
         rescale: Rescale,
         *,
         which: int = 0,
+        images: slice = ALL_IMAGES,
         timeout_s: float,
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Probabilities, (image, class) float32, with the answer itself: they are few."""
         deadline = time.monotonic() + timeout_s
-        placements = placements_of(model, self._mapped[which].shape, geometry, rescale, further)
+        placements = placements_of(model, self._mapped[which].array[images].shape, geometry, rescale, further)
         tensors = small_inputs(placements, parameters)
         try:
-            answer = self._asked(model, tensors, deadline, [plain_output("SCORES")], which)
+            answer = self._asked(model, tensors, deadline, [plain_output("SCORES")], which, images)
         except EngineUnavailable as error:
             log.warning("inference is tried once more: %s", error)
             self._recover(model, error, deadline)
-            answer = self._asked(model, tensors, deadline, [plain_output("SCORES")], which)
+            answer = self._asked(model, tensors, deadline, [plain_output("SCORES")], which, images)
         scores: npt.NDArray[np.float32] = answer.as_numpy("SCORES")
         return scores
 
@@ -305,12 +306,14 @@ class TritonSession:
         deadline: float,
         outputs: Sequence[Any],
         which: int = 0,
+        images: slice = ALL_IMAGES,
     ) -> Any:
-        """The server's answer; `which` of the volumes is the model's main one."""
+        """The server's answer; `which` of the volumes is the model's main one, `images` what it sees of that."""
         engine, client = self._engine, self._engine._client
         used = [self._mapped[which], *self._mapped[1 : 1 + len(model.card.roles)]]
         inputs = [
-            *(mapped.as_input(number) for number, mapped in enumerate(used)),
+            used[0].as_input(0, images),
+            *(mapped.as_input(number) for number, mapped in enumerate(used[1:], 1)),
             *(input_of(key, value) for key, value in tensors.items()),
         ]
         wanted = [*outputs, plain_output("TIMINGS"), plain_output("INFO")]
@@ -335,8 +338,10 @@ class _Mapped:
         slices, rows, columns = self.array.shape
         return slices, rows, columns
 
-    def as_input(self, number: int) -> Any:
-        return shared_input(numbered("VOLUME", number), self.array.shape, np.int16, self.region)
+    def as_input(self, number: int, images: slice = ALL_IMAGES) -> Any:
+        first, _, _ = images.indices(len(self.array))
+        offset = first * self.array[0].nbytes
+        return shared_input(numbered("VOLUME", number), self.array[images].shape, np.int16, self.region, offset)
 
 
 def numbered(name: str, number: int) -> str:

@@ -28,7 +28,7 @@ from dicomnode.adapters.triton.repository import triton_name
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import InferenceTimeout, InvalidModelPackage, ModelFailed
 from dicomnode.imaging.geometry import VolumeGeometry
-from dicomnode.ports import ModelVersion, Placement, Rescale
+from dicomnode.ports import ALL_IMAGES, ModelVersion, Placement, Rescale
 
 # What torch, OpenVINO, onnxruntime and numpy raise when a network or its input is at fault.
 _FAULTS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, OSError)
@@ -142,14 +142,15 @@ class InProcessSession:
         rescale: Rescale,
         *,
         which: int = 0,
+        images: slice = ALL_IMAGES,
         timeout_s: float,
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
     ) -> npt.NDArray[np.float32]:
         """Probabilities, (image, class) float32."""
         volumes = (self.volume, *self.further)
-        placements = placements_of(model, volumes[which].shape, geometry, rescale, further)
-        used = (volumes[which], *self.further[: len(placements) - 1])
+        placements = placements_of(model, volumes[which][images].shape, geometry, rescale, further)
+        used = (volumes[which][images], *self.further[: len(placements) - 1])
         scores: npt.NDArray[np.float32] = self._asked(model, used, small_inputs(placements, parameters), timeout_s)[
             "SCORES"
         ].numpy()

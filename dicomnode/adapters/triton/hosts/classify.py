@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,8 @@ class ClassifyHost(Host):
         spec, rescale = self._card.input, main.placement.rescale
         assert spec.size is not None
         mapping = intensity(spec, rescale.slope, rescale.intercept)
-        return image_inputs(main.volume[which], spec.size, mapping, spec.intensity_to[0])
+        with _one_thread():
+            return image_inputs(main.volume[which], spec.size, mapping, spec.intensity_to[0])
 
     def _whole(self, main: Given, further: Sequence[Given]) -> torch.Tensor:
         spec = self._card.input
@@ -121,6 +123,17 @@ class ClassifyHost(Host):
         with torch.inference_mode():
             answers = [self._network(some.to(device), *own).clone() for some in torch.split(part, batch)]
         return torch.cat(answers)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """An image is too little work to share out: threads would wait for each other longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _golden_images(path: Path) -> list[GivenVolume]:
