@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from alembic import command
 from alembic.script import ScriptDirectory
 
 from dicomnode.adapters import queue
-from dicomnode.adapters.db import SqlState, migrate, open_state
+from dicomnode.adapters.db import SqlState, migrate, open_state, session
 from dicomnode.adapters.db.migration import alembic_config
 from dicomnode.adapters.db.session import open_engine
 from dicomnode.adapters.db.tables import Base
@@ -437,3 +438,17 @@ def test_of_several_administrators_the_last_one_activates(
     changes = state.model_changes("torso-ct")
     assert changes[-1].version == active
     assert all(a.version != b.version for a, b in itertools.pairwise(changes))
+
+
+def test_a_journal_that_another_process_is_changing_is_waited_for() -> None:
+    """SQLite refuses that change at once, whatever the timeout for locks."""
+    asked: list[str] = []
+
+    class Connection:
+        def execute(self, statement: str) -> None:
+            asked.append(statement)
+            if statement.startswith("PRAGMA journal_mode") and len(asked) < 6:
+                raise sqlite3.OperationalError("database is locked")
+
+    session._set_up_sqlite(Connection(), None)
+    assert asked.count("PRAGMA journal_mode = WAL") == 5

@@ -6,6 +6,7 @@ begins, since a reader that becomes a writer half-way can only fail (SQLITE_BUSY
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -27,6 +28,7 @@ R = TypeVar("R")
 _BUSY_TIMEOUT_MS = 30_000
 _CONNECT_TIMEOUT_S = 10
 _TRIES = 6
+_JOURNAL_TRIES, _JOURNAL_PAUSE_S = 200, 0.05
 # PostgreSQL: deadlock_detected, serialization_failure, and unique_violation, which here means that another process
 # was first: the second try sees its rows and decides with them (its manual, appendix A).
 _TRY_AGAIN_SQLSTATES = frozenset({"40P01", "40001", "23505"})
@@ -83,9 +85,21 @@ def set_up_sqlite_transactions(engine: sa.Engine) -> None:
 def _set_up_sqlite(connection: Any, record: object) -> None:
     connection.isolation_level = None  # or sqlite3 begins transactions by itself, late and deferred
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-    connection.execute("PRAGMA journal_mode = WAL")
+    _journal_ahead(connection)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _journal_ahead(connection: Any) -> None:
+    """Write-ahead logging. The change to it, once for a database, is refused at once while another process is at it."""
+    for last in (*[False] * (_JOURNAL_TRIES - 1), True):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if last or "locked" not in str(error):
+                raise
+            time.sleep(_JOURNAL_PAUSE_S)
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
