@@ -91,7 +91,7 @@ def _set_up_sqlite(connection: Any, record: object) -> None:
 
 
 def _journal_ahead(connection: Any) -> None:
-    """Write-ahead logging. The change to it, once for a database, is refused at once while another process is at it."""
+    """Write-ahead logging. The change to it, once a database, is refused at once while another process is at it."""
     for last in (*[False] * (_JOURNAL_TRIES - 1), True):
         try:
             connection.execute("PRAGMA journal_mode = WAL")
