@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as StillRunning
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -82,16 +82,19 @@ class OpenVolumes:
             others = self._made.get(key)
             mine = self._made.setdefault(key, Future())
         if others is not None:
-            return _of_others(others, timeout_s)
+            try:
+                return _of_others(others, timeout_s)
+            except CancelledError:  # they failed: now it is this one's turn
+                return self.labels(model, parameters, timeout_s)
         try:
             labels = self._run(model, parameters, timeout_s)
-        except BaseException as error:
-            with self._asking:
-                del self._made[key]  # the next one tries by itself
-            mine.set_exception(error)
-            raise
-        mine.set_result(labels)
-        return labels
+            mine.set_result(labels)
+            return labels
+        finally:
+            if not mine.done():
+                with self._asking:
+                    del self._made[key]
+                mine.cancel()
 
     def classes(self, model: ModelVersion, parameters: Mapping[str, Parameter], timeout_s: float) -> Scores:
         """Of a model that gives a class of the whole series; raises as labels."""

@@ -126,6 +126,17 @@ def test_a_failure_is_not_kept(bench: Bench) -> None:
         assert not opened.labels(model(), {}, 5.0).made_before
 
 
+def test_who_waited_for_one_that_failed_tries_by_itself(bench: Bench) -> None:
+    series = bench.series()
+    bench.engine.gate.clear()
+    bench.engine.failures = [EngineUnavailable("gone for a moment")]
+    with ThreadPoolExecutor(2) as threads, bench.volumes.open(series, NONE) as opened:
+        asked = [threads.submit(opened.labels, model(), {}, 20.0) for _ in range(2)]
+        bench.engine.gate.set()
+        outcomes = [one.exception(20) or one.result() for one in asked]
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["EngineUnavailable", "Labels"]
+
+
 def test_one_more_image_is_another_volume(bench: Bench) -> None:
     for slices in (4, 5):
         with bench.volumes.open(bench.series(slices), NONE) as opened:
