@@ -17,6 +17,7 @@ from dicomnode.stages.infer import InferStage
 from dicomnode.stages.route import RouteStage
 
 log = logging.getLogger(__name__)
+_REMEMBERED_MOST = 256
 
 
 class Ahead:
@@ -28,13 +29,15 @@ class Ahead:
         self._state, self._route, self._infer, self._clock, self._is_busy = state, route, infer, clock, is_busy
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
         self._doing: Future[None] | None = None
-        self._last = ("", 0)
+        self._begun: dict[str, int] = {}  # Series Instance UID → instances, the newest last
 
     def expect(self, series_instance_uid: str, instances: int) -> None:
         """The series will most likely be complete with so many instances; returns at once, repeats are harmless."""
-        if self._last == (series_instance_uid, instances) or (self._doing and not self._doing.done()):
+        if self._begun.get(series_instance_uid) == instances or (self._doing and not self._doing.done()):
             return
-        self._last = (series_instance_uid, instances)
+        self._begun[series_instance_uid] = instances
+        if len(self._begun) > _REMEMBERED_MOST:
+            del self._begun[next(iter(self._begun))]
         self._doing = self._thread.submit(self._work_on, series_instance_uid, instances)
 
     def wait(self) -> None:

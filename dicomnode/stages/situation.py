@@ -24,7 +24,6 @@ from dicomnode.ports import Event, JobView, State, StudyView
 
 ROUTINGS = ("series.routed", "series.not-routed", "series.waits")
 _ACTIVE = "active"
-_ASKED_MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +118,11 @@ def waits(state: State, study: StudyView, policy: Policy, now: datetime) -> dict
     """Of those of its series that are still received, or of the study when all of them are here."""
     uid = study.study_instance_uid
     if any(series.state is SeriesState.RECEIVING for series in study.series):
-        signs = [s for s in state.receiving_series(_ASKED_MOST) if s.study_instance_uid == uid]
+        signs = [s for s in state.receiving_series() if s.study_instance_uid == uid]
         return {s.series_instance_uid: _waiting(_series_wait(state, s, policy), now, _is_short(s)) for s in signs}
     if study.state is not StudyState.RECEIVING:
         return {}
-    of_study = [s for s in state.receiving_studies(_ASKED_MOST) if s.study_instance_uid == uid]
+    of_study = [s for s in state.receiving_studies() if s.study_instance_uid == uid]
     return {s.study_instance_uid: _waiting(study_verdict(s, policy), now, _is_study_short(s)) for s in of_study}
 
 

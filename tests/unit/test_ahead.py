@@ -123,6 +123,17 @@ def test_nothing_is_done_twice_for_the_same_images(node: Node) -> None:
     assert node.engine.runs == [CARD.name]
 
 
+def test_two_series_that_settle_at_once_are_each_begun_once(node: Node) -> None:
+    other = classic(6)
+    for number, image in enumerate(other):
+        image.SeriesInstanceUID, image.SOPInstanceUID = "2.25.77", f"2.25.77.{number}"
+    node.receive(classic(6))
+    node.receive(other, 2)
+    for _ in range(8):
+        node.sweep(0.01)
+    assert node.engine.runs == [CARD.name] * 2
+
+
 def test_jobs_come_first(node: Node) -> None:
     node.busy = True
     node.receive(classic(6))
