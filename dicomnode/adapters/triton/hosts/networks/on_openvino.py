@@ -73,8 +73,6 @@ def _compiled(file: Path, source: Source) -> LoadedNetwork:
         beside = as_arrays(parameters)
         # the answers lie in the requests' own memory; they are blended before the next windows are asked for
         answers = [_answer(window, beside, request) for window, request in _shared_out(windows, alone, abreast)]
-        for request in abreast:
-            request.wait()
         found = [torch.from_numpy(answer()) for answer in answers]
         return found[0] if len(found) == 1 else torch.cat(found)
 
