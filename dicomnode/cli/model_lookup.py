@@ -40,6 +40,7 @@ def model_row(model: ModelVersion) -> dict[str, Any]:
         "accepted_at": acceptance.at if acceptance else None,
         "engine": engine_words(model),
         "modality": list(model.card.input.modality),
+        "gives": model.card.gives,
         "segments": [segment.name for segment in model.card.segments],
         "classes": [one.name for one in classes.classes] if classes else [],
         "digest": model.digest[:12],

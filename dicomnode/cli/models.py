@@ -13,7 +13,7 @@ from dicomnode.cli import model_apply, model_compare, model_optimise, model_stat
 from dicomnode.cli.model_lookup import Author, Json, Name, OfVersion, Reason, find_model, model_row
 from dicomnode.cli.rule_lookup import author_or_user
 from dicomnode.domain.acceptance import acceptance_document
-from dicomnode.domain.model_card import ModelCard, card_document
+from dicomnode.domain.model_card import ClassSpec, ModelCard, card_document
 from dicomnode.ports import ModelVersion
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def show(
     version: OfVersion = "",
     as_json: Json = False,
 ) -> None:
-    """What a model takes and gives: its series, the parameters that a rule may set, its segments or classes.
+    """What a model takes and gives: its series, the parameters that a rule may set, and what comes out.
 
     Example: dicomnode models show torso-ct
     """
@@ -116,11 +116,25 @@ def show(
 
 def _gives(card: ModelCard) -> tuple[list[dict[str, object]], str]:
     """Rows and title of what comes out."""
-    if card.classification is None:
-        return [{"number": s.number, "segment": s.name} for s in card.segments], "Segments"
-    return [{"class": c.name, "code": f"{c.code.value}, {c.code.scheme}"} for c in card.classification.classes], (
-        "Classes of each image" if card.classification.of == "image" else "Classes of a series"
-    )
+    rows: list[dict[str, object]]
+    if card.classification is not None:
+        of_images = card.classification.of == "image"
+        rows = [_coded("class", one) for one in card.classification.classes]
+        return rows, "Classes of each image" if of_images else "Classes of a series"
+    if card.measurements is not None:
+        measured = card.measurements.values
+        rows = [{"measurement": v.name, "unit": v.unit, "range": v.allowed} for v in measured]
+        return rows, "Measurements of each image" if card.measurements.of == "image" else "Measurements"
+    if card.boxes is not None:
+        return [_coded("boxes of", one) for one in card.boxes.classes], "Boxes"
+    if card.map is not None:
+        quantity = f"{card.map.quantity.value}, {card.map.quantity.scheme}"
+        return [{"map": card.map.name, "quantity": quantity, "unit": card.map.unit}], "Parametric map"
+    return [{"number": s.number, "segment": s.name} for s in card.segments], "Segments"
+
+
+def _coded(what: str, one: ClassSpec) -> dict[str, object]:
+    return {what: one.name, "code": f"{one.code.value}, {one.code.scheme}"}
 
 
 def _inputs(card: ModelCard) -> list[dict[str, object]]:

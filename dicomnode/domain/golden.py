@@ -4,11 +4,11 @@ cases:
   - name: trunk
     input: trunk.npz             # or a folder of DICOM files; a path in golden/
     roles: {pet: pet}            # folders of the card's further series, when input is a folder
-    expected: trunk-labels.npz   # labels (slice, row, column) uint8, or scores float32
+    expected: trunk-labels.npz   # the arrays that EXPECTED names
     dice_least: 0.999            # of every segment; or {Lungs: 0.999, Bone: 0.99}, the default for what is not named
     parameters: {overlap: 0.5}   # optional, as a rule would set them
 
-A case of scores has `difference_most` (default 0.01) in place of dice_least.
+What is not masks has other tolerances in place of dice_least: see TOLERANCES. Every difference is the largest one.
 """
 
 from __future__ import annotations
@@ -25,6 +25,26 @@ from dicomnode.errors import InvalidModelPackage
 
 GOLDEN_FOLDER, CASES_FILE = "golden", "cases.yaml"
 DICE_LEAST, DIFFERENCE_MOST = 0.999, 0.01
+RELATIVE_MOST, MM_MOST = 0.001, 1.0
+# By what a card gives: names of tolerances and their defaults. A probability's and a score's difference; that of a
+# number or of a map's voxel as a share of the range of what is expected; that of a corner of a box in mm or pixels
+TOLERANCES: Mapping[str, Mapping[str, float]] = {
+    "segments": {},
+    "classification": {"difference_most": DIFFERENCE_MOST},
+    "measurements": {"relative_most": RELATIVE_MOST},
+    "map": {"relative_most": RELATIVE_MOST},
+    "boxes": {"difference_most": DIFFERENCE_MOST, "corner_most": MM_MOST},
+}
+# labels (slice, row, column) uint8; masks, of segments that may overlap, (segment, slice, row, column) uint8, 0 or 1;
+# scores (image, class) float32; values (image, value) float32; map (slice, row, column) float32; boxes (n, 14)
+# float32: centre, LPS mm, three half sides as LPS vectors, score and class; of images (n, 7): image, column, row,
+# column, row, score and class
+EXPECTED = {
+    "classification": "scores",
+    "measurements": "values",
+    "map": "map",
+    "boxes": "boxes",
+}
 _CASES_MOST = 100
 
 
@@ -37,6 +57,8 @@ class GoldenCase:
     expected: str
     dice_least: Mapping[int, float] = field(default_factory=dict)  # by segment number; all of the card's
     difference_most: float = DIFFERENCE_MOST
+    relative_most: float = RELATIVE_MOST
+    corner_most: float = MM_MOST
     roles: Mapping[str, str] = field(default_factory=dict)  # role → folder
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
@@ -51,18 +73,22 @@ def parse_golden_cases(document: object, card: ModelCard) -> tuple[GoldenCase, .
     return cases
 
 
+def expected_array(card: ModelCard) -> str:
+    """The name of the array that a case of this card expects."""
+    return EXPECTED.get(card.gives, "masks" if card.masks.overlap else "labels")
+
+
 def _case(node: Node, card: ModelCard) -> GoldenCase:
-    is_of_scores = card.classification is not None
-    judged_by = "difference_most" if is_of_scores else "dice_least"
-    node.only("name", "input", "roles", "expected", judged_by, "parameters")
+    has_masks, tolerances = card.gives == "segments", TOLERANCES[card.gives]
+    node.only("name", "input", "roles", "expected", *("dice_least",) * has_masks, *tolerances, "parameters")
     return GoldenCase(
         name=node["name"].text(most=64),
         input=_path(node["input"]),
         expected=_path(node["expected"]),
-        dice_least={} if is_of_scores else _dice_least(node, card),
-        difference_most=_above_zero(node.get("difference_most", DIFFERENCE_MOST)),
+        dice_least=_dice_least(node, card) if has_masks else {},
         roles={name: _path(node["roles"][name]) for name in node.get("roles", {}).mapping()},
         parameters=_parameters(node.get("parameters", {}), card),
+        **{name: _above_zero(node.get(name, default)) for name, default in tolerances.items()},
     )
 
 

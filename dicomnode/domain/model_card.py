@@ -48,20 +48,33 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from dicomnode.domain.boxes_output import BoxesOutput
 from dicomnode.domain.document import Node
+from dicomnode.domain.map_output import MapOutput
+from dicomnode.domain.measured_output import MeasuredOutput
 from dicomnode.domain.model_output import (
     Classification,
     ClassSpec,
     Code,
+    Masks,
+    Output,
     Segment,
-    classification,
     output_document,
-    segments,
+    parse_output,
 )
 from dicomnode.domain.model_parameter import ParameterSpec, built_in, parameter_specs, parameters_document
 from dicomnode.errors import InvalidModelPackage
 
-__all__ = ["ClassSpec", "Classification", "Code", "ModelCard", "Segment", "card_document", "parse_model_card"]
+__all__ = [
+    "ClassSpec",
+    "Classification",
+    "Code",
+    "ModelCard",
+    "Output",
+    "Segment",
+    "card_document",
+    "parse_model_card",
+]
 
 PLAIN_FORMATS = ("auto", "torchscript", "torch-export", "onnx", "openvino")
 CHAIN_FORMATS = ("monai-bundle", "nnunet", "triton")  # these bring what comes before and after the network
@@ -142,8 +155,7 @@ class ModelCard:
     limits: str
     input: InputSpec
     network: NetworkSpec
-    segments: tuple[Segment, ...] = ()
-    classification: Classification | None = None
+    output: Output = Output()
     device_identifier: str = ""  # UDI or the like (PS3.3 C.12.1.1, 10.29)
     roles: tuple[RoleSpec, ...] = ()
     own_parameters: tuple[ParameterSpec, ...] = ()  # those that the card declares
@@ -151,8 +163,36 @@ class ModelCard:
     @property
     def parameters(self) -> Mapping[str, ParameterSpec]:
         """All that a rule may set, by name: those of every model first, then the card's own."""
-        every = built_in(self.network.overlap) if self.classification is None else ()  # these are about masks
-        return {spec.name: spec for spec in (*every, *self.own_parameters)}
+        return {spec.name: spec for spec in (*built_in(self.network.overlap, self.output), *self.own_parameters)}
+
+    @property
+    def gives(self) -> str:
+        """One of model_output.GIVES."""
+        return self.output.gives
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        return self.output.segments
+
+    @property
+    def masks(self) -> Masks:
+        return self.output.masks
+
+    @property
+    def classification(self) -> Classification | None:
+        return self.output.classification
+
+    @property
+    def measurements(self) -> MeasuredOutput | None:
+        return self.output.measurements
+
+    @property
+    def boxes(self) -> BoxesOutput | None:
+        return self.output.boxes
+
+    @property
+    def map(self) -> MapOutput | None:
+        return self.output.map
 
 
 _KEYS = (
@@ -184,11 +224,10 @@ def parse_model_card(document: object) -> ModelCard:
         limits=root["limits"].text(),
         input=_input(root["input"], _brings_its_chain(root)),
         network=_network(root["network"], window_needed=not _brings_its_chain(root) and "size" not in root["input"]),
-        segments=segments(root["output"]["segments"]) if "segments" in root["output"] else (),
-        classification=_classification(root),
+        output=(output := _output(root)),
         device_identifier=root["device_identifier"].text(most=64) if "device_identifier" in root else "",
         roles=_roles(root.get("inputs", []), _brings_its_chain(root)),
-        own_parameters=parameter_specs(root.get("parameters", {})),
+        own_parameters=parameter_specs(root.get("parameters", {}), output),
     )
 
 
@@ -196,20 +235,21 @@ def _brings_its_chain(root: Node) -> bool:
     return root["network"].get("format", "auto").value in CHAIN_FORMATS
 
 
-def _classification(root: Node) -> Classification | None:
-    """What is given is one thing or the other, and of single images only a class can be given."""
-    output = root["output"]
-    output.only("segments", "classification")
-    if ("segments" in output) == ("classification" in output):
-        output.fail("either segments or a classification is needed")
-    if "segments" in output:
-        if "size" in root["input"]:
-            root["input"]["size"].fail("a model of single images gives a classification, not segments")
-        return None
-    found = classification(output["classification"])
-    if (found.of == "image") != ("size" in root["input"]):
-        output["classification"]["of"].fail("a class of each image needs input.size, a class of the series none")
+def _output(root: Node) -> Output:
+    of_images = "size" in root["input"]
+    found = parse_output(root["output"], of_images=of_images, wrong_size=root["input"]["size"] if of_images else None)
+    form = root["network"].get("format", "auto").value
+    if form in CHAIN_FORMATS and not _fits(form, found):
+        root["output"].fail(f"a {form} gives segments as its own chain has them, or a classification of a bundle's")
     return found
+
+
+def _fits(form: object, output: Output) -> bool:
+    """Whether the host of a package with a chain of its own gives this."""
+    if form == "monai-bundle":
+        return output.gives in ("segments", "classification")
+    plain = output.gives == "segments" and output.masks == Masks()
+    return form != "nnunet" or plain
 
 
 def _input(node: Node, brings_its_chain: bool) -> InputSpec:
@@ -333,7 +373,7 @@ def card_document(card: ModelCard) -> Mapping[str, Any]:
             "blend": n.blend,
             **({"restore": n.restore} if n.restore != "labels" else {}),
         },
-        "output": output_document(card.segments, card.classification),
+        "output": output_document(card.output),
         **({"inputs": [_role_document(role) for role in card.roles]} if card.roles else {}),
         **({"parameters": parameters_document(card.own_parameters)} if card.own_parameters else {}),
     }

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dicomnode.domain.acceptance import Acceptance
+from dicomnode.domain.boxes_output import BoxesOutput
+from dicomnode.domain.coded import shown
+from dicomnode.domain.measured_output import MeasuredValue
 from dicomnode.domain.model_card import ModelCard
 
 Row = Sequence[str]
@@ -22,8 +25,7 @@ def card_markdown(
         *_section("Registered", ("", ""), [*registered, *_maker(card)]),
         *_section("Takes", ("series", "modality", "values", "place"), list(_inputs(card))),
         *_section("Preparation", ("", ""), list(_preparation(card))),
-        *_section("Gives", ("number", "name", "type", "category"), list(_segments(card))),
-        *_section("Gives", ("class", "code"), list(_classes(card))),
+        *_section("Gives", *_gives(card)),
         *_section(
             "A rule may set", ("parameter", "type", "default", "allowed", "description"), list(_parameters(card))
         ),
@@ -77,20 +79,39 @@ def _preparation(card: ModelCard) -> Iterator[Row]:
     yield "network", f"{network.file} ({network.format}), engine {network.engine}, {network.precision}"
 
 
-def _segments(card: ModelCard) -> Iterator[Row]:
-    for segment in card.segments:
-        kind, category = segment.type, segment.category
-        yield (
-            str(segment.number),
-            segment.name,
-            f"{kind.meaning} ({kind.value}, {kind.scheme})",
-            f"{category.meaning} ({category.value}, {category.scheme})",
+def _gives(card: ModelCard) -> tuple[Row, list[Row]]:
+    """Head and rows of what comes out."""
+    if card.classification is not None:
+        return ("class", "code"), [(one.name, shown(one.code)) for one in card.classification.classes]
+    if card.measurements is not None:
+        return ("measurement", "concept", "unit", "finding site", "range"), list(
+            map(_value, card.measurements.values)
         )
+    if card.boxes is not None:
+        words = _suppression(card.boxes)
+        return ("boxes of", "code", "score", "overlap"), [
+            (one.name, shown(one.code), f"{card.boxes.score_least:g} or more", words) for one in card.boxes.classes
+        ]
+    if card.map is not None:
+        ends = "any" if card.map.range is None else "{:g} to {:g}".format(*card.map.range)
+        return ("map", "quantity", "unit", "range"), [(card.map.name, shown(card.map.quantity), card.map.unit, ends)]
+    return ("number", "name", "type", "category", "mask"), list(_segments(card))
 
 
-def _classes(card: ModelCard) -> Iterator[Row]:
-    for one in card.classification.classes if card.classification else ():
-        yield one.name, f"{one.code.meaning} ({one.code.value}, {one.code.scheme})"
+def _segments(card: ModelCard) -> Iterator[Row]:
+    mask = "may overlap others" if card.masks.overlap else "overlaps no other"
+    kinds = {"labels": mask, "probabilities": f"probabilities; {mask}", "both": f"{mask}; and probabilities"}
+    for one in card.segments:
+        yield str(one.number), one.name, shown(one.type), shown(one.category), kinds[card.masks.kind]
+
+
+def _value(one: MeasuredValue) -> Row:
+    return one.name, shown(one.code), one.unit, shown(one.finding_site) if one.finding_site else "-", one.allowed
+
+
+def _suppression(boxes: BoxesOutput) -> str:
+    share = boxes.non_maximum_suppression
+    return "as the network leaves it" if share is None else f"at most {share:g} within a class"
 
 
 def _parameters(card: ModelCard) -> Iterator[Row]:

@@ -1,9 +1,16 @@
-"""What a model gives: the `output` of a card. Segments, or a class for each image or for the whole series.
+"""What a model gives: the `output` of a card. One of segments, a classification, measurements, boxes and a map.
+
+See measured_output, boxes_output and map_output for the last three.
 
 output:
   segments:
     - {number: 1, name: Lungs, category: {...}, type: {...}, colour: [0, 151, 206]}
     # value: 4, optional: what a bundle's own label map has for it, where that is not its number
+  channels: exclusive            # optional: the background's channel first, and the highest counts; or independent:
+                                 # a channel a segment and none for the background, and masks may overlap
+  kind: labels                   # optional: masks (SEG BINARY); probabilities (SEG FRACTIONAL); or both
+  scores: logits                 # optional: what the channels hold; or probabilities
+  threshold: 0.5                 # optional, of independent channels: the default of the parameter `threshold`
 
 output:
   classification:
@@ -19,22 +26,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from dicomnode.domain.boxes_output import BoxesOutput, boxes_document, boxes_output
+from dicomnode.domain.coded import ClassSpec, Code, class_document, classes, code, code_document
 from dicomnode.domain.document import Node
+from dicomnode.domain.map_output import MapOutput, map_document, map_output
+from dicomnode.domain.measured_output import MeasuredOutput, measured_document, measured_output
 
+__all__ = ["ClassSpec", "Classification", "Code", "Masks", "Output", "Segment", "output_document", "parse_output"]
+
+_Of = TypeVar("_Of", "Classification", MeasuredOutput)
 OF = ("image", "series")
 SCORES = ("logits", "probabilities")
-_CLASSES_LEAST, _CLASSES_MOST = 2, 255
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """A coded concept (PS3.3 8.8)."""
-
-    value: str
-    scheme: str
-    meaning: str
+CHANNELS = ("exclusive", "independent")
+KINDS = ("labels", "probabilities", "both")
+GIVES = ("segments", "classification", "measurements", "boxes", "map")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +59,26 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassSpec:
-    name: str
-    code: Code
+class Masks:
+    """How the network's channels become masks, and which masks are kept."""
+
+    channels: str = "exclusive"  # one of CHANNELS
+    kind: str = "labels"  # one of KINDS
+    scores: str = "logits"  # one of SCORES
+    threshold: float = 0.5  # of a probability, of independent channels
+
+    @property
+    def overlap(self) -> bool:
+        """Whether a voxel may be of several segments."""
+        return self.channels == "independent"
+
+    @property
+    def gives_labels(self) -> bool:
+        return self.kind != "probabilities"
+
+    @property
+    def gives_probabilities(self) -> bool:
+        return self.kind != "labels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +88,74 @@ class Classification:
     classes: tuple[ClassSpec, ...]
     scores: str = "logits"  # one of SCORES
     certain_from: float = 0.0  # a probability
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One of the five, and of segments how their masks are made."""
+
+    segments: tuple[Segment, ...] = ()
+    masks: Masks = Masks()
+    classification: Classification | None = None
+    measurements: MeasuredOutput | None = None
+    boxes: BoxesOutput | None = None
+    map: MapOutput | None = None
+
+    @property
+    def gives(self) -> str:
+        """One of GIVES."""
+        return next((name for name in GIVES if getattr(self, name)), "segments")
+
+    @property
+    def result_kinds(self) -> tuple[str, ...]:
+        """Of the objects that come of it, in the order in which they are made; no SEG where nothing was found."""
+        if self.gives == "segments":
+            return (*("SEG",) * self.masks.gives_labels, *("SEG-PROB",) * self.masks.gives_probabilities, "SR")
+        return ("MAP",) if self.map is not None else ("SR",)
+
+
+def parse_output(node: Node, *, of_images: bool, wrong_size: Node | None = None) -> Output:
+    """`of_images`: of a card with input.size, at `wrong_size`, which segments and a map do not go with."""
+    masks = ("channels", "kind", "scores", "threshold") if "segments" in node else ()
+    node.only(*GIVES, *masks)
+    given = [name for name in GIVES if name in node]
+    if len(given) != 1:
+        node.fail(f"one of {', '.join(GIVES)} is needed, and no more than one")
+    (name,) = given
+    if name in ("segments", "map") and of_images and wrong_size is not None:
+        wrong_size.fail(f"a model of single images gives a classification, measurements or boxes, not {name}")
+    part = node[name]
+    if name == "segments":
+        return Output(segments=segments(part), masks=_masks(node))
+    if name == "classification":
+        return Output(classification=_fitting(classification(part), part, of_images))
+    if name == "measurements":
+        return Output(measurements=_fitting(measured_output(part), part, of_images))
+    if name == "boxes":
+        return Output(boxes=boxes_output(part, of_images=of_images))
+    return Output(map=map_output(part))
+
+
+def _fitting(found: _Of, node: Node, of_images: bool) -> _Of:
+    """`of` and the presence of input.size say the same."""
+    what = "a class" if isinstance(found, Classification) else "a measurement"
+    if (found.of == "image") != of_images:
+        node["of" if "of" in node else "values"].fail(
+            f"{what} of each image needs input.size, {what} of the series none"
+        )
+    return found
+
+
+def _masks(node: Node) -> Masks:
+    found = Masks(
+        channels=node.get("channels", "exclusive").one_of(CHANNELS),
+        kind=node.get("kind", "labels").one_of(KINDS),
+        scores=node.get("scores", "logits").one_of(SCORES),
+        threshold=node.get("threshold", 0.5).number(),
+    )
+    if "threshold" in node and (not found.overlap or not 0 < found.threshold < 1):
+        node["threshold"].fail("a threshold is of independent channels, above 0 and below 1")
+    return found
 
 
 def segments(node: Node) -> tuple[Segment, ...]:
@@ -99,58 +191,54 @@ def _value(node: Node) -> int:
 
 def classification(node: Node) -> Classification:
     node.only("of", "finding", "classes", "scores", "certain_from")
-    classes = tuple(_class(n) for n in node["classes"].items())
-    names = {one.name for one in classes}
-    if not _CLASSES_LEAST <= len(classes) <= _CLASSES_MOST or len(names) < len(classes):
-        node["classes"].fail(f"{_CLASSES_LEAST} to {_CLASSES_MOST} classes are needed, each with a name of its own")
     certain_from = node.get("certain_from", 0.0).number()
     if not 0 <= certain_from <= 1:
         node["certain_from"].fail(f"{certain_from} is no probability")
     return Classification(
         of=node.get("of", "image").one_of(OF),
         finding=code(node["finding"]),
-        classes=classes,
+        classes=classes(node["classes"], 2),
         scores=node.get("scores", "logits").one_of(SCORES),
         certain_from=certain_from,
     )
 
 
-def _class(node: Node) -> ClassSpec:
-    node.only("name", "code")
-    return ClassSpec(node["name"].text(most=64), code(node["code"]))
+def output_document(found: Output) -> dict[str, Any]:
+    """As parse_output reads it."""
+    if found.classification is not None:
+        return {"classification": _classification_document(found.classification)}
+    if found.measurements is not None:
+        return {"measurements": measured_document(found.measurements)}
+    if found.boxes is not None:
+        return {"boxes": boxes_document(found.boxes)}
+    if found.map is not None:
+        return {"map": map_document(found.map)}
+    return {"segments": [_segment_document(s) for s in found.segments], **_masks_document(found.masks)}
 
 
-def code(node: Node) -> Code:
-    node.only("value", "scheme", "meaning")
-    return Code(node["value"].text(most=16), node["scheme"].text(most=16), node["meaning"].text(most=64))
+def _masks_document(masks: Masks) -> dict[str, Any]:
+    """What is not as every card has it."""
+    plain = Masks()
+    names = ("channels", "kind", "scores", "threshold")
+    return {name: getattr(masks, name) for name in names if getattr(masks, name) != getattr(plain, name)}
 
 
-def output_document(found: tuple[Segment, ...], classes: Classification | None) -> dict[str, Any]:
-    """As `segments` and `classification` read it."""
-    document: dict[str, Any] = {}
-    if found:
-        document["segments"] = [_segment_document(s) for s in found]
-    if classes is not None:
-        document["classification"] = {
-            "of": classes.of,
-            "finding": _code_document(classes.finding),
-            "classes": [{"name": c.name, "code": _code_document(c.code)} for c in classes.classes],
-            "scores": classes.scores,
-            "certain_from": classes.certain_from,
-        }
-    return document
+def _classification_document(found: Classification) -> dict[str, Any]:
+    return {
+        "of": found.of,
+        "finding": code_document(found.finding),
+        "classes": [class_document(one) for one in found.classes],
+        "scores": found.scores,
+        "certain_from": found.certain_from,
+    }
 
 
 def _segment_document(segment: Segment) -> Mapping[str, Any]:
     return {
         "number": segment.number,
         "name": segment.name,
-        "category": _code_document(segment.category),
-        "type": _code_document(segment.type),
+        "category": code_document(segment.category),
+        "type": code_document(segment.type),
         "colour": list(segment.colour),
         **({"value": segment.value} if segment.value else {}),
     }
-
-
-def _code_document(found: Code) -> dict[str, str]:
-    return {"value": found.value, "scheme": found.scheme, "meaning": found.meaning}

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from dicomnode.domain.document import Node
+from dicomnode.domain.model_output import Output
 
 Value = str | int | float | bool
 
 TYPES = ("number", "integer", "text", "boolean")
 OVERLAP = "overlap"
 MINIMUM_VOLUME_ML = "minimum_volume_ml"
+THRESHOLD = "threshold"
+SCORE_LEAST = "score_least"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _TEXT_MOST = 64
 
@@ -76,29 +79,44 @@ def _complaint_of_text(value: object) -> str:
     return ""
 
 
-def built_in(overlap: float) -> tuple[ParameterSpec, ...]:
-    """Of every segmentation model; `overlap` is that of its card."""
-    windows = "share of a window that lies in the next one, along each axis"
-    islands = "connected parts of a segment smaller than this are left out, in mL; 0: none"
-    return (
-        ParameterSpec(OVERLAP, "number", overlap, low=0.0, high=1.0, high_excluded=True, description=windows),
-        ParameterSpec(MINIMUM_VOLUME_ML, "number", 0.0, low=0.0, description=islands),
-    )
+def built_in(overlap: float, output: Output) -> tuple[ParameterSpec, ...]:
+    """What a model of this output takes; `overlap` is that of its card."""
+    found = []
+    of_images = output.boxes is not None and output.boxes.of_images
+    if output.gives in ("segments", "boxes", "map") and not of_images:
+        windows = "share of a window that lies in the next one, along each axis"
+        found.append(
+            ParameterSpec(OVERLAP, "number", overlap, low=0.0, high=1.0, high_excluded=True, description=windows)
+        )
+    if output.gives == "segments":
+        islands = "connected parts of a segment smaller than this are left out, in mL; 0: none"
+        found.append(ParameterSpec(MINIMUM_VOLUME_ML, "number", 0.0, low=0.0, description=islands))
+    if output.masks.overlap:
+        words = "a voxel is of a segment from this probability on"
+        found.append(_probability(THRESHOLD, output.masks.threshold, words))
+    if output.boxes is not None:
+        found.append(_probability(SCORE_LEAST, output.boxes.score_least, "boxes with a lower score are left out"))
+    return tuple(found)
+
+
+def _probability(name: str, default: float, words: str) -> ParameterSpec:
+    return ParameterSpec(name, "number", default, low=0.0, high=1.0, description=words)
 
 
 # ---------------------------------------------------------------------------------------- reading and printing
 
 
-def parameter_specs(node: Node) -> tuple[ParameterSpec, ...]:
+def parameter_specs(node: Node, output: Output) -> tuple[ParameterSpec, ...]:
     """The card's own parameters, a mapping of names to what they are; by name, for a mapping has no order."""
+    taken = {OVERLAP, MINIMUM_VOLUME_ML, *(spec.name for spec in built_in(0.0, output))}
+    if again := sorted(taken & node.mapping().keys()):
+        node[again[0]].fail(f"{again[0]} is there for every such model and cannot be declared again")
     return tuple(_parameter_spec(name, node[name]) for name in sorted(node.mapping()))
 
 
 def _parameter_spec(name: str, node: Node) -> ParameterSpec:
     if not _NAME.fullmatch(name):
         node.fail(f"{name!r} is not allowed: lower-case letters, digits and '_', at most 32")
-    if name in (OVERLAP, MINIMUM_VOLUME_ML):
-        node.fail(f"{name} is there for every model and cannot be declared again")
     node.only("type", "default", "at_least", "at_most", "one_of", "description")
     spec = ParameterSpec(
         name=name,

@@ -14,7 +14,6 @@ from dicomnode.domain.rules import Comparison, Condition, Operator, Origin, Role
 ACTIVE = "active"
 # Model → version → its card; the active version's also under "active", which is how a rule names it
 Cards = Mapping[str, Mapping[str, ModelCard]]
-RESULT_KINDS = ("SEG", "SR")  # what a segmentation model gives
 OVERLAP_MOST = 0.8  # from here on each step more costs far more time than it makes better
 
 
@@ -96,9 +95,9 @@ def _about_card(rule: Rule, card: ModelCard, dictionary: Dictionary) -> Iterator
     yield from _about_roles(rule, card, dictionary)
     yield from _about_parameters(rule, card)
     for number, kind in enumerate(rule.results):
-        if kind not in RESULT_KINDS:
+        if kind not in card.output.result_kinds:
             problem = f"the model {card.name} gives no {kind}"
-            yield f"results[{number}]", problem, f"name those that it gives: {', '.join(RESULT_KINDS)}"
+            yield f"results[{number}]", problem, f"name those that it gives: {', '.join(card.output.result_kinds)}"
 
 
 def _about_roles(rule: Rule, card: ModelCard, dictionary: Dictionary) -> Iterator[Found]:

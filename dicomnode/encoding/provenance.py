@@ -11,12 +11,13 @@ import highdicom as hd
 from pydicom.sr.codedict import codes
 
 from dicomnode.domain.identifiers import deterministic_uid
-from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.model_card import Code, ModelCard
 from dicomnode.domain.model_parameter import Value
 from dicomnode.encoding.references import Further, UsedImages
 from dicomnode.imaging.headers import text
 
 MANUFACTURER = "dicomnode"
+_KINDS = ("SEG", "SR", "SEG-PROB", "MAP")  # in the order of their series' numbers
 _LO_MOST = 64  # characters of a long string (PS3.5 6.2)
 _ST_MOST = 1024
 
@@ -149,9 +150,9 @@ def local(moment: datetime) -> datetime:
 
 
 def result_series_number(source_series_number: int | None, kind: str) -> int:
-    """Beside the source's: series 4 gives 4001 for its SEG and 4002 for its SR; 9001 and 9002 without one."""
+    """Beside the source's: series 4 gives 4001 for its SEG, 4002 for its SR and so on; 9001, ... without one."""
     base = source_series_number if source_series_number and 0 < source_series_number < 1_000_000 else 9
-    return base * 1000 + ("SEG", "SR").index(kind) + 1
+    return base * 1000 + _KINDS.index(kind) + 1
 
 
 def series_description(card: ModelCard, kind: str) -> str:
@@ -170,5 +171,16 @@ def texts_of(card: ModelCard, made: Provenance) -> Sequence[str]:
 
 
 def _meanings(card: ModelCard) -> Sequence[str]:
-    spec = card.classification
-    return [] if spec is None else [spec.finding.meaning, *(one.code.meaning for one in spec.classes)]
+    codes_of: list[Code] = []
+    names: list[str] = []
+    if card.classification is not None:
+        codes_of += [card.classification.finding, *(one.code for one in card.classification.classes)]
+    if card.measurements is not None:
+        codes_of += [code for v in card.measurements.values for code in (v.code, v.finding_site) if code]
+    if card.boxes is not None:
+        names += [one.name for one in card.boxes.classes]
+        codes_of += [one.code for one in card.boxes.classes]
+    if card.map is not None:
+        names.append(card.map.name)
+        codes_of.append(card.map.quantity)
+    return [*names, *(code.meaning for code in codes_of)]

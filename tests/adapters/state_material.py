@@ -9,7 +9,7 @@ from typing import Any
 
 from dicomnode.domain.destination import Destination, parse_dimse, parse_stow
 from dicomnode.domain.job import Priority
-from dicomnode.domain.model_card import Code, InputSpec, ModelCard, NetworkSpec, Segment
+from dicomnode.domain.model_card import Code, InputSpec, ModelCard, NetworkSpec, Output, Segment
 from dicomnode.domain.result import StoredResult
 from dicomnode.domain.study import ReceivedInstance, Series
 from dicomnode.ports import JobFinished, NewJob, State
@@ -77,7 +77,7 @@ def model_card(name: str = "torso-ct", version: str = "1.0.0") -> ModelCard:
         limits="everything else",
         input=InputSpec(("CT",), "RAS", (3.0, 3.0, 3.0), (-1000.0, 1000.0), (0.0, 1.0), True, (0.0, 0.0, 0.0)),
         network=NetworkSpec("model.onnx", "auto", "fp32", (96, 96, 96), 0.25, "constant"),
-        segments=(Segment(1, "Lungs", code, code, (0, 151, 206)),),
+        output=Output(segments=(Segment(1, "Lungs", code, code, (0, 151, 206)),)),
     )
 
 

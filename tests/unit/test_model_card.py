@@ -123,7 +123,7 @@ def test_parameters_of_a_job_are_settled_to_one_form() -> None:
         ("inputs", [{**PET, "role": "a b"}], r"inputs\[0\]\.role"),
         ("inputs", [{**PET, "spacing_mm": 1}], r"inputs\[0\]: unknown: spacing_mm"),
         ("inputs", [{**PET, "frame_of_reference": "other"}], r"inputs\[0\]\.frame_of_reference.*same, any"),
-        ("parameters", {"overlap": {"type": "number", "default": 0.5}}, r"parameters\.overlap: .*every model"),
+        ("parameters", {"overlap": {"type": "number", "default": 0.5}}, r"parameters\.overlap: .*every such model"),
         ("parameters", {"Speed": {"type": "number", "default": 0.5}}, r"parameters\.Speed: .*lower-case"),
         ("parameters", {"speed": {"type": "float", "default": 0.5}}, r"parameters\.speed\.type"),
         ("parameters", {"speed": {"type": "number", "default": 2, "at_most": 1}}, r"speed\.default: 2 is over 1"),

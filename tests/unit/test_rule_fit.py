@@ -8,11 +8,10 @@ import pytest
 
 from dicomnode.domain.clauses import Dictionary
 from dicomnode.domain.model_card import ModelCard, parse_model_card
-from dicomnode.domain.rule_fit import ACTIVE, RESULT_KINDS, Cards, missing
+from dicomnode.domain.rule_fit import ACTIVE, Cards, missing
 from dicomnode.domain.rule_lint import Finding, Severity
 from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.domain.rules import Rule
-from dicomnode.encoding.results import KINDS
 from dicomnode.imaging.attributes import keyword_vrs, single_valued_keywords
 from tests.unit.test_model_card import CARD
 
@@ -109,10 +108,6 @@ def test_what_cannot_be_given_is_found(more: dict[str, Any], path: str, problem:
 )
 def test_what_can_be_given_is_left_alone(more: dict[str, Any]) -> None:
     assert _found(_rule(**more)) == []
-
-
-def test_the_kinds_of_results_are_those_that_are_encoded() -> None:
-    assert RESULT_KINDS == KINDS
 
 
 def test_several_things_at_once_are_all_found() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from dicomnode.domain.model_output import GIVES
 from dicomnode.errors import InvalidModelPackage
 
 Document = dict[str, Any]
@@ -38,8 +39,8 @@ def laid_over(over: Mapping[str, Any], under: Mapping[str, Any]) -> Document:
     for key, value in over.items():
         below = merged.get(key)
         merged[key] = laid_over(value, below) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
-    if "output" in over and isinstance(over["output"], Mapping) and len(over["output"]) == 1:
-        merged["output"] = over["output"]  # segments or a classification, never both
+    if isinstance(own := over.get("output"), Mapping) and set(own) & set(GIVES):
+        merged["output"] = own  # of the five one, never two
     return merged
 
 
