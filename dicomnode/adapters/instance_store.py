@@ -101,7 +101,7 @@ class FolderInstanceStore:
         self._sync_places()
         spooled.path.unlink(missing_ok=True)
 
-    def put_result(self, content: bytes, *, study: str, series: str, instance: str) -> StoredFile:
+    def put_result(self, content: bytes | bytearray, *, study: str, series: str, instance: str) -> StoredFile:
         sha256 = hashlib.sha256(content).hexdigest()
         folder = self._folder("results", study, series, instance)
         place = folder / f"{instance}.dcm"
@@ -109,7 +109,7 @@ class FolderInstanceStore:
             place = folder / f"{instance}.{sha256[:16]}.dcm"
         if not place.exists():
             try:
-                _write_durably(place, (content,))
+                _write_durably(place, (memoryview(content),))
             except OSError as error:
                 raise OutOfResources(f"cannot be stored: {error.strerror or error}") from error
         return StoredFile(place.relative_to(self._root).as_posix(), len(content), sha256)

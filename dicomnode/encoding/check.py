@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import NoReturn
 
 import numpy as np
 from pydicom import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
-from dicomnode.domain.identifiers import is_uid
+from dicomnode.encoding.check_frames import FRAMES, check_frames
 from dicomnode.encoding.references import NONE, Further, UsedImages, instances_of, study_and_series
+from dicomnode.encoding.refusal import POSITION_TOLERANCE_MM, check_uids, refuse
 from dicomnode.encoding.source import IDENTITY, checked_identity
-from dicomnode.errors import NonConformant
-from dicomnode.imaging.frames import Frame
 from dicomnode.imaging.headers import items, numbers, odd_values_accepted, text, value, whole
 from dicomnode.imaging.volume import VolumePlan
 
-# A decimal string keeps ten digits or more: this is rounding, far below a voxel.
-_POSITION_TOLERANCE_MM = 1e-3
 _COSINE_TOLERANCE = 1e-4
 
 _FILLED = (
@@ -61,7 +57,6 @@ _SEGMENTATION_FILLED = (
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
     "ReferencedSeriesSequence",
-    "PixelData",
     "LossyImageCompression",
 )
 _SEGMENTATION_PRESENT = ("ContentDescription", "ContentCreatorName", "PositionReferenceIndicator")
@@ -87,21 +82,23 @@ REPORT_FILLED = (
 REPORT_PRESENT = ("ReferencedPerformedProcedureStepSequence", "PerformedProcedureCodeSequence")
 
 
-def refuse(what: str) -> NoReturn:
-    """Raises NonConformant."""
-    raise NonConformant(what)
+def check_segmentation(
+    segmentation: Dataset, plan: VolumePlan, further: Further = NONE, *, pixel_bytes: int | None = None
+) -> None:
+    """Raises NonConformant naming what is wrong with a SEG of the plan's series, made with further ones or not.
 
-
-def check_segmentation(segmentation: Dataset, plan: VolumePlan, further: Further = NONE) -> None:
-    """Raises NonConformant naming what is wrong with a SEG of the plan's series, made with further ones or not."""
+    `pixel_bytes`: the length of its pixel data, when the data set was read up to that.
+    """
     with odd_values_accepted():
         check_common(segmentation, plan, SegmentationStorage, "SEG")
         check_filled(segmentation, _SEGMENTATION_FILLED, "the segmentation")
+        if pixel_bytes is None:
+            check_filled(segmentation, ("PixelData",), "the segmentation")
         check_present(segmentation, _SEGMENTATION_PRESENT, "the segmentation")
         _check_segments(items(segmentation, "SegmentSequence"))
         _check_grid(segmentation, plan)
         _check_series_references(segmentation, plan, further)
-        _check_frames(segmentation, plan)
+        check_frames(segmentation, plan, len(segmentation.PixelData) if pixel_bytes is None else pixel_bytes)
 
 
 def check_report(report: Dataset, plan: VolumePlan, segmentation: Dataset | None, further: Further = NONE) -> None:
@@ -156,12 +153,7 @@ def check_present(dataset: Dataset, keywords: Iterable[str], where: str) -> None
 
 
 def _check_uids(dataset: Dataset) -> None:
-    for element in dataset.iterall():
-        if element.VR != "UI":
-            continue
-        for uid in [element.value] if isinstance(element.value, str) else element.value:
-            if not is_uid(str(uid)):
-                refuse(f"{element.keyword or element.tag} {str(uid)!r} is no UID")
+    check_uids(dataset, but=FRAMES)
     own = [str(dataset.SOPInstanceUID), str(dataset.SeriesInstanceUID), str(dataset.StudyInstanceUID)]
     if len(set(own)) < len(own):
         refuse("study, series and instance share a UID")
@@ -208,7 +200,7 @@ def _check_grid(segmentation: Dataset, plan: VolumePlan) -> None:
     first = plan.frames[0]
     for group, keyword, expected, tolerance in (
         ("PlaneOrientationSequence", "ImageOrientationPatient", first.orientation, _COSINE_TOLERANCE),
-        ("PixelMeasuresSequence", "PixelSpacing", first.spacing_mm, _POSITION_TOLERANCE_MM),
+        ("PixelMeasuresSequence", "PixelSpacing", first.spacing_mm, POSITION_TOLERANCE_MM),
     ):
         macros = items(shared, group)
         found = numbers(macros[0], keyword, len(expected)) if macros else None
@@ -231,69 +223,6 @@ def _check_series_references(segmentation: Dataset, plan: VolumePlan, further: F
             uid = text(item, "ReferencedSOPInstanceUID")
             if classes.get(uid) != text(item, "ReferencedSOPClassUID"):
                 refuse(f"instance {uid} is referenced, which the source series do not have under that SOP class")
-
-
-def _check_frames(segmentation: Dataset, plan: VolumePlan) -> None:
-    groups = items(segmentation, "PerFrameFunctionalGroupsSequence")
-    _check_length(segmentation, len(groups))
-    shared = items(segmentation, "SharedFunctionalGroupsSequence")[0]
-    described = len(items(segmentation, "SegmentSequence"))
-    slices = {(f.sop_instance_uid, f.number): f for f in plan.frames}
-    many = _multi_frame_uids(plan)
-    seen: set[tuple[int, tuple[str, int]]] = set()
-    for number, group in enumerate(groups, 1):
-        segment = _segment_of(group, shared)
-        if segment is None or not 1 <= segment <= described:
-            refuse(f"frame {number} is of segment {segment}, which is not described")
-        source = _source_of(group, number, many)
-        if source not in slices:
-            refuse(
-                f"frame {number} comes from instance {source[0]} frame {source[1]}, which is no slice of the source"
-            )
-        _check_place(group, slices[source], number)
-        if (segment, source) in seen:
-            refuse(f"frame {number} repeats segment {segment} of a slice")
-        seen.add((segment, source))
-
-
-def _check_length(segmentation: Dataset, frames: int) -> None:
-    """Frames described and pixels there are as many as NumberOfFrames says (PS3.5 8.1.1, Annex D)."""
-    if (count := whole(segmentation, "NumberOfFrames")) != frames:
-        refuse(f"NumberOfFrames is {count}, but {frames} frames are described")
-    bits = frames * segmentation.Rows * segmentation.Columns * segmentation.BitsAllocated
-    needed = (bits + 7) // 8
-    if len(segmentation.PixelData) != needed + needed % 2:
-        refuse(f"{len(segmentation.PixelData)} bytes of pixel data, {frames} frames take {needed}")
-
-
-def _multi_frame_uids(plan: VolumePlan) -> frozenset[str]:
-    return frozenset(
-        text(header, "SOPInstanceUID") for header in plan.headers if "PerFrameFunctionalGroupsSequence" in header
-    )
-
-
-def _segment_of(group: Dataset, shared: Dataset) -> int | None:
-    identification = items(group, "SegmentIdentificationSequence") or items(shared, "SegmentIdentificationSequence")
-    return whole(identification[0], "ReferencedSegmentNumber") if identification else None
-
-
-def _source_of(group: Dataset, number: int, many: frozenset[str]) -> tuple[str, int]:
-    """(SOP Instance UID, frame number) of the slice that a frame says it comes from."""
-    sources = [s for d in items(group, "DerivationImageSequence") for s in items(d, "SourceImageSequence")]
-    if len(sources) != 1:
-        refuse(f"frame {number} names {len(sources)} source images, one is needed")
-    uid = text(sources[0], "ReferencedSOPInstanceUID")
-    frame = whole(sources[0], "ReferencedFrameNumber")
-    if uid in many and frame is None:
-        refuse(f"frame {number} does not say which frame of the multi-frame instance {uid} it comes from")
-    return uid, frame or 1
-
-
-def _check_place(group: Dataset, source: Frame, number: int) -> None:
-    planes = items(group, "PlanePositionSequence")
-    found = numbers(planes[0], "ImagePositionPatient", 3) if planes else None
-    if found is None or not np.allclose(found, source.position_mm, rtol=0, atol=_POSITION_TOLERANCE_MM):
-        refuse(f"frame {number} lies at {found}, its source at {source.position_mm}")
 
 
 # ------------------------------------------------------------------------------------------------- report

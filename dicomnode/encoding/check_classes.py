@@ -16,9 +16,9 @@ from dicomnode.encoding.check import (
     check_present,
     code_of,
     groups_of,
-    refuse,
 )
 from dicomnode.encoding.references import NONE, Further, UsedImages
+from dicomnode.encoding.refusal import refuse
 from dicomnode.encoding.sr_classes import UNDETERMINED, spec_of
 from dicomnode.imaging.headers import items, odd_values_accepted, text, value
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage
 
 from dicomnode.domain.classification import Run, runs
@@ -16,9 +16,11 @@ from dicomnode.encoding.check_classes import check_classes
 from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.provenance import Provenance
 from dicomnode.encoding.references import NONE, Further, UsedImages
-from dicomnode.encoding.seg import LabelMap, encode_segmentation
+from dicomnode.encoding.seg import encode_segmentation
+from dicomnode.encoding.seg_file import LabelMap
 from dicomnode.encoding.sr import encode_report
 from dicomnode.encoding.sr_classes import encode_classes
+from dicomnode.imaging.headers import odd_values_accepted
 from dicomnode.imaging.measure import SegmentStatistics, measure
 from dicomnode.imaging.volume import VolumePlan, plan_volume
 
@@ -34,7 +36,7 @@ class EncodedResult:
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
-    content: bytes
+    content: bytes | bytearray
 
 
 def encode_results(
@@ -50,23 +52,26 @@ def encode_results(
     `statistics` is what imaging.measure.measure gave for the card's segments; `further`, the series that the model
     was given beside the plan's. Raises NonConformant.
     """
-    segmentation = encode_segmentation(labels, plan, card, made, further)
+    file = encode_segmentation(labels, plan, card, made, further)
+    segmentation = None if file is None else file.header
     report = encode_report(statistics, plan, card, made, segmentation, further)
     results = []
-    if segmentation is not None:
-        check_segmentation(segmentation, plan, further)
-        results.append(_encoded("SEG", segmentation))
+    if file is not None:
+        with odd_values_accepted():
+            as_written = dcmread(file.attributes())
+        check_segmentation(as_written, plan, further, pixel_bytes=file.pixel_bytes)
+        results.append(_encoded("SEG", file.header, file.content))
     check_report(report, plan, segmentation, further)
     return (*results, _encoded("SR", report))
 
 
-def _encoded(kind: str, dataset: Dataset) -> EncodedResult:
+def _encoded(kind: str, dataset: Dataset, content: bytes | bytearray = b"") -> EncodedResult:
     return EncodedResult(
         kind=kind,
         sop_class_uid=str(dataset.SOPClassUID),
         sop_instance_uid=str(dataset.SOPInstanceUID),
         series_instance_uid=str(dataset.SeriesInstanceUID),
-        content=to_part10_bytes(dataset),
+        content=content or to_part10_bytes(dataset),
     )
 
 

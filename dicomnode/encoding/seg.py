@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import highdicom as hd
 import numpy as np
-import numpy.typing as npt
 from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
@@ -27,50 +27,60 @@ from dicomnode.encoding.provenance import (
     tracking,
 )
 from dicomnode.encoding.references import NONE, Further, add_references
+from dicomnode.encoding.seg_file import LabelMap, SegFile, seg_file
 from dicomnode.encoding.source import SourceFrames, source_frames, source_series_number
 from dicomnode.imaging.headers import odd_values_accepted, text
 from dicomnode.imaging.volume import VolumePlan
 
-LabelMap = npt.NDArray[np.uint8]
+_SKELETON_SHAPE = (1, 8)  # rows and columns of the frames that highdicom is given: their pixels are not used
 
 
 def encode_segmentation(
     labels: LabelMap, plan: VolumePlan, card: ModelCard, made: Provenance, further: Further = NONE
-) -> Dataset | None:
+) -> SegFile | None:
     """The SEG of a label map, (slice, row, column) uint8 in the plan's grid, 0 background; None when it is empty.
 
     Frames without voxels are left out; every segment of the card is described, so that a segment's number always
-    means the same.
+    means the same. Raises EncodingError when it does not fit a file.
     """
     if labels.shape != plan.geometry.shape or labels.dtype != np.uint8:
         raise ValueError(f"a label map of {plan.geometry.shape} uint8 is needed, not {labels.shape} {labels.dtype}")
-    if not labels.any():
+    if labels.max() > len(card.segments):
+        raise ValueError(f"a label map of the {len(card.segments)} segments is needed, not of {labels.max()}")
+    used = [k for k, plane in enumerate(labels) if plane.any()]
+    if not used:
         return None
     with odd_values_accepted():
         sources = source_frames(plan, texts_of(card, made))
         content = hashlib.sha256(np.ascontiguousarray(labels).data).hexdigest()
         uids = result_uids("SEG", plan, further, card, made, content)
-        segmentation = _segmentation(labels, sources, uids, plan, card, made)
-        sources.mend(segmentation)
-        add_references(segmentation, plan, further)
-        sources.set_character_set(segmentation)
-        segmentation.setdefault("ContentCreatorName", None)  # type 2 (PS3.3 10.9), which highdicom leaves out
-        _make_repeatable(segmentation, made)
-    return segmentation
+        skeleton = _skeleton(used, sources, uids, plan, card, made)
+        slices = _slices(skeleton, sources)
+        sources.mend(skeleton)
+        add_references(skeleton, plan, further)
+        sources.set_character_set(skeleton)
+        skeleton.setdefault("ContentCreatorName", None)  # type 2 (PS3.3 10.9), which highdicom leaves out
+        _make_repeatable(skeleton, made)
+        return seg_file(skeleton, slices, labels)
 
 
-def _segmentation(
-    labels: LabelMap,
+def _skeleton(
+    used: Sequence[int],
     sources: SourceFrames,
     uids: tuple[str, str],
     plan: VolumePlan,
     card: ModelCard,
     made: Provenance,
 ) -> Dataset:
+    """As highdicom makes it of one small frame for each of the used slices."""
     moment = local(made.created_at)
-    segmentation: Dataset = hd.seg.Segmentation(
+    for header in sources.headers:
+        header.Rows, header.Columns = _SKELETON_SHAPE
+    small = np.zeros((len(sources.headers), *_SKELETON_SHAPE), np.uint8)
+    small[list(used)] = 1
+    skeleton: Dataset = hd.seg.Segmentation(
         source_images=list(sources.headers),
-        pixel_array=labels,
+        pixel_array=small,
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[_description(s, plan, card, made) for s in card.segments],
         series_instance_uid=uids[0],
@@ -93,7 +103,16 @@ def _segmentation(
         series_date=moment.date(),
         series_time=moment.time(),
     )
-    return segmentation
+    return skeleton
+
+
+def _slices(skeleton: Dataset, sources: SourceFrames) -> list[int]:
+    """Of which slice each frame is: highdicom sorts them by their positions."""
+    slices = {str(header.SOPInstanceUID): k for k, header in enumerate(sources.headers)}
+    return [
+        slices[str(group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID)]
+        for group in skeleton.PerFrameFunctionalGroupsSequence
+    ]
 
 
 def _description(segment: Segment, plan: VolumePlan, card: ModelCard, made: Provenance) -> SegmentDescription:

@@ -45,7 +45,7 @@ class InstanceStore(Protocol):
     def discard(self, spooled: Spooled) -> None:
         """Takes it out of the spool; call it once the index has it."""
 
-    def put_result(self, content: bytes, *, study: str, series: str, instance: str) -> StoredFile:
+    def put_result(self, content: bytes | bytearray, *, study: str, series: str, instance: str) -> StoredFile:
         """Stores a result object durably; the same content again is harmless."""
 
     def path(self, relative: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom as hd
@@ -11,8 +12,12 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
+from dicomnode.domain.model_card import Segment
+from dicomnode.encoding.check import check_segmentation
 from dicomnode.encoding.file import to_part10_bytes
-from dicomnode.encoding.seg import encode_segmentation
+from dicomnode.encoding.seg import coded, encode_segmentation
+from dicomnode.encoding.source import source_frames
+from dicomnode.errors import EncodingError
 from dicomnode.imaging.headers import odd_values_accepted
 from dicomnode.imaging.volume import plan_volume
 from tests.made_results import CARD, MADE, result, two_fs
@@ -64,6 +69,79 @@ def test_every_voxel_is_where_it_was(name: str) -> None:
             if expected.any():
                 np.testing.assert_array_equal(found.pop((segment, place)), expected)
     assert found == {}
+
+
+@pytest.mark.parametrize("segments", [[0, 1, 2], [0, 2, 2], [1, 2, 1]], ids=["both", "one of two", "everywhere"])
+@pytest.mark.parametrize("name", SOURCES)
+def test_frames_are_what_highdicom_makes_of_the_whole_label_map(name: str, segments: list[int]) -> None:
+    plan = plan_volume(SOURCES[name]())
+    labels = np.array(segments, np.uint8)[two_fs(plan.geometry.shape)]
+    seg = result(SOURCES[name](), labels)[2]
+    sources = source_frames(plan)
+    made: Dataset = hd.seg.Segmentation(
+        source_images=list(sources.headers),
+        pixel_array=labels,
+        segmentation_type="BINARY",
+        segment_descriptions=[_description(s) for s in CARD.segments],
+        series_instance_uid="2.25.1",
+        series_number=1,
+        sop_instance_uid="2.25.2",
+        instance_number=1,
+        manufacturer="dicomnode",
+        manufacturer_model_name="test",
+        software_versions="1",
+        device_serial_number="1",
+    )
+    sources.mend(made)
+
+    assert seg is not None
+    assert written(seg).NumberOfFrames == made.NumberOfFrames
+    assert written(seg).PerFrameFunctionalGroupsSequence == written(made).PerFrameFunctionalGroupsSequence
+    assert written(seg).SharedFunctionalGroupsSequence == written(made).SharedFunctionalGroupsSequence
+    bits = made.NumberOfFrames * made.Rows * made.Columns
+    for ours, theirs in zip(_bits(seg, bits), _bits(made, bits), strict=True):
+        assert ours == theirs
+
+
+def _bits(seg: Dataset, count: int) -> list[int]:
+    bits: list[int] = np.unpackbits(np.frombuffer(seg.PixelData, np.uint8), bitorder="little", count=count).tolist()
+    return bits
+
+
+def _description(segment: Segment) -> hd.seg.SegmentDescription:
+    return hd.seg.SegmentDescription(
+        segment_number=segment.number,
+        segment_label=segment.name,
+        segmented_property_category=coded(segment.category),
+        segmented_property_type=coded(segment.type),
+        algorithm_type="MANUAL",
+    )
+
+
+@pytest.mark.parametrize("segments", [1, 255])
+def test_from_one_segment_to_as_many_as_there_can_be(segments: int) -> None:
+    card = replace(
+        CARD, segments=tuple(replace(CARD.segments[0], number=n, name=f"S{n}") for n in range(1, segments + 1))
+    )
+    plan = plan_volume(classic(5, rows=13, columns=15))
+    labels = (np.arange(5 * 13 * 15) % (segments + 1)).astype(np.uint8).reshape(5, 13, 15)
+    file = encode_segmentation(labels, plan, card, MADE)
+
+    assert file is not None
+    seg = dcmread(io.BytesIO(file.content))
+    check_segmentation(seg, plan)
+    read = hd.seg.Segmentation.from_dataset(seg, copy=False)
+    volume = read.get_volume(combine_segments=True)
+    to_ours = np.linalg.inv(plan.geometry.affine) @ volume.affine
+    indices = np.indices(volume.array.shape).reshape(3, -1)
+    ours = np.rint(to_ours[:3, :3] @ indices + to_ours[:3, 3:]).astype(int)
+    np.testing.assert_array_equal(labels[tuple(ours)], volume.array.ravel())
+
+
+def test_what_does_not_fit_an_element_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicomnode.encoding.seg_file._LONGEST", 100)
+    with pytest.raises(EncodingError, match="fewer segments"):
+        result()
 
 
 @pytest.mark.parametrize("name", sorted(set(SOURCES) - {"tilted"}))

@@ -1,0 +1,106 @@
+"""The frames of a segmentation: each of a segment that is described, and in the place of a slice of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+
+from dicomnode.encoding.refusal import POSITION_TOLERANCE_MM, check_uids, refuse
+from dicomnode.imaging.headers import items, numbers, text, whole
+from dicomnode.imaging.volume import VolumePlan
+
+FRAMES = "PerFrameFunctionalGroupsSequence"
+Found = TypeVar("Found")
+
+
+def check_frames(segmentation: Dataset, plan: VolumePlan, pixel_bytes: int) -> None:
+    """Raises NonConformant, naming the frame. `pixel_bytes`: the length of the pixel data (PS3.5 8.1.1)."""
+    groups = items(segmentation, FRAMES)
+    _check_length(segmentation, len(groups), pixel_bytes)
+    shared = items(segmentation, "SharedFunctionalGroupsSequence")[0]
+    described = len(items(segmentation, "SegmentSequence"))
+    slices = {(f.sop_instance_uid, f.number): f for f in plan.frames}
+    many = _multi_frame_uids(plan)
+    segment_of = _Once("SegmentIdentificationSequence", lambda group: _segment(group, shared))
+    sources_of = _Once("DerivationImageSequence", _sources)
+    position_of = _Once("PlanePositionSequence", _position)
+    seen: set[tuple[int, tuple[str, int]]] = set()
+    for number, group in enumerate(groups, 1):
+        segment = segment_of(group)
+        if segment is None or not 1 <= segment <= described:
+            refuse(f"frame {number} is of segment {segment}, which is not described")
+        source = _source(sources_of(group), number, many)
+        if source not in slices:
+            refuse(
+                f"frame {number} comes from instance {source[0]} frame {source[1]}, which is no slice of the source"
+            )
+        _check_place(position_of(group), slices[source].position_mm, number)
+        if (segment, source) in seen:
+            refuse(f"frame {number} repeats segment {segment} of a slice")
+        seen.add((segment, source))
+
+
+class _Once(Generic[Found]):
+    """Reads an element of frames' items; of thousands most are equal byte for byte, and are read once."""
+
+    def __init__(self, keyword: str, read: Callable[[Dataset], Found]) -> None:
+        self._tag, self._read = Tag(keyword), read
+        self._known: dict[bytes, Found] = {}
+
+    def __call__(self, group: Dataset) -> Found:
+        element = group.get_item(self._tag) if self._tag in group else None
+        if not isinstance(element, RawDataElement) or element.value is None:  # made, not read
+            return self._read(group)
+        if element.value not in self._known:
+            self._known[element.value] = self._read(group)
+        return self._known[element.value]
+
+
+def _check_length(segmentation: Dataset, frames: int, pixel_bytes: int) -> None:
+    """Frames described and pixels there are as many as NumberOfFrames says (PS3.5 8.1.1, Annex D)."""
+    if (count := whole(segmentation, "NumberOfFrames")) != frames:
+        refuse(f"NumberOfFrames is {count}, but {frames} frames are described")
+    bits = frames * segmentation.Rows * segmentation.Columns * segmentation.BitsAllocated
+    needed = (bits + 7) // 8
+    if pixel_bytes != needed + needed % 2:
+        refuse(f"{pixel_bytes} bytes of pixel data, {frames} frames take {needed}")
+
+
+def _multi_frame_uids(plan: VolumePlan) -> frozenset[str]:
+    return frozenset(text(header, "SOPInstanceUID") for header in plan.headers if FRAMES in header)
+
+
+def _segment(group: Dataset, shared: Dataset) -> int | None:
+    identification = items(group, "SegmentIdentificationSequence") or items(shared, "SegmentIdentificationSequence")
+    return whole(identification[0], "ReferencedSegmentNumber") if identification else None
+
+
+def _sources(group: Dataset) -> list[tuple[str, int | None]]:
+    """(SOP Instance UID, frame number) of the images that a frame says it comes from."""
+    check_uids(group)
+    sources = [s for d in items(group, "DerivationImageSequence") for s in items(d, "SourceImageSequence")]
+    return [(text(s, "ReferencedSOPInstanceUID"), whole(s, "ReferencedFrameNumber")) for s in sources]
+
+
+def _source(sources: list[tuple[str, int | None]], number: int, many: frozenset[str]) -> tuple[str, int]:
+    if len(sources) != 1:
+        refuse(f"frame {number} names {len(sources)} source images, one is needed")
+    uid, frame = sources[0]
+    if uid in many and frame is None:
+        refuse(f"frame {number} does not say which frame of the multi-frame instance {uid} it comes from")
+    return uid, frame or 1
+
+
+def _position(group: Dataset) -> tuple[float, ...] | None:
+    planes = items(group, "PlanePositionSequence")
+    return numbers(planes[0], "ImagePositionPatient", 3) if planes else None
+
+
+def _check_place(found: tuple[float, ...] | None, expected: tuple[float, ...], number: int) -> None:
+    if found is None or not np.allclose(found, expected, rtol=0, atol=POSITION_TOLERANCE_MM):
+        refuse(f"frame {number} lies at {found}, its source at {expected}")

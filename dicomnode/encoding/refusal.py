@@ -1,0 +1,40 @@
+"""How the gate refuses, and what it asks of every data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NoReturn
+
+from pydicom import DataElement, Dataset
+
+from dicomnode.domain.identifiers import is_uid
+from dicomnode.errors import NonConformant
+
+# A decimal string keeps ten digits or more: this is rounding, far below a voxel.
+POSITION_TOLERANCE_MM = 1e-3
+
+
+def refuse(what: str) -> NoReturn:
+    """Raises NonConformant."""
+    raise NonConformant(what)
+
+
+def check_uids(dataset: Dataset, but: str = "") -> None:
+    """Every UID is one (PS3.5 9), but for those in the sequence of that keyword, which are looked at elsewhere."""
+    for element in _elements(dataset, but):
+        if element.VR != "UI":
+            continue
+        for uid in [element.value] if isinstance(element.value, str) else element.value:
+            if not is_uid(str(uid)):
+                refuse(f"{element.keyword or element.tag} {str(uid)!r} is no UID")
+
+
+def _elements(dataset: Dataset, but: str) -> Iterator[DataElement]:
+    for element in dataset:
+        if element.keyword == but:
+            continue
+        yield element
+        if element.VR == "SQ":
+            items: Iterable[Dataset] = element.value
+            for item in items:
+                yield from item.iterall()

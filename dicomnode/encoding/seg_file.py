@@ -1,0 +1,137 @@
+"""The frames of a BINARY segmentation, written straight into its file.
+
+A SEG of a hundred segments has thousands of frames. As data sets they take seconds and gigabytes to make; as bytes
+they differ in the numbers of their segment alone from the first frame of the same slice, which highdicom made.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+
+from dicomnode.encoding.file import to_part10_bytes
+from dicomnode.errors import EncodingError
+
+LabelMap = npt.NDArray[np.uint8]
+
+_SEQUENCE = struct.Struct("<HH2sHL")  # tag, VR, reserved, length (PS3.5 7.1.2)
+_ITEM = struct.Struct("<HHL")  # (PS3.5 7.5.1)
+_SEGMENTS_MOST = 255
+_LONGEST = 0xFFFFFFFE  # bytes of one element (PS3.5 7.1.1)
+_FRAMES_AND_PIXELS = ("PerFrameFunctionalGroupsSequence", "PixelData")
+
+
+@dataclass(frozen=True, slots=True)
+class SegFile:
+    """A SEG: its attributes but for those of its frames and pixels, and the whole as a Part 10 file."""
+
+    header: Dataset
+    content: bytearray
+    pixels_at: int  # where the element (7FE0,0010) begins
+
+    def attributes(self) -> BytesIO:
+        """The file up to its pixels."""
+        return BytesIO(memoryview(self.content)[: self.pixels_at])
+
+    @property
+    def pixel_bytes(self) -> int:
+        return len(self.content) - self.pixels_at - _SEQUENCE.size
+
+
+def seg_file(skeleton: Dataset, slices: Sequence[int], labels: LabelMap) -> SegFile:
+    """The file of a SEG whose `skeleton` has a frame, of any segment, for each of these slices of the labels.
+
+    `labels`: (slice, row, column) uint8, 0 for background, in the grid of the source. Frames are sorted as their
+    Dimension Index Values say: by segment, and within it as those of the skeleton (PS3.3 C.7.6.17). Each is left
+    out in which its segment has no voxel.
+
+    Raises EncodingError when the pixels do not fit one element (PS3.5 7.1.1).
+    """
+    templates = [_Template.of(item) for item in skeleton.PerFrameFunctionalGroupsSequence]
+    frames = sorted((segment, order) for order, k in enumerate(slices) for segment in _segments_in(labels[k]))
+    header = _header(skeleton, labels, len(frames))
+    groups = b"".join(templates[order].of_segment(segment) for segment, order in frames)
+    start = b"".join((to_part10_bytes(header), _SEQUENCE.pack(0x5200, 0x9230, b"SQ", 0, len(groups)), groups))
+    content = _with_room(start, (len(frames) * labels[0].size + 7) // 8)
+    pixels = np.frombuffer(content, np.uint8)[len(start) + _SEQUENCE.size :]
+    _pack(labels, [(segment, slices[order]) for segment, order in frames], pixels)
+    return SegFile(header, content, len(start))
+
+
+def _segments_in(plane: npt.NDArray[np.uint8]) -> list[int]:
+    found: list[int] = np.flatnonzero(np.bincount(plane.ravel()))[plane.min() == 0 :].tolist()
+    return found
+
+
+def _header(skeleton: Dataset, labels: LabelMap, frames: int) -> Dataset:
+    header = Dataset()
+    header.update({e.tag: e for e in skeleton if e.keyword not in _FRAMES_AND_PIXELS})
+    _, header.Rows, header.Columns = labels.shape
+    header.NumberOfFrames = frames
+    return header
+
+
+def _with_room(start: bytes, pixel_bytes: int) -> bytearray:
+    """`start`, the pixels' element of an even length, and zeros for them."""
+    pixel_bytes += pixel_bytes % 2
+    if pixel_bytes > _LONGEST:
+        raise EncodingError(
+            f"the segmentation takes {pixel_bytes} bytes of pixels, more than a DICOM element holds ({_LONGEST}): "
+            "give the model fewer segments"
+        )
+    content = bytearray(len(start) + _SEQUENCE.size + pixel_bytes)
+    content[: len(start)] = start
+    _SEQUENCE.pack_into(content, len(start), 0x7FE0, 0x0010, b"OB", 0, pixel_bytes)
+    return content
+
+
+def _pack(labels: LabelMap, frames: Sequence[tuple[int, int]], packed: npt.NDArray[np.uint8]) -> None:
+    """One bit a pixel, the first in the lowest bit, one frame behind the other also within a byte (PS3.5 8.1.1)."""
+    size = labels[0].size
+    together = 8 // math.gcd(size, 8)  # frames after which a byte ends
+    for first in range(0, len(frames), together):
+        masks = [labels[k] == segment for segment, k in frames[first : first + together]]
+        bits = np.packbits(masks, bitorder="little")
+        packed[first * size // 8 :][: len(bits)] = bits
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """An item of the Per-Frame Functional Groups Sequence, and where the number of its segment stands in it."""
+
+    item: bytes
+    places: list[int]  # of that number, of a byte: in the Dimension Index Values, in the Referenced Segment Number
+
+    @classmethod
+    def of(cls, group: Dataset) -> _Template:
+        zero, other = (np.frombuffer(_item(group, number), np.uint8) for number in (0, _SEGMENTS_MOST))
+        return cls(zero.tobytes(), np.flatnonzero(zero != other).tolist())
+
+    def of_segment(self, number: int) -> bytes:
+        item = bytearray(self.item)
+        for place in self.places:
+            item[place] = number
+        return bytes(item)
+
+
+def _item(group: Dataset, segment: int) -> bytes:
+    group.FrameContentSequence[0].DimensionIndexValues = [
+        segment,
+        *group.FrameContentSequence[0].DimensionIndexValues[1:],
+    ]
+    for identification in group.get("SegmentIdentificationSequence", []):  # among those shared if there is but one
+        identification.ReferencedSegmentNumber = segment
+    file = DicomBytesIO()
+    file.is_little_endian, file.is_implicit_VR = True, False
+    write_dataset(file, group)
+    content = file.getvalue()
+    return _ITEM.pack(0xFFFE, 0xE000, len(content)) + content
