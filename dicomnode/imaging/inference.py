@@ -2,25 +2,26 @@
 
 The chain is MONAI's as most researchers write it: Orientationd, Spacingd, ScaleIntensityRanged, sliding window,
 AsDiscreted(argmax), Invertd(nearest). Memory beside the volume and the label map: one float32 volume in the
-model's grid for the input and one for every class, as MONAI's sliding window keeps them.
+model's grid for the input, and for every class one as long as a window (see `windows`); where the card has scores
+restored instead of labels, all of it.
+
+On a GPU all of it happens there (see `on_device`): stored values go in, labels come back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from monai.inferers.utils import sliding_window_inference
 
 from dicomnode.domain.model_card import InputSpec, NetworkSpec, RoleSpec
+from dicomnode.imaging import on_device
 from dicomnode.imaging.geometry import Placement, VolumeGeometry
 from dicomnode.imaging.islands import drop_islands
 from dicomnode.imaging.onto_grid import further_to_model
 from dicomnode.imaging.resample import Intensity, ModelGrid, to_model, to_source
 from dicomnode.imaging.restore import restore_scores
+from dicomnode.imaging.windows import Slab, WindowedNetwork, slabs
 
-Network = Callable[[torch.Tensor], torch.Tensor]
-"""(n, channels, window) float32 → (n, classes, window) float32, scores or probabilities."""
+CPU = torch.device("cpu")
 
 
 def intensity(spec: InputSpec | RoleSpec, slope: float, intercept: float) -> Intensity:
@@ -38,9 +39,13 @@ def intensity(spec: InputSpec | RoleSpec, slope: float, intercept: float) -> Int
     )
 
 
-def model_input(volume: torch.Tensor, grid: ModelGrid, intensity: Intensity, threads: int = 1) -> torch.Tensor:
-    """(slice, row, column) int16 stored values → (1, 1, model axes) float32."""
-    return torch.from_numpy(to_model(volume.numpy(), grid, intensity, threads))[None, None]
+def model_input(
+    volume: torch.Tensor, grid: ModelGrid, intensity: Intensity, threads: int = 1, device: torch.device = CPU
+) -> torch.Tensor:
+    """(slice, row, column) int16 stored values → (1, 1, model axes) float32 on `device`."""
+    if device.type == "cpu":
+        return torch.from_numpy(to_model(volume.numpy(), grid, intensity, threads))[None, None]
+    return on_device.to_model(volume.to(device), grid, intensity)[None, None]
 
 
 def further_input(
@@ -51,25 +56,42 @@ def further_input(
     grid: ModelGrid,
     threads: int = 1,
 ) -> torch.Tensor:
-    """A role's (slice, row, column) int16 stored values → (1, 1, model axes) float32 on the main volume's grid."""
+    """A role's (slice, row, column) int16 stored values → (1, 1, model axes) float32 on the main volume's grid.
+
+    On the CPU, wherever the network runs: a further series may lie at an angle.
+    """
     mapping = intensity(spec, placement.rescale.slope, placement.rescale.intercept)
     return torch.from_numpy(further_to_model(volume.numpy(), placement.geometry, main, grid, mapping, threads))[
         None, None
     ]
 
 
-def scores(
-    image: torch.Tensor, network: Network, spec: NetworkSpec, batch: int, overlap: float | None = None
+def model_labels(
+    image: torch.Tensor, network: WindowedNetwork, spec: NetworkSpec, classes: int, overlap: float
 ) -> torch.Tensor:
-    """(1, channels, model axes) float32 → (1, classes, model axes) float32, blended over the windows.
+    """(1, channels, model axes) float32 → (model axes) uint8 on the same device; classes with the background."""
+    labels = torch.empty(image.shape[2:], dtype=torch.uint8, device=image.device)
+    for slab in slabs(image, network, spec.window, overlap, spec.blend):
+        _check_classes(slab, classes)
+        labels[slab.first : slab.first + slab.scores.shape[1]] = label_map(slab.scores[None])
+    return labels
 
-    `overlap` in place of the card's.
-    """
-    share = spec.overlap if overlap is None else overlap
-    result = sliding_window_inference(image, spec.window, batch, network, overlap=share, mode=spec.blend)
-    if not isinstance(result, torch.Tensor):
-        raise TypeError(f"the network answers with a {type(result).__name__}; one tensor is needed")
-    return result
+
+def model_scores(
+    image: torch.Tensor, network: WindowedNetwork, spec: NetworkSpec, classes: int, overlap: float
+) -> torch.Tensor:
+    """(1, channels, model axes) float32 → (1, classes, model axes) float32, blended over the windows."""
+    scores = torch.empty((1, classes, *image.shape[2:]), dtype=torch.float32, device=image.device)
+    for slab in slabs(image, network, spec.window, overlap, spec.blend, weighted=True):
+        _check_classes(slab, classes)
+        assert slab.weight is not None
+        torch.div(slab.scores, slab.weight, out=scores[0, :, slab.first : slab.first + slab.scores.shape[1]])
+    return scores
+
+
+def _check_classes(slab: Slab, classes: int) -> None:
+    if len(slab.scores) != classes:
+        raise ValueError(f"the network gives {len(slab.scores)} classes, its card {classes} with the background")
 
 
 def label_map(scores: torch.Tensor) -> torch.Tensor:
@@ -85,17 +107,26 @@ def label_map(scores: torch.Tensor) -> torch.Tensor:
     return labels
 
 
-def source_labels(
-    scores: torch.Tensor, grid: ModelGrid, out: torch.Tensor, threads: int = 1, restore: str = "labels"
-) -> None:
-    """Scores in the model's grid → `out`, (slice, row, column) uint8 in the source's grid.
+def source_labels(found: torch.Tensor, grid: ModelGrid, threads: int = 1, restore: str = "labels") -> torch.Tensor:
+    """What model_labels or model_scores found → (slice, row, column) uint8 in the source's grid, on the CPU.
 
-    `restore`: what is brought back, one of model_card.RESTORED.
+    `restore`: what is brought back, one of model_card.RESTORED: of "labels" labels, else scores. On the CPU scores
+    are overwritten.
     """
-    if restore != "labels":
-        restore_scores(scores, grid, out, softmax=restore == "probabilities", threads=threads)
-        return
-    to_source(label_map(scores).cpu().numpy(), grid, out.numpy(), threads)
+    softmax = restore == "probabilities"
+    if found.device.type != "cpu":
+        back = (
+            on_device.to_source(found, grid)
+            if restore == "labels"
+            else on_device.restored(found, grid, softmax=softmax)
+        )
+        return back.cpu()
+    out = torch.empty(grid.source_shape, dtype=torch.uint8)
+    if restore == "labels":
+        to_source(found.numpy(), grid, out.numpy(), threads)
+    else:
+        restore_scores(found, grid, out, softmax=softmax, threads=threads)
+    return out
 
 
 def without_islands(labels: torch.Tensor, geometry: VolumeGeometry, minimum_volume_ml: float) -> None:

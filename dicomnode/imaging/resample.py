@@ -343,12 +343,13 @@ def _restore(labels: npt.NDArray[np.uint8], grid: ModelGrid, out: npt.NDArray[np
         if nearest == last and grid.shift is None:
             out[index] = out[index - 1]  # neighbours share a slice of the model's grid where that is coarser
             continue
-        rows, columns = _nearest_in_plane(grid, index)
+        rows, columns = nearest_in_plane(grid, index)
         labels[nearest].take(columns, axis=1, mode="clip").take(rows, axis=0, out=out[index], mode="clip")
         last = nearest
 
 
-def _nearest_in_plane(grid: ModelGrid, index: int) -> tuple[IndexArray, IndexArray]:
+def nearest_in_plane(grid: ModelGrid, index: int) -> tuple[IndexArray, IndexArray]:
+    """For each row and column of a source slice the nearest of the model's grid."""
     if grid.shift is None:
         return grid.nearest[1], grid.nearest[2]
     rows, columns = (

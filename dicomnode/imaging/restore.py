@@ -37,9 +37,9 @@ def restore_scores(
 
 def _restore(classes: list[FloatVolume], grid: ModelGrid, out: npt.NDArray[np.uint8], part: range) -> None:
     slices = taps(grid.back[0], len(grid.positions[0]))
-    upright = None if grid.shift is not None else _in_plane(grid, 0)
+    upright = None if grid.shift is not None else in_plane(grid, 0)
     for index in part:
-        rows, columns = upright or _in_plane(grid, index)
+        rows, columns = upright or in_plane(grid, index)
         planes = (columns.blend(rows.blend(_between(one, slices, index), 0), 1) for one in classes)
         if len(classes) == 1:
             np.greater(next(planes), 0, out=out[index], casting="unsafe")
@@ -65,7 +65,7 @@ def _between(volume: FloatVolume, slices: Taps, index: int) -> FloatPlane:
     return plane
 
 
-def _in_plane(grid: ModelGrid, index: int) -> tuple[Taps, Taps]:
+def in_plane(grid: ModelGrid, index: int) -> tuple[Taps, Taps]:
     """Rows and columns of a source slice in the model's grid."""
     rows, columns = (taps(_back(grid, axis, index), len(grid.positions[axis])) for axis in (1, 2))
     return rows, columns

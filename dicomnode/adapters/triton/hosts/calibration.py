@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from dicomnode.domain.golden import GOLDEN_FOLDER, GoldenCase
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.model_parameter import as_numbers, settled
 from dicomnode.imaging.golden import GivenVolume, read_dicom_volume, read_npz_volumes
-from dicomnode.imaging.inference import scores
+from dicomnode.imaging.windows import cut
 
 Image = Callable[[list[GivenVolume]], torch.Tensor]
 """The main volume and those of the roles → (1, channels, model axes) float32, as the host prepares them."""
@@ -39,14 +38,8 @@ def golden_volumes(package: Path, card: ModelCard, case: GoldenCase) -> list[Giv
 
 def _windows(image: torch.Tensor, card: ModelCard) -> list[torch.Tensor]:
     """As the sliding window cuts them, edges and padding included."""
-    seen: list[torch.Tensor] = []
-
-    def network(windows: torch.Tensor) -> torch.Tensor:
-        seen.extend(window[None].clone() for window in windows)
-        return windows[:, :1]
-
-    scores(image, network, dataclasses.replace(card.network, blend="constant"), 1)
-    return seen
+    spec = card.network
+    return list(cut(image, spec.window, spec.overlap))
 
 
 def _parameters(card: ModelCard, case: GoldenCase) -> list[torch.Tensor]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from dicomnode.adapters.triton.hosts.calibration import golden_volumes
 from dicomnode.adapters.triton.hosts.model import Cancelled, Given, Host, HostSettings
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network
 from dicomnode.adapters.triton.hosts.networks.loaded import CPU, Tensors, as_arrays
+from dicomnode.adapters.triton.hosts.torch_threads import one_thread
 from dicomnode.domain.golden import GOLDEN_FOLDER
 from dicomnode.domain.model_output import Classification
 from dicomnode.domain.model_parameter import Value, as_numbers, settled
@@ -109,7 +109,7 @@ class ClassifyHost(Host):
         spec, rescale = self._card.input, main.placement.rescale
         assert spec.size is not None
         mapping = intensity(spec, rescale.slope, rescale.intercept)
-        with _one_thread():
+        with one_thread():
             return image_inputs(main.volume[which], spec.size, mapping, spec.intensity_to[0])
 
     def _whole(self, main: Given, further: Sequence[Given]) -> torch.Tensor:
@@ -123,17 +123,6 @@ class ClassifyHost(Host):
         with torch.inference_mode():
             answers = [self._network(some.to(device), *own).clone() for some in torch.split(part, batch)]
         return torch.cat(answers)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """An image is too little work to share out: threads would wait for each other longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _golden_images(path: Path) -> list[GivenVolume]:

@@ -25,15 +25,18 @@ from torch.utils.dlpack import from_dlpack
 
 from dicomnode.adapters.triton.hosts.calibration import windows_of
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network
+from dicomnode.adapters.triton.hosts.torch_threads import one_thread
 from dicomnode.domain.model_card import ModelCard, NetworkSpec, parse_model_card
 from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, OVERLAP, Value, as_numbers, settled
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.imaging.golden import GivenVolume
 from dicomnode.imaging.inference import (
+    CPU,
     further_input,
     intensity,
     model_input,
-    scores,
+    model_labels,
+    model_scores,
     source_labels,
     without_islands,
 )
@@ -157,40 +160,42 @@ class Host:
         started = time.perf_counter()
         spec, geometry = self._card.input, main.placement.geometry
         grid = model_grid(geometry, spec.orientation, spec.spacing_mm)
-        image = self._image(main, further, grid)
+        image = self._image(main, further, grid, self._network.device)
         prepared = time.perf_counter()
-        result = self._scores(image.to(self._network.device), parameters, request)
+        found = self._found(image, parameters, request)
         inferred = time.perf_counter()
-        labels = torch.empty(main.volume.shape, dtype=torch.uint8)
-        source_labels(result, grid, labels, self._threads, self._card.network.restore)
+        labels = source_labels(found, grid, self._threads, self._card.network.restore)
         without_islands(labels, geometry, float(parameters[MINIMUM_VOLUME_ML]))
         ended = time.perf_counter()
         return labels, torch.tensor([prepared - started, inferred - prepared, ended - inferred])
 
-    def _image(self, main: Given, further: Sequence[Given], grid: ModelGrid) -> torch.Tensor:
+    def _image(
+        self, main: Given, further: Sequence[Given], grid: ModelGrid, device: torch.device = CPU
+    ) -> torch.Tensor:
         """(1, channels, model axes) float32: the main series, then the roles in the card's order."""
         spec, rescale, threads = self._card.input, main.placement.rescale, self._threads
-        first = model_input(main.volume, grid, intensity(spec, rescale.slope, rescale.intercept), threads)
+        mapping = intensity(spec, rescale.slope, rescale.intercept)
+        first = model_input(main.volume, grid, mapping, threads, device)
         if not further:
             return first
         others = [
-            further_input(given.volume, given.placement, role, main.placement.geometry, grid, threads)
+            further_input(given.volume, given.placement, role, main.placement.geometry, grid, threads).to(device)
             for given, role in zip(further, self._card.roles, strict=True)
         ]
         return torch.cat([first, *others], 1)
 
-    def _scores(self, image: torch.Tensor, parameters: Mapping[str, Value], request: Any) -> torch.Tensor:
+    def _found(self, image: torch.Tensor, parameters: Mapping[str, Value], request: Any) -> torch.Tensor:
+        """In the model's grid: labels, or what the card has restored in place of them."""
         card, device = self._card, self._network.device
         own = (
             [torch.tensor(as_numbers(card.own_parameters, parameters), device=device)] if card.own_parameters else []
         )
 
-        def network(windows: torch.Tensor) -> torch.Tensor:
+        def check() -> None:
             if request.is_cancelled():
                 raise Cancelled("cancelled by the client")
-            return self._network(windows, *own)
 
-        result = scores(image, network, card.network, self._network.batch, float(parameters[OVERLAP]))
-        if result.shape[1] != (classes := len(card.segments) + 1):
-            raise ValueError(f"the network gives {result.shape[1]} classes, its card {classes} with the background")
-        return result
+        network = self._network.windowed(*own, before_each=check)
+        find = model_labels if card.network.restore == "labels" else model_scores
+        with torch.no_grad(), one_thread(self._network.has_own_threads):
+            return find(image, network, card.network, len(card.segments) + 1, float(parameters[OVERLAP]))

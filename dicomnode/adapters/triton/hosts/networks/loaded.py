@@ -13,6 +13,7 @@ import torch
 
 from dicomnode.domain.model_card import NetworkSpec
 from dicomnode.errors import InvalidModelPackage
+from dicomnode.imaging.windows import Answer, WindowedNetwork, at_once
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -39,6 +40,27 @@ class LoadedNetwork:
     device: torch.device
     batch: int
     info: Mapping[str, str] = field(default_factory=dict)
+    submit: Any = None
+    """Begins one window on a thread of the engine's own: inputs → what waits for the scores. They lie in memory of
+    the engine's, which the `in_flight`-th call after this one writes anew. None: `run` it is."""
+    in_flight: int = 1
+
+    @property
+    def has_own_threads(self) -> bool:
+        """Whether torch's threads would only be in the way of the engine's."""
+        return self.submit is not None
+
+    def windowed(self, *parameters: torch.Tensor, before_each: Callable[[], None]) -> WindowedNetwork:
+        """For windows of a volume; `before_each` is called before each call, and may raise."""
+
+        def begin(windows: torch.Tensor) -> Answer:
+            before_each()
+            if self.submit is not None:
+                answer: Answer = self.submit(windows, *parameters)
+                return answer
+            return at_once(lambda given: self(given, *parameters))(windows)
+
+        return WindowedNetwork(begin, 1 if self.submit is not None else self.batch, self.in_flight)
 
     def __call__(self, windows: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
         scores: torch.Tensor = self.run(windows, *parameters)

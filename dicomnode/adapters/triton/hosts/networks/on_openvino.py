@@ -23,7 +23,6 @@ from dicomnode.adapters.triton.hosts.networks.loaded import (
     ConversionFailed,
     LoadedNetwork,
     Source,
-    Tensors,
     agreement,
     as_arrays,
     check_inputs,
@@ -60,63 +59,64 @@ def load(source: Source) -> LoadedNetwork:
 
 
 def _compiled(file: Path, source: Source) -> LoadedNetwork:
-    """A lone window runs on all threads; of several, as many at once as there are streams."""
+    """Each window on a thread of its own, as many at once as there are streams.
+
+    A second compilation, for lone windows on all threads, would halve their time and cost as much memory again.
+    """
     import openvino
 
     core = openvino.Core()
-    model = core.read_model(file)
-    alone = _requests(core, model, source, 1)
     streams = min(source.threads, STREAMS_MOST)
-    abreast = _requests(core, model, source, streams) if streams > 1 else alone
-
-    def run(windows: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
-        beside = as_arrays(parameters)
-        # the answers lie in the requests' own memory; they are blended before the next windows are asked for
-        answers = [_answer(window, beside, request) for window, request in _shared_out(windows, alone, abreast)]
-        found = [torch.from_numpy(answer()) for answer in answers]
-        return found[0] if len(found) == 1 else torch.cat(found)
-
+    requests = _Requests(core.compile_model(core.read_model(file), "CPU", _config(source, streams)), streams)
     info = {
         "engine": f"OpenVINO {openvino.get_version().split('-')[0]}",
-        "precision": _precision(alone[0], source.spec.precision),
+        "precision": requests.precision(source.spec.precision),
         "device": str(core.get_property("CPU", "FULL_DEVICE_NAME")),
     }
-    return LoadedNetwork(run, CPU, streams, info)
+    return LoadedNetwork(requests.run, CPU, streams, info, requests.submit, requests.count)
 
 
-def _requests(core: Any, model: Any, source: Source, streams: int) -> list[Any]:
-    compiled = core.compile_model(
-        model,
-        "CPU",
-        {
-            # named, since the default is bf16 on some CPUs, without a word
-            "INFERENCE_PRECISION_HINT": "bf16" if source.spec.precision == "bf16" else "f32",
-            "INFERENCE_NUM_THREADS": source.threads,
-            "NUM_STREAMS": streams,
-        },
-    )
-    return [compiled.create_infer_request() for _ in range(streams)]
+def _config(source: Source, streams: int) -> dict[str, Any]:
+    return {
+        # named, since the default is bf16 on some CPUs, without a word
+        "INFERENCE_PRECISION_HINT": "bf16" if source.spec.precision == "bf16" else "f32",
+        "INFERENCE_NUM_THREADS": source.threads,
+        "NUM_STREAMS": streams,
+    }
 
 
-def _shared_out(windows: torch.Tensor, alone: list[Any], abreast: list[Any]) -> list[tuple[torch.Tensor, Any]]:
-    requests = alone if len(windows) == 1 else abreast
-    return [(windows[n : n + 1], requests[n]) for n in range(len(windows))]
+class _Requests:
+    """Of a compiled network: one more than streams, so that a stream that is done has its next window already."""
 
+    def __init__(self, compiled: Any, streams: int) -> None:
+        self.count = streams + 1
+        self._compiled, self._next = compiled, 0
+        self._requests = [compiled.create_infer_request() for _ in range(self.count)]
 
-def _answer(window: torch.Tensor, beside: Tensors, request: Any) -> Callable[[], Any]:
-    request.start_async([*as_arrays([window]), *beside], share_inputs=True)
+    def submit(self, window: torch.Tensor, *parameters: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """One window: (1, channels, window) float32."""
+        request = self._requests[self._next]
+        self._next = (self._next + 1) % self.count
+        inputs = as_arrays([window, *parameters])
+        request.start_async(inputs, share_inputs=True)
 
-    def answer() -> Any:
-        request.wait()
-        return request.get_output_tensor(0).data
+        def answer() -> torch.Tensor:
+            request.wait()
+            del inputs[:]  # which the engine reads until now
+            return torch.from_numpy(request.get_output_tensor(0).data)
 
-    return answer
+        return answer
 
+    def run(self, windows: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        """As many windows as there are streams at most."""
+        answers = [self.submit(windows[n : n + 1], *parameters) for n in range(len(windows))]
+        found = [answer() for answer in answers]
+        return found[0] if len(found) == 1 else torch.cat(found)
 
-def _precision(request: Any, wanted: str) -> str:
-    if wanted == "int8":
-        return "int8"
-    return str(request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT").get_type_name())
+    def precision(self, wanted: str) -> str:
+        if wanted == "int8":
+            return "int8"
+        return str(self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
 
 
 # ----------------------------------------------------------------------------------------------- converting
