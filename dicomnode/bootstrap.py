@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dicomnode.domain.golden import GoldenCase
     from dicomnode.domain.model_card import ModelCard
     from dicomnode.domain.tuning import Tuning
-    from dicomnode.ports import ModelVersion, State
+    from dicomnode.ports import ModelVersion, Prover, State
     from dicomnode.stages.accept import AcceptStage
     from dicomnode.stages.ahead import Ahead
     from dicomnode.stages.compare import CompareStage
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dicomnode.stages.deliver import DestinationSink
     from dicomnode.stages.evidence import FactFinder
     from dicomnode.stages.infer import InferStage
+    from dicomnode.stages.prove import ProofStage
     from dicomnode.stages.receive import ReceiveStage
     from dicomnode.stages.registry import Registry
     from dicomnode.stages.sources import KnownSources
@@ -158,9 +159,20 @@ def model_identity(package: Path, card: Path | None = None) -> tuple[ModelCard, 
 def result_sink(settings: Settings) -> DestinationSink:
     from dicomnode.adapters.dicomweb.stow import StowRs
     from dicomnode.adapters.dimse.storage_scu import StorageScu
+    from dicomnode.adapters.sending_pace import SendingPaces
     from dicomnode.stages.deliver import DestinationSink
 
-    return DestinationSink({"dimse": StorageScu(settings.ae_title), "stow": StowRs()})
+    paces = SendingPaces()
+    return DestinationSink({"dimse": StorageScu(settings.ae_title, paces=paces.of), "stow": StowRs(paces=paces.of)})
+
+
+def proof_stage(settings: Settings, state: SqlState) -> ProofStage:
+    from dicomnode.adapters.dicomweb.qido_proof import QidoProver
+    from dicomnode.adapters.dimse.commitment_scu import CommitmentScu
+    from dicomnode.stages.prove import ProofStage
+
+    provers: dict[str, Prover] = {"dimse": CommitmentScu(settings.ae_title), "stow": QidoProver()}
+    return ProofStage(state, provers, database_errors)
 
 
 # ---------------------------------------------------------------------------------------------- the roles
@@ -184,10 +196,12 @@ def storage_scp(
     """Its associations' names begin with `name`, which is RECEIVER/PROCESS."""
     from dicomnode.adapters.dimse.storage_scp import StorageSCP
     from dicomnode.stages.announce import AnnounceStage
+    from dicomnode.stages.commit import CommitStage
 
     return StorageSCP(
         receiver,
         announcements=AnnounceStage(state, database_errors),
+        commitments=CommitStage(state, database_errors),
         sources=sources,
         name=name,
         host=settings.dicom_host,
@@ -365,7 +379,7 @@ def source_counter(settings: Settings) -> SourceCounter:
     return SourceCounter({"dimse": QueryScu(settings.ae_title), "stow": QidoRs()})
 
 
-def work(settings: Settings, infer: InferStage) -> Work:
+def work(settings: Settings, state: SqlState, infer: InferStage) -> Work:
     from dicomnode.stages.deliver import DeliverStage
     from dicomnode.stages.encode import EncodeStage
     from dicomnode.stages.work import Work
@@ -374,7 +388,7 @@ def work(settings: Settings, infer: InferStage) -> Work:
     return Work(
         infer,
         EncodeStage(store, clock, device_serial_number=settings.ae_title),
-        DeliverStage(result_sink(settings), store),
+        DeliverStage(result_sink(settings), store, state),
     )
 
 

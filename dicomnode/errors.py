@@ -20,6 +20,7 @@
     │   ├── NotAuthorised             0x0124
     │   ├── MissingAttribute          0x0120, MissingAttributeValue 0x0121
     │   ├── InvalidAttribute          0x0106
+    │   ├── InvalidArgumentValue      0x0115
     │   ├── DuplicateInstance         0x0111
     │   ├── NoSuchInstance            0x0112
     │   └── NoLongerUpdatable         0x0110 with Error ID 0xA710
@@ -35,9 +36,10 @@
     │   └── ModelFailed
     ├── EncodingError
     │   └── NonConformant             a result of ours that its own check refused; quarantined
-    └── DeliveryError
+    └── DeliveryError                 says of what kind the failure is
         ├── DestinationUnavailable    retryable
-        └── DestinationRefused        the peer understood and said no
+        ├── DestinationRefused        the peer understood and said no
+        └── ProofUnsupported          the peer cannot say whether it keeps what it was sent
 
 Each leaf says whether trying again can help (`retryable`), what a C-STORE peer
 is answered (`dimse_status`) and what the command line exits with (`exit_code`).
@@ -197,6 +199,13 @@ class InvalidAttribute(ReceiveError):
     dimse_status = 0x0106
 
 
+class InvalidArgumentValue(ReceiveError):
+    """PS3.7 C.5: Invalid argument value."""
+
+    code = "invalid-argument-value"
+    dimse_status = 0x0115
+
+
 class DuplicateInstance(ReceiveError):
     """PS3.7 C.5: Duplicate SOP Instance."""
 
@@ -283,7 +292,13 @@ class NonConformant(EncodingError):
 
 
 class DeliveryError(DicomNodeError):
+    """`failure` is one of domain.delivery_failure.FailureKind, "" where none was named."""
+
     code = "delivery"
+
+    def __init__(self, message: str, failure: str = "") -> None:
+        super().__init__(message)
+        self.failure = failure
 
 
 class DestinationUnavailable(DeliveryError):
@@ -293,3 +308,7 @@ class DestinationUnavailable(DeliveryError):
 
 class DestinationRefused(DeliveryError):
     code = "destination-refused"
+
+
+class ProofUnsupported(DeliveryError):
+    code = "proof-unsupported"

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
+from dicomnode.cli import delivery_options as cli_options
 from dicomnode.cli.context import Context
-from dicomnode.domain.destination import Address, Destination, parse_dimse, parse_stow
+from dicomnode.cli.job_facts import at
+from dicomnode.cli.lines import Labelled
+from dicomnode.domain.delivery_options import DeliveryOptions, as_document
+from dicomnode.domain.destination import Address, Destination, parse_dimse, parse_stow, without_password
 from dicomnode.domain.quantity import quantity
 from dicomnode.errors import AlreadyExists, DeliveryError, InvalidDestination, NotFound, UsageError
+from dicomnode.ports import DestinationView
 
 app = typer.Typer(help="Destinations: PACS, archives and viewers that results are sent to.", no_args_is_help=True)
 
@@ -31,13 +38,26 @@ def add(
         str,
         typer.Option(
             metavar="URL",
-            help="Send to it by STOW-RS; the root of its DICOMweb service, user:password@ before the host if wanted.",
+            help="Send to it by STOW-RS; the root of its DICOMweb service.",
             show_default=False,
         ),
     ] = "",
     replace: Annotated[
-        bool, typer.Option("--replace", help="Change the address of one that exists; what waits for it goes there.")
+        bool,
+        typer.Option(
+            "--replace", help="Change one that exists; what waits goes to its new address. Options not given stay."
+        ),
     ] = False,
+    commitment: cli_options.Commitment = None,
+    verify: cli_options.Verify = None,
+    max_rate: cli_options.MaxRate = None,
+    max_associations: cli_options.MaxAssociations = None,
+    user: cli_options.User = None,
+    password: cli_options.Password = None,
+    token: cli_options.Token = None,
+    client_certificate: cli_options.ClientCertificate = None,
+    client_key: cli_options.ClientKey = None,
+    ca_file: cli_options.CaFile = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -47,29 +67,159 @@ def add(
 
     Example: dicomnode destinations add pacs --dimse ORTHANC@127.0.0.9:4242 --replace
 
-    Example: dicomnode destinations add archive --stow http://127.0.0.1:8042/dicom-web
+    Example: dicomnode destinations add archive --stow https://pacs.example/dicom-web --token file:/run/secrets/pacs
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
     context.may_begin = not dry_run
-    destination = Destination(name, _address(dimse, stow))
+    address = _address(dimse, stow)
     known = next((one for one in context.state.destinations() if one.name == name), None)
     if known is not None and not replace:
         raise AlreadyExists(
-            f"there is a destination {name} already, {known.shown}; give --replace to change its address"
+            f"there is a destination {name} already, {known.shown}; give --replace to change its address, "
+            f"or change how it is sent to: dicomnode destinations set {name} …"
         )
+    same_kind = known is not None and type(known.address) is type(address)
+    options = cli_options.chosen(
+        known.options if known is not None and same_kind else DeliveryOptions(),
+        commitment,
+        verify,
+        max_rate,
+        max_associations,
+        user=user,
+        password=password,
+        token=token,
+        certificate=client_certificate,
+        key=client_key,
+        ca_file=ca_file,
+    )
+    _put(context, known, Destination(name, address, options), dry_run)
+
+
+def _put(context: Context, known: Destination | None, destination: Destination, dry_run: bool) -> None:
+    name = destination.name
     if dry_run:
         waiting = context.state.deliveries_on_their_way().get(name, 0)
-        words = f"{name} could be {_changed(known, destination)}{_and_waiting(waiting)}; nothing was changed"
-        context.done(words, **_row(destination, waiting))
+        moving = waiting if known is None or known.address != destination.address else 0
+        words = f"{name} could be {_changed(known, destination)}{_and_waiting(moving)}; nothing was changed"
+        context.done(words + _careful(destination), **_row(destination, waiting))
         return
-    moved = context.state.add_destination(destination, replace=replace)
+    moved = context.state.add_destination(destination, replace=known is not None)
     words = f"{name} is {_changed(known, destination)}{_and_waiting(moved)}"
-    context.done(words, **_row(destination, moved))
+    context.done(words + _careful(destination), **_row(destination, moved))
+
+
+def _careful(destination: Destination) -> str:
+    """What to know of the credentials."""
+    url = str(destination.address)
+    notes = []
+    if destination.kind == "stow" and without_password(url) != url:
+        notes.append("the password lies in the node's database; better: --user NAME --password file:/path")
+    if url.startswith("http://") and (destination.options.user or destination.options.token or notes):
+        notes.append("it goes over the network unencrypted; better: https")
+    return "".join(f" (note: {note})" for note in notes)
+
+
+@app.command("set")
+def set_options(
+    ctx: typer.Context,
+    name: Name,
+    commitment: cli_options.Commitment = None,
+    verify: cli_options.Verify = None,
+    max_rate: cli_options.MaxRate = None,
+    max_associations: cli_options.MaxAssociations = None,
+    user: cli_options.User = None,
+    password: cli_options.Password = None,
+    token: cli_options.Token = None,
+    client_certificate: cli_options.ClientCertificate = None,
+    client_key: cli_options.ClientKey = None,
+    ca_file: cli_options.CaFile = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Change how a destination is sent to: proof, limits, credentials; an empty value takes one away.
+
+    Example: dicomnode destinations set pacs --commitment yes --max-associations 1 --max-rate 2MB
+
+    Example: dicomnode destinations set archive --user node --password file:/run/secrets/archive --dry-run
+    """
+    context: Context = ctx.obj
+    context.json = context.json or as_json
+    known = _find(context.state.destinations(), name)
+    options = cli_options.chosen(
+        known.options,
+        commitment,
+        verify,
+        max_rate,
+        max_associations,
+        user=user,
+        password=password,
+        token=token,
+        certificate=client_certificate,
+        key=client_key,
+        ca_file=ca_file,
+    )
+    if options == known.options:
+        context.done(f"{name} has these options already; nothing was changed", **_row(known, 0))
+        return
+    _put(context, known, Destination(name, known.address, options), dry_run)
+
+
+@app.command()
+def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
+    """A destination: how it is sent to, whether it answers, and what became of its deliveries.
+
+    Example: dicomnode destinations show pacs
+    """
+    context: Context = ctx.obj
+    context.json = context.json or as_json
+    _find(context.state.destinations(), name)
+    view = next(view for view in context.state.destination_views() if view.destination.name == name)
+    if context.json:
+        context.print_json(_document(view))
+        return
+    context.console.print(Labelled((Text(label, style="bold"), Text(words)) for label, words in _facts(view)))
+
+
+def _facts(view: DestinationView) -> Iterator[tuple[str, str]]:
+    destination, health = view.destination, view.health
+    yield "name", destination.name
+    yield "address", destination.shown
+    yield from cli_options.option_words(destination.kind, destination.options)
+    yield "answers", _answers(view)
+    if health.down_since is not None and health.probe_at is not None:
+        yield "looked for", at(health.probe_at)
+    if view.unprovable:
+        yield "no proof", view.unprovable
+    yield "deliveries", ", ".join(f"{number} {state}" for state, number in sorted(view.states.items())) or "none yet"
+
+
+def _answers(view: DestinationView) -> str:
+    health = view.health
+    if health.down_since is None:
+        return "as far as is known: no attempt has failed since the last that did not"
+    return f"no, since {at(health.down_since)} ({quantity(health.failures, 'attempt')}): {health.words}"
+
+
+def _document(view: DestinationView) -> dict[str, Any]:
+    return {
+        **_row(view.destination, view.states.get("waiting", 0)),
+        "options": as_document(view.destination.options),
+        "down_since": view.health.down_since,
+        "down_words": view.health.words,
+        "looked_for_at": view.health.probe_at,
+        "unprovable": view.unprovable,
+        "deliveries": view.states,
+    }
 
 
 def _changed(known: Destination | None, destination: Destination) -> str:
-    return f"added: {destination.shown}" if known is None else f"changed: {destination.shown}, before {known.shown}"
+    if known is None:
+        return f"added: {destination.shown}"
+    if known.address == destination.address:
+        said = ", ".join(f"{k} {v}" for k, v in cli_options.option_words(destination.kind, destination.options))
+        return f"changed: {said}"
+    return f"changed: {destination.shown}, before {known.shown}"
 
 
 def _and_waiting(deliveries: int) -> str:
@@ -92,7 +242,9 @@ def list_destinations(ctx: typer.Context, as_json: Json = False) -> None:
     context.json = context.json or as_json
     waiting = context.state.deliveries_on_their_way()
     rows = [_row(one, waiting.get(one.name, 0)) for one in context.state.destinations()]
-    context.show(rows, ["name", "kind", "address", "waiting"], "Destinations")
+    away = {v.destination.name: v.health.down_since for v in context.state.destination_views()}
+    rows = [row | {"away_since": away.get(row["name"])} for row in rows]
+    context.show(rows, ["name", "kind", "address", "waiting", "away_since"], "Destinations")
 
 
 @app.command()

@@ -97,12 +97,21 @@ def _delivery(delivery: DeliveryView) -> Text:
     text = Text(f"{delivery.kind} to {delivery.destination}: ")
     text.append(delivery.state, style=JOB_STYLES.get(delivery.state, ""))
     if delivery.delivered_at is not None:
-        text.append(f" {at(delivery.delivered_at)}")
-    if delivery.reason:
-        text.append(f", {delivery.reason}")
+        text.append(f" {at(delivery.proven_at or delivery.delivered_at)}")
+    text.append(said_of(delivery))
     if delivery.state is DeliveryState.WAITING and delivery.next_attempt_at is not None:
         text.append(f"; attempt {delivery.attempts + 1} at {at(delivery.next_attempt_at)}")
     return text
+
+
+def said_of(delivery: DeliveryView) -> str:
+    """What the destination said when it was sent, and about keeping it; or why it did not arrive."""
+    words = f", {delivery.reason}" if delivery.reason else ""
+    if delivery.proof:
+        words += f"; {delivery.proof}"
+    elif delivery.state is DeliveryState.SENT and delivery.ask_at is not None:
+        words += "; it is to be asked whether it keeps it"
+    return words
 
 
 # --------------------------------------------------------------------------------------------------- details

@@ -17,7 +17,7 @@ from dicomnode.cli.moments import now
 from dicomnode.cli.several import OneStudy, each_study
 from dicomnode.cli.watch import EVERY_S, Every, Watch, present
 from dicomnode.domain.completeness import Policy, Signal
-from dicomnode.domain.job import DeliveryState, JobState
+from dicomnode.domain.job import ARRIVED_DELIVERY_STATES, DeliveryState, JobState
 from dicomnode.domain.quantity import quantity
 from dicomnode.domain.study import SeriesState, StudyState
 from dicomnode.ports import DeliveryView, Event, JobFilter, JobView, SeriesView, StudyView
@@ -46,7 +46,9 @@ JOB_STYLES: Mapping[str, str] = {
     JobState.CANCELLED: "dim",
     DeliveryState.SENDING: "cyan",
     DeliveryState.WAITING: "yellow",
-    DeliveryState.DELIVERED: "green",
+    DeliveryState.SENT: "green",
+    DeliveryState.ACCEPTED: "green",
+    DeliveryState.COMMITTED: "bold green",
 }
 _WAITS = "waits-for-study"  # what a rule came to, as domain.routing says it
 _OUTCOMES: Mapping[str, str] = {"matched": "green", "shadow": "cyan", _WAITS: "yellow", "unreadable": "red"}
@@ -54,8 +56,8 @@ _STAYS = " (dicomnode jobs show has its UIDs); this one stays there too, since D
 _NOTHING_SENT = "nothing: everything that was to be sent has arrived"
 _NOTHING_FOUND = "nothing: no model was to run on it"
 _TOLD_CHARACTERS = 160
-_BAD_ENDINGS = ("failed", "refused", "conflict", "not-routed")
-_GOOD_ENDINGS = ("finished", "succeeded", "delivered", "sent", "routed")
+_BAD_ENDINGS = ("failed", "lost", "refused", "conflict", "not-routed")
+_GOOD_ENDINGS = ("finished", "succeeded", "sent", "accepted", "committed", "recovered", "routed")
 _JOBS_MOST = 1000
 ID_CHARACTERS = 8
 
@@ -269,12 +271,16 @@ def _job_lines(job: JobView) -> Iterator[Text]:
 def _delivery_line(job: JobView, delivery: DeliveryView) -> Text:
     text = Text(f"{delivery.kind} to {delivery.destination}: ")
     text.append(delivery.state, style=JOB_STYLES.get(delivery.state, ""))
-    if delivery.reason:
-        text.append(f", {delivery.reason}")
+    text.append(_said_of(delivery))
     if later := job.superseded.get(delivery.sop_instance_uid):
-        stays = _STAYS if delivery.state is DeliveryState.DELIVERED else ""
+        stays = _STAYS if delivery.state in ARRIVED_DELIVERY_STATES else ""
         text.append(f"; superseded: the newer one is that of job {later[:ID_CHARACTERS]}{stays}", style="dim")
     return text
+
+
+def _said_of(delivery: DeliveryView) -> str:
+    words = f", {delivery.reason}" if delivery.reason else ""
+    return words + (f"; {delivery.proof}" if delivery.proof else "")
 
 
 def _steps_grid(steps: Iterable[str]) -> Table:

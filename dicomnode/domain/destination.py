@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from dicomnode.domain.delivery_options import DeliveryOptions
 from dicomnode.domain.identifiers import is_ae_title
 from dicomnode.errors import InvalidDestination
 
@@ -45,12 +46,20 @@ Address = DimseAddress | StowAddress
 class Destination:
     name: str
     address: Address
+    options: DeliveryOptions = DeliveryOptions()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise InvalidDestination(
                 f"{self.name!r} is no name: letters, digits, '.', '_' and '-', at most 64", "name"
             )
+        self.options.check(self.kind)
+        if self.options != DeliveryOptions() and "@" in urlsplit(str(self.address)).netloc:
+            self._check_credentials()
+
+    def _check_credentials(self) -> None:
+        if self.options.user or self.options.token:
+            raise InvalidDestination("give credentials in the URL or by options, not both", "--stow")
 
     @property
     def kind(self) -> str:

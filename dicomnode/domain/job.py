@@ -34,7 +34,9 @@ class DeliveryState(StrEnum):
     QUEUED = "queued"
     SENDING = "sending"
     WAITING = "waiting"  # for the next attempt
-    DELIVERED = "delivered"
+    SENT = "sent"  # it answered that it stored the object
+    ACCEPTED = "accepted"  # asked afterwards (QIDO-RS), it shows the object
+    COMMITTED = "committed"  # it took the responsibility for it (Storage Commitment, PS3.4 J)
     FAILED = "failed"
     CANCELLED = "cancelled"
 
@@ -42,6 +44,9 @@ class DeliveryState(StrEnum):
 class DeliveryEvent(StrEnum):
     START = "start"
     DELIVER = "deliver"
+    ACCEPT = "accept"
+    COMMIT = "commit"
+    LOSE = "lose"  # it said stored, and says now that it has it not: sent again
     POSTPONE = "postpone"
     FAIL = "fail"
     CANCEL = "cancel"
@@ -71,20 +76,35 @@ JOB_TRANSITIONS: dict[tuple[JobState, JobEvent], JobState] = {
 DELIVERY_TRANSITIONS: dict[tuple[DeliveryState, DeliveryEvent], DeliveryState] = {
     (_D.QUEUED, _DE.START): _D.SENDING,
     (_D.QUEUED, _DE.CANCEL): _D.CANCELLED,
+    # its destination is away: it waits with the others without an attempt of its own
+    (_D.QUEUED, _DE.POSTPONE): _D.WAITING,
+    (_D.WAITING, _DE.POSTPONE): _D.WAITING,
+    (_D.WAITING, _DE.FAIL): _D.FAILED,
     (_D.SENDING, _DE.START): _D.SENDING,
-    (_D.SENDING, _DE.DELIVER): _D.DELIVERED,
+    (_D.SENDING, _DE.DELIVER): _D.SENT,
     (_D.SENDING, _DE.POSTPONE): _D.WAITING,
     (_D.SENDING, _DE.FAIL): _D.FAILED,
     (_D.SENDING, _DE.CANCEL): _D.CANCELLED,
     (_D.WAITING, _DE.START): _D.SENDING,
     (_D.WAITING, _DE.CANCEL): _D.CANCELLED,
     (_D.WAITING, _DE.RETRY): _D.QUEUED,
+    (_D.SENT, _DE.ACCEPT): _D.ACCEPTED,
+    (_D.SENT, _DE.COMMIT): _D.COMMITTED,
+    (_D.SENT, _DE.LOSE): _D.WAITING,
+    (_D.SENT, _DE.FAIL): _D.FAILED,
+    (_D.SENT, _DE.RETRY): _D.QUEUED,
+    (_D.ACCEPTED, _DE.COMMIT): _D.COMMITTED,
+    (_D.ACCEPTED, _DE.RETRY): _D.QUEUED,
+    (_D.COMMITTED, _DE.RETRY): _D.QUEUED,
+    (_D.FAILED, _DE.CANCEL): _D.CANCELLED,
     (_D.FAILED, _DE.RETRY): _D.QUEUED,
     (_D.CANCELLED, _DE.RETRY): _D.QUEUED,
 }
 
 ACTIVE_JOB_STATES = frozenset({JobState.QUEUED, JobState.RUNNING})
 OPEN_DELIVERY_STATES = frozenset({DeliveryState.QUEUED, DeliveryState.SENDING, DeliveryState.WAITING})
+# A job's work is done when its results are in one of these; proof comes later, or never
+ARRIVED_DELIVERY_STATES = frozenset({DeliveryState.SENT, DeliveryState.ACCEPTED, DeliveryState.COMMITTED})
 
 
 def next_job_state(state: JobState, event: JobEvent) -> JobState:

@@ -147,9 +147,9 @@ def _with_place(event: Event) -> str:
 
 def tone_of(kind: str) -> Tone:
     word = kind.rpartition(".")[2]
-    if word in {"failed", "refused", "conflict", "aborted", "rejected"}:
+    if word in {"failed", "refused", "conflict", "aborted", "rejected", "down", "lost"}:
         return "bad"
-    return "good" if word in {"delivered", "sent", "finished", "succeeded"} else "plain"
+    return "good" if word in {"sent", "accepted", "committed", "recovered", "finished", "succeeded"} else "plain"
 
 
 @contextmanager

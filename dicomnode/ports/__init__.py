@@ -5,13 +5,16 @@ Threads throughout: every method may be called from several threads at once unle
 
 from dicomnode.imaging.geometry import Placement, Rescale
 from dicomnode.ports.clock import Clock
-from dicomnode.ports.delivery import ResultSink
+from dicomnode.ports.delivery import Prover, ResultSink
 from dicomnode.ports.engine import EngineState, Executor, JobEngine, JobHandlers, Pulse
 from dicomnode.ports.inference import ALL_IMAGES, InferenceEngine, InferenceSession
 from dicomnode.ports.instances import InstanceStore, Spooled, StoredFile
 from dicomnode.ports.state import State
 from dicomnode.ports.views import (
+    DeliveryChange,
+    DeliveryFilter,
     DeliveryView,
+    DestinationView,
     Forgotten,
     JobChange,
     JobFilter,
@@ -35,6 +38,8 @@ from dicomnode.ports.work import (
     ModelVersion,
     NewJob,
     NotDelivered,
+    NotYet,
+    ProofWork,
     RuleRevision,
     SeriesRouting,
 )
@@ -43,9 +48,12 @@ __all__ = [
     "ALL_IMAGES",
     "Clock",
     "Delivered",
+    "DeliveryChange",
+    "DeliveryFilter",
     "DeliveryOutcome",
     "DeliveryView",
     "DeliveryWork",
+    "DestinationView",
     "EngineState",
     "Event",
     "Executor",
@@ -66,9 +74,12 @@ __all__ = [
     "ModelVersion",
     "NewJob",
     "NotDelivered",
+    "NotYet",
     "PastSeries",
     "PastStudy",
     "Placement",
+    "ProofWork",
+    "Prover",
     "Pulse",
     "Rescale",
     "ResultSink",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,11 +14,17 @@ from dicomnode.domain.destination import Destination
 from dicomnode.domain.job import Priority
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.model_change import ModelChange
+from dicomnode.domain.proof import ProofAnswer
 from dicomnode.domain.source import Source
 from dicomnode.domain.study import Evidence, Header, ReceivedInstance, Recorded, Series
 from dicomnode.ports.views import (
+    EVERY_DELIVERY,
     EVERY_JOB,
     EVERY_STUDY,
+    DeliveryChange,
+    DeliveryFilter,
+    DeliveryView,
+    DestinationView,
     Forgotten,
     JobChange,
     JobFilter,
@@ -35,6 +41,7 @@ from dicomnode.ports.work import (
     JobWork,
     ModelVersion,
     NewJob,
+    ProofWork,
     RuleRevision,
     SeriesRouting,
 )
@@ -198,6 +205,21 @@ class State(Protocol):
     def finish_delivery(self, delivery_id: str, outcome: DeliveryOutcome, attempt: int | None = None) -> None:
         """Ends it, or postpones it by the backoff with the next attempt enqueued; `attempt` as in finish_job."""
 
+    def may_send(self, delivery_id: str) -> bool:
+        """Whether a delivery that is SENDING has one of the associations that its destination allows at once."""
+
+    def proofs_due(self, but: Collection[str] = ()) -> list[ProofWork]:
+        """What destinations are to be asked about now, one request each, but of those named; nobody else gets it."""
+
+    def proof_answered(self, transaction_uid: str, answer: ProofAnswer) -> bool:
+        """SENT → ACCEPTED or COMMITTED, or sent again; False when there is no such transaction."""
+
+    def proof_put_off(self, transaction_uid: str, words: str) -> None:
+        """There is no answer yet, and why."""
+
+    def proof_unsupported(self, transaction_uid: str, words: str) -> None:
+        """There will be none: the deliveries stay as they are, with these words."""
+
     # administration
     def add_rule(self, name: str, document: Mapping[str, Any], *, author: str = "", reason: str = "") -> RuleRevision:
         """A new rule, or the next revision of one; equal documents make no revision."""
@@ -271,6 +293,21 @@ class State(Protocol):
 
     def deliveries_on_their_way(self) -> Mapping[str, int]:
         """Destination → how many wait for it or are being sent; those of which there are none are left out."""
+
+    def destination_views(self) -> list[DestinationView]:
+        """The destinations with their outages and deliveries, by name."""
+
+    def deliveries(self, which: DeliveryFilter = EVERY_DELIVERY, *, most: int = 100) -> list[DeliveryView]:
+        """Newest first."""
+
+    def delivery(self, delivery_id: str) -> DeliveryView:
+        """By id or its unambiguous beginning; raises NotFound, Ambiguous."""
+
+    def retry_delivery(self, delivery_id: str, *, dry_run: bool = False) -> DeliveryChange:
+        """Sends it now, also what was sent. Raises IllegalTransition, NotFound."""
+
+    def drop_delivery(self, delivery_id: str, *, reason: str = "", dry_run: bool = False) -> DeliveryChange:
+        """It is not sent. Raises IllegalTransition when it was, NotFound."""
 
     def jobs(self, which: JobFilter = EVERY_JOB, *, most: int = 100) -> list[JobView]:
         """Newest first."""

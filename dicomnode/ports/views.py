@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from dicomnode.domain.destination import Destination
 from dicomnode.domain.job import DeliveryState, JobState, Priority
+from dicomnode.domain.outage import Health
 from dicomnode.domain.result import StoredResult
 from dicomnode.domain.study import Evidence, SeriesState, StudyState
 
@@ -78,7 +80,46 @@ class DeliveryView:
     attempts: int
     reason: str
     next_attempt_at: datetime | None
-    delivered_at: datetime | None
+    delivered_at: datetime | None  # when it was sent
+    failure: str = ""  # of what kind the last one was: domain.delivery_failure.FailureKind
+    proof: str = ""  # what the destination said when it was asked whether it keeps the object, or why it was not
+    proven_at: datetime | None = None
+    ask_at: datetime | None = None  # when it is asked for proof next
+    study_instance_uid: str = ""
+    size_bytes: int = 0
+    address: str = ""  # as people may see it
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFilter:
+    """Which deliveries are meant; what is not given leaves all."""
+
+    states: tuple[DeliveryState, ...] = ()
+    destination: str = ""
+    failure: str = ""
+    job_id: str = ""
+    study_instance_uid: str = ""
+    since: datetime | None = None  # begun then or later
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryChange:
+    """What an administrator's change made of a delivery, or would make."""
+
+    before: DeliveryView
+    after: DeliveryView
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationView:
+    """A destination and how it is."""
+
+    destination: Destination
+    health: Health
+    states: Mapping[str, int]  # of deliveries → how many
+    unprovable: str = ""  # why it is not asked for proof now
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,4 +187,4 @@ class JobChange:
     after: JobView
 
 
-EVERY_JOB, EVERY_STUDY = JobFilter(), StudyFilter()
+EVERY_JOB, EVERY_STUDY, EVERY_DELIVERY = JobFilter(), StudyFilter(), DeliveryFilter()

@@ -12,6 +12,7 @@ from dicomnode.domain.acceptance import Acceptance
 from dicomnode.domain.destination import Destination
 from dicomnode.domain.job import Priority
 from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.proof import Reference
 from dicomnode.domain.result import StoredResult
 from dicomnode.domain.rules import Parameter, Window
 from dicomnode.domain.study import Series
@@ -162,9 +163,26 @@ class Delivered:
 class NotDelivered:
     reason: str
     retryable: bool
+    failure: str = ""  # one of domain.delivery_failure.FailureKind
 
 
-DeliveryOutcome = Delivered | NotDelivered
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """Others had the destination's associations: no attempt was made."""
+
+    delay_s: float
+
+
+DeliveryOutcome = Delivered | NotDelivered | NotYet
+
+
+@dataclass(frozen=True, slots=True)
+class ProofWork:
+    """Objects that a destination is to be asked about, under one Transaction UID (PS3.4 J.3.2)."""
+
+    transaction_uid: str
+    destination: Destination
+    references: tuple[Reference, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
+from dicomnode.domain.delivery_failure import FailureKind
 from dicomnode.domain.destination import Destination
 from dicomnode.domain.result import StoredResult
 from dicomnode.errors import DeliveryError
@@ -14,8 +17,11 @@ from dicomnode.ports import (
     DeliveryWork,
     InstanceStore,
     NotDelivered,
+    NotYet,
     ResultSink,
 )
+
+TURN_POLL_S, TURN_POLLS, TURN_AGAIN_S = 0.2, 25, 2.0
 
 
 class DestinationSink:
@@ -31,21 +37,46 @@ class DestinationSink:
         return self._sinks[destination.kind].echo(destination)
 
 
+class Turns(Protocol):
+    """Who may use a destination's associations now; ports.State knows it."""
+
+    def may_send(self, delivery_id: str) -> bool: ...
+
+
 class DeliverStage:
     """Repeats are harmless: a result keeps its SOP Instance UID. When to try again is the engine's decision."""
 
-    def __init__(self, sink: ResultSink, store: InstanceStore) -> None:
-        self._sink, self._store = sink, store
+    def __init__(
+        self,
+        sink: ResultSink,
+        store: InstanceStore,
+        turns: Turns | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Without `turns` a destination's limit on associations is not looked at."""
+        self._sink, self._store, self._turns, self._sleep = sink, store, turns, sleep
 
     def deliver(self, work: DeliveryWork) -> DeliveryOutcome:
         """Raises nothing that a destination or a disk can cause."""
         file = self._store.path(work.result.path)
         if damage := what_is_wrong(file, work.result):
-            return NotDelivered(damage, retryable=False)
+            return NotDelivered(damage, retryable=False, failure=FailureKind.FILE)
+        if not self._has_turn(work):
+            return NotYet(TURN_AGAIN_S)
         try:
             return Delivered(self._sink.send(work.destination, file, work.result))
         except DeliveryError as error:
-            return NotDelivered(str(error), error.retryable)
+            return NotDelivered(str(error), error.retryable, error.failure)
+
+    def _has_turn(self, work: DeliveryWork) -> bool:
+        """Waits for it, but not so long that a worker could not be stopped."""
+        if self._turns is None or not work.destination.options.associations:
+            return True
+        for _ in range(TURN_POLLS):
+            if self._turns.may_send(work.delivery_id):
+                return True
+            self._sleep(TURN_POLL_S)
+        return False
 
 
 def what_is_wrong(file: Path, result: StoredResult) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from dicomnode.domain.job import DeliveryState
+from dicomnode.domain.job import ARRIVED_DELIVERY_STATES
 from dicomnode.errors import NotFound
 from dicomnode.ports import Forgotten, InstanceStore, JobView, State
 
@@ -48,7 +48,7 @@ def sent_of(jobs: Iterable[JobView]) -> dict[str, dict[str, int]]:
         (delivery.destination, delivery.kind, delivery.sop_instance_uid)
         for job in jobs
         for delivery in job.deliveries
-        if delivery.state is DeliveryState.DELIVERED
+        if delivery.state in ARRIVED_DELIVERY_STATES
     }
     found: dict[str, dict[str, int]] = {}
     for destination, kind, _ in sorted(arrived):

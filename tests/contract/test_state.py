@@ -316,11 +316,11 @@ def test_a_delivery_starts_with_all_it_needs_and_ends(state: State) -> None:
     assert work.result in results()
     state.finish_delivery(delivery_id, Delivered("0x0000 Success"))
     (view,) = (d for d in state.jobs()[0].deliveries if d.delivery_id == delivery_id)
-    assert (view.state, view.reason, view.attempts) == (DeliveryState.DELIVERED, "0x0000 Success", 1)
+    assert (view.state, view.reason, view.attempts) == (DeliveryState.SENT, "0x0000 Success", 1)
     assert view.delivered_at is not None
     assert state.start_delivery(delivery_id) is None
     state.finish_delivery(delivery_id, NotDelivered("too late", retryable=True))
-    assert state.jobs()[0].deliveries[0].state is DeliveryState.DELIVERED
+    assert state.jobs()[0].deliveries[0].state is DeliveryState.SENT
 
 
 def test_a_delivery_that_fails_waits_and_is_tried_again_more_rarely(bench: Bench) -> None:

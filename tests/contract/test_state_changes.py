@@ -78,8 +78,8 @@ def test_deliveries_are_tried_too(bench: Bench) -> None:
         state.finish_delivery(delivery.delivery_id, outcome)
     before, tickets = content(state), list(bench.queue.enqueued_deliveries)
     change = state.retry_job(job_id, dry_run=True)
-    assert [d.state for d in change.before.deliveries] == [DeliveryState.DELIVERED, DeliveryState.FAILED]
-    assert [d.state for d in change.after.deliveries] == [DeliveryState.DELIVERED, DeliveryState.QUEUED]
+    assert [d.state for d in change.before.deliveries] == [DeliveryState.SENT, DeliveryState.FAILED]
+    assert [d.state for d in change.after.deliveries] == [DeliveryState.SENT, DeliveryState.QUEUED]
     assert (content(state), bench.queue.enqueued_deliveries) == (before, tickets)
     assert state.retry_job(job_id).after.deliveries == change.after.deliveries
 

@@ -284,7 +284,7 @@ def test_a_choice_that_changed_keeps_back_the_results_of_the_other_series(state:
     state.finish_delivery(first.delivery_id, Delivered("Success"))
     other = routed(state, OTHER)
     state.record_study_routing(STUDY, study_complete(state, 6), [routing(one), routing(other, job)])
-    assert [d.state for d in state.job(done).deliveries] == [DeliveryState.DELIVERED, DeliveryState.CANCELLED]
+    assert [d.state for d in state.job(done).deliveries] == [DeliveryState.SENT, DeliveryState.CANCELLED]
     told = [event for event in state.events(STUDY) if event.kind == "job.unwanted"]
     assert [event.job_id for event in told] == [done]
     assert "1 that waited to be sent stay here; what was sent before stays at archive" in told[0].message
@@ -293,7 +293,7 @@ def test_a_choice_that_changed_keeps_back_the_results_of_the_other_series(state:
     assert len([event for event in state.events(STUDY) if event.kind == "job.unwanted"]) == 1, "told once"
     fourth = routed(state, f"{STUDY}.4")
     state.record_study_routing(STUDY, study_complete(state, 12), [routing(one, job), routing(other), routing(fourth)])
-    assert [d.state for d in state.job(done).deliveries] == [DeliveryState.DELIVERED, DeliveryState.QUEUED]
+    assert [d.state for d in state.job(done).deliveries] == [DeliveryState.SENT, DeliveryState.QUEUED]
     assert second.delivery_id in {d.delivery_id for d in state.job(done).deliveries}
 
 

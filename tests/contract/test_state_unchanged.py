@@ -85,7 +85,7 @@ def test_what_failed_is_sent_again_and_so_is_what_goes_to_a_new_place(state: Sta
     state.finish_job(again(state, destinations=("archive", "web")), finished())
     now = sent(state)
     assert now[f"{first.sop_instance_uid} archive"] is DeliveryState.QUEUED
-    assert now[f"{second.sop_instance_uid} archive"] is DeliveryState.DELIVERED
+    assert now[f"{second.sop_instance_uid} archive"] is DeliveryState.SENT
     assert now[f"{first.sop_instance_uid} web"] is DeliveryState.QUEUED
     assert len(now) == 4
 
@@ -96,12 +96,12 @@ def test_a_destination_that_was_removed_and_added_again_is_the_same_place(state:
     state.remove_destination("archive")
     state.add_destination(ARCHIVE)
     state.finish_job(again(state), finished())
-    assert set(sent(state).values()) == {DeliveryState.DELIVERED}
+    assert set(sent(state).values()) == {DeliveryState.SENT}
     state.remove_destination("archive")
     state.add_destination(Destination("archive", parse_dimse("ELSEWHERE@192.0.2.7:104")))
     state.finish_job(again(state, 5), finished())
     views = [delivery for job in state.jobs() for delivery in job.deliveries]
-    assert sorted(view.state for view in views) == ["delivered"] * 2 + ["queued"] * 2
+    assert sorted(view.state for view in views) == ["queued"] * 2 + ["sent"] * 2
 
 
 def supersede(state: State, old: str, new: str) -> None:
@@ -139,7 +139,7 @@ def test_what_was_sent_stays_sent_and_what_is_being_sent_is_not_tried_again(stat
     supersede(state, old, new)
     state.finish_job(new, finished("2"))
     states = {view.delivery_id: view.state for view in state.job(old).deliveries}
-    assert states == {there.delivery_id: DeliveryState.DELIVERED, going.delivery_id: DeliveryState.SENDING}
+    assert states == {there.delivery_id: DeliveryState.SENT, going.delivery_id: DeliveryState.SENDING}
     state.finish_delivery(going.delivery_id, NotDelivered("connection refused", retryable=True))
     views = {view.delivery_id: view for view in state.job(old).deliveries}
     assert views[going.delivery_id].state is DeliveryState.CANCELLED

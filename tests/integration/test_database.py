@@ -280,7 +280,7 @@ def test_the_same_result_again_is_not_sent_again(state: SqlState) -> None:
     state.start_job(second)
     state.finish_job(second, finished())
     assert state.open_work() == ({}, {})
-    assert {d.state for d in state.job(first).deliveries} == {DeliveryState.DELIVERED}
+    assert {d.state for d in state.job(first).deliveries} == {DeliveryState.SENT}
     assert state.job(second).deliveries == ()
     assert f"the same results as job {first}" in state.job(second).reason
 

@@ -126,7 +126,7 @@ def test_a_destination_that_hangs_holds_up_no_other(migrated_url: str, state: Sq
     jobs = route(state, 4)
     handlers = Handlers(deliver=deliver)
     with DbosJobEngine(migrated_url, state, handlers, delivery_concurrency=4, per_destination=2) as engine:
-        until(lambda: sum(d.state is DeliveryState.DELIVERED for j in jobs for d in state.job(j).deliveries) == 8)
+        until(lambda: sum(d.state is DeliveryState.SENT for j in jobs for d in state.job(j).deliveries) == 8)
         assert all(w.destination == WEB for w in handlers.delivered if w.delivery_id in delivered(state))
         let_go.set()
         assert engine.wait_idle(30)
@@ -134,7 +134,7 @@ def test_a_destination_that_hangs_holds_up_no_other(migrated_url: str, state: Sq
 
 
 def delivered(state: SqlState) -> set[str]:
-    return {d.delivery_id for j in state.jobs() for d in j.deliveries if d.state is DeliveryState.DELIVERED}
+    return {d.delivery_id for j in state.jobs() for d in j.deliveries if d.state is DeliveryState.SENT}
 
 
 def test_what_was_cancelled_before_its_turn_does_not_run(migrated_url: str, state: SqlState) -> None:
@@ -190,7 +190,7 @@ def test_a_delivery_retried_by_hand_is_sent_once(
         waited_for = [ticket.workflow_id for ticket in DBOS.list_workflows(status="DELAYED")]
         handlers._deliver = lambda work: Delivered("0x0000")
         state.retry_job(job_id)
-        until(lambda: delivery_states(state, job_id) == [DeliveryState.DELIVERED] * 2)
+        until(lambda: delivery_states(state, job_id) == [DeliveryState.SENT] * 2)
         for ticket in waited_for:
             DBOS.set_workflow_delay(ticket, delay_seconds=0.0)
         until(lambda: [t.status for t in DBOS.list_workflows(workflow_ids=waited_for)] == ["SUCCESS"] * 2)
@@ -331,7 +331,7 @@ def assert_all_done(state: SqlState, jobs: int, deliveries: int = 4) -> None:
     views = state.jobs(most=10_000)
     assert Counter(view.state for view in views) == {JobState.SUCCEEDED: jobs}
     assert all(len(view.deliveries) == deliveries for view in views if deliveries)
-    assert {d.state for view in views for d in view.deliveries} <= {DeliveryState.DELIVERED}
+    assert {d.state for view in views for d in view.deliveries} <= {DeliveryState.SENT}
     told = kinds(state)
     assert (told["job.made"], told["job.finished"]) == (jobs, jobs)
     assert (told["delivery.made"], told["delivery.sent"]) == (jobs * deliveries, jobs * deliveries)

@@ -374,7 +374,7 @@ def test_what_was_superseded_stays_where_it_was_sent_and_the_newer_one_is_named(
     ) in said
     for kind in ("SEG", "SR"):
         newer = f"superseded: the newer one is that of job {new[:8]} (dicomnode jobs show has its UIDs)"
-        assert f"{kind} to pacs: delivered, stored; {newer}" in said
+        assert f"{kind} to pacs: sent, stored; {newer}" in said
     assert said.count("since DICOM knows no replacing") == 3
     assert steps(node) == []
 

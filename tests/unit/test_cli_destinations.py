@@ -60,8 +60,14 @@ def test_add_list_remove(node: Node) -> None:
     assert node.run("add", "pacs", "--dimse", "ORTHANC@127.0.0.1:4242").exit_code == 0
     assert node.run("add", "web", "--stow", "http://node:secret@pacs/dicom-web").exit_code == 0
     assert node.json("list") == [
-        {"name": "pacs", "kind": "dimse", "address": "ORTHANC@127.0.0.1:4242", "waiting": 0},
-        {"name": "web", "kind": "stow", "address": "http://node:***@pacs/dicom-web", "waiting": 0},
+        {"name": "pacs", "kind": "dimse", "address": "ORTHANC@127.0.0.1:4242", "waiting": 0, "away_since": None},
+        {
+            "name": "web",
+            "kind": "stow",
+            "address": "http://node:***@pacs/dicom-web",
+            "waiting": 0,
+            "away_since": None,
+        },
     ]
     assert str(node.state.destinations()[1].address) == "http://node:secret@pacs/dicom-web"
     assert node.run("remove", "web").exit_code == 0
@@ -153,7 +159,9 @@ def test_replace_changes_the_address_and_takes_along_what_waits(waiting: Node) -
     assert (
         "is changed: A@new:1, before ARCHIVE@192.0.2.1:104; 2 deliveries wait for it, and go there" in done["message"]
     )
-    assert waiting.json("list") == [{"name": "archive", "kind": "dimse", "address": "A@new:1", "waiting": 2}]
+    assert waiting.json("list") == [
+        {"name": "archive", "kind": "dimse", "address": "A@new:1", "waiting": 2, "away_since": None}
+    ]
     assert all(delivery.destination == "archive" for delivery in waiting.state.job(other).deliveries)
 
 

@@ -41,6 +41,8 @@ def test_commands_that_the_documentation_names_are_there() -> None:
     named += ["rules explain", "rules test", "rules lint", "rules schema", "rules replay"]
     named += ["rules enable", "rules disable", "rules shadow", "rules history", "rules diff"]
     named += ["destinations add", "destinations list", "destinations remove", "destinations echo"]
+    named += ["destinations set", "destinations show"]
+    named += ["deliveries list", "deliveries show", "deliveries retry", "deliveries drop"]
     named += ["sources add", "sources list", "sources show", "sources remove", "sources echo"]
     named += ["studies list", "studies show", "studies why", "studies rerun", "studies forget"]
     named += ["jobs list", "jobs show", "jobs retry", "jobs cancel", "jobs prioritise"]
@@ -57,11 +59,11 @@ def test_changes_can_be_tried_and_tables_be_json() -> None:
         options = {option for parameter in command.params for option in parameter.opts}  # type: ignore[attr-defined]
         if words[-1] in _CHANGE:
             assert "--dry-run" in options, words
-        if words[0] in {"studies", "jobs", "models"} or words[-1] in _PRINT:
+        if words[0] in {"studies", "jobs", "models", "deliveries"} or words[-1] in _PRINT:
             assert "--json" in options, words
 
 
-_CHANGE = {"add", "remove", "rerun", "forget", "retry", "cancel", "prioritise"}
+_CHANGE = {"add", "remove", "rerun", "forget", "retry", "cancel", "prioritise", "drop", "set"}
 _CHANGE |= {"activate", "deactivate", "rollback", "shadow", "apply", "optimise", "enable", "disable"}
 _PRINT = {"add", "remove", "list", "show", "status", "doctor", "settings"}
 

@@ -183,7 +183,7 @@ def test_why_says_what_every_job_and_delivery_came_to(screen: Screen) -> None:
     delivered(screen, job_id)
     said = screen.run("studies", "why", STUDY)
     assert f"succeeded torso-ct 1.0.0 on Thorax, job {job_id[:8]}, by torso revision 1" in said
-    assert "SEG to archive: delivered, 0x0000 Success" in said
+    assert "SEG to archive: sent, 0x0000 Success" in said
     told = screen.json("studies", "why", STUDY)
     assert [job["job_id"] for job in told["jobs"]] == [job_id]
     screen.write(sa.update(ResultRow).values(superseded_by="feedfacefeedface"))

@@ -59,7 +59,9 @@ def test_a_missing_file_is_named_and_nobody_is_bothered(
     (tmp_path / work.result.path).unlink()
     outcome = stage.deliver(work)
     assert outcome == NotDelivered(
-        f"{work.result.path} is missing from the instance store; run the job again: dicomnode jobs retry", False
+        f"{work.result.path} is missing from the instance store; run the job again: dicomnode jobs retry",
+        False,
+        "file",
     )
     assert sink.attempts == 0
 

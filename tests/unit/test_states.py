@@ -8,6 +8,7 @@ import pytest
 
 from dicomnode.domain.job import (
     ACTIVE_JOB_STATES,
+    ARRIVED_DELIVERY_STATES,
     DELIVERY_BACKOFF_MOST_S,
     DELIVERY_GIVE_UP_AFTER_S,
     DELIVERY_TRANSITIONS,
@@ -38,13 +39,15 @@ failed      .        .          .        .         .       .          queued
 cancelled   .        .          .        .         .       .          queued
 """
 DELIVERIES = """
-            start    deliver    postpone  fail    cancel     retry
-queued      sending  .          .         .       cancelled  .
-sending     sending  delivered  waiting   failed  cancelled  .
-waiting     sending  .          .         .       cancelled  queued
-delivered   .        .          .         .       .          .
-failed      .        .          .         .       .          queued
-cancelled   .        .          .         .       .          queued
+            start    deliver  accept    commit     lose     postpone  fail    cancel     retry
+queued      sending  .        .         .          .        waiting   .       cancelled  .
+sending     sending  sent     .         .          .        waiting   failed  cancelled  .
+waiting     sending  .        .         .          .        waiting   failed  cancelled  queued
+sent        .        .        accepted  committed  waiting  .         failed  .          queued
+accepted    .        .        .         committed  .        .         .       .          queued
+committed   .        .        .         .          .        .         .       .          queued
+failed      .        .        .         .          .        .         .       cancelled  queued
+cancelled   .        .        .         .          .        .         .       .          queued
 """
 
 
@@ -94,7 +97,20 @@ def _reached(table: dict, first: object) -> set:  # type: ignore[type-arg]
 
 def test_what_is_active_can_be_cancelled_and_nothing_else_can() -> None:
     assert {s for s, e in JOB_TRANSITIONS if e is JobEvent.CANCEL} == ACTIVE_JOB_STATES
-    assert {s for s, e in DELIVERY_TRANSITIONS if e is DeliveryEvent.CANCEL} == OPEN_DELIVERY_STATES
+    assert {s for s, e in DELIVERY_TRANSITIONS if e is DeliveryEvent.CANCEL} == (
+        OPEN_DELIVERY_STATES | {DeliveryState.FAILED}  # so that it is no longer asked about
+    )
+
+
+def test_what_arrived_stays_so_unless_it_is_lost_or_sent_again() -> None:
+    leaving = {(s, e) for s, e in DELIVERY_TRANSITIONS if s in ARRIVED_DELIVERY_STATES}
+    assert {e for _, e in leaving} == {
+        DeliveryEvent.ACCEPT,
+        DeliveryEvent.COMMIT,
+        DeliveryEvent.LOSE,
+        DeliveryEvent.FAIL,
+        DeliveryEvent.RETRY,
+    }
 
 
 def test_a_delivery_is_tried_for_three_days_ever_more_rarely() -> None:

@@ -8,20 +8,28 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
+from dicomnode.adapters.db import outages
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.tables import DeliveryRow, DestinationRow, JobRow, ResultRow
+from dicomnode.domain.delivery_failure import FailureKind, is_of_the_destination
+from dicomnode.domain.delivery_options import Wish, parse_options
 from dicomnode.domain.destination import Destination, parse_address
 from dicomnode.domain.job import (
+    ARRIVED_DELIVERY_STATES,
+    DELIVERY_GIVE_UP_AFTER_S,
     OPEN_DELIVERY_STATES,
     DeliveryEvent,
     DeliveryState,
     delivery_backoff_s,
     next_delivery_state,
 )
+from dicomnode.domain.outage import Turn
+from dicomnode.domain.proof import PROOF_FIRST_S
 from dicomnode.domain.result import StoredResult
 from dicomnode.errors import NotFound
-from dicomnode.ports import Delivered, DeliveryOutcome, DeliveryWork, NotDelivered
+from dicomnode.ports import Delivered, DeliveryOutcome, DeliveryWork, NotDelivered, NotYet
 
 RETRYABLE = frozenset({DeliveryState.WAITING, DeliveryState.FAILED, DeliveryState.CANCELLED})
 NOT_YET_SENT = frozenset({DeliveryState.QUEUED, DeliveryState.WAITING})
@@ -77,7 +85,7 @@ def _deliver(unit: Unit, result: ResultRow, destination: DestinationRow) -> None
     settled = next((d for d in there if d.state not in _MAY_BE_MADE_AGAIN), None)
     same = next((d for d in there if d.destination_id == destination.id), None)
     if settled is not None:
-        where = "is there already" if settled.state is DeliveryState.DELIVERED else "is on its way"
+        where = "is there already" if settled.state in ARRIVED_DELIVERY_STATES else "is on its way"
         tell_delivery(unit, settled, "delivery.kept", f"not sent again: the same object {where}")
     elif same is not None:
         retry_delivery(unit, same)
@@ -117,9 +125,42 @@ def start_delivery(unit: Unit, delivery_id: str, run: int | None) -> DeliveryWor
         return None
     if not _follow(unit, row):
         return None
+    if outages.turn_of(unit, row.destination) is Turn.PARK:
+        _park(unit, row)
+        return None
     row.state = next_delivery_state(row.state, DeliveryEvent.START)
-    row.attempts, row.next_attempt_at = row.attempts + 1, None
+    row.attempts, row.next_attempt_at, row.sending_since = row.attempts + 1, None, unit.now()
     return DeliveryWork(row.id, destination_of(row.destination), stored_result(row.result), row.attempts)
+
+
+def _park(unit: Unit, row: DeliveryRow) -> None:
+    """It waits for its destination with the others, without an attempt of its own."""
+    now = unit.now()
+    aged = (now - row.since).total_seconds() >= DELIVERY_GIVE_UP_AFTER_S
+    if aged and row.state is DeliveryState.WAITING:
+        _fail(unit, row, f"given up after 72 hours: {row.reason}")
+        return
+    row.state = next_delivery_state(row.state, DeliveryEvent.POSTPONE)
+    row.reason = f"{row.destination.name} is away: {row.destination.down_words}"
+    delay_s = outages.parked_s(row.destination, now)
+    row.next_attempt_at = now + timedelta(seconds=delay_s)
+    _enqueue(unit, row, delay_s)
+
+
+def may_send(session: Session, delivery_id: str) -> bool:
+    """Whether no more than its destination's number of associations are before it: those that began first go."""
+    row = session.get_one(DeliveryRow, delivery_id)
+    most = destination_of(row.destination).options.associations
+    if not most or row.sending_since is None:
+        return True
+    before = sa.or_(
+        DeliveryRow.sending_since < row.sending_since,
+        sa.and_(DeliveryRow.sending_since == row.sending_since, DeliveryRow.id < row.id),
+    )
+    query = sa.select(sa.func.count()).where(
+        DeliveryRow.destination_id == row.destination_id, DeliveryRow.state == DeliveryState.SENDING, before
+    )
+    return (session.scalar(query) or 0) < most
 
 
 def _follow(unit: Unit, row: DeliveryRow) -> bool:
@@ -185,30 +226,101 @@ def finish_delivery(unit: Unit, delivery_id: str, outcome: DeliveryOutcome, atte
         return  # cancelled meanwhile, or another process has it now
     match outcome:
         case Delivered():
-            row.state = next_delivery_state(row.state, DeliveryEvent.DELIVER)
-            row.reason, row.delivered_at = outcome.status, unit.now()
-            tell_delivery(unit, row, "delivery.sent", f"delivered: {outcome.status}")
+            _delivered(unit, row, outcome)
         case NotDelivered():
             _not_delivered(unit, row, outcome)
+        case NotYet():
+            row.state = next_delivery_state(row.state, DeliveryEvent.POSTPONE)
+            row.attempts, row.next_attempt_at = row.attempts - 1, unit.now() + timedelta(seconds=outcome.delay_s)
+            _enqueue(unit, row, outcome.delay_s)
+
+
+def _delivered(unit: Unit, row: DeliveryRow, outcome: Delivered) -> None:
+    row.state = next_delivery_state(row.state, DeliveryEvent.DELIVER)
+    row.reason, row.failure, row.delivered_at = outcome.status, "", unit.now()
+    tell_delivery(unit, row, "delivery.sent", f"sent: {outcome.status}")
+    _expect_proof(unit, row)
+    if outages.answers(unit, row.destination):
+        release_waiting(unit, row.destination)
+
+
+def _expect_proof(unit: Unit, row: DeliveryRow) -> None:
+    """Soon, if the destination is to be asked and is not known to be unable to answer."""
+    options, now = parse_options(row.destination.options), unit.now()
+    wish = options.commitment if row.destination.kind == "dimse" else options.verify
+    row.asks, row.ask_at, row.proven_at, row.proof_words = 0, None, None, ""
+    if wish is Wish.NO:
+        return
+    until = row.destination.unprovable_until
+    if wish is Wish.AUTO and until is not None and now < until:
+        row.proof_words = row.destination.unprovable_words
+        return
+    row.ask_at = now + timedelta(seconds=PROOF_FIRST_S)
+
+
+def release_waiting(unit: Unit, destination: DestinationRow) -> int:
+    """What waits for a destination that is back goes into the queue, which keeps to its limits. How many."""
+    query = sa.select(DeliveryRow).where(
+        DeliveryRow.destination_id == destination.id, DeliveryRow.state == DeliveryState.WAITING
+    )
+    waiting = unit.session.scalars(query.order_by(DeliveryRow.id).with_for_update(of=DeliveryRow)).all()
+    for row in waiting:
+        row.next_attempt_at = unit.now()
+        _enqueue(unit, row, delay_s=0.0)
+    return len(waiting)
 
 
 def _not_delivered(unit: Unit, row: DeliveryRow, outcome: NotDelivered) -> None:
-    now = unit.now()
-    row.reason = outcome.reason
+    now, again = unit.now(), row.failure == outcome.failure
+    row.reason, row.failure = outcome.reason, outcome.failure
     if row.result.superseded_by:
         cancel_delivery(unit, row, f"{_superseded(row.result.superseded_by)}, and {outcome.reason}")
         return
+    away = outcome.retryable and is_of_the_destination(outcome.failure)
+    back = False
+    if away:
+        outages.is_away(unit, row.destination, outcome.reason)
+    elif outcome.failure:
+        back = outages.answers(unit, row.destination)
     age_s = (now - row.since).total_seconds()
     delay_s = delivery_backoff_s(row.attempts, age_s) if outcome.retryable else None
     if delay_s is None:
-        row.state = next_delivery_state(row.state, DeliveryEvent.FAIL)
-        tell_delivery(unit, row, "delivery.failed", f"failed: {outcome.reason}")
-        return
+        _fail(unit, row, outcome.reason)
+    else:
+        _postpone(unit, row, outages.probe_in_s(row.destination, now) if away else delay_s, quietly=away and again)
+    if back:
+        release_waiting(unit, row.destination)
+
+
+def _postpone(unit: Unit, row: DeliveryRow, delay_s: float, quietly: bool) -> None:
+    """`quietly`: the same failure again adds no line to the story, an archive may be away for days."""
     row.state = next_delivery_state(row.state, DeliveryEvent.POSTPONE)
-    row.next_attempt_at = now + timedelta(seconds=delay_s)
-    words = f"waiting: {outcome.reason}; attempt {row.attempts + 1} in {delay_s:.0f} s"
-    tell_delivery(unit, row, "delivery.waiting", words, next_attempt_at=row.next_attempt_at.isoformat())
+    row.next_attempt_at = unit.now() + timedelta(seconds=delay_s)
+    words = f"waiting: {row.reason}; attempt {row.attempts + 1} in {delay_s:.0f} s"
+    if not quietly:
+        tell_delivery(unit, row, "delivery.waiting", words, next_attempt_at=row.next_attempt_at.isoformat())
     _enqueue(unit, row, delay_s)
+
+
+def _fail(unit: Unit, row: DeliveryRow, reason: str) -> None:
+    row.state = next_delivery_state(row.state, DeliveryEvent.FAIL)
+    row.reason, row.next_attempt_at, row.ask_at = reason, None, None
+    tell_delivery(unit, row, "delivery.failed", f"failed: {reason}")
+
+
+def send_again(unit: Unit, row: DeliveryRow, reason: str) -> None:
+    """Of one that was sent, and is not there."""
+    row.state = next_delivery_state(row.state, DeliveryEvent.LOSE)
+    row.reason, row.failure, row.since = reason, str(FailureKind.NOT_COMMITTED), unit.now()
+    row.attempts, row.ask_at, row.next_attempt_at = 0, None, unit.now()
+    tell_delivery(unit, row, "delivery.lost", f"sent again: {reason}")
+    _enqueue(unit, row, delay_s=0.0)
+
+
+def give_up_sent(unit: Unit, row: DeliveryRow, reason: str) -> None:
+    """Of one that was sent, and is not kept however often."""
+    row.failure = str(FailureKind.NOT_COMMITTED)
+    _fail(unit, row, reason)
 
 
 def retry_delivery(unit: Unit, row: DeliveryRow) -> None:
@@ -223,6 +335,7 @@ def retry_delivery(unit: Unit, row: DeliveryRow) -> None:
     unit.session.flush()
     row.state = next_delivery_state(row.state, DeliveryEvent.RETRY)
     row.attempts, row.reason, row.since, row.next_attempt_at = 0, "", unit.now(), None
+    row.failure, row.ask_at, row.proof_words, row.proven_at, row.losses = "", None, "", None, 0
     tell_delivery(unit, row, "delivery.retried", "queued again")
     _enqueue(unit, row, delay_s=0.0)
 
@@ -230,7 +343,7 @@ def retry_delivery(unit: Unit, row: DeliveryRow) -> None:
 def cancel_delivery(unit: Unit, row: DeliveryRow, reason: str) -> None:
     """Raises IllegalTransition."""
     row.state = next_delivery_state(row.state, DeliveryEvent.CANCEL)
-    row.reason, row.next_attempt_at = reason, None
+    row.reason, row.next_attempt_at, row.ask_at = reason, None, None
     tell_delivery(unit, row, "delivery.cancelled", f"cancelled: {reason}")
 
 
@@ -263,7 +376,7 @@ def destination_in_force(unit: Unit, name: str) -> DestinationRow | None:
 
 
 def destination_of(row: DestinationRow) -> Destination:
-    return Destination(row.name, parse_address(row.kind, row.address))
+    return Destination(row.name, parse_address(row.kind, row.address), parse_options(row.options))
 
 
 def stored_result(row: ResultRow) -> StoredResult:

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from dicomnode.adapters.db import deliveries
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.tables import DeliveryRow, DestinationRow
+from dicomnode.domain.delivery_options import as_document
 from dicomnode.domain.destination import Destination
 from dicomnode.domain.job import OPEN_DELIVERY_STATES
 from dicomnode.errors import AlreadyExists, NotFound
@@ -40,7 +41,11 @@ def add_destination(unit: Unit, destination: Destination, replace: bool) -> int:
     if not replace:
         was = deliveries.destination_of(before).shown
         raise AlreadyExists(f"there is a destination {before.name} already, {was}; --replace changes its address")
-    if deliveries.destination_of(before) == destination:
+    known = deliveries.destination_of(before)
+    if known == destination:
+        return 0
+    if known.address == destination.address:
+        _set_options(unit, before, destination)
         return 0
     return _replace(unit, before, destination)
 
@@ -52,10 +57,17 @@ def _put(unit: Unit, destination: Destination) -> DestinationRow:
         address=str(destination.address),
         in_force=True,
         created_at=unit.now(),
+        options=as_document(destination.options),
     )
     unit.session.add(row)
     unit.session.flush()
     return row
+
+
+def _set_options(unit: Unit, row: DestinationRow, destination: Destination) -> None:
+    """What is known of it goes with its old options: it may be able to prove now."""
+    row.options, row.unprovable_until, row.unprovable_words = as_document(destination.options), None, ""
+    unit.tell("destination.changed", f"Destination {destination.name} has other options now")
 
 
 def _replace(unit: Unit, before: DestinationRow, destination: Destination) -> int:

@@ -24,7 +24,7 @@ from dicomnode.adapters.db.tables import (
     SeriesRow,
     StudyRow,
 )
-from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES, DeliveryState
+from dicomnode.domain.job import ACTIVE_JOB_STATES, ARRIVED_DELIVERY_STATES, OPEN_DELIVERY_STATES
 from dicomnode.errors import IllegalTransition, NotFound
 from dicomnode.ports import Forgotten
 
@@ -143,7 +143,7 @@ def _sent(session: Session, series_ids: Sequence[int]) -> dict[str, dict[str, in
         .join(DestinationRow)
         .join(ResultRow)
         .join(JobRow)
-        .where(JobRow.series_id.in_(series_ids), DeliveryRow.state == DeliveryState.DELIVERED)
+        .where(JobRow.series_id.in_(series_ids), DeliveryRow.state.in_(ARRIVED_DELIVERY_STATES))
         .group_by(DestinationRow.name, ResultRow.kind)
         .order_by(DestinationRow.name, ResultRow.kind)
     )

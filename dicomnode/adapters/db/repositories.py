@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from dicomnode.adapters.db import (
     administration,
     completion,
     deliveries,
+    delivery_views,
     destinations,
     evidence,
     executors,
@@ -21,6 +22,7 @@ from dicomnode.adapters.db import (
     jobs,
     models,
     past,
+    proofs,
     receive,
     routing,
     rules,
@@ -36,11 +38,16 @@ from dicomnode.domain.destination import Destination
 from dicomnode.domain.job import Priority
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.model_change import ModelChange
+from dicomnode.domain.proof import ProofAnswer
 from dicomnode.domain.source import Source
 from dicomnode.domain.study import Evidence, Header, ReceivedInstance, Recorded, Series
 from dicomnode.ports import (
+    DeliveryChange,
+    DeliveryFilter,
     DeliveryOutcome,
+    DeliveryView,
     DeliveryWork,
+    DestinationView,
     Event,
     Executor,
     Forgotten,
@@ -52,12 +59,15 @@ from dicomnode.ports import (
     ModelVersion,
     NewJob,
     PastStudy,
+    ProofWork,
     Pulse,
     RuleRevision,
     SeriesRouting,
     StudyFilter,
     StudyView,
 )
+
+EVERY_DELIVERY = DeliveryFilter()
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -223,6 +233,21 @@ class SqlState:
     def finish_delivery(self, delivery_id: str, outcome: DeliveryOutcome, attempt: int | None = None) -> None:
         self._write(deliveries.finish_delivery, delivery_id, outcome, attempt)
 
+    def may_send(self, delivery_id: str) -> bool:
+        return self._read(deliveries.may_send, delivery_id)
+
+    def proofs_due(self, but: Collection[str] = ()) -> list[ProofWork]:
+        return self._write(proofs.proofs_due, but) if self._read(proofs.is_any_due) else []
+
+    def proof_answered(self, transaction_uid: str, answer: ProofAnswer) -> bool:
+        return self._write(proofs.proof_answered, transaction_uid, answer)
+
+    def proof_put_off(self, transaction_uid: str, words: str) -> None:
+        self._write(proofs.proof_put_off, transaction_uid, words)
+
+    def proof_unsupported(self, transaction_uid: str, words: str) -> None:
+        self._write(proofs.proof_unsupported, transaction_uid, words)
+
     # administration
     def add_rule(self, name: str, document: Mapping[str, Any], *, author: str = "", reason: str = "") -> RuleRevision:
         return self._write(rules.add_rule, name, document, author, reason)
@@ -286,6 +311,21 @@ class SqlState:
 
     def deliveries_on_their_way(self) -> Mapping[str, int]:
         return self._read(destinations.deliveries_on_their_way)
+
+    def destination_views(self) -> list[DestinationView]:
+        return self._read(delivery_views.destination_views)
+
+    def deliveries(self, which: DeliveryFilter = EVERY_DELIVERY, *, most: int = 100) -> list[DeliveryView]:
+        return self._read(delivery_views.deliveries, which, most)
+
+    def delivery(self, delivery_id: str) -> DeliveryView:
+        return self._read(delivery_views.delivery, delivery_id)
+
+    def retry_delivery(self, delivery_id: str, *, dry_run: bool = False) -> DeliveryChange:
+        return self._change(dry_run, delivery_views.retry, delivery_id)
+
+    def drop_delivery(self, delivery_id: str, *, reason: str = "", dry_run: bool = False) -> DeliveryChange:
+        return self._change(dry_run, delivery_views.drop, delivery_id, reason)
 
     def jobs(self, which: JobFilter = JobFilter(), *, most: int = 100) -> list[JobView]:  # noqa: B008
         return self._read(story.jobs, which, most)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload, selectinload
 
 from dicomnode.adapters.db.deliveries import stored_result
+from dicomnode.adapters.db.delivery_views import delivery_view
 from dicomnode.adapters.db.filters import job_conditions, study_conditions
 from dicomnode.adapters.db.tables import (
     DeliveryRow,
@@ -25,7 +26,7 @@ from dicomnode.adapters.db.tables import (
 )
 from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES
 from dicomnode.errors import Ambiguous, NotFound
-from dicomnode.ports import DeliveryView, Event, JobFilter, JobView, SeriesView, StudyFilter, StudyView
+from dicomnode.ports import Event, JobFilter, JobView, SeriesView, StudyFilter, StudyView
 
 FORGOTTEN = "study.forgotten"  # the one event that stays of a study
 
@@ -72,27 +73,12 @@ def job_view(row: JobRow) -> JobView:
         timings_s=row.timings_s,
         details=row.details,
         results=tuple(stored_result(result) for result in row.results),
-        deliveries=tuple(_delivery_view(d, row.id) for result in row.results for d in result.deliveries),
+        deliveries=tuple(delivery_view(d) for result in row.results for d in result.deliveries),
         parameters=options.get("parameters", {}),
         inputs=options.get("inputs", {}),
         not_before=row.not_before,
         superseded={r.sop_instance_uid: r.superseded_by for r in row.results if r.superseded_by},
         shadow=row.shadow,
-    )
-
-
-def _delivery_view(row: DeliveryRow, job_id: str) -> DeliveryView:
-    return DeliveryView(
-        delivery_id=row.id,
-        job_id=job_id,
-        destination=row.destination.name,
-        kind=row.result.kind,
-        sop_instance_uid=row.result.sop_instance_uid,
-        state=row.state,
-        attempts=row.attempts,
-        reason=row.reason,
-        next_attempt_at=row.next_attempt_at,
-        delivered_at=row.delivered_at,
     )
 
 

@@ -279,6 +279,45 @@ class DestinationRow(Base):
     address: Mapped[str] = mapped_column(sa.String(1024))
     in_force: Mapped[bool]
     created_at: Mapped[datetime]
+    options: Mapped[dict[str, Any] | None] = mapped_column(_Json)  # as domain.delivery_options has it
+    # of an outage, as domain.outage has it
+    down_since: Mapped[datetime | None]
+    failures: Mapped[int] = mapped_column(default=0, server_default="0")
+    probe_at: Mapped[datetime | None]
+    down_words: Mapped[str] = mapped_column(Prose(), default="", server_default=sa.text("''"))
+    # until then it is not asked for proof, which it could not give
+    unprovable_until: Mapped[datetime | None]
+    unprovable_words: Mapped[str] = mapped_column(Prose(), default="", server_default=sa.text("''"))
+
+
+class CommitmentRow(Base):
+    """A request for proof of several deliveries to a destination; answers come by its Transaction UID (PS3.4 J.3)."""
+
+    __tablename__ = "commitment"
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(_Uid, unique=True)
+    destination_id: Mapped[int] = mapped_column(_Key, sa.ForeignKey("destination.id"), index=True)
+    items: Mapped[dict[str, str]] = mapped_column(_Json)  # SOP Instance UID → delivery
+    asked_at: Mapped[datetime] = mapped_column(index=True)
+    answered_at: Mapped[datetime | None]
+
+
+class CommitmentWishRow(Base):
+    """What a sender asked us to commit to (PS3.4 J.3.2), until it was told."""
+
+    __tablename__ = "commitment_wish"
+    __table_args__ = (sa.UniqueConstraint("calling_ae_title", "transaction_uid"),)
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    calling_ae_title: Mapped[str] = mapped_column(sa.String(16))
+    called_ae_title: Mapped[str] = mapped_column(sa.String(16))
+    transaction_uid: Mapped[str] = mapped_column(_Uid)
+    items: Mapped[list[list[str]]] = mapped_column(_Json)  # SOP Class UID and SOP Instance UID of each
+    asked_at: Mapped[datetime] = mapped_column(index=True)
+    next_at: Mapped[datetime | None] = mapped_column(index=True)  # when it is to be told; None: no more
+    tries: Mapped[int]
+    words: Mapped[str] = mapped_column(Prose(), default="")  # how it ended, or why it has not yet
 
 
 class JobRow(Base):
@@ -352,6 +391,12 @@ class DeliveryRow(Base):
             sqlite_where=sa.text(among(OPEN_DELIVERY_STATES)),
             postgresql_where=sa.text(among(OPEN_DELIVERY_STATES)),
         ),
+        sa.Index(
+            "ix_delivery_ask_at",
+            "ask_at",
+            sqlite_where=sa.text("ask_at IS NOT NULL"),
+            postgresql_where=sa.text("ask_at IS NOT NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(sa.String(32), primary_key=True)
@@ -364,6 +409,14 @@ class DeliveryRow(Base):
     since: Mapped[datetime]  # when it, or its retry by the administrator, began: the age the backoff sees
     next_attempt_at: Mapped[datetime | None]
     delivered_at: Mapped[datetime | None]
+    failure: Mapped[str] = mapped_column(sa.String(32), default="", server_default=sa.text("''"))  # its kind
+    sending_since: Mapped[datetime | None]
+    # proof, as domain.proof has it
+    ask_at: Mapped[datetime | None]  # when it is to be asked for next; None: not at all
+    asks: Mapped[int] = mapped_column(default=0, server_default="0")
+    losses: Mapped[int] = mapped_column(default=0, server_default="0")  # how often it was not kept
+    proven_at: Mapped[datetime | None]
+    proof_words: Mapped[str] = mapped_column(Prose(), default="", server_default=sa.text("''"))
 
     result: Mapped[ResultRow] = relationship(back_populates="deliveries")
     destination: Mapped[DestinationRow] = relationship()

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from dicomnode.adapters.db.deliveries import NOT_YET_SENT, cancel_delivery, destination_in_force, retry_delivery
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.tables import DeliveryRow, JobRow, ResultRow
-from dicomnode.domain.job import DeliveryState
+from dicomnode.domain.job import ARRIVED_DELIVERY_STATES, DeliveryState
 
 _WORDS = "the study changed, and the rule decides otherwise now"
 
@@ -18,7 +18,7 @@ def withdraw(unit: Unit, job: JobRow) -> str:
     waiting = [row for row in rows if row.state in NOT_YET_SENT]
     for row in waiting:
         cancel_delivery(unit, row, _WORDS)
-    sent = sorted({row.destination.name for row in rows if row.state is DeliveryState.DELIVERED})
+    sent = sorted({row.destination.name for row in rows if row.state in ARRIVED_DELIVERY_STATES})
     if not waiting and (not sent or any(_is_ours(row) for row in rows)):
         return ""
     stays = f"what was sent before stays at {', '.join(sent)}: remove it there if it misleads" if sent else ""

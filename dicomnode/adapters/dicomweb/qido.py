@@ -6,8 +6,11 @@ import json
 import time
 from typing import Any
 
+from requests import Response
+
 from dicomnode.adapters.dicomweb.service import Service
 from dicomnode.domain.completeness import SourceCount, believable
+from dicomnode.domain.delivery_failure import FailureKind
 from dicomnode.domain.destination import Address, StowAddress
 from dicomnode.errors import DestinationUnavailable
 
@@ -26,7 +29,9 @@ def echo(service: Service) -> str:
     took_ms = (time.monotonic() - started) * 1000
     service.raise_for_problem(answer)
     if not is_search_answer(answer.status_code, answer.content):
-        raise DestinationUnavailable(f"{service.url} is a web server, but no DICOMweb service; correct the URL")
+        raise DestinationUnavailable(
+            f"{service.url} is a web server, but no DICOMweb service; correct the URL", FailureKind.NO_DICOMWEB
+        )
     return f"{service.url} answered QIDO-RS in {took_ms:.0f} ms"
 
 
@@ -50,7 +55,7 @@ class QidoRs:
         service = self._service(address)
         query = {"SeriesInstanceUID": series_instance_uid, "includefield": NUMBER_OF_SERIES_RELATED_INSTANCES}
         series = _search(service, f"/studies/{study_instance_uid}/series", query)
-        same = [one for one in series if _value(one, SERIES_INSTANCE_UID) == series_instance_uid]
+        same = [one for one in series if value(one, SERIES_INSTANCE_UID) == series_instance_uid]
         if not same:
             return None
         number = _number(same[0], NUMBER_OF_SERIES_RELATED_INSTANCES)
@@ -61,7 +66,7 @@ class QidoRs:
         service = self._service(address)
         query = {"StudyInstanceUID": study_instance_uid, "includefield": NUMBER_OF_STUDY_RELATED_INSTANCES}
         studies = _search(service, "/studies", query)
-        same = [one for one in studies if _value(one, STUDY_INSTANCE_UID) == study_instance_uid]
+        same = [one for one in studies if value(one, STUDY_INSTANCE_UID) == study_instance_uid]
         if not same:
             return None
         instances = _number(same[0], NUMBER_OF_STUDY_RELATED_INSTANCES)
@@ -75,7 +80,7 @@ class QidoRs:
         service = self._service(address)
         query = {"includefield": NUMBER_OF_SERIES_RELATED_INSTANCES}
         found = _search(service, f"/studies/{study_instance_uid}/series", query)
-        series = {str(_value(one, SERIES_INSTANCE_UID)): one for one in found}
+        series = {str(value(one, SERIES_INSTANCE_UID)): one for one in found}
         numbers = {uid: _number(one, NUMBER_OF_SERIES_RELATED_INSTANCES) for uid, one in series.items()}
         if sum(number is None for number in numbers.values()) > INSTANCE_BY_INSTANCE_MOST:
             return {}
@@ -91,29 +96,37 @@ class QidoRs:
 
 def _instances(service: Service, study_instance_uid: str, series_instance_uid: str) -> int:
     path = f"/studies/{study_instance_uid}/series/{series_instance_uid}/instances"
-    return len({str(_value(one, SOP_INSTANCE_UID)) for one in _search(service, path, {})})
+    return len({str(value(one, SOP_INSTANCE_UID)) for one in _search(service, path, {})})
 
 
 def _search(service: Service, path: str, query: dict[str, str]) -> list[dict[str, Any]]:
-    answer = service.get(path, query, "application/dicom+json")
+    return matches(service, service.get(path, query, "application/dicom+json"))
+
+
+def matches(service: Service, answer: Response) -> list[dict[str, Any]]:
+    """What a search found. Raises DestinationUnavailable, DestinationRefused."""
     service.raise_for_problem(answer)
     if not is_search_answer(answer.status_code, answer.content):
-        raise DestinationUnavailable(f"{service.url} is a web server, but no DICOMweb service; correct the URL")
+        raise DestinationUnavailable(
+            f"{service.url} is a web server, but no DICOMweb service; correct the URL", FailureKind.NO_DICOMWEB
+        )
     try:
         found = json.loads(answer.content) if answer.content.strip() else []
     except ValueError as error:
-        raise DestinationUnavailable(f"{service.url} answered QIDO-RS with broken JSON; see its log") from error
+        raise DestinationUnavailable(
+            f"{service.url} answered QIDO-RS with broken JSON; see its log", FailureKind.NO_DICOMWEB
+        ) from error
     return [one for one in found if isinstance(one, dict)]
 
 
 def _number(found: dict[str, Any], tag: str) -> int | None:
-    number = _value(found, tag)
+    number = value(found, tag)
     if isinstance(number, str):  # IS is a number in DICOM JSON, and a string in that of many a server
         number = int(number) if number.isdecimal() and len(number) <= _DIGITS_MOST else None
     return believable(number) if isinstance(number, int) and not isinstance(number, bool) else None
 
 
-def _value(found: dict[str, Any], tag: str) -> Any:
+def value(found: dict[str, Any], tag: str) -> Any:
     """The attribute's first value in DICOM JSON (PS3.18 F.2.2); None when it has none."""
     element = found.get(tag)
     values = element.get("Value") if isinstance(element, dict) else None

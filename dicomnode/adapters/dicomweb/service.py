@@ -9,7 +9,7 @@ body whose content type has a parameter, which then counts as success.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from urllib.parse import unquote, urlsplit
 
@@ -17,16 +17,22 @@ import requests
 from requests import exceptions as failures
 from requests.auth import HTTPBasicAuth
 
+from dicomnode.adapters.dicomweb.credentials import ca_file_of, certificate_of, credentials_of
+from dicomnode.domain.delivery_failure import FailureKind
+from dicomnode.domain.delivery_options import DeliveryOptions
 from dicomnode.domain.destination import StowAddress
 from dicomnode.errors import DestinationRefused, DestinationUnavailable
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
+NO_OPTIONS = DeliveryOptions()
 
 # Statuses that say nothing of the object: (words, whether waiting can help). What an administrator can mend at
 # either end (credentials, path) is tried again while the results wait.
+_CREDENTIALS = frozenset({401, 403, 407})
+_NO_SERVICE = frozenset({404, 405, 408, 429, 502, 503, 504})
 _HTTP_PROBLEMS: dict[int, tuple[str, bool]] = {
-    401: ("credentials are wanted or wrong; give them as in http://user:password@host/path", True),
+    401: ("credentials are wanted or wrong; give them by --user and --password, or --token", True),
     403: ("these credentials may not do this; allow it at the server", True),
     404: ("there is no DICOMweb service at this path; correct the URL of the destination", True),
     405: ("this path takes no such request; correct the URL of the destination", True),
@@ -39,6 +45,20 @@ _HTTP_PROBLEMS: dict[int, tuple[str, bool]] = {
 }
 
 
+class _Paced(BytesIO):
+    """A body that is read, block by block, as fast as it may leave."""
+
+    def __init__(self, content: bytes, pace: Callable[[int], None]) -> None:
+        super().__init__(content)
+        self._pace = pace
+
+    def read(self, size: int | None = -1) -> bytes:
+        block = super().read(size)
+        if block:
+            self._pace(len(block))
+        return block
+
+
 class Service:
     """A DICOMweb service root. Credentials in the URL go into a header, never into messages or logs."""
 
@@ -47,24 +67,34 @@ class Service:
         address: StowAddress,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         read_timeout_s: float = READ_TIMEOUT_S,
+        options: DeliveryOptions = NO_OPTIONS,
     ) -> None:
+        """Raises DestinationUnavailable when the credentials are not where `options` says."""
         parts = urlsplit(address.url)
         host = parts.netloc.rpartition("@")[2]
         self.url = parts._replace(netloc=host).geturl()
         self._timeouts = (connect_timeout_s, read_timeout_s)
-        self._credentials = (
-            HTTPBasicAuth(unquote(parts.username or "").encode(), unquote(parts.password or "").encode())
-            if "@" in parts.netloc
-            else None
-        )
+        self._credentials = credentials_of(options)
+        if "@" in parts.netloc:
+            user, password = unquote(parts.username or ""), unquote(parts.password or "")
+            self._credentials = HTTPBasicAuth(user.encode(), password.encode())
+        self._certificate, self._ca_file = certificate_of(options), ca_file_of(options)
 
     def get(self, path: str, parameters: Mapping[str, str], accept: str) -> requests.Response:
         return self._exchange("GET", path, {"Accept": accept}, parameters=parameters)
 
-    def post(self, path: str, body: bytes, content_type: str, accept: str) -> requests.Response:
+    def post(
+        self, path: str, body: bytes, content_type: str, accept: str, pace: Callable[[int], None] | None = None
+    ) -> requests.Response:
+        """`pace` returns when so many bytes more may leave."""
         # a file-like body goes out in blocks, each with a timeout of its own; bytes go as one, which would give
         # the connection's ten seconds to all of them
-        return self._exchange("POST", path, {"Accept": accept, "Content-Type": content_type}, body=BytesIO(body))
+        return self._exchange(
+            "POST",
+            path,
+            {"Accept": accept, "Content-Type": content_type},
+            body=_Paced(body, pace) if pace else BytesIO(body),
+        )
 
     def _exchange(
         self,
@@ -86,11 +116,13 @@ class Service:
                     headers=dict(headers),
                     auth=self._credentials,
                     timeout=self._timeouts,
+                    cert=self._certificate,
+                    verify=self._ca_file or True,
                     # a redirected POST becomes a GET, whose 200 would look like success
                     allow_redirects=False,
                 )
         except failures.RequestException as error:
-            raise DestinationUnavailable(f"{self.url}: {_words(error)}") from None
+            raise DestinationUnavailable(f"{self.url}: {_words(error)}", _failure(error)) from None
 
     def raise_for_problem(self, answer: requests.Response) -> None:
         """Raises for a status that is neither success nor about the object."""
@@ -100,10 +132,14 @@ class Service:
         if status < 400:
             target = urlsplit(answer.headers.get("Location", ""))
             shown = target._replace(netloc=target.netloc.rpartition("@")[2], query="", fragment="").geturl()
-            raise DestinationUnavailable(f"{self.url} sends us on to {shown or 'nowhere'}; register that URL instead")
+            words = f"{self.url} sends us on to {shown or 'nowhere'}; register that URL instead"
+            raise DestinationUnavailable(words, FailureKind.NO_SERVICE)
         words, retryable = _HTTP_PROBLEMS.get(status, ("see the server's log", status >= 500))
         message = f"{self.url} answered HTTP {status} {answer.reason or ''}".rstrip()
-        raise (DestinationUnavailable if retryable else DestinationRefused)(f"{message}: {words}")
+        failure = FailureKind.NO_SERVICE if status in _NO_SERVICE else FailureKind.HTTP
+        if status in _CREDENTIALS:
+            failure = FailureKind.CREDENTIALS
+        raise (DestinationUnavailable if retryable else DestinationRefused)(f"{message}: {words}", failure)
 
 
 def _words(error: failures.RequestException) -> str:
@@ -124,6 +160,28 @@ def _words(error: failures.RequestException) -> str:
         case failures.ConnectionError() | failures.ChunkedEncodingError():
             return f"the connection broke ({_last_cause(error)}); see the server's log"
     return f"not an HTTP exchange ({type(error).__name__}); is that a web server?"
+
+
+def _failure(error: failures.RequestException) -> FailureKind:
+    match error:
+        case failures.SSLError():
+            return FailureKind.TLS
+        case failures.ConnectTimeout():
+            return FailureKind.NO_CONNECTION
+        case failures.Timeout():
+            return FailureKind.NO_RESPONSE
+        case failures.ConnectionError() if _is_broken(error):
+            return FailureKind.ASSOCIATION_ABORTED
+        case failures.ConnectionError():
+            return FailureKind.NO_CONNECTION
+        case failures.ChunkedEncodingError():
+            return FailureKind.ASSOCIATION_ABORTED
+    return FailureKind.NO_DICOMWEB
+
+
+def _is_broken(error: failures.ConnectionError) -> bool:
+    """One that was there and broke, which may be about the object; not one that did not come about."""
+    return any(word in str(error) for word in ("reset", "aborted", "Broken pipe", "RemoteDisconnected"))
 
 
 def _last_cause(error: BaseException) -> str:

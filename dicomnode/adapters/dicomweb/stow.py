@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
 from dicomnode.adapters.dicomweb import qido
 from dicomnode.adapters.dicomweb.service import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Service
+from dicomnode.domain.delivery_failure import FailureKind
 from dicomnode.domain.destination import Destination, StowAddress
 from dicomnode.domain.result import StoredResult
 from dicomnode.domain.store_status import Verdict, store_status
@@ -26,15 +27,21 @@ class StowRs:
     """A `ResultSink` for destinations of kind "stow"."""
 
     def __init__(
-        self, *, connect_timeout_s: float = CONNECT_TIMEOUT_S, read_timeout_s: float = READ_TIMEOUT_S
+        self,
+        *,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        read_timeout_s: float = READ_TIMEOUT_S,
+        paces: Callable[[Destination], Callable[[int], None]] | None = None,
     ) -> None:
+        """`paces` gives what a destination's limit on bytes makes of what is sent to it."""
+        self._paces = paces
         self._timeouts_s = (connect_timeout_s, read_timeout_s)
 
     def send(self, destination: Destination, file: Path, result: StoredResult) -> str:
         """Posts the file as it is; repeats are harmless, the SOP Instance UID being the same."""
         service = self._service(destination)
         body, content_type = multipart(_content(file))
-        answer = service.post("/studies", body, content_type, _ACCEPT)
+        answer = service.post("/studies", body, content_type, _ACCEPT, self._pace(destination))
         told = read_store_answer(answer.content)
         if told is None or (answer.status_code >= 300 and not told.failed):
             service.raise_for_problem(answer)
@@ -45,16 +52,19 @@ class StowRs:
 
     def _service(self, destination: Destination) -> Service:
         assert isinstance(destination.address, StowAddress), destination.kind
-        return Service(destination.address, *self._timeouts_s)
+        return Service(destination.address, *self._timeouts_s, options=destination.options)
+
+    def _pace(self, destination: Destination) -> Callable[[int], None] | None:
+        return self._paces(destination) if self._paces and destination.options.bytes_per_s else None
 
 
 def _content(file: Path) -> bytes:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise DeliveryError(f"the result's file cannot be read: {error}") from error
+        raise DeliveryError(f"the result's file cannot be read: {error}", FailureKind.FILE) from error
     if content[128:132] != b"DICM":  # PS3.10 7.1
-        raise DeliveryError("the result's file is no DICOM file")
+        raise DeliveryError("the result's file is no DICOM file", FailureKind.FILE)
     return content
 
 
@@ -159,25 +169,32 @@ def outcome(url: str, http_status: int, answer: StoreAnswer | None, sop_instance
     other web server's page. HTTP 202 says that something is the matter, so it has to say that ours is not.
     """
     if answer is not None and answer.failed:
-        return _failed(url, answer.failed.get(sop_instance_uid, next(iter(answer.failed.values()))))
+        partial = bool(answer.stored)
+        return _failed(url, answer.failed.get(sop_instance_uid, next(iter(answer.failed.values()))), partial)
     if answer is None and has_body:
         raise DestinationUnavailable(
-            f"{url} did not answer as a DICOMweb service does; correct the destination's URL"
+            f"{url} did not answer as a DICOMweb service does; correct the destination's URL", FailureKind.NO_DICOMWEB
         )
     told = answer.stored if answer is not None else {}
     if sop_instance_uid in told:
         warning = told[sop_instance_uid]
         return f"stored, with {store_status(warning).words}" if warning else "stored"
     if http_status == 202:
-        raise DestinationUnavailable(f"{url} answered HTTP 202 and did not say that the object is stored")
+        words = f"{url} answered HTTP 202 and did not say that the object is stored"
+        raise DestinationUnavailable(words, FailureKind.PARTIAL)
     return f"HTTP {http_status}, without a word about the object"
 
 
-def _failed(url: str, reason: int | None) -> str:
+def _failed(url: str, reason: int | None, partial: bool) -> str:
+    """`partial`: some of what was posted is stored."""
+    failure = FailureKind.PARTIAL if partial else FailureKind.STATUS
     if reason is None:
-        raise DestinationUnavailable(f"{url} did not store the object and gave no reason; see the server's log")
+        raise DestinationUnavailable(
+            f"{url} did not store the object and gave no reason; see the server's log", failure
+        )
     status = store_status(reason)
     if status.verdict is Verdict.STORED and reason != 0x0000:  # it was there already
         return f"stored, with {status.words}"
     refused = status.verdict is Verdict.REFUSED
-    raise (DestinationRefused if refused else DestinationUnavailable)(f"{url} did not store it: {status.words}")
+    some = "stored a part and not the object" if partial else "did not store it"
+    raise (DestinationRefused if refused else DestinationUnavailable)(f"{url} {some}: {status.words}", failure)

@@ -137,7 +137,7 @@ def _answers(call: Call, query: Dataset) -> Iterator[Dataset]:
             elif code not in _PENDING and code != _SUCCESS:
                 _raise_failed(call, code, started)
     except RuntimeError as error:  # the peer ended the association before the request
-        raise DestinationUnavailable(f"{call.peer} {call.end_words(started)}") from error
+        raise call.ended(started) from error
 
 
 def _raise_failed(call: Call, code: object, started: float) -> None:

@@ -21,8 +21,9 @@ from pynetdicom.service_class import ServiceClass, StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 from pynetdicom.transport import AssociationServer, RequestHandler
 
-from dicomnode.adapters.dimse import announcement_scp
+from dicomnode.adapters.dimse import announcement_scp, commitment
 from dicomnode.adapters.dimse.announcement_scp import Announcements, AnnouncementService
+from dicomnode.adapters.dimse.commitment_scp import Commitments, CommitmentService, both_roles
 from dicomnode.adapters.dimse.reactor import PollSocket, SteppedAssociation, StoreRequest, longest_pdu_bytes
 from dicomnode.adapters.dimse.refusals import BROKEN, COMMENT_MOST, Refusal, refusal_of
 from dicomnode.domain.quantity import quantity
@@ -69,9 +70,9 @@ class Everybody:
 
 
 def acceptable_contexts(
-    proposed: Iterable[PresentationContext], source: Source, announcements: bool = False
+    proposed: Iterable[PresentationContext], source: Source, announcements: bool = False, commitments: bool = False
 ) -> list[PresentationContext]:
-    """What we support of what is proposed: Verification, announcements, and all that may be stored by this source.
+    """What we support of what is proposed: Verification, announcements, commitments, and what this source may store.
 
     That is each storage SOP class of the standard and each UID that is not known to be something else: new ones,
     retired ones, private ones. Of the transfer syntaxes the requestor's order is kept; a context left without any
@@ -79,16 +80,21 @@ def acceptable_contexts(
     """
     syntaxes: dict[str, dict[str, None]] = {}
     for context in proposed:
-        if (supported := _supported(context, source, announcements)) is not None:
+        if (supported := _supported(context, source, announcements, commitments)) is not None:
             syntaxes.setdefault(str(context.abstract_syntax), {}).update(dict.fromkeys(supported))
-    return [build_context(abstract, list(transfer)) for abstract, transfer in syntaxes.items()]
+    built = [build_context(abstract, list(transfer)) for abstract, transfer in syntaxes.items()]
+    return [both_roles(one) if one.abstract_syntax == commitment.SOP_CLASS else one for one in built]
 
 
-def _supported(context: PresentationContext, source: Source, announcements: bool) -> list[str] | None:
+def _supported(
+    context: PresentationContext, source: Source, announcements: bool, commitments: bool
+) -> list[str] | None:
     """Of its transfer syntaxes those that we take; None when its abstract syntax is not supported."""
     abstract, proposed = str(context.abstract_syntax), map(str, context.transfer_syntax)
     if announcements and abstract in announcement_scp.SOP_CLASSES:
         return [uid for uid in proposed if uid in announcement_scp.TRANSFER_SYNTAXES]
+    if commitments and abstract == commitment.SOP_CLASS:
+        return [uid for uid in proposed if uid in commitment.TRANSFER_SYNTAXES]
     if abstract == VERIFICATION:
         return [uid for uid in proposed if uid in TRANSFER_SYNTAXES]
     if not is_storable(abstract) or not source.may_send(abstract):
@@ -157,6 +163,7 @@ class StorageSCP:
         receiver: Receiver,
         *,
         announcements: Announcements | None = None,
+        commitments: Commitments | None = None,
         sources: Sources | None = None,
         name: str = "",
         host: str,
@@ -172,6 +179,7 @@ class StorageSCP:
     ) -> None:
         """`name` begins the names of its associations: RECEIVER/PROCESS, unique among all that share a database."""
         self._receiver, self._announcements, self._sources = receiver, announcements, sources or Everybody()
+        self._commitments = commitments
         self._name = name or f"{threading.get_native_id()}"
         self._grace_s = grace_s
         self._address = (host, port)
@@ -230,22 +238,27 @@ class StorageSCP:
 
     def new_association(self) -> SteppedAssociation:
         name = f"{self._name}/{next(self._numbers)}"
-        served = _Served(self._receiver, self._sources, name, self._announcements is not None)
+        services = (self._announcements is not None, self._commitments is not None)
+        served = _Served(self._receiver, self._sources, name, *services)
         association = SteppedAssociation(self._ae, served.c_store, served.ended)
         association.bind(evt.EVT_REQUESTED, served.requested)
         association.bind(evt.EVT_REJECTED, served.rejected)
         if self._announcements is not None:
             AnnouncementService(self._announcements, served.attempt).bind(association)
+        if self._commitments is not None:
+            CommitmentService(self._commitments, served.attempt).bind(association)
         return association
 
 
 class _Served:
     """One association's requests, and what is said of it when it ends."""
 
-    def __init__(self, receiver: Receiver, sources: Sources, name: str, announcements: bool) -> None:
+    def __init__(
+        self, receiver: Receiver, sources: Sources, name: str, announcements: bool, commitments: bool
+    ) -> None:
         self._receiver, self._sources = receiver, sources
         self._name = name
-        self._announcements = announcements
+        self._announcements, self._commitments = announcements, commitments
         self._refusals: Counter[str] = Counter()
         self._turned_away: tuple[str, ...] = ()
 
@@ -256,7 +269,9 @@ class _Served:
             return
         proposed = request.presentation_context_definition_list
         source = self._sources.of(request.calling_ae_title or "")  # the requestor has its title only after this
-        association.acceptor.supported_contexts = acceptable_contexts(proposed, source, self._announcements)
+        association.acceptor.supported_contexts = acceptable_contexts(
+            proposed, source, self._announcements, self._commitments
+        )
         self._turned_away = tuple(turned_away(proposed, source))
         if self._turned_away:
             words, more = ", ".join(self._turned_away[:5]), len(self._turned_away) - 5

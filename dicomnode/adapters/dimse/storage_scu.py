@@ -31,6 +31,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from dicomnode.adapters.dimse.peer_words import abort_words, context_words, no_connection_words, rejection_words
+from dicomnode.domain.delivery_failure import FailureKind
 from dicomnode.domain.destination import Destination, DimseAddress
 from dicomnode.domain.result import StoredResult
 from dicomnode.domain.store_status import Verdict, store_status
@@ -42,6 +43,17 @@ _config.STORE_SEND_CHUNKED_DATASET = True
 # Native encodings that can be made from one another without touching a pixel (PS3.5 A.1, A.2, A.5)
 _NATIVE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _CONVERTIBLE = (*_NATIVE, DeflatedExplicitVRLittleEndian)
+
+Pace = Callable[[int], None]  # returns when so many bytes may leave
+
+
+def unhindered(count_bytes: int) -> None:
+    """There is no limit."""
+
+
+def no_pace(destination: Destination) -> Pace:
+    return unhindered
+
 
 Handler = tuple[evt.EventType, Callable[..., Any]] | tuple[evt.EventType, Callable[..., Any], list[Any]]
 
@@ -58,27 +70,33 @@ class Timeouts:
     slowest_bytes_per_s: float = 100_000.0
     """Below this the transfer of an object is given up."""
 
-    def for_object(self, size_bytes: int) -> float:
+    def for_object(self, size_bytes: int, most_bytes_per_s: float = 0.0) -> float:
         """Seconds from the request to the response: pynetdicom's clock runs while the object is being sent."""
-        return self.response_s + size_bytes / self.slowest_bytes_per_s
+        slowest = min(self.slowest_bytes_per_s, most_bytes_per_s / 2 or self.slowest_bytes_per_s)
+        return self.response_s + size_bytes / slowest
 
 
 class StorageScu:
     """A `ResultSink` for destinations of kind "dimse". Each call is an association of its own."""
 
-    def __init__(self, calling_ae_title: str, timeouts: Timeouts | None = None) -> None:
+    def __init__(
+        self, calling_ae_title: str, timeouts: Timeouts | None = None, paces: Callable[[Destination], Pace] = no_pace
+    ) -> None:
+        """`paces` gives what a destination's limit on bytes makes of what is sent to it."""
         self._calling_ae_title = calling_ae_title
         self._timeouts = timeouts or Timeouts()
+        self._paces = paces
 
     def send(self, destination: Destination, file: Path, result: StoredResult) -> str:
         """C-STOREs the file; repeats are harmless, the SOP Instance UID being the same."""
         header = read_header(file)
         contexts = [build_context(header.sop_class_uid, syntax) for syntax in proposed(header.transfer_syntax_uid)]
-        timeout_s = self._timeouts.for_object(header.size_bytes)
-        with self.associated(_address(destination), contexts, timeout_s) as call:
+        timeout_s = self._timeouts.for_object(header.size_bytes, destination.options.bytes_per_s)
+        with self.associated(_address(destination), contexts, timeout_s, self._paces(destination)) as call:
             syntax = chosen(header.transfer_syntax_uid, call.accepted)
             if syntax is None:
-                raise DestinationRefused(f"{call.peer} {context_words(call.association.rejected_contexts)}")
+                words = f"{call.peer} {context_words(call.association.rejected_contexts)}"
+                raise DestinationRefused(words, FailureKind.CONTEXT_NOT_ACCEPTED)
             with encoded_as(syntax, file, header) as encoded:
                 code = call.store(encoded)
         return _answer(call.peer, code)
@@ -95,11 +113,16 @@ class StorageScu:
 
     @contextmanager
     def associated(
-        self, address: DimseAddress, contexts: Sequence[PresentationContext], response_timeout_s: float
+        self,
+        address: DimseAddress,
+        contexts: Sequence[PresentationContext],
+        response_timeout_s: float,
+        pace: Pace = unhindered,
+        handlers: Sequence[Handler] = (),
     ) -> Iterator[Call]:
         """An association that is established, and released or aborted afterwards."""
         limits = self._timeouts
-        ae = _Requestor(self._calling_ae_title)
+        ae = _Requestor(self._calling_ae_title, pace)
         ae.connection_timeout, ae.acse_timeout = limits.connect_s, limits.association_s
         ae.dimse_timeout, ae.network_timeout = response_timeout_s, None
         watch = _Watch(limits.stall_s)
@@ -111,10 +134,11 @@ class StorageScu:
                     address.port,
                     contexts=list(contexts),
                     ae_title=address.ae_title,
-                    evt_handlers=watch.handlers,
+                    evt_handlers=[*watch.handlers, *handlers],
                 )
             except OSError as error:  # the name did not resolve, or no socket was left
-                raise DestinationUnavailable(f"{address}: {no_connection_words(error)}") from error
+                words = f"{address}: {no_connection_words(error)}"
+                raise DestinationUnavailable(words, FailureKind.NO_CONNECTION) from error
             if not association.is_established:
                 _raise_not_established(address, association, watch, time.monotonic() - started, limits)
             try:
@@ -129,12 +153,14 @@ class _Requestor(AE):
     `_create_socket` is pynetdicom's own; were it gone, sockets would close when they are collected.
     """
 
-    def __init__(self, ae_title: str) -> None:
+    def __init__(self, ae_title: str, pace: Pace) -> None:
         super().__init__(ae_title)
         self._opened: list[socket.socket] = []
+        self._pace = pace
 
     def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> AssociationSocket:
         made = super()._create_socket(assoc, address, tls_args)
+        made.send = _paced(made.send, self._pace)  # type: ignore[method-assign,assignment]
         if made.socket is not None:
             made.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._opened.append(made.socket)
@@ -143,6 +169,16 @@ class _Requestor(AE):
     def close(self) -> None:
         for opened in self._opened:
             opened.close()
+
+
+def _paced(send: Callable[[bytes], None], pace: Pace) -> Callable[[bytes], None]:
+    """What sends a PDU when it is its time."""
+
+    def paced(pdu: bytes) -> None:
+        pace(len(pdu))
+        send(pdu)
+
+    return paced
 
 
 @dataclass
@@ -188,7 +224,7 @@ class Call:
         try:
             answer = self.association.send_c_store(file)
         except RuntimeError as error:  # the peer ended the association before the request
-            raise DestinationUnavailable(f"{self.peer} {self.end_words(started)}") from error
+            raise self.ended(started) from error
         return self._status(answer.get("Status"), started)
 
     def echo(self) -> int:
@@ -196,13 +232,19 @@ class Call:
         try:
             answer = self.association.send_c_echo()
         except RuntimeError as error:
-            raise DestinationUnavailable(f"{self.peer} {self.end_words(started)}") from error
+            raise self.ended(started) from error
         return self._status(answer.get("Status"), started)
 
     def _status(self, status: object, started: float) -> int:
         if not isinstance(status, int):
-            raise DestinationUnavailable(f"{self.peer} {self.end_words(started)}")
+            raise self.ended(started)
         return status
+
+    def ended(self, started: float) -> DestinationUnavailable:
+        """The error that says how the association ended instead of the response, and of what kind that is."""
+        silent = self.watch.abort is None and time.monotonic() - started >= self.timeout_s
+        failure = FailureKind.NO_RESPONSE if silent else FailureKind.ASSOCIATION_ABORTED
+        return DestinationUnavailable(f"{self.peer} {self.end_words(started)}", failure)
 
     def end_words(self, started: float) -> str:
         """How the association ended instead of the response to a request of that monotonic time."""
@@ -227,9 +269,9 @@ def _answer(peer: str, code: int) -> str:
         case Verdict.STORED | Verdict.WARNING:
             return f"stored, with {status.words}"
         case Verdict.TRY_AGAIN:
-            raise DestinationUnavailable(f"{peer} answered {status.words}")
+            raise DestinationUnavailable(f"{peer} answered {status.words}", FailureKind.STATUS)
         case Verdict.REFUSED:
-            raise DestinationRefused(f"{peer} answered {status.words}")
+            raise DestinationRefused(f"{peer} answered {status.words}", FailureKind.STATUS)
 
 
 def _raise_not_established(
@@ -237,19 +279,23 @@ def _raise_not_established(
 ) -> NoReturn:
     """Says why there is no association. What an administrator can mend at the peer is retryable."""
     if not watch.connected:
-        raise DestinationUnavailable(f"{address}: {_why_not_connected(address, elapsed_s, limits.connect_s)}")
+        words = f"{address}: {_why_not_connected(address, elapsed_s, limits.connect_s)}"
+        raise DestinationUnavailable(words, FailureKind.NO_CONNECTION)
     if association.is_rejected and (answer := association.acceptor.primitive) is not None:
         words, retryable = rejection_words(answer.result_source, answer.diagnostic, association.requestor.ae_title)
-        raise (DestinationUnavailable if retryable else DestinationRefused)(f"{address} {words}")
+        error = DestinationUnavailable if retryable else DestinationRefused
+        raise error(f"{address} {words}", FailureKind.ASSOCIATION_REJECTED)
     if association.rejected_contexts:
-        raise DestinationRefused(f"{address} {context_words(association.rejected_contexts)}")
+        words = f"{address} {context_words(association.rejected_contexts)}"
+        raise DestinationRefused(words, FailureKind.CONTEXT_NOT_ACCEPTED)
     if watch.abort is not None:
         words = abort_words(watch.abort.source, watch.abort.reason_diagnostic)
-        raise DestinationUnavailable(f"{address} {words}")
+        raise DestinationUnavailable(f"{address} {words}", FailureKind.ASSOCIATION_ABORTED)
     if elapsed_s >= limits.association_s:
         words = f"took the connection and did not answer the association request in {limits.association_s:.0f} s"
-        raise DestinationUnavailable(f"{address} {words}; is that port a DICOM port?")
-    raise DestinationUnavailable(f"{address} closed the connection; is that port a DICOM port?")
+        raise DestinationUnavailable(f"{address} {words}; is that port a DICOM port?", FailureKind.NO_ANSWER)
+    words = f"{address} closed the connection; is that port a DICOM port?"
+    raise DestinationUnavailable(words, FailureKind.NO_ANSWER)
 
 
 def _why_not_connected(address: DimseAddress, elapsed_s: float, timeout_s: float) -> str:
@@ -288,9 +334,10 @@ def read_header(file: Path) -> FileHeader:
             size_bytes,
         )
     except (OSError, EOFError, InvalidDicomError, AttributeError) as error:
-        raise DeliveryError(f"the result's file cannot be read: {error}") from error
+        raise DeliveryError(f"the result's file cannot be read: {error}", FailureKind.FILE) from error
     if size_bytes % 2:
-        raise DeliveryError("the result's data set has an odd length (PS3.5 7.1.1); it was written incompletely")
+        words = "the result's data set has an odd length (PS3.5 7.1.1); it was written incompletely"
+        raise DeliveryError(words, FailureKind.FILE)
     return header
 
 

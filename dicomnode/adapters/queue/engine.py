@@ -32,6 +32,7 @@ from dicomnode.adapters.queue.tickets import (
     DbosQueue,
     portable_serializer,
 )
+from dicomnode.domain.delivery_failure import FailureKind
 from dicomnode.errors import trace_of
 from dicomnode.ports import EngineState, JobFailed, JobHandlers, NotDelivered
 
@@ -173,7 +174,7 @@ class DbosJobEngine:
         if work is not None:
             outcome = self._call(self._handlers.deliver, work)
             if isinstance(outcome, Exception):
-                outcome = NotDelivered(_internal(outcome), retryable=True)
+                outcome = NotDelivered(_internal(outcome), retryable=True, failure=FailureKind.INTERNAL)
             self._surely(lambda: self._state.finish_delivery(delivery_id, outcome, work.attempt))
         self._doorbell.ring_later(_SLOT_FREE_S)
 
