@@ -15,10 +15,17 @@ SOP_CLASSES = {"SR": Comprehensive3DSRStorage, "SEG": SegmentationStorage}
 
 
 def sample_result(
-    folder: Path, kind: str = "SR", *, transfer_syntax_uid: UID = ExplicitVRLittleEndian, payload_bytes: int = 0
+    folder: Path,
+    kind: str = "SR",
+    *,
+    transfer_syntax_uid: UID = ExplicitVRLittleEndian,
+    payload_bytes: int = 0,
+    study_instance_uid: str = "",
 ) -> tuple[Path, StoredResult]:
     """A file under `folder` and the record of it; `payload_bytes` makes it as large as wanted."""
     dataset = _dataset(kind, payload_bytes)
+    if study_instance_uid:
+        dataset.StudyInstanceUID = study_instance_uid
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
