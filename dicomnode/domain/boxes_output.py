@@ -2,11 +2,12 @@
 
 output:
   boxes:
-    classes:                     # in the order of the network's numbers of classes, from 0
+    classes:                     # in the order of the network's numbers of classes
       - {name: Nodule, code: {value: "27925004", scheme: SCT, meaning: Nodule}}
     unit: voxels                 # of the corners, along the model's axes; or mm. Of images: pixels of input.size
     order: xyxy                  # of images: column, row, column, row; or yxyx
     edges: false                 # 0 is the centre of the first voxel; true: its outer edge (always so of images)
+    first_class: 0               # the number of the first class; 1 of networks whose 0 is the background
     scores: probabilities        # or logits, of which the sigmoid is taken
     non_maximum_suppression: 0.3 # of two boxes of a class that overlap more (intersection over union), the one with
                                  # the lower score goes; left out: the network did that
@@ -14,7 +15,7 @@ output:
     most: 100                    # boxes of a series or of an image, those with the highest scores
 
 The network answers with three tensors: boxes (n, 6), or (n, 4) of an image, the lower corner first; scores (n,);
-classes (n,). Of a model of one class the third may be left out.
+numbers of classes (n,). Or with two: boxes and scores (n, classes), of which the highest counts; (n,) of one class.
 """
 
 from __future__ import annotations
@@ -44,12 +45,13 @@ class BoxesOutput:
     non_maximum_suppression: float | None = None
     score_least: float = 0.5
     most: int = MOST
+    first_class: int = 0
     of_images: bool = False  # of a card with input.size
 
 
 def boxes_output(node: Node, *, of_images: bool) -> BoxesOutput:
     own = ("order",) if of_images else ("unit", "edges")
-    node.only("classes", *own, "scores", "non_maximum_suppression", "score_least", "most")
+    node.only("classes", *own, "first_class", "scores", _SUPPRESSION, "score_least", "most")
     return BoxesOutput(
         classes=classes(node["classes"], 1),
         unit=node.get("unit", "voxels").one_of(UNITS),
@@ -58,7 +60,8 @@ def boxes_output(node: Node, *, of_images: bool) -> BoxesOutput:
         scores=node.get("scores", "probabilities").one_of(SCORES),
         non_maximum_suppression=_share(node[suppression]) if (suppression := _SUPPRESSION) in node else None,
         score_least=_share(node.get("score_least", 0.5)),
-        most=_most(node.get("most", MOST)),
+        most=node.get("most", MOST).whole(1, _MOST_OF_ALL),
+        first_class=node.get("first_class", 0).whole(0, 1),
         of_images=of_images,
     )
 
@@ -70,13 +73,6 @@ def _share(node: Node) -> float:
     return number
 
 
-def _most(node: Node) -> int:
-    number = node.number()
-    if number != int(number) or not 1 <= number <= _MOST_OF_ALL:
-        node.fail(f"1 to {_MOST_OF_ALL} boxes can be told")
-    return int(number)
-
-
 def boxes_document(found: BoxesOutput) -> Mapping[str, Any]:
     """As boxes_output reads it."""
     own = {"order": found.order} if found.of_images else {"unit": found.unit, "edges": found.edges}
@@ -84,6 +80,7 @@ def boxes_document(found: BoxesOutput) -> Mapping[str, Any]:
     return {
         "classes": [class_document(one) for one in found.classes],
         **own,
+        "first_class": found.first_class,
         "scores": found.scores,
         **({} if suppression is None else {"non_maximum_suppression": suppression}),
         "score_least": found.score_least,

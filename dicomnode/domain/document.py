@@ -73,6 +73,13 @@ class Node:
             self.fail(f"{_shown(self.value)} is not a number")
         return float(self.value)
 
+    def whole(self, least: int, most: int) -> int:
+        """A whole number from `least` to `most`."""
+        number = self.number()
+        if number != int(number) or not least <= number <= most:
+            self.fail(f"{number:g} is no whole number from {least} to {most}")
+        return int(number)
+
     def numbers(self, count: int) -> list[float]:
         numbers = [n.number() for n in self.items()]
         if len(numbers) != count:

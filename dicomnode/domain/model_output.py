@@ -107,6 +107,17 @@ class Output:
         return next((name for name in GIVES if getattr(self, name)), "segments")
 
     @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of what the model's host answers with, as ports.inference describes them."""
+        if self.gives == "segments":
+            masks = self.masks
+            return (
+                *("LABELMAP",) * (not masks.overlap),
+                *("PROBABILITIES",) * (masks.overlap or masks.gives_probabilities),
+            )
+        return {"boxes": ("BOXES",), "map": ("MAP",)}.get(self.gives, ("SCORES",))
+
+    @property
     def result_kinds(self) -> tuple[str, ...]:
         """Of the objects that come of it, in the order in which they are made; no SEG where nothing was found."""
         if self.gives == "segments":

@@ -91,7 +91,10 @@ def model_scores(
 
 def _check_classes(slab: Slab, classes: int) -> None:
     if len(slab.scores) != classes:
-        raise ValueError(f"the network gives {len(slab.scores)} classes, its card {classes} with the background")
+        raise ValueError(
+            f"the network gives {len(slab.scores)} channels, its card means {classes} (a map one, segments one each, "
+            "and of the background where segments exclude each other)"
+        )
 
 
 def label_map(scores: torch.Tensor) -> torch.Tensor:

@@ -40,7 +40,7 @@ def _restore(classes: list[FloatVolume], grid: ModelGrid, out: npt.NDArray[np.ui
     upright = None if grid.shift is not None else in_plane(grid, 0)
     for index in part:
         rows, columns = upright or in_plane(grid, index)
-        planes = (columns.blend(rows.blend(_between(one, slices, index), 0), 1) for one in classes)
+        planes = (columns.blend(rows.blend(between(one, slices, index), 0), 1) for one in classes)
         if len(classes) == 1:
             np.greater(next(planes), 0, out=out[index], casting="unsafe")
         else:
@@ -57,7 +57,7 @@ def _highest(planes: Iterator[FloatPlane], out: npt.NDArray[np.uint8]) -> None:
         best[higher] = plane[higher]
 
 
-def _between(volume: FloatVolume, slices: Taps, index: int) -> FloatPlane:
+def between(volume: FloatVolume, slices: Taps, index: int) -> FloatPlane:
     """The model's plane at a source slice, as a new array."""
     low, weight = volume[slices.low[index]], slices.weight[index]
     plane: FloatPlane = (volume[slices.high[index]] - low) * weight

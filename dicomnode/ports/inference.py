@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,32 @@ class InferenceSession(Protocol):
     def timings_s(self) -> Mapping[str, float]:
         """Of this thread's last run: "before", "network" and "after", in seconds, as its host measured them."""
 
+    def ask(
+        self,
+        model: ModelVersion,
+        geometry: VolumeGeometry | None,
+        rescale: Rescale,
+        *,
+        which: int = 0,
+        images: slice = ALL_IMAGES,
+        timeout_s: float,
+        further: Sequence[Placement] = (),
+        parameters: Mapping[str, Parameter] | None = None,
+    ) -> AbstractContextManager[Mapping[str, npt.NDArray[Any]]]:
+        """All that a model gives, by the names in its card's `output.arrays`; valid inside the `with`.
+
+        In the main volume's grid: LABELMAP (slice, row, column) uint8, 0 for background; PROBABILITIES (segment,
+        slice, row, column) uint8, 255 for certainty; MAP (slice, row, column) float32, in the card's unit.
+        SCORES (image, class or value) float32, one row for a model of series. BOXES (box, 14) float32: centre, LPS
+        mm, three half sides as LPS vectors, score, number of the class from 0; of single images (box, 7): number of
+        the image, column and row of the lower corner, of the upper one, in pixels from the outer edge of the first,
+        score, class; the highest score comes first.
+
+        `further` says where the further volumes lie; `parameters` are those of the model card that differ from it.
+        A model of single images needs no `geometry`; `which` and `images` are as of classify. Raises
+        EngineUnavailable, InferenceTimeout, ModelFailed, OutOfResources (no shared memory left).
+        """
+
     def run(
         self,
         model: ModelVersion,
@@ -41,12 +67,7 @@ class InferenceSession(Protocol):
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
     ) -> AbstractContextManager[npt.NDArray[np.uint8]]:
-        """The label map, (slice, row, column) uint8, 0 for background, in the same grid; valid inside the `with`.
-
-        `further` says where the further volumes lie; `parameters` are those of the model card that differ from it.
-
-        Raises EngineUnavailable, InferenceTimeout, ModelFailed, OutOfResources (no shared memory left).
-        """
+        """LABELMAP alone, of a model whose segments do not overlap; as ask."""
 
     def classify(
         self,
@@ -60,7 +81,7 @@ class InferenceSession(Protocol):
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Probabilities of a model that gives classes: (image, class) float32, one row for a model of series.
+        """SCORES alone, of a model that gives classes or measurements: float32, one row for a model of series.
 
         `images`: some of them, from one to another; a few at a time cost the model's host less memory.
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.model_parameter import settled
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import InferenceError
@@ -51,6 +53,39 @@ class FakeSession:
         self._engine = engine
         self.volume: npt.NDArray[np.int16] = np.zeros(shape, dtype=np.int16)
         self.further: Sequence[npt.NDArray[np.int16]] = [np.zeros(each, dtype=np.int16) for each in further]
+
+    @contextlib.contextmanager
+    def ask(
+        self,
+        model: ModelVersion,
+        geometry: VolumeGeometry | None,
+        rescale: Rescale,
+        *,
+        which: int = 0,
+        images: slice = ALL_IMAGES,
+        timeout_s: float,
+        further: Sequence[Placement] = (),
+        parameters: Mapping[str, Parameter] | None = None,
+    ) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+        """Masks, classes and boxes by the thresholds; numbers are the highest and ten less, a map the values."""
+        if model.card.gives == "classification":
+            found = self.classify(
+                model, geometry, rescale, which=which, images=images, timeout_s=timeout_s, parameters=parameters
+            )
+            yield {"SCORES": found}
+            return
+        if model.card.output.arrays == ("LABELMAP",) and geometry is not None:
+            with self.run(
+                model, geometry, rescale, timeout_s=timeout_s, further=further, parameters=parameters
+            ) as labels:
+                yield {"LABELMAP": labels}
+            return
+        self._engine.runs.append(model.name)
+        self._engine.parameters.append(settled(model.card.parameters, parameters or {}))
+        if self._engine.failures:
+            raise self._engine.failures.pop(0)
+        values = (self.volume, *self.further)[which][images] * rescale.slope + rescale.intercept
+        yield fake_answers(model.card, values, geometry, self._engine.thresholds, self._engine.parameters[-1])
 
     @contextlib.contextmanager
     def run(
@@ -102,6 +137,51 @@ class FakeSession:
         scores = np.full((len(found), len(classes.classes)), 0.1 / (len(classes.classes) - 1), dtype=np.float32)
         scores[np.arange(len(found)), np.minimum(found, len(classes.classes) - 1)] = 0.9
         return scores
+
+
+def fake_answers(
+    card: ModelCard,
+    values: npt.NDArray[np.float64],
+    geometry: VolumeGeometry | None,
+    thresholds: Sequence[float],
+    parameters: Mapping[str, Parameter],
+) -> Mapping[str, npt.NDArray[Any]]:
+    """`values`: (slice or image, row, column) in modality units."""
+    if card.gives == "map":
+        return {"MAP": values.astype(np.float32)}
+    if card.measurements is not None:
+        each = values if card.measurements.of == "image" else values.reshape(1, 1, -1)
+        rows = [[one.max(), one.max() - 10.0][: len(card.measurements.values)] for one in each]
+        return {"SCORES": np.array(rows, dtype=np.float32)}
+    if card.gives == "boxes":
+        return {"BOXES": _boxes(values, geometry, thresholds[0], float(parameters["score_least"]))}
+    above = [values > threshold for threshold in thresholds[: len(card.segments)]]
+    found = {"PROBABILITIES": np.stack([np.where(one, 255, 25) for one in above]).astype(np.uint8)}
+    labels = np.zeros(values.shape, dtype=np.uint8)
+    for number, one in enumerate(above, 1):
+        labels[one] = number
+    return found if card.masks.overlap else {"LABELMAP": labels, **found}
+
+
+def _boxes(
+    values: npt.NDArray[np.float64], geometry: VolumeGeometry | None, threshold: float, score_least: float
+) -> npt.NDArray[np.float32]:
+    """One with a score of 0.9 about what is above a threshold, in the volume or in each image."""
+    if geometry is not None:
+        bright = np.argwhere(values > threshold)
+        if not len(bright) or score_least > 0.9:
+            return np.zeros((0, 14), np.float32)
+        low, high = bright.min(0), bright.max(0)
+        centre = geometry.affine[:3, :3] @ ((low + high) / 2) + geometry.affine[:3, 3]
+        halves = geometry.affine[:3, :3] * (high - low + 1) / 2
+        return np.array([[*centre, *halves.T.ravel(), 0.9, 0]], np.float32)
+    found = [(number, np.argwhere(image > threshold)) for number, image in enumerate(values)]
+    rows = (
+        [[number, *(b.min(0)[::-1]), *(b.max(0)[::-1] + 1), 0.9, 0] for number, b in found if len(b)]
+        if score_least <= 0.9
+        else []
+    )
+    return np.array(rows, np.float32).reshape(-1, 7)
 
 
 def _elsewhere(volume: npt.NDArray[np.int16], placement: Placement, main: VolumeGeometry) -> npt.NDArray[np.float64]:

@@ -76,7 +76,7 @@ def test_the_defaults_are_those_of_most_networks() -> None:
         (MEASURED, False, "output.measurements.values.0.site", {}, "unknown: site"),
         (BOXES, False, "output.boxes.classes", [], "classes: 1 to 255 classes"),
         (BOXES, False, "output.boxes.order", "xyxy", "unknown: order"),
-        (BOXES, False, "output.boxes.most", 0, "most: 1 to 1000 boxes"),
+        (BOXES, False, "output.boxes.most", 0, "most: 0 is no whole number from 1 to 1000"),
         (BOXES, False, "output.boxes.non_maximum_suppression", 1.5, "suppression: 1.5 is not from 0 to 1"),
         (BOXES_OF_IMAGES, True, "output.boxes.unit", "mm", "unknown: unit"),
         (BOXES, False, "parameters", {"score_least": {"type": "number", "default": 1}}, "score_least is there"),

@@ -36,6 +36,7 @@ from dicomnode.adapters.triton.leases import Leases
 from dicomnode.adapters.triton.place import Place
 from dicomnode.adapters.triton.repository import SELF_TEST, touch, triton_name, write_model
 from dicomnode.adapters.triton.shared_memory import Region, sweep
+from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import EngineUnavailable, InferenceTimeout, ModelFailed
 from dicomnode.imaging.geometry import VolumeGeometry
@@ -49,6 +50,7 @@ _POLL_S = 0.02  # while another process loads the model
 _WARM_SHAPE = (4, 8, 8)
 
 Shape = tuple[int, int, int]
+Answers = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +156,7 @@ class TritonEngine:
         with self.open(_WARM_SHAPE, [_WARM_SHAPE] * roles) as session:
             for volume in (session.volume, *session.further):
                 volume[...] = 0
-            if model.card.classification is not None:
-                session.classify(model, air.geometry, air.rescale, timeout_s=LOAD_S, further=[air] * roles)
-                return
-            with session.run(model, air.geometry, air.rescale, timeout_s=LOAD_S, further=[air] * roles):
+            with session.ask(model, air.geometry, air.rescale, timeout_s=LOAD_S, further=[air] * roles):
                 pass
 
     def _remember(self, name: str, info: Mapping[str, str]) -> None:
@@ -224,6 +223,33 @@ class TritonSession:
         return _Mapped(region, region.array(shape, np.int16))
 
     @contextlib.contextmanager
+    def ask(
+        self,
+        model: ModelVersion,
+        geometry: VolumeGeometry | None,
+        rescale: Rescale,
+        *,
+        which: int = 0,
+        images: slice = ALL_IMAGES,
+        timeout_s: float,
+        further: Sequence[Placement] = (),
+        parameters: Mapping[str, Parameter] | None = None,
+    ) -> Iterator[Answers]:
+        """What is as large as a volume lies in shared memory; `timeout_s` counts the wait for others."""
+        deadline = time.monotonic() + timeout_s
+        placements = placements_of(model, self._mapped[which].array[images].shape, geometry, rescale, further)
+        tensors = small_inputs(placements, parameters)
+        with contextlib.ExitStack() as outputs:
+            try:
+                answers = self._attempt(model, tensors, deadline, outputs, which, images)
+            except EngineUnavailable as error:
+                log.warning("inference is tried once more: %s", error)
+                outputs.close()
+                self._recover(model, error, deadline)
+                answers = self._attempt(model, tensors, deadline, outputs, which, images)
+            yield answers
+
+    @contextlib.contextmanager
     def run(
         self,
         model: ModelVersion,
@@ -234,19 +260,10 @@ class TritonSession:
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
     ) -> Iterator[npt.NDArray[np.uint8]]:
-        """The label map, (slice, row, column) uint8, in shared memory; `timeout_s` counts the wait for others."""
-        deadline = time.monotonic() + timeout_s
-        placements = [Placement(geometry, rescale), *further]
-        tensors = small_inputs(placements[: 1 + len(model.card.roles)], parameters)
-        with contextlib.ExitStack() as outputs:
-            try:
-                labels = self._attempt(model, tensors, deadline, outputs)
-            except EngineUnavailable as error:
-                log.warning("inference is tried once more: %s", error)
-                outputs.close()
-                self._recover(model, error, deadline)
-                labels = self._attempt(model, tensors, deadline, outputs)
-            yield labels
+        """The label map, (slice, row, column) uint8, in shared memory."""
+        asked = self.ask(model, geometry, rescale, timeout_s=timeout_s, further=further, parameters=parameters)
+        with asked as answers:
+            yield answers["LABELMAP"]
 
     def classify(
         self,
@@ -260,18 +277,18 @@ class TritonSession:
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Probabilities, (image, class) float32, with the answer itself: they are few."""
-        deadline = time.monotonic() + timeout_s
-        placements = placements_of(model, self._mapped[which].array[images].shape, geometry, rescale, further)
-        tensors = small_inputs(placements, parameters)
-        try:
-            answer = self._asked(model, tensors, deadline, [plain_output("SCORES")], which, images)
-        except EngineUnavailable as error:
-            log.warning("inference is tried once more: %s", error)
-            self._recover(model, error, deadline)
-            answer = self._asked(model, tensors, deadline, [plain_output("SCORES")], which, images)
-        scores: npt.NDArray[np.float32] = answer.as_numpy("SCORES")
-        return scores
+        """(image, class or value) float32, with the answer itself: they are few."""
+        with self.ask(
+            model,
+            geometry,
+            rescale,
+            which=which,
+            images=images,
+            timeout_s=timeout_s,
+            further=further,
+            parameters=parameters,
+        ) as answers:
+            return answers["SCORES"]
 
     def _recover(self, model: ModelVersion, error: EngineUnavailable, deadline: float) -> None:
         """Waits for the server, revives what it lost; volumes move to regions that the new server knows."""
@@ -292,12 +309,20 @@ class TritonSession:
         tensors: Mapping[str, npt.NDArray[Any]],
         deadline: float,
         outputs: contextlib.ExitStack,
-    ) -> npt.NDArray[np.uint8]:
-        shape = self.volume.shape
-        shared = self._engine._client.shared(self._engine._place.client_prefix, math.prod(shape))
-        output = outputs.enter_context(shared)
-        self._asked(model, tensors, deadline, [shared_output("LABELMAP", output)])
-        return output.array(shape, np.uint8)
+        which: int,
+        images: slice,
+    ) -> Answers:
+        engine, found = self._engine, dict[str, npt.NDArray[Any]]()
+        wanted = []
+        for name, (shape, kind) in volume_arrays(model.card, self._mapped[which].shape).items():
+            nbytes = math.prod(shape) * np.dtype(kind).itemsize
+            region = outputs.enter_context(engine._client.shared(engine._place.client_prefix, nbytes))
+            found[name] = region.array(shape, kind)
+            wanted.append(shared_output(name, region))
+        few = [name for name in model.card.output.arrays if name not in found]
+        wanted += map(plain_output, few)
+        answer = self._asked(model, tensors, deadline, wanted, which, images)
+        return found | {name: without_header(name, answer.as_numpy(name)) for name in few}
 
     def _asked(
         self,
@@ -305,8 +330,8 @@ class TritonSession:
         tensors: Mapping[str, npt.NDArray[Any]],
         deadline: float,
         outputs: Sequence[Any],
-        which: int = 0,
-        images: slice = ALL_IMAGES,
+        which: int,
+        images: slice,
     ) -> Any:
         """The server's answer; `which` of the volumes is the model's main one, `images` what it sees of that."""
         engine, client = self._engine, self._engine._client
@@ -356,10 +381,25 @@ def placements_of(
     rescale: Rescale,
     further: Sequence[Placement],
 ) -> list[Placement]:
-    """Of the volumes that a classifying model is given; single images have no place: theirs means nothing."""
+    """Of the volumes that a model is given; single images have no place: theirs means nothing."""
     images, rows, columns = shape
     nowhere = VolumeGeometry((images, rows, columns), np.eye(4)) if geometry is None else geometry
     return [Placement(nowhere, rescale), *further][: 1 + len(model.card.roles)]
+
+
+def volume_arrays(card: ModelCard, shape: Shape) -> dict[str, tuple[tuple[int, ...], npt.DTypeLike]]:
+    """Shape and dtype of those answers of a model that are as large as its main volume."""
+    every: dict[str, tuple[tuple[int, ...], npt.DTypeLike]] = {
+        "LABELMAP": (shape, np.uint8),
+        "PROBABILITIES": ((len(card.segments), *shape), np.uint8),
+        "MAP": (shape, np.float32),
+    }
+    return {name: every[name] for name in card.output.arrays if name in every}
+
+
+def without_header(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Boxes come after a row that says nothing, since a tensor of none would be no tensor."""
+    return array[1:] if name == "BOXES" else array
 
 
 def small_inputs(

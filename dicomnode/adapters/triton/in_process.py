@@ -20,7 +20,15 @@ import numpy.typing as npt
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from dicomnode.adapters.triton.engine import Shape, Timings, numbered, placements_of, small_inputs
+from dicomnode.adapters.triton.engine import (
+    Answers,
+    Shape,
+    Timings,
+    numbered,
+    placements_of,
+    small_inputs,
+    without_header,
+)
 from dicomnode.adapters.triton.hosts import cores
 from dicomnode.adapters.triton.hosts.choice import open_host
 from dicomnode.adapters.triton.hosts.model import Host, HostSettings
@@ -122,6 +130,25 @@ class InProcessSession:
         """As `volume`, of further series, each in its own grid."""
 
     @contextlib.contextmanager
+    def ask(
+        self,
+        model: ModelVersion,
+        geometry: VolumeGeometry | None,
+        rescale: Rescale,
+        *,
+        which: int = 0,
+        images: slice = ALL_IMAGES,
+        timeout_s: float,
+        further: Sequence[Placement] = (),
+        parameters: Mapping[str, Parameter] | None = None,
+    ) -> Iterator[Answers]:
+        volumes = (self.volume, *self.further)
+        placements = placements_of(model, volumes[which][images].shape, geometry, rescale, further)
+        used = (volumes[which][images], *self.further[: len(placements) - 1])
+        found = self._asked(model, used, small_inputs(placements, parameters), timeout_s)
+        yield {name: without_header(name, found[name].numpy()) for name in model.card.output.arrays}
+
+    @contextlib.contextmanager
     def run(
         self,
         model: ModelVersion,
@@ -132,8 +159,9 @@ class InProcessSession:
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
     ) -> Iterator[npt.NDArray[np.uint8]]:
-        small = small_inputs([Placement(geometry, rescale), *further], parameters)
-        yield self._asked(model, (self.volume, *self.further), small, timeout_s)["LABELMAP"].numpy()
+        asked = self.ask(model, geometry, rescale, timeout_s=timeout_s, further=further, parameters=parameters)
+        with asked as answers:
+            yield answers["LABELMAP"]
 
     def classify(
         self,
@@ -147,14 +175,18 @@ class InProcessSession:
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Probabilities, (image, class) float32."""
-        volumes = (self.volume, *self.further)
-        placements = placements_of(model, volumes[which][images].shape, geometry, rescale, further)
-        used = (volumes[which][images], *self.further[: len(placements) - 1])
-        scores: npt.NDArray[np.float32] = self._asked(model, used, small_inputs(placements, parameters), timeout_s)[
-            "SCORES"
-        ].numpy()
-        return scores
+        """(image, class or value) float32."""
+        with self.ask(
+            model,
+            geometry,
+            rescale,
+            which=which,
+            images=images,
+            timeout_s=timeout_s,
+            further=further,
+            parameters=parameters,
+        ) as answers:
+            return answers["SCORES"]
 
     def _asked(
         self,

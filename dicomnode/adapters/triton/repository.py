@@ -81,8 +81,16 @@ class TensorSpec:
 
 
 _PARAMETERS = TensorSpec("PARAMETERS", "TYPE_UINT8", (-1,))
-_LABELS = TensorSpec("LABELMAP", "TYPE_UINT8", (-1, -1, -1))
-_SCORES = TensorSpec("SCORES", "TYPE_FP32", (-1, -1))
+_ANSWERS = {
+    spec.name: spec
+    for spec in (
+        TensorSpec("LABELMAP", "TYPE_UINT8", (-1, -1, -1)),
+        TensorSpec("PROBABILITIES", "TYPE_UINT8", (-1, -1, -1, -1)),
+        TensorSpec("MAP", "TYPE_FP32", (-1, -1, -1)),
+        TensorSpec("SCORES", "TYPE_FP32", (-1, -1)),
+        TensorSpec("BOXES", "TYPE_FP32", (-1, -1)),
+    )
+}
 _ABOUT = (TensorSpec("TIMINGS", "TYPE_FP32", (3,)), TensorSpec("INFO", "TYPE_UINT8", (-1,)))
 
 
@@ -117,7 +125,7 @@ def write_model(repository: Path, model: ModelVersion, *, cache: Path, threads: 
         "precision": model.chosen_precision,
     }
     inputs = _inputs(len(model.card.roles))
-    outputs = (_LABELS if model.card.classification is None else _SCORES, *_ABOUT)
+    outputs = (*(_ANSWERS[answer] for answer in model.card.output.arrays), *_ABOUT)
     _write_entry(repository, name, _config(name, inputs, outputs, parameters), _MODEL_CODE)
     return name
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from dicomnode.adapters.triton.hosts.model import Host, HostSettings, card_of
-from dicomnode.domain.model_output import Masks
+from dicomnode.domain.model_card import ModelCard
 from dicomnode.errors import InvalidModelPackage
 
 
 def open_host(backend: Any, settings: HostSettings) -> Host:
     """Raises InvalidModelPackage when nothing here runs the package. `backend` as Host has it."""
     card = card_of(settings.package)
-    if card.gives not in ("segments", "classification") or card.masks != Masks():
-        raise InvalidModelPackage(f"no host here gives {card.gives} as this card has them", "model.yaml.output")
     network_format = card.network.format
     if network_format == "monai-bundle" and card.classification is not None:
         from dicomnode.adapters.triton.hosts.bundle_classify import BundleClassifyHost
@@ -32,8 +30,21 @@ def open_host(backend: Any, settings: HostSettings) -> Host:
             "the node runs the network in a Triton directory: say its format (onnx, torchscript, openvino)",
             "model.yaml.network.format",
         )
-    if card.classification is not None:
-        from dicomnode.adapters.triton.hosts.classify import ClassifyHost
+    return _of_network(card)(backend, settings)
 
-        return ClassifyHost(backend, settings)
-    return Host(backend, settings)
+
+def _of_network(card: ModelCard) -> type[Host]:
+    """By what a network in a file of its own gives; what only one of them imports, only that one's process loads."""
+    if card.gives in ("classification", "measurements"):
+        from dicomnode.adapters.triton.hosts.classify import ClassifyHost, MeasureHost
+
+        return ClassifyHost if card.gives == "classification" else MeasureHost
+    if card.gives == "boxes":
+        from dicomnode.adapters.triton.hosts.boxes import BoxesHost
+
+        return BoxesHost
+    if card.output.arrays == ("LABELMAP",):
+        return Host
+    from dicomnode.adapters.triton.hosts.values import MapHost, MasksHost
+
+    return MapHost if card.gives == "map" else MasksHost

@@ -1,7 +1,7 @@
-"""The host of models that give classes: of every image by itself, or of the series as a whole.
+"""The hosts of models that give classes or measurements: of every image by itself, or of the series as a whole.
 
 Inputs as hosts.model has them; of a model of single images VOLUME holds (image, row, column) and AFFINE means
-nothing. Outputs: SCORES (image, class) float32, probabilities, one row for a whole series; TIMINGS and INFO.
+nothing. Outputs: SCORES (image, class or value) float32, one row for a whole series; TIMINGS and INFO.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from dicomnode.adapters.golden_cases import read_golden_cases
 from dicomnode.adapters.triton.hosts.calibration import golden_volumes
-from dicomnode.adapters.triton.hosts.model import Cancelled, Given, Host, HostSettings
+from dicomnode.adapters.triton.hosts.model import Cancelled, Given, Host, HostSettings, Outputs
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network
 from dicomnode.adapters.triton.hosts.networks.loaded import CPU, Tensors, as_arrays
 from dicomnode.adapters.triton.hosts.torch_threads import one_thread
@@ -33,7 +33,7 @@ class ClassifyHost(Host):
 
     def _loaded(self, settings: HostSettings) -> LoadedNetwork:
         card = self._card
-        takes = NetworkInputs(1 + len(card.roles), len(card.own_parameters), card.input.size or ())
+        takes = NetworkInputs(1 + len(card.roles), len(card.own_parameters), card.input.size or (), gives=self._gives)
         spec = settings.network(card.network)
         return load_network(
             settings.package, spec, settings.cache, settings.threads, takes, lambda: self._golden(settings)
@@ -59,17 +59,11 @@ class ClassifyHost(Host):
         assert spec is not None  # choice.open_host
         return spec
 
-    def _answer(self, request: Any) -> Any:
-        main = self._given(request, "")
-        further = [self._given(request, f"_{n}") for n in range(1, len(self._card.roles) + 1)]
-        try:
-            scores, timings = self._classify(main, further, self._parameters(request), request)
-        except Cancelled as cancelled:
-            return self._backend.InferenceResponse(error=self._backend.TritonError(str(cancelled)))
-        outputs = {"SCORES": scores, "TIMINGS": timings, "INFO": self._info}
-        return self._backend.InferenceResponse(
-            [self._backend.Tensor.from_dlpack(name, tensor) for name, tensor in outputs.items()]
-        )
+    def _answers(
+        self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
+    ) -> tuple[Outputs, torch.Tensor]:
+        scores, timings = self._classify(main, further, parameters, request)
+        return {"SCORES": scores}, timings
 
     def _classify(
         self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
@@ -84,9 +78,13 @@ class ClassifyHost(Host):
             rows.append(self._scores_of(part, own))
             seconds[1] += time.perf_counter() - begun
         begun = time.perf_counter()
-        found = probabilities(torch.cat(rows), self._spec).contiguous()
+        found = self._meant(torch.cat(rows)).contiguous()
         seconds[2] = time.perf_counter() - begun
         return found, seconds
+
+    def _meant(self, scores: torch.Tensor) -> torch.Tensor:
+        """(image, class) as the network gives them → probabilities."""
+        return probabilities(scores, self._spec)
 
     def _own(self, parameters: Mapping[str, Value], device: torch.device) -> list[torch.Tensor]:
         specs = self._card.own_parameters
@@ -123,6 +121,22 @@ class ClassifyHost(Host):
         with torch.inference_mode():
             answers = [self._network(some.to(device), *own).clone() for some in torch.split(part, batch)]
         return torch.cat(answers)
+
+
+class MeasureHost(ClassifyHost):
+    """One loaded model that gives numbers."""
+
+    _gives = "values"
+
+    def _meant(self, scores: torch.Tensor) -> torch.Tensor:
+        """(image, value) float32, as the network gives them: what is no number is told as such, where it is shown."""
+        spec = self._card.measurements
+        assert spec is not None  # choice.open_host
+        if scores.ndim != 2 or scores.shape[1] != len(spec.values):
+            raise ValueError(
+                f"the network gives numbers of {tuple(scores.shape)}, its card has {len(spec.values)} of them"
+            )
+        return scores.to(torch.float32).cpu()
 
 
 def _golden_images(path: Path) -> list[GivenVolume]:

@@ -3,8 +3,9 @@
 Inputs: VOLUME (slice, row, column) int16, stored values; RESCALE (slope, intercept) float32; AFFINE (4, 4)
 float64, LPS mm, as VolumeGeometry has it; for the card's roles, in their order, VOLUME_1, RESCALE_1, AFFINE_1 and
 so on, each in its own grid; PARAMETERS uint8, a JSON object of the job's parameters by name.
-Outputs: LABELMAP (slice, row, column) uint8, in the main volume's grid; TIMINGS (before, network, after) float32,
-seconds; INFO uint8, a JSON object of engine, precision and device.
+Outputs: LABELMAP (slice, row, column) uint8, in the main volume's grid, or what else the card gives (see
+ports.inference); TIMINGS (before, network, after) float32, seconds; INFO uint8, a JSON object of engine, precision
+and device.
 
 Tensors go through DLPack both ways: with numpy 2 the backend's as_numpy() corrupts them in silence.
 The backend's own module is given by whoever runs the host, so that the same code runs without Triton.
@@ -41,6 +42,8 @@ from dicomnode.imaging.inference import (
     without_islands,
 )
 from dicomnode.imaging.resample import ModelGrid, model_grid
+
+Outputs = Mapping[str, torch.Tensor]
 
 
 class Cancelled(RuntimeError):
@@ -90,6 +93,8 @@ class Given:
 class Host:
     """One loaded model package. `backend` is triton_python_backend_utils or a stand-in for it."""
 
+    _gives = "classes"  # what the network's answers mean, as networks.loaded has it
+
     def __init__(self, backend: Any, settings: HostSettings) -> None:
         torch.set_num_threads(settings.threads)
         self._backend, self._threads = backend, settings.threads
@@ -103,7 +108,7 @@ class Host:
     def _on_engine(self, settings: HostSettings, folder: Path, spec: NetworkSpec) -> LoadedNetwork:
         """The network in `folder` that `spec` names, on the engine that tuning chose."""
         card = self._card
-        takes = NetworkInputs(1 + len(card.roles), len(card.own_parameters))
+        takes = NetworkInputs(1 + len(card.roles), len(card.own_parameters), gives=self._gives)
         return load_network(
             folder,
             settings.network(spec),
@@ -130,13 +135,20 @@ class Host:
         main = self._given(request, "")
         further = [self._given(request, f"_{n}") for n in range(1, len(self._card.roles) + 1)]
         try:
-            labels, timings = self._segment(main, further, self._parameters(request), request)
+            answers, timings = self._answers(main, further, self._parameters(request), request)
         except Cancelled as cancelled:
             return self._backend.InferenceResponse(error=self._backend.TritonError(str(cancelled)))
-        outputs = {"LABELMAP": labels, "TIMINGS": timings, "INFO": self._info}
+        outputs = {**answers, "TIMINGS": timings, "INFO": self._info}
         return self._backend.InferenceResponse(
             [self._backend.Tensor.from_dlpack(name, tensor) for name, tensor in outputs.items()]
         )
+
+    def _answers(
+        self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
+    ) -> tuple[Outputs, torch.Tensor]:
+        """What the card's output.arrays names, and the seconds before, in and after the network."""
+        labels, timings = self._segment(main, further, parameters, request)
+        return {"LABELMAP": labels}, timings
 
     def _given(self, request: Any, number: str) -> Given:
         volume, rescale, affine = (self._input(request, name + number) for name in ("VOLUME", "RESCALE", "AFFINE"))
@@ -196,6 +208,16 @@ class Host:
                 raise Cancelled("cancelled by the client")
 
         network = self._network.windowed(*own, before_each=check)
-        find = model_labels if card.network.restore == "labels" else model_scores
+        find = model_labels if self._finds_labels else model_scores
         with torch.no_grad(), one_thread(self._network.has_own_threads):
-            return find(image, network, card.network, len(card.segments) + 1, float(parameters[OVERLAP]))
+            return find(image, network, card.network, self._channels, float(parameters[OVERLAP]))
+
+    @property
+    def _finds_labels(self) -> bool:
+        """Whether what is brought back are labels, which are made as soon as the scores are there."""
+        return self._card.network.restore == "labels"
+
+    @property
+    def _channels(self) -> int:
+        """Of the network's answer: the background has one of its own where segments exclude each other."""
+        return len(self._card.segments) + (not self._card.masks.overlap)

@@ -21,6 +21,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 AGREEMENT_LEAST = 0.999
 
 Tensors = list[npt.NDArray[np.float32]]
+Answers = tuple[torch.Tensor, ...]
 Calibration = Callable[[], Iterable[Tensors]]
 """What a network is shown to find out its ranges: the inputs of one window each time, from real images."""
 
@@ -34,6 +35,7 @@ class LoadedNetwork:
     """A network ready to run: call it with (n, channels, window) float32 on `device`; n is `batch` at most.
 
     A network whose card has parameters takes them too: (parameters,) float32. One thread calls it at a time.
+    `run` gives a tensor, or several of a network that has several outputs.
     """
 
     run: Any
@@ -63,8 +65,11 @@ class LoadedNetwork:
         return WindowedNetwork(begin, 1 if self.submit is not None else self.batch, self.in_flight)
 
     def __call__(self, windows: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
-        scores: torch.Tensor = self.run(windows, *parameters)
-        return scores
+        return self.answers(windows, *parameters)[0]
+
+    def answers(self, windows: torch.Tensor, *parameters: torch.Tensor) -> Answers:
+        """All of the network's outputs; of several outputs, for one window at a time."""
+        return tensors_of(self.run(windows, *parameters))
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ class NetworkInputs:
     channels: int = 1
     parameters: int = 0
     size: tuple[int, ...] = ()  # of a window, where it is not the card's network.window: that of single images
+    gives: str = "classes"  # one of AGREEMENTS: what its answers mean, by which conversions are judged
 
     def shapes(self, spec: NetworkSpec, windows: int = 1) -> list[list[int]]:
         """Of so many windows, and of the parameters where there are any."""
@@ -110,9 +116,39 @@ def random_inputs(source: Source, seed: int = 0) -> list[torch.Tensor]:
     return [torch.rand(shape, generator=random) for shape in source.takes.shapes(source.spec)]
 
 
-def agreement(found: torch.Tensor, expected: torch.Tensor) -> float:
+def tensors_of(answer: object) -> Answers:
+    """A network's outputs as float32; raises TypeError for what are no tensors."""
+    found = (answer,) if isinstance(answer, torch.Tensor) else answer
+    if not isinstance(found, tuple | list) or not all(isinstance(one, torch.Tensor) for one in found):
+        raise TypeError(f"the network answers with a {type(answer).__name__}; a tensor or several are needed")
+    return tuple(one.float() for one in found)
+
+
+def agreement(found: Answers, expected: Answers, gives: str) -> float:
+    """From 0 to 1: how far a converted network says what the original does; `gives`: one of AGREEMENTS."""
+    if [one.shape for one in found] != [one.shape for one in expected]:
+        return 0.0
+    alike = AGREEMENTS[gives]
+    return min(float(alike(one, other)) if one.numel() else 1.0 for one, other in zip(found, expected, strict=True))
+
+
+def _same_labels(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     """Share of equal labels of (n, classes, ...) scores."""
-    return float((found.argmax(1) == expected.argmax(1)).float().mean())
+    return (found.argmax(1) == expected.argmax(1)).float().mean()
+
+
+def _same_sides(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    """Share of voxels on the same side of an even chance: 0 of logits, a half of probabilities."""
+    even = 0.5 if float(expected.min()) >= 0 and float(expected.max()) <= 1 else 0.0
+    return ((found > even) == (expected > even)).float().mean()
+
+
+def _near(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    """One less the largest difference, as a share of the largest value."""
+    return 1 - (found - expected).abs().max() / expected.abs().max().clamp_min(1e-6)
+
+
+AGREEMENTS = {"classes": _same_labels, "channels": _same_sides, "values": _near}
 
 
 def as_arrays(tensors: Sequence[torch.Tensor]) -> Tensors:

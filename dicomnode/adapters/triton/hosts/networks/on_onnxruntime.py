@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from dicomnode.adapters.triton.hosts.networks.loaded import CPU, LoadedNetwork, Source, as_arrays, check_inputs
+from dicomnode.adapters.triton.hosts.networks.loaded import (
+    CPU,
+    Answers,
+    LoadedNetwork,
+    Source,
+    as_arrays,
+    check_inputs,
+    tensors_of,
+)
 from dicomnode.errors import InvalidModelPackage
 
 
@@ -23,10 +29,9 @@ def load(source: Source) -> LoadedNetwork:
     names = [given.name for given in session.get_inputs()]
     check_inputs(source, len(names))
 
-    def run(*inputs: torch.Tensor) -> torch.Tensor:
+    def run(*inputs: torch.Tensor) -> Answers:
         given = dict(zip(names, as_arrays(inputs), strict=True))
-        answer: npt.NDArray[np.float32] = session.run(None, given)[0]
-        return torch.from_numpy(answer)
+        return tensors_of([torch.from_numpy(answer) for answer in session.run(None, given)])
 
     info = {
         "engine": f"onnxruntime {onnxruntime.__version__}",

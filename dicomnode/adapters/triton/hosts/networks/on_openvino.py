@@ -20,6 +20,7 @@ from dicomnode.adapters.triton.hosts.networks import on_onnxruntime, on_torch
 from dicomnode.adapters.triton.hosts.networks.loaded import (
     AGREEMENT_LEAST,
     CPU,
+    Answers,
     ConversionFailed,
     LoadedNetwork,
     Source,
@@ -27,6 +28,7 @@ from dicomnode.adapters.triton.hosts.networks.loaded import (
     as_arrays,
     check_inputs,
     random_inputs,
+    tensors_of,
 )
 
 # Each window on a thread of its own keeps the cores busier than one window on all of them; each costs memory, too.
@@ -94,24 +96,28 @@ class _Requests:
         self._requests = [compiled.create_infer_request() for _ in range(self.count)]
 
     def submit(self, window: torch.Tensor, *parameters: torch.Tensor) -> Callable[[], torch.Tensor]:
-        """One window: (1, channels, window) float32."""
+        """One window: (1, channels, window) float32; of the answer, the first tensor."""
+        answers = self._begun(window, *parameters)
+        return lambda: answers()[0]
+
+    def _begun(self, window: torch.Tensor, *parameters: torch.Tensor) -> Callable[[], Answers]:
         request = self._requests[self._next]
         self._next = (self._next + 1) % self.count
         inputs = as_arrays([window, *parameters])
         request.start_async(inputs, share_inputs=True)
 
-        def answer() -> torch.Tensor:
+        def answer() -> Answers:
             request.wait()
             del inputs[:]  # which the engine reads until now
-            return torch.from_numpy(request.get_output_tensor(0).data)
+            return tuple(torch.from_numpy(output.data) for output in request.output_tensors)
 
         return answer
 
-    def run(self, windows: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
-        """As many windows as there are streams at most."""
-        answers = [self.submit(windows[n : n + 1], *parameters) for n in range(len(windows))]
+    def run(self, windows: torch.Tensor, *parameters: torch.Tensor) -> Answers:
+        """As many windows as there are streams at most; of several windows, the first tensor."""
+        answers = [self._begun(windows[n : n + 1], *parameters) for n in range(len(windows))]
         found = [answer() for answer in answers]
-        return found[0] if len(found) == 1 else torch.cat(found)
+        return found[0] if len(found) == 1 else (torch.cat([outputs[0] for outputs in found]),)
 
     def precision(self, wanted: str) -> str:
         if wanted == "int8":
@@ -126,7 +132,8 @@ def _key(source: Source, version: str) -> str:
     with source.file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256")
     lower = "int8" if source.spec.precision == "int8" else ""
-    digest.update(f"{source.takes.shapes(source.spec)} {version} {_CONVERSION} {lower}".encode())
+    judged = "" if source.takes.gives == "classes" else source.takes.gives
+    digest.update(f"{source.takes.shapes(source.spec)} {version} {_CONVERSION} {lower}{judged}".encode())
     return digest.hexdigest()[:32]
 
 
@@ -187,7 +194,7 @@ def _quantised(model: Any, source: Source) -> Any:
     return nncf.quantize(model, nncf.Dataset(windows), subset_size=len(windows))
 
 
-_ORIGINALS: dict[str, Callable[[Source], Callable[..., torch.Tensor]]] = {
+_ORIGINALS: dict[str, Callable[[Source], Callable[..., object]]] = {
     "torchscript": lambda source: on_torch.scripted(source.file),
     "torch-export": lambda source: on_torch.exported(source.file),
     "onnx": lambda source: on_onnxruntime.load(source).run,
@@ -201,9 +208,12 @@ def _compare(file: Path, source: Source) -> None:
     original = _ORIGINALS[source.format](in_full)
     converted = _compiled(file, source if int8 else in_full)
     with torch.no_grad():
-        worst = min(agreement(converted(*inputs), original(*inputs)) for inputs in _shown(source, int8))
-    if worst < (_INT8_AGREEMENT_LEAST if int8 else AGREEMENT_LEAST):
-        raise ConversionFailed(f"only {worst:.4f} of its labels are those of the original network")
+        worst = min(
+            agreement(converted.answers(*inputs), tensors_of(original(*inputs)), source.takes.gives)
+            for inputs in _shown(source, int8)
+        )
+    if not worst >= (_INT8_AGREEMENT_LEAST if int8 else AGREEMENT_LEAST):  # a NaN is no agreement either
+        raise ConversionFailed(f"only {worst:.4f} of its answers are those of the original network")
 
 
 def _shown(source: Source, int8: bool) -> list[list[torch.Tensor]]:

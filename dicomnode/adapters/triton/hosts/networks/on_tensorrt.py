@@ -55,7 +55,9 @@ class Plan:
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
         takes = tensorrt.TensorIOMode.INPUT
         self._inputs = [name for name in names if engine.get_tensor_mode(name) == takes]
-        (self._output,) = [name for name in names if engine.get_tensor_mode(name) != takes][:1]
+        self._output, *more = [name for name in names if engine.get_tensor_mode(name) != takes]
+        if more:
+            raise ConversionFailed("TensorRT runs networks of one output here; this one has several")
         self._engine, self._context = engine, engine.create_execution_context()
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,14 @@ from typing import Any
 
 import torch
 
-from dicomnode.adapters.triton.hosts.networks.loaded import CPU, CUDA, LoadedNetwork, Source
+from dicomnode.adapters.triton.hosts.networks.loaded import (
+    CPU,
+    CUDA,
+    Answers,
+    LoadedNetwork,
+    Source,
+    tensors_of,
+)
 from dicomnode.errors import InvalidModelPackage
 
 _LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -55,10 +62,9 @@ def _on(source: Source, load: Callable[[Path, torch.device], Any], name: str) ->
         raise InvalidModelPackage(f"torch does not run {precision} here", "model.yaml.network.precision")
     module, lower = load(source.file, device), _LOWER.get(precision)
 
-    def run(*inputs: torch.Tensor) -> torch.Tensor:
+    def run(*inputs: torch.Tensor) -> Answers:
         with torch.no_grad(), torch.autocast(device.type, lower, enabled=lower is not None):
-            scores: torch.Tensor = module(*inputs)
-            return scores.float()
+            return tensors_of(module(*inputs))
 
     info = {
         "engine": f"{name} {torch.__version__}",
