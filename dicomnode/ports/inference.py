@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomnode.domain.rules import Parameter
+from dicomnode.imaging.box import Box
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.ports.work import ModelVersion
 
@@ -87,6 +88,12 @@ class InferenceSession(Protocol):
 
         A model of single images needs no `geometry`; its images lie in `volume`, or in `further[which - 1]` when
         they have another size than those. Raises as `run`.
+        """
+
+    def part(self, box: Box) -> AbstractContextManager[InferenceSession]:
+        """A session whose volume is this box of this one's, decoded already; the further ones are the same.
+
+        What it is run with is the geometry of the part. Raises OutOfResources.
         """
 
 

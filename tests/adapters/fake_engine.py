@@ -14,6 +14,7 @@ from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.model_parameter import settled
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import InferenceError
+from dicomnode.imaging.box import Box
 from dicomnode.imaging.geometry import VolumeGeometry
 from dicomnode.imaging.islands import drop_islands
 from dicomnode.ports import ALL_IMAGES, ModelVersion, Placement, Rescale
@@ -137,6 +138,12 @@ class FakeSession:
         scores = np.full((len(found), len(classes.classes)), 0.1 / (len(classes.classes) - 1), dtype=np.float32)
         scores[np.arange(len(found)), np.minimum(found, len(classes.classes) - 1)] = 0.9
         return scores
+
+    @contextlib.contextmanager
+    def part(self, box: Box) -> Iterator[FakeSession]:
+        part = FakeSession(self._engine, (0, 0, 0), ())
+        part.volume, part.further = self.volume[box.slices], self.further
+        yield part
 
 
 def fake_answers(

@@ -39,6 +39,7 @@ from dicomnode.adapters.triton.shared_memory import Region, sweep
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import EngineUnavailable, InferenceTimeout, ModelFailed
+from dicomnode.imaging.box import Box
 from dicomnode.imaging.geometry import VolumeGeometry
 from dicomnode.ports import ALL_IMAGES, ModelVersion, Placement, Rescale
 
@@ -290,6 +291,24 @@ class TritonSession:
         ) as answers:
             return answers["SCORES"]
 
+    @contextlib.contextmanager
+    def part(self, box: Box) -> Iterator[TritonSession]:
+        """Whole slices are read where they lie; another box gets a region of its own."""
+        main = self._mapped[0]
+        with contextlib.ExitStack() as regions:
+            part = TritonSession(self._engine, regions, [])
+            in_place = box.is_whole_slices_of(main.shape)
+            volume = main.part(box) if in_place else part._copied(main.array[box.slices])
+            part._mapped = [volume, *self._mapped[1:]]
+            yield part
+
+    def _copied(self, volume: npt.NDArray[np.int16]) -> _Mapped:
+        """(slice, row, column) int16 in a region of its own."""
+        slices, rows, columns = volume.shape
+        copied = self._new((slices, rows, columns))
+        copied.array[...] = volume
+        return copied
+
     def _recover(self, model: ModelVersion, error: EngineUnavailable, deadline: float) -> None:
         """Waits for the server, revives what it lost; volumes move to regions that the new server knows."""
         client = self._engine._client
@@ -299,9 +318,7 @@ class TritonSession:
         with self._moving:
             for index, lost in enumerate(self._mapped):
                 if not client.is_registered(lost.region.name):
-                    moved = self._new(lost.shape)
-                    moved.array[...] = lost.array
-                    self._mapped[index] = moved
+                    self._mapped[index] = self._copied(lost.array)
 
     def _attempt(
         self,
@@ -353,19 +370,24 @@ class TritonSession:
 
 @dataclass(frozen=True, eq=False)
 class _Mapped:
-    """A volume, (slice, row, column) int16, and the region of shared memory that it lies in."""
+    """A volume, (slice, row, column) int16, and the region of shared memory that it lies in, and from which byte."""
 
     region: Region
     array: npt.NDArray[np.int16]
+    offset: int = 0
 
     @property
     def shape(self) -> Shape:
         slices, rows, columns = self.array.shape
         return slices, rows, columns
 
+    def part(self, box: Box) -> _Mapped:
+        """Of whole slices."""
+        return _Mapped(self.region, self.array[box.slices], self.offset + box.start[0] * self.array[0].nbytes)
+
     def as_input(self, number: int, images: slice = ALL_IMAGES) -> Any:
         first, _, _ = images.indices(len(self.array))
-        offset = first * self.array[0].nbytes
+        offset = self.offset + first * self.array[0].nbytes
         return shared_input(numbered("VOLUME", number), self.array[images].shape, np.int16, self.region, offset)
 
 
