@@ -107,6 +107,8 @@ def show(
     card, active = model.card, " (active)" if model.active else ""
     context.done(f"{model.name} {model.version}{active}: {card.intended_use.strip()}\nLimits: {card.limits.strip()}")
     context.show(_inputs(card), ["role", "modality", "frame_of_reference"], "Series")
+    if before := [{"model": str(step.model), "how": step.use.words} for step in card.after]:
+        context.show(before, ["model", "how"], "Runs after")
     context.show(
         _parameters(card), ["parameter", "type", "default", "allowed", "description"], "Parameters of a rule"
     )

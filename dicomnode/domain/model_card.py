@@ -33,6 +33,7 @@ network:
 output: ...                      # see model_output
 parameters:                      # optional: what a rule may set beside overlap and minimum_volume_ml
   threshold: {type: number, default: 0.5, at_least: 0, at_most: 1, description: ...}
+after: ...                       # optional: models that gate or crop it, see model_after
 
 A monai-bundle, a nnunet or a triton model brings its own chain: window, spacing_mm and intensity may be left out.
 
@@ -52,6 +53,7 @@ from dicomnode.domain.boxes_output import BoxesOutput
 from dicomnode.domain.document import Node
 from dicomnode.domain.map_output import MapOutput
 from dicomnode.domain.measured_output import MeasuredOutput
+from dicomnode.domain.model_after import Step, after_document, steps_after
 from dicomnode.domain.model_output import (
     Classification,
     ClassSpec,
@@ -159,6 +161,7 @@ class ModelCard:
     device_identifier: str = ""  # UDI or the like (PS3.3 C.12.1.1, 10.29)
     roles: tuple[RoleSpec, ...] = ()
     own_parameters: tuple[ParameterSpec, ...] = ()  # those that the card declares
+    after: tuple[Step, ...] = ()  # the models that come first
 
     @property
     def parameters(self) -> Mapping[str, ParameterSpec]:
@@ -208,6 +211,7 @@ _KEYS = (
     "network",
     "output",
     "parameters",
+    "after",
 )
 
 
@@ -228,6 +232,7 @@ def parse_model_card(document: object) -> ModelCard:
         device_identifier=root["device_identifier"].text(most=64) if "device_identifier" in root else "",
         roles=_roles(root.get("inputs", []), _brings_its_chain(root)),
         own_parameters=parameter_specs(root.get("parameters", {}), output),
+        after=steps_after(root.get("after", []), root["name"].text(), of_images="size" in root["input"]),
     )
 
 
@@ -376,6 +381,7 @@ def card_document(card: ModelCard) -> Mapping[str, Any]:
         "output": output_document(card.output),
         **({"inputs": [_role_document(role) for role in card.roles]} if card.roles else {}),
         **({"parameters": parameters_document(card.own_parameters)} if card.own_parameters else {}),
+        **({"after": after_document(card.after)} if card.after else {}),
     }
 
 

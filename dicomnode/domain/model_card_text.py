@@ -24,6 +24,7 @@ def card_markdown(
         f"**Limits.** {card.limits.strip()}",
         *_section("Registered", ("", ""), [*registered, *_maker(card)]),
         *_section("Takes", ("series", "modality", "values", "place"), list(_inputs(card))),
+        *_section("Runs after", ("model", "how"), list(_before(card))),
         *_section("Preparation", ("", ""), list(_preparation(card))),
         *_section("Gives", *_gives(card)),
         *_section(
@@ -77,6 +78,11 @@ def _preparation(card: ModelCard) -> Iterator[Row]:
         if any(spec.minimum_extent_mm):
             yield "at least", " × ".join(f"{mm:g}" for mm in spec.minimum_extent_mm) + " mm"
     yield "network", f"{network.file} ({network.format}), engine {network.engine}, {network.precision}"
+
+
+def _before(card: ModelCard) -> Iterator[Row]:
+    for step in card.after:
+        yield str(step.model), step.use.words
 
 
 def _gives(card: ModelCard) -> tuple[Row, list[Row]]:
