@@ -7,7 +7,7 @@ place. tests/integration checks the same objects with dciodvfy, which knows the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 from pydicom import Dataset
@@ -118,9 +118,11 @@ def check_report(report: Dataset, plan: VolumePlan, segmentation: Dataset | None
 # ------------------------------------------------------------------------------------------------- common
 
 
-def check_common(dataset: Dataset, plan: UsedImages, sop_class_uid: str, modality: str) -> None:
-    """What every result has to have, and whose it is."""
-    check_filled(dataset, _FILLED, f"the {modality}")
+def check_common(
+    dataset: Dataset, plan: UsedImages, sop_class_uid: str, modality: str, but: Collection[str] = ()
+) -> None:
+    """What every result has to have, `but` for what its kind does not know, and whose it is."""
+    check_filled(dataset, [keyword for keyword in _FILLED if keyword not in but], f"the {modality}")
     check_present(dataset, IDENTITY, f"the {modality}")
     if dataset.SOPClassUID != sop_class_uid or dataset.Modality != modality:
         refuse(f"SOP class {dataset.SOPClassUID} and modality {dataset.Modality}, where a {modality} was to be made")

@@ -17,7 +17,8 @@ from dicomnode.encoding.references import Further, UsedImages
 from dicomnode.imaging.headers import text
 
 MANUFACTURER = "dicomnode"
-_KINDS = ("SEG", "SR", "SEG-PROB", "MAP")  # in the order of their series' numbers
+# In the order of their series' numbers
+_KINDS = ("SEG", "SR", "SEG-PROB", "MAP", "SEG-LABELMAP", "SC", "PDF", "RTSTRUCT", "GSPS", "KO")
 _LO_MOST = 64  # characters of a long string (PS3.5 6.2)
 _ST_MOST = 1024
 

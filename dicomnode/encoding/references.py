@@ -91,6 +91,17 @@ def _source_images(plan: VolumePlan) -> list[Dataset]:
     return images
 
 
+def add_source_frame(image: Dataset, plan: VolumePlan, k: int) -> None:
+    """The slice that an image was made from (PS3.3 C.7.6.1.1.4)."""
+    frame = plan.frames[k]
+    header = plan.headers[frame.instance]
+    item = _instance(frame.sop_instance_uid, text(header, "SOPClassUID"))
+    if "PerFrameFunctionalGroupsSequence" in header:
+        item.ReferencedFrameNumber = frame.number
+    item.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)]
+    image.SourceImageSequence = [item]
+
+
 def _instance(sop_instance_uid: str, sop_class_uid: str) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid

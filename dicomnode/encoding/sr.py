@@ -157,7 +157,12 @@ def procedure_of(modality: str) -> SrCode:
 
 
 def observer(card: ModelCard, made: Provenance) -> sr.ObservationContext:
-    """The node that observed (PS3.16 TID 1004)."""
+    """The node that observed (PS3.16 TID 1001)."""
+    return sr.ObservationContext(observer_device_context=observer_context(card, made))
+
+
+def observer_context(card: ModelCard, made: Provenance) -> sr.ObserverContext:
+    """The node as a device (PS3.16 TID 1002, TID 1004)."""
     attributes = sr.DeviceObserverIdentifyingAttributes(
         uid=deterministic_uid("device", MANUFACTURER, made.device_serial_number),
         name=made.device_serial_number,
@@ -165,11 +170,7 @@ def observer(card: ModelCard, made: Provenance) -> sr.ObservationContext:
         model_name=f"{card.name} {card.version}",
         serial_number=made.device_serial_number,
     )
-    return sr.ObservationContext(
-        observer_device_context=sr.ObserverContext(
-            observer_type=codes.DCM.Device, observer_identifying_attributes=attributes
-        )
-    )
+    return sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=attributes)
 
 
 def _group(
@@ -218,6 +219,11 @@ def algorithm_identification(card: ModelCard, made: Provenance) -> sr.AlgorithmI
 def shown(number: float) -> float:
     """Six significant digits: finer than a voxel is to a volume, and no row of digits for a reader."""
     return float(f"{number:.6g}")
+
+
+def unit_in_words(unit: str) -> str:
+    """As people write it."""
+    return {"[hnsf'U]": "HU", "1": "no unit"}.get(unit, unit)
 
 
 def _quantity(plan: VolumePlan) -> tuple[SrCode, str]:

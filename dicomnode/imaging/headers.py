@@ -10,7 +10,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,15 @@ def numbers(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...] | N
     except UNREADABLE:
         return None
     return values if len(values) == count and all(abs(v) < 1e30 for v in values) else None
+
+
+def first_number(dataset: Dataset, keyword: str) -> float | None:
+    """The first of any number of values, or None."""
+    found = value(dataset, keyword)
+    first = found[0] if _is_several(found) and len(found) else found
+    with suppress(*UNREADABLE):
+        return float(first)
+    return None
 
 
 def whole(dataset: Dataset, keyword: str) -> int | None:

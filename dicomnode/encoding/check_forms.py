@@ -1,0 +1,162 @@
+"""The gate for the further forms of a segmentation: each names what it shows, and shows it where it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.uid import (
+    EncapsulatedPDFStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    KeyObjectSelectionDocumentStorage,
+    RTStructureSetStorage,
+    SecondaryCaptureImageStorage,
+)
+
+from dicomnode.encoding.check import (
+    REPORT_FILLED,
+    REPORT_PRESENT,
+    check_common,
+    check_filled,
+    check_present,
+    evidence_of,
+)
+from dicomnode.encoding.findings import Findings
+from dicomnode.encoding.references import instances_of
+from dicomnode.encoding.refusal import refuse
+from dicomnode.imaging.headers import items, odd_values_accepted, text, whole
+
+_PLANE_TOLERANCE_MM = 0.01  # contours are rounded to micrometres
+_NO_CONTENT_DATE = ("ContentDate", "ContentTime")
+_ROI_FILLED = ("ROINumber", "ReferencedFrameOfReferenceUID", "ROIName", "ROIGenerationAlgorithm")
+_CONTOUR_FILLED = ("ContourGeometricType", "NumberOfContourPoints", "ContourData", "ContourImageSequence")
+_DOCUMENT_FILLED = ("MIMETypeOfEncapsulatedDocument", "EncapsulatedDocument", "ConversionType", "BurnedInAnnotation")
+_CAPTURE_FILLED = ("ImageType", "Rows", "Columns", "BurnedInAnnotation", "ConversionType", "PixelData")
+_STATE_FILLED = (
+    "ContentLabel",
+    "PresentationCreationDate",
+    "PresentationCreationTime",
+    "ReferencedSeriesSequence",
+    "DisplayedAreaSelectionSequence",
+    "GraphicLayerSequence",
+    "GraphicAnnotationSequence",
+)
+
+
+def check_structure_set(dataset: Dataset, findings: Findings) -> None:
+    """Raises NonConformant naming what is wrong with an RT Structure Set."""
+    with odd_values_accepted():
+        check_common(dataset, findings.plan, RTStructureSetStorage, "RTSTRUCT", but=_NO_CONTENT_DATE)
+        check_filled(dataset, ("StructureSetLabel", "StructureSetROISequence", "ROIContourSequence"), "the RTSTRUCT")
+        regions = [whole(roi, "ROINumber") for roi in items(dataset, "StructureSetROISequence")]
+        for roi in items(dataset, "StructureSetROISequence"):
+            check_filled(roi, _ROI_FILLED, "a region")
+            if roi.ReferencedFrameOfReferenceUID != text(findings.plan.first, "FrameOfReferenceUID"):
+                refuse("a region is in another frame of reference than the source")
+        for keyword in ("ROIContourSequence", "RTROIObservationsSequence"):
+            if [whole(item, "ReferencedROINumber") for item in items(dataset, keyword)] != regions:
+                refuse(f"{keyword} and StructureSetROISequence name different regions")
+        for roi in items(dataset, "ROIContourSequence"):
+            _check_contours(items(roi, "ContourSequence"), findings)
+
+
+def _check_contours(contours: list[Dataset], findings: Findings) -> None:
+    slices = {(f.sop_instance_uid, f.number): f for f in findings.plan.frames}
+    if not contours:
+        refuse("a region has no contour")
+    for contour in contours:
+        check_filled(contour, _CONTOUR_FILLED, "a contour")
+        image = items(contour, "ContourImageSequence")[0]
+        source = (text(image, "ReferencedSOPInstanceUID"), whole(image, "ReferencedFrameNumber") or 1)
+        if source not in slices:
+            refuse(f"a contour lies on instance {source[0]} frame {source[1]}, which is no slice of the source")
+        points = np.array(contour.ContourData, dtype=float)
+        if len(points) != 3 * contour.NumberOfContourPoints:
+            refuse(f"a contour has {len(points)} coordinates for {contour.NumberOfContourPoints} points")
+        frame = slices[source]
+        away_mm = np.abs((points.reshape(-1, 3) - np.array(frame.position_mm)) @ np.array(frame.normal)).max()
+        if away_mm > _PLANE_TOLERANCE_MM:
+            refuse(f"a contour lies {away_mm:.3f} mm away from its slice")
+
+
+def check_presentation_state(dataset: Dataset, findings: Findings) -> None:
+    """Raises NonConformant naming what is wrong with a presentation state."""
+    with odd_values_accepted():
+        check_common(dataset, findings.plan, GrayscaleSoftcopyPresentationStateStorage, "PR", but=_NO_CONTENT_DATE)
+        check_filled(dataset, _STATE_FILLED, "the presentation state")
+        _check_references(_images_of(dataset, "ReferencedSeriesSequence"), findings)
+        layers = {text(layer, "GraphicLayer") for layer in items(dataset, "GraphicLayerSequence")}
+        _, rows, columns = findings.plan.geometry.shape
+        for annotation in items(dataset, "GraphicAnnotationSequence"):
+            _check_references(items(annotation, "ReferencedImageSequence"), findings)
+            if text(annotation, "GraphicLayer") not in layers:
+                refuse(f"an outline is on the layer {text(annotation, 'GraphicLayer')}, which is not described")
+            for graphic in items(annotation, "GraphicObjectSequence"):
+                _check_graphic(graphic, rows, columns)
+
+
+def _check_graphic(graphic: Dataset, rows: int, columns: int) -> None:
+    points = np.array(graphic.GraphicData, dtype=float).reshape(-1, 2)
+    if len(points) != graphic.NumberOfGraphicPoints:
+        refuse(f"an outline has {len(points)} points, it says {graphic.NumberOfGraphicPoints}")
+    if points.min() < 0 or points[:, 0].max() > columns or points[:, 1].max() > rows:
+        refuse("an outline leaves the image")
+
+
+def _images_of(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
+    for series in items(dataset, keyword):
+        yield from items(series, "ReferencedImageSequence")
+
+
+def check_secondary_capture(dataset: Dataset, findings: Findings) -> None:
+    """Raises NonConformant naming what is wrong with a Secondary Capture image."""
+    with odd_values_accepted():
+        check_common(dataset, findings.plan, SecondaryCaptureImageStorage, "OT")
+        check_filled(dataset, _CAPTURE_FILLED, "the picture")
+        if text(dataset, "BurnedInAnnotation") != "YES":
+            refuse("words are burned into the picture, and BurnedInAnnotation does not say so")
+        needed = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel
+        if len(dataset.PixelData) != needed + needed % 2:
+            refuse(f"{len(dataset.PixelData)} bytes of pixel data, the picture takes {needed}")
+        _check_references(items(dataset, "SourceImageSequence"), findings)
+
+
+def check_one_page(dataset: Dataset, findings: Findings) -> None:
+    """Raises NonConformant naming what is wrong with an Encapsulated PDF."""
+    with odd_values_accepted():
+        check_common(dataset, findings.plan, EncapsulatedPDFStorage, "DOC")
+        check_filled(dataset, _DOCUMENT_FILLED, "the document")
+        check_present(dataset, ("DocumentTitle", "AcquisitionDateTime", "ConceptNameCodeSequence"), "the document")
+        content = dataset.EncapsulatedDocument[: dataset.EncapsulatedDocumentLength]
+        if not content.startswith(b"%PDF-") or not content.rstrip().endswith(b"%%EOF"):
+            refuse("the encapsulated document is no whole PDF")
+        _check_references(items(dataset, "SourceInstanceSequence"), findings)
+
+
+def check_key_objects(dataset: Dataset, findings: Findings) -> None:
+    """Raises NonConformant naming what is wrong with a Key Object Selection."""
+    with odd_values_accepted():
+        check_common(dataset, findings.plan, KeyObjectSelectionDocumentStorage, "KO")
+        kept = [keyword for keyword in REPORT_FILLED if keyword not in ("CompletionFlag", "VerificationFlag")]
+        check_filled(dataset, kept, "the key object selection")
+        check_present(dataset, REPORT_PRESENT[:1], "the key object selection")
+        evidence = {text(item, "ReferencedSOPInstanceUID") for item in evidence_of(dataset)}
+        named = [r for item in items(dataset, "ContentSequence") for r in items(item, "ReferencedSOPSequence")]
+        if evidence != {text(item, "ReferencedSOPInstanceUID") for item in named}:
+            refuse("the key objects are not those in the evidence (PS3.3 C.17.6.2)")
+        _check_references(named, findings)
+
+
+def _check_references(references: Iterable[Dataset], findings: Findings) -> None:
+    """To images of the source, or to the segmentation."""
+    known = {**instances_of(findings.plan)}
+    segmentation = findings.segmentation
+    known[str(segmentation.SOPInstanceUID)] = str(segmentation.SOPClassUID)
+    listed = list(references)
+    if not listed:
+        refuse("no image of the source is named")
+    for item in listed:
+        uid = text(item, "ReferencedSOPInstanceUID")
+        if known.get(uid) != text(item, "ReferencedSOPClassUID"):
+            refuse(f"instance {uid} is referenced, which the source does not have under that SOP class")

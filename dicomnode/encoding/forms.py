@@ -1,0 +1,50 @@
+"""The further forms of a segmentation, for destinations that show no SEG or want another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from pydicom import Dataset
+
+from dicomnode.encoding.check_forms import (
+    check_key_objects,
+    check_one_page,
+    check_presentation_state,
+    check_secondary_capture,
+    check_structure_set,
+)
+from dicomnode.encoding.findings import Findings
+from dicomnode.encoding.key_objects import encode_key_objects
+from dicomnode.encoding.one_page import encode_one_page
+from dicomnode.encoding.presentation_state import encode_presentation_state
+from dicomnode.encoding.rtstruct import encode_structure_set
+from dicomnode.encoding.secondary_capture import encode_secondary_captures
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a form is made, and the check that each of its objects has to pass."""
+
+    encode: Callable[[Findings], list[Dataset]]
+    check: Callable[[Dataset, Findings], None]
+
+
+FORMS: Mapping[str, Form] = {
+    "RTSTRUCT": Form(lambda findings: [encode_structure_set(findings)], check_structure_set),
+    "GSPS": Form(lambda findings: [encode_presentation_state(findings)], check_presentation_state),
+    "SC": Form(encode_secondary_captures, check_secondary_capture),
+    "PDF": Form(lambda findings: [encode_one_page(findings)], check_one_page),
+    "KO": Form(lambda findings: [encode_key_objects(findings)], check_key_objects),
+}
+
+
+def encode_forms(findings: Findings, kinds: Iterable[str]) -> list[tuple[str, Dataset]]:
+    """(kind, object) of each of these kinds, all checked; raises EncodingError, NonConformant."""
+    made = []
+    for kind in kinds:
+        form = FORMS[kind]
+        for dataset in form.encode(findings):
+            form.check(dataset, findings)
+            made.append((kind, dataset))
+    return made

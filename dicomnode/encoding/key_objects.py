@@ -1,0 +1,49 @@
+"""The slices to look at first, as a Key Object Selection (PS3.3 A.35.4, PS3.16 TID 2010)."""
+
+from __future__ import annotations
+
+import highdicom as hd
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian
+
+from dicomnode.encoding.findings import Findings
+from dicomnode.encoding.provenance import MANUFACTURER, contributing_equipment, series_description
+from dicomnode.encoding.sr import observer_context
+from dicomnode.imaging.headers import odd_values_accepted
+
+_KIND = "KO"
+
+
+def encode_key_objects(findings: Findings) -> Dataset:
+    """Of each segment that was found the slice in which it is largest, and the segmentation."""
+    with odd_values_accepted():
+        sources, uids = findings.sources(), findings.uids(_KIND)
+        slices = sorted(set(findings.key_slices.values()))
+        chosen = [*(sources.headers[k] for k in slices), findings.segmentation]
+        selection: Dataset = hd.ko.KeyObjectSelectionDocument(
+            evidence=chosen,
+            content=hd.ko.KeyObjectSelection(
+                document_title=codes.DCM.OfInterest,
+                referenced_objects=chosen,
+                observer_device_context=observer_context(findings.card, findings.made),
+                description=f"{findings.card.name} {findings.card.version}: {_words(findings)}"[:1024],
+            ),
+            series_instance_uid=uids[0],
+            series_number=findings.series_number(_KIND),
+            sop_instance_uid=uids[1],
+            instance_number=1,
+            manufacturer=MANUFACTURER,
+            contributing_equipment=contributing_equipment(findings.card, findings.made),
+            transfer_syntax_uid=ExplicitVRLittleEndian,
+        )
+        selection.SeriesDescription = series_description(findings.card, _KIND)
+        sources.mend(selection)
+        sources.set_character_set(selection)
+        findings.complete(selection)
+    return selection
+
+
+def _words(findings: Findings) -> str:
+    """Which slice is whose, counted from 1 in the order of the volume."""
+    return "; ".join(f"{s.name} largest in slice {findings.key_slices[s.number] + 1}" for s in findings.found)

@@ -1,0 +1,152 @@
+"""A page to read: key slices, measurements and the model, as an Encapsulated PDF (PS3.3 A.45.1)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from xml.sax.saxutils import escape
+
+from highdicom.sr import CodedConcept
+from PIL import Image as Picture
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import EncapsulatedPDFStorage
+from reportlab.lib import colors
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.styles import ParagraphStyle, getSampleStyleSheet
+from reportlab.lib.units import mm
+from reportlab.platypus import Flowable, Image, Paragraph, SimpleDocTemplate, Spacer, Table
+
+from dicomnode.encoding.findings import Findings
+from dicomnode.encoding.provenance import parameters_in_words
+from dicomnode.encoding.references import instances_of
+from dicomnode.encoding.secondary_capture import WARNING, pictures
+from dicomnode.encoding.sr import shown, unit_in_words
+from dicomnode.imaging.headers import odd_values_accepted, text
+from dicomnode.imaging.measure import SegmentStatistics
+
+_KIND = "PDF"
+_PICTURES_MOST, _PICTURES_A_ROW = 6, 3
+_ROWS_MOST = 40
+_MARGIN = 15 * mm
+_WIDTH = A4[0] - 2 * _MARGIN
+
+
+def encode_one_page(findings: Findings) -> Dataset:
+    """It names no patient: that does the data set around it."""
+    with odd_values_accepted():
+        dataset = findings.document(_KIND, EncapsulatedPDFStorage, "DOC")
+        dataset.ConversionType = "WSD"
+        dataset.AcquisitionDateTime = None
+        dataset.BurnedInAnnotation = "YES"
+        dataset.DocumentTitle = f"{findings.card.name} {findings.card.version}"
+        dataset.ConceptNameCodeSequence = [CodedConcept.from_code(codes.DCM.ImagingMeasurementReport)]
+        dataset.SourceInstanceSequence = [_reference(*one) for one in instances_of(findings.plan).items()]
+        dataset.MIMETypeOfEncapsulatedDocument = "application/pdf"
+        content = page(findings)
+        dataset.EncapsulatedDocumentLength = len(content)
+        dataset.EncapsulatedDocument = content + b"\0" * (len(content) % 2)
+    return dataset
+
+
+def _reference(sop_instance_uid: str, sop_class_uid: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
+    return item
+
+
+def page(findings: Findings) -> bytes:
+    """The PDF; the same bytes each time."""
+    file = io.BytesIO()
+    card = findings.card
+    document = SimpleDocTemplate(
+        file,
+        pagesize=A4,
+        leftMargin=_MARGIN,
+        rightMargin=_MARGIN,
+        topMargin=_MARGIN,
+        bottomMargin=_MARGIN,
+        title=f"{card.name} {card.version}",
+        author=card.manufacturer,
+        invariant=1,
+    )
+    document.build([*_head(findings), _pictures(findings), Spacer(0, 4 * mm), _numbers(findings), *_model(findings)])
+    return file.getvalue()
+
+
+def _style(name: str) -> ParagraphStyle:
+    style: ParagraphStyle = getSampleStyleSheet()[name]
+    return style
+
+
+def _words(words: str, style: str = "BodyText") -> Paragraph:
+    return Paragraph(escape(words), _style(style))
+
+
+def _head(findings: Findings) -> list[Flowable]:
+    first = findings.plan.first
+    series = " ".join(w for w in (text(first, "SeriesNumber"), text(first, "SeriesDescription")) if w)
+    return [
+        _words(f"{findings.card.name} {findings.card.version}", "Title"),
+        Paragraph(f'<font color="#b00000"><b>{escape(WARNING)}</b></font>', _style("BodyText")),
+        _words(f"{findings.plan.modality} series {series}, {len(findings.labels)} slices"),
+    ]
+
+
+def _pictures(findings: Findings) -> Table:
+    """Each segment's largest slice, the largest segments first."""
+    largest = sorted(findings.statistics, key=lambda s: -s.volume_ml)
+    keys = [findings.key_slices[s.segment_number] for s in largest if s.segment_number in findings.key_slices]
+    slices = sorted(list(dict.fromkeys(keys))[:_PICTURES_MOST])
+    width = _WIDTH / _PICTURES_A_ROW
+    cells = [_image(Picture.fromarray(picture), width - 2 * mm) for _, picture in pictures(findings, slices)]
+    rows = [cells[i : i + _PICTURES_A_ROW] for i in range(0, len(cells), _PICTURES_A_ROW)]
+    rows[-1] += [""] * (_PICTURES_A_ROW - len(rows[-1]))
+    return Table(rows, colWidths=[width] * _PICTURES_A_ROW, style=[("VALIGN", (0, 0), (-1, -1), "TOP")])
+
+
+def _image(picture: Picture.Image, width: float) -> Image:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return Image(file, width=width, height=width * picture.height / picture.width)
+
+
+def _numbers(findings: Findings) -> Table:
+    unit = unit_in_words(findings.plan.unit)
+    head = ["", "segment", "volume", f"mean ({unit})", "SD", "least", "most"]
+    by_number = {s.segment_number: s for s in findings.statistics}
+    shown_segments = findings.card.segments[:_ROWS_MOST]
+    rows = [["", _words(s.name), *_row(by_number[s.number])] for s in shown_segments]
+    style = [
+        ("GRID", (0, 0), (-1, -1), 0.25, colors.grey),
+        ("BACKGROUND", (0, 0), (-1, 0), colors.whitesmoke),
+        ("VALIGN", (0, 0), (-1, -1), "MIDDLE"),
+        ("FONTSIZE", (0, 0), (-1, -1), 9),
+        *(("BACKGROUND", (0, i), (0, i), _colour(s.colour)) for i, s in enumerate(shown_segments, 1)),
+    ]
+    if left := len(findings.card.segments) - len(shown_segments):
+        rows.append(["", _words(f"and {left} more: see the report"), "", "", "", "", ""])
+    widths = [6 * mm, 60 * mm, *[(_WIDTH - 66 * mm) / 5] * 5]
+    return Table([head, *rows], colWidths=widths, style=style, repeatRows=1)
+
+
+def _row(found: SegmentStatistics) -> Sequence[str]:
+    if found.mean is None:
+        return ["not found", "", "", "", ""]
+    values = (found.mean, found.standard_deviation, found.minimum, found.maximum)
+    return [f"{shown(found.volume_ml):g} mL", *("" if v is None else f"{shown(v):g}" for v in values)]
+
+
+def _colour(rgb: tuple[int, int, int]) -> colors.Color:
+    return colors.Color(*(v / 255 for v in rgb))
+
+
+def _model(findings: Findings) -> list[Flowable]:
+    card, made = findings.card, findings.made
+    lines = [
+        f"Manufacturer: {card.manufacturer}",
+        f"Intended use: {card.intended_use}",
+        f"Limits: {card.limits}",
+        "; ".join(parameters_in_words(card, made)),
+    ]
+    return [_words("The model", "Heading2"), *(_words(line) for line in lines)]

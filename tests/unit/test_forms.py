@@ -1,0 +1,200 @@
+"""The further forms of a segmentation: each says what the label map says, and a broken one is refused."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from highdicom.sr import CodedConcept
+from matplotlib.path import Path
+from pydicom import Dataset, dcmread
+
+from dicomnode.encoding.file import to_part10_bytes
+from dicomnode.encoding.findings import Findings
+from dicomnode.encoding.forms import FORMS, encode_forms
+from dicomnode.encoding.seg import encode_segmentation
+from dicomnode.errors import EncodingError, NonConformant
+from dicomnode.imaging.measure import measure
+from dicomnode.imaging.volume import plan_volume
+from tests.made_results import CARD, MADE, two_fs
+from tests.made_series import classic, pixels
+from tests.unit.test_seg import SOURCES
+
+
+def findings(series: list[Dataset] | None = None) -> Findings:
+    plan = plan_volume(classic() if series is None else series)
+    labels, volume = two_fs(plan.geometry.shape), pixels(plan.geometry.shape)
+    file = encode_segmentation(labels, plan, CARD, MADE)
+    assert file is not None
+    statistics = measure(labels, volume, plan.geometry, plan.rescale, [1, 2])
+    return Findings(labels, volume, statistics, plan, CARD, MADE, file.header)
+
+
+def made(kind: str, of: Findings | None = None) -> list[Dataset]:
+    """As files say it."""
+    found = encode_forms(of or findings(), [kind])
+    return [dcmread(io.BytesIO(to_part10_bytes(dataset))) for _, dataset in found]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_contours_enclose_the_voxels_where_they_lie(name: str) -> None:
+    of = findings(SOURCES[name]())
+    [structures] = made("RTSTRUCT", of)
+    geometry = of.plan.geometry
+    to_index = np.linalg.inv(geometry.affine)
+    labels = np.zeros(geometry.shape, np.uint8)
+    centres = np.stack(np.indices(geometry.shape[1:]), -1).reshape(-1, 2)
+    for roi in structures.ROIContourSequence:
+        for contour in roi.ContourSequence:
+            points = np.array(contour.ContourData, float).reshape(-1, 3)
+            index = points @ to_index[:3, :3].T + to_index[:3, 3]
+            k = round(float(index[0, 0]))
+            np.testing.assert_allclose(index[:, 0], k, atol=0.01)
+            line = np.vstack([index[:, 1:], index[:1, 1:]])
+            inside = Path(line, closed=True).contains_points(centres).reshape(geometry.shape[1:])
+            labels[k][inside] = roi.ReferencedROINumber
+    np.testing.assert_array_equal(labels, of.labels)
+    assert [roi.ROIName for roi in structures.StructureSetROISequence] == ["Lungs", "Bone"]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_outlines_lie_on_the_images_that_a_state_names(name: str) -> None:
+    of = findings(SOURCES[name]())
+    [state] = made("GSPS", of)
+    slices = {(f.sop_instance_uid, f.number): k for k, f in enumerate(of.plan.frames)}
+    labels = np.zeros_like(of.labels)
+    centres = np.stack(np.indices(of.labels.shape[1:]), -1).reshape(-1, 2)[:, ::-1] + 0.5
+    for annotation in state.GraphicAnnotationSequence:
+        [image] = annotation.ReferencedImageSequence
+        k = slices[image.ReferencedSOPInstanceUID, image.get("ReferencedFrameNumber", 1)]
+        for graphic in annotation.GraphicObjectSequence:
+            line = np.array(graphic.GraphicData).reshape(-1, 2)
+            inside = Path(line, closed=True).contains_points(centres).reshape(labels.shape[1:])
+            labels[k][inside] = int(annotation.GraphicLayer.split()[1])
+    np.testing.assert_array_equal(labels, of.labels)
+    assert state.RescaleIntercept == of.plan.frames[0].rescale.intercept
+
+
+def test_pictures_show_every_slice_with_a_segment_and_warn() -> None:
+    of = findings()
+    images = made("SC", of)
+    assert len(images) == len(of.slices)
+    assert len({image.SOPInstanceUID for image in images}) == len(images)
+    assert [image.InstanceNumber for image in images] == [1, 2, 3, 4]
+    for image, k in zip(images, of.slices, strict=True):
+        assert image.SourceImageSequence[0].ReferencedSOPInstanceUID == of.plan.frames[k].sop_instance_uid
+        assert (image.BurnedInAnnotation, image.Modality) == ("YES", "OT")
+        colours = {tuple(c) for c in image.pixel_array.reshape(-1, 3).tolist()}
+        assert CARD.segments[0].colour in colours
+    assert images[0].PatientOrientation == ["L", "P"]
+
+
+def test_a_page_shows_key_slices_and_numbers() -> None:
+    [document] = made("PDF")
+    content = document.EncapsulatedDocument[: document.EncapsulatedDocumentLength]
+    assert content.startswith(b"%PDF-")
+    assert content.count(b"/Subtype /Image") == 2
+    assert document.MIMETypeOfEncapsulatedDocument == "application/pdf"
+    assert str(document.PatientName).encode() not in content
+
+
+def test_key_objects_are_the_largest_slices_and_the_segmentation() -> None:
+    of = findings()
+    [selection] = made("KO", of)
+    named = [
+        item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        for item in selection.ContentSequence
+        if item.ValueType in ("IMAGE", "COMPOSITE")
+    ]
+    keys = sorted(set(of.key_slices.values()))
+    assert named == [*(of.plan.frames[k].sop_instance_uid for k in keys), of.segmentation.SOPInstanceUID]
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_the_same_findings_are_the_same_objects_byte_for_byte(kind: str) -> None:
+    first, again = ([to_part10_bytes(d) for _, d in encode_forms(findings(), [kind])] for _ in range(2))
+    assert first == again
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_another_model_makes_other_objects(kind: str) -> None:
+    other = replace(findings(), made=replace(MADE, model_digest="cd" * 32))
+    assert {d.SOPInstanceUID for d in made(kind)}.isdisjoint(d.SOPInstanceUID for d in made(kind, other))
+
+
+def test_images_of_several_rescales_have_no_one_state() -> None:
+    series = classic(modality="PT", Units="BQML")
+    for k, image in enumerate(series):
+        image.RescaleSlope = 1 + k / 8
+    with pytest.raises(EncodingError, match="differ in their rescale"):
+        made("GSPS", findings(series))
+
+
+def _first(dataset: Dataset, *keywords: str) -> Dataset:
+    for keyword in keywords:
+        dataset = dataset[keyword].value[0]
+    return dataset
+
+
+def put(keyword: str, value: Any, *path: str) -> Callable[[Dataset], None]:
+    return lambda dataset: setattr(_first(dataset, *path), keyword, value)
+
+
+def moved(dataset: Dataset) -> None:
+    contour = _first(dataset, "ROIContourSequence", "ContourSequence")
+    contour.ContourData = [float(v) + 1 for v in contour.ContourData]
+
+
+def without_evidence(dataset: Dataset) -> None:
+    del _first(dataset, "CurrentRequestedProcedureEvidenceSequence").ReferencedSeriesSequence[-1]
+
+
+ROI, OUTLINE = ("ROIContourSequence", "ContourSequence"), ("GraphicAnnotationSequence", "GraphicObjectSequence")
+BROKEN: list[tuple[str, Callable[[Dataset], None], str]] = [
+    *((kind, put("PatientID", "P-2"), "PatientID differs") for kind in FORMS),
+    *((kind, put("StudyInstanceUID", "1.2.3"), "another study") for kind in FORMS),
+    *((kind, put("Manufacturer", ""), "Manufacturer") for kind in FORMS),
+    (
+        "RTSTRUCT",
+        put("ReferencedFrameOfReferenceUID", "1.2", "StructureSetROISequence"),
+        "another frame of reference",
+    ),
+    ("RTSTRUCT", put("ROINumber", 9, "StructureSetROISequence"), "different regions"),
+    ("RTSTRUCT", put("ContourSequence", [], "ROIContourSequence"), "no contour"),
+    ("RTSTRUCT", put("ReferencedSOPInstanceUID", "1.2", *ROI, "ContourImageSequence"), "no slice of the source"),
+    ("RTSTRUCT", put("NumberOfContourPoints", 3, *ROI), "coordinates for 3 points"),
+    ("RTSTRUCT", moved, "away from its slice"),
+    ("GSPS", put("GraphicLayer", "OTHER", "GraphicAnnotationSequence"), "not described"),
+    ("GSPS", put("GraphicData", [0.0, 0.0, 999.0, 1.0, 0.0, 0.0], *OUTLINE), "points"),
+    ("GSPS", put("NumberOfGraphicPoints", 1, *OUTLINE), "points"),
+    (
+        "GSPS",
+        put("ReferencedSOPInstanceUID", "1.2", "GraphicAnnotationSequence", "ReferencedImageSequence"),
+        "does not have",
+    ),
+    ("SC", put("BurnedInAnnotation", "NO"), "BurnedInAnnotation"),
+    ("SC", put("Rows", 7), "bytes of pixel data"),
+    ("SC", put("SourceImageSequence", []), "no image of the source"),
+    ("PDF", put("EncapsulatedDocument", b"%PDF-1.4 cut"), "no whole PDF"),
+    ("PDF", put("ReferencedSOPInstanceUID", "1.2", "SourceInstanceSequence"), "does not have"),
+    ("KO", without_evidence, "not those in the evidence"),
+]
+
+
+@pytest.mark.parametrize(("kind", "spoil", "words"), BROKEN, ids=[f"{kind} {words}" for kind, _, words in BROKEN])
+def test_a_broken_form_is_refused(kind: str, spoil: Callable[[Dataset], None], words: str) -> None:
+    of = findings()
+    [dataset, *_] = made(kind, of)
+    spoil(dataset)
+    with pytest.raises(NonConformant, match=words):
+        FORMS[kind].check(dataset, of)
+
+
+def test_codes_name_the_regions() -> None:
+    [structures] = made("RTSTRUCT")
+    [code] = structures.RTROIObservationsSequence[0].RTROIIdentificationCodeSequence
+    assert CodedConcept.from_dataset(code).value == "39607008"
