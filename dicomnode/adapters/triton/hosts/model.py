@@ -82,6 +82,14 @@ def card_of(package: Path) -> ModelCard:
     return parse_model_card(yaml.safe_load((package / "model.yaml").read_text(encoding="utf-8")))
 
 
+def prove(backend: Any) -> None:
+    """Every int16 there is from torch to the backend and back; raises RuntimeError when one is another then."""
+    known = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int16)
+    back = from_dlpack(backend.Tensor.from_dlpack("PROOF", known).to_dlpack())
+    if not torch.equal(back, torch.arange(-(1 << 15), 1 << 15, dtype=torch.int16)):
+        raise RuntimeError("torch and the Python backend do not read the same values in one tensor: see the versions")
+
+
 @dataclass(frozen=True)
 class Given:
     """A volume of a request: (slice, row, column) int16 stored values, where they lie and what they mean."""
@@ -97,6 +105,7 @@ class Host:
 
     def __init__(self, backend: Any, settings: HostSettings) -> None:
         torch.set_num_threads(settings.threads)
+        prove(backend)
         self._backend, self._threads = backend, settings.threads
         self._card = card_of(settings.package)
         self._network = self._loaded(settings)
