@@ -199,7 +199,7 @@ def test_a_call_that_takes_too_long_is_given_up_by_the_host_too(
 
 def test_what_the_network_says_reaches_the_node(engine: TritonEngine, tmp_path: Path) -> None:
     wrong = package(tmp_path / "wrong", Thresholds(), "wrong", 5, engine="torchscript")
-    with pytest.raises(ModelFailed, match="2 classes, its card 6"):
+    with pytest.raises(ModelFailed, match="2 channels, its card means 6"):
         engine.prepare([wrong])
     (tmp_path / "wrong" / "model.ts").unlink()
     gone = dataclasses.replace(wrong, digest="e" * 64)

@@ -1,11 +1,11 @@
 """Transposed convolutions with few output channels, as ordinary ones: for OpenVINO's CPU kernels.
 
-A kernel works on sixteen output channels at once. The last step up of many U-Nets, to all voxels of the window, has
-as many as there are classes: three of sixteen lanes work. Of stride 2 its output voxels fall into eight kinds by
-their place (odd or even along each axis), each with its own weights: one convolution on the coarse grid with eight times
-the channels gives all, and they are put in place afterwards (as in Shi et al., "Real-time single image and video
-super-resolution using an efficient sub-pixel convolutional neural network", CVPR 2016). The sums are the same but for
-their order.
+A kernel works on sixteen output channels at once. The last step up of many U-Nets, to all voxels of the window,
+has as many as there are classes: three of sixteen lanes work. Of stride 2 its output voxels fall into eight kinds by
+their place (odd or even along each axis), each with its own weights: one convolution on the coarse grid with eight
+times the channels gives all, and they are put in place afterwards (as in Shi et al., "Real-time single image and
+video super-resolution using an efficient sub-pixel convolutional neural network", CVPR 2016). The sums are the same
+but for their order.
 """
 
 from __future__ import annotations
