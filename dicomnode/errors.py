@@ -33,6 +33,7 @@
     ├── InferenceError
     │   ├── EngineUnavailable         retryable: Triton is down or restarting
     │   ├── InferenceTimeout          retryable
+    │   ├── InferenceStopped          nobody wants the answer any more
     │   └── ModelFailed
     ├── EncodingError
     │   └── NonConformant             a result of ours that its own check refused; quarantined
@@ -277,6 +278,10 @@ class EngineUnavailable(InferenceError):
 class InferenceTimeout(InferenceError):
     code = "inference-timeout"
     retryable = True
+
+
+class InferenceStopped(InferenceError):
+    code = "stopped"
 
 
 class ModelFailed(InferenceError):

@@ -28,6 +28,17 @@ class Slow(torch.nn.Module):
         return torch.cat([0.5 - x, x - 0.5, x - 0.75], 1) + 0 * burnt.sum()
 
 
+class Stuck(torch.nn.Module):
+    """Thresholds; where anything is as bright as can be, only after minutes in which nothing can be asked of it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        burnt = torch.rand(400, 400)
+        if bool((x > 0.99).any()):
+            for _ in range(100000):
+                burnt = torch.tanh(burnt @ burnt)
+        return torch.cat([0.5 - x, x - 0.5], 1) + 0 * burnt.sum()
+
+
 class Thresholds(torch.nn.Module):
     """Classes of a scaled intensity: below 0.5, above 0.5."""
 

@@ -158,6 +158,8 @@ def retry(ctx: typer.Context, job_id: Id, dry_run: DryRun = False, as_json: Json
 def cancel(ctx: typer.Context, job_id: Id, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Cancel a job that waits or runs; of one that succeeded, the deliveries still to come.
 
+    The model of a job that runs stops within seconds.
+
     Example: dicomnode jobs cancel 3f2a --dry-run
     """
     context: Context = ctx.obj
@@ -219,7 +221,7 @@ def _say(context: Context, change: JobChange, *, dry_run: bool) -> None:
         moves.insert(0, f"from {before.state} to {after.state}")
     words = f"job {after.job_id} ({after.model}) {'would go' if dry_run else 'went'} {', '.join(moves)}"
     if before.state is JobState.RUNNING:
-        words += "; what it is doing now is not used"
+        words += "; what it is doing now is stopped"
     context.done(
         words + ("; nothing was changed" if dry_run else ""),
         job_id=after.job_id,

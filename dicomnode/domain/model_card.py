@@ -7,6 +7,7 @@ family: machine learning
 device_identifier: ...           # optional: a UDI
 intended_use: ...
 limits: ...
+timeout_s: 120                   # optional: longest that it may take on a series, in place of the node's setting
 input:
   modality: [CT]
   orientation: RAS               # axis codes after reorientation; RAS as MONAI's Orientation names it
@@ -162,6 +163,7 @@ class ModelCard:
     roles: tuple[RoleSpec, ...] = ()
     own_parameters: tuple[ParameterSpec, ...] = ()  # those that the card declares
     after: tuple[Step, ...] = ()  # the models that come first
+    timeout_s: float | None = None  # None: the node's setting
 
     @property
     def parameters(self) -> Mapping[str, ParameterSpec]:
@@ -206,6 +208,7 @@ _KEYS = (
     "device_identifier",
     "intended_use",
     "limits",
+    "timeout_s",
     "input",
     "inputs",
     "network",
@@ -233,7 +236,14 @@ def parse_model_card(document: object) -> ModelCard:
         roles=_roles(root.get("inputs", []), _brings_its_chain(root)),
         own_parameters=parameter_specs(root.get("parameters", {}), output),
         after=steps_after(root.get("after", []), root["name"].text(), of_images="size" in root["input"]),
+        timeout_s=_timeout_s(root["timeout_s"]) if "timeout_s" in root else None,
     )
+
+
+def _timeout_s(node: Node) -> float:
+    if (seconds := node.number()) <= 0:
+        node.fail("a time is above zero, in seconds")
+    return seconds
 
 
 def _brings_its_chain(root: Node) -> bool:
@@ -359,6 +369,7 @@ def card_document(card: ModelCard) -> Mapping[str, Any]:
         **({"device_identifier": card.device_identifier} if card.device_identifier else {}),
         "intended_use": card.intended_use,
         "limits": card.limits,
+        **({"timeout_s": card.timeout_s} if card.timeout_s else {}),
         "input": {
             "modality": list(i.modality),
             "orientation": i.orientation,

@@ -6,7 +6,7 @@ Threads throughout: every method may be called from several threads at once unle
 from dicomnode.imaging.geometry import Placement, Rescale
 from dicomnode.ports.clock import Clock
 from dicomnode.ports.delivery import Prover, ResultSink
-from dicomnode.ports.engine import EngineState, Executor, JobEngine, JobHandlers, Pulse
+from dicomnode.ports.engine import EngineState, Executor, JobEngine, JobHandlers, Pulse, Running
 from dicomnode.ports.inference import ALL_IMAGES, InferenceEngine, InferenceSession
 from dicomnode.ports.instances import InstanceStore, Spooled, StoredFile
 from dicomnode.ports.state import State
@@ -34,6 +34,7 @@ from dicomnode.ports.work import (
     JobFinished,
     JobOutcome,
     JobRefused,
+    JobStopped,
     JobWork,
     ModelVersion,
     NewJob,
@@ -69,6 +70,7 @@ __all__ = [
     "JobHandlers",
     "JobOutcome",
     "JobRefused",
+    "JobStopped",
     "JobView",
     "JobWork",
     "ModelVersion",
@@ -84,6 +86,7 @@ __all__ = [
     "Rescale",
     "ResultSink",
     "RuleRevision",
+    "Running",
     "SeriesRouting",
     "SeriesView",
     "Spooled",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +22,15 @@ class Executor:
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """A job as a process began it; another number of the ticket or of the attempt is another beginning."""
+
+    job_id: str
+    run: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pulse:
     executor: Executor
     age_s: float  # since its last heartbeat, by the database's clock
@@ -31,6 +41,9 @@ class EngineState(State, Protocol):
 
     def open_work(self) -> tuple[dict[str, int], dict[str, int]]:
         """Jobs and deliveries that wait or run: id → number of its ticket in the queue."""
+
+    def taken_back(self, running: Collection[Running]) -> dict[Running, str]:
+        """Of what a process does those jobs that are not its any more (cancelled, gone, another's), and why."""
 
     def requeue_job(self, job_id: str, run: int) -> bool:
         """A new ticket for a job whose ticket `run` was lost; False if things went on meanwhile."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dicomnode.domain.halt import Halt
 from dicomnode.domain.rules import Parameter
 from dicomnode.imaging.box import Box
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
@@ -43,6 +44,7 @@ class InferenceSession(Protocol):
         timeout_s: float,
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
+        halt: Halt | None = None,
     ) -> AbstractContextManager[Mapping[str, npt.NDArray[Any]]]:
         """All that a model gives, by the names in its card's `output.arrays`; valid inside the `with`.
 
@@ -54,7 +56,8 @@ class InferenceSession(Protocol):
         score, class; the highest score comes first.
 
         `further` says where the further volumes lie; `parameters` are those of the model card that differ from it.
-        A model of single images needs no `geometry`; `which` and `images` are as of classify. Raises
+        A model of single images needs no `geometry`; `which` and `images` are as of classify. `halt` is said when
+        nobody wants the answer any more: then the model stops, and this raises InferenceStopped. Raises
         EngineUnavailable, InferenceTimeout, ModelFailed, OutOfResources (no shared memory left).
         """
 
@@ -67,6 +70,7 @@ class InferenceSession(Protocol):
         timeout_s: float,
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
+        halt: Halt | None = None,
     ) -> AbstractContextManager[npt.NDArray[np.uint8]]:
         """LABELMAP alone, of a model whose segments do not overlap; as ask."""
 
@@ -81,6 +85,7 @@ class InferenceSession(Protocol):
         timeout_s: float,
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
+        halt: Halt | None = None,
     ) -> npt.NDArray[np.float32]:
         """SCORES alone, of a model that gives classes or measurements: float32, one row for a model of series.
 

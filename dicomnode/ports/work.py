@@ -10,6 +10,7 @@ from typing import Any
 
 from dicomnode.domain.acceptance import Acceptance
 from dicomnode.domain.destination import Destination
+from dicomnode.domain.halt import Halt
 from dicomnode.domain.job import Priority
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.proof import Reference
@@ -118,6 +119,7 @@ class JobWork:
     inputs: Mapping[str, Series] = field(default_factory=dict)  # role → a further series that the model needs
     # What jobs on this series gave before: an object that comes out again stays the file that it was
     earlier: tuple[StoredResult, ...] = ()
+    halt: Halt = field(default_factory=Halt, compare=False, repr=False)  # said when the job was cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,14 @@ class JobFailed:
     retryable: bool
 
 
-JobOutcome = JobFinished | JobRefused | JobFailed
+@dataclass(frozen=True, slots=True)
+class JobStopped:
+    """Its halt was said: what becomes of the job was decided elsewhere, and the work ended."""
+
+    reason: str
+
+
+JobOutcome = JobFinished | JobRefused | JobFailed | JobStopped
 
 
 @dataclass(frozen=True, slots=True)

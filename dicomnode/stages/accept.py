@@ -93,18 +93,18 @@ class AcceptStage:
         case: GoldenCase | None,
     ) -> npt.NDArray[Any]:
         place, further = volumes[0].placement, [given.placement for given in volumes[1:]]
-        parameters = case.parameters if case else {}
+        parameters, timeout_s = case.parameters if case else {}, model.card.timeout_s or self._timeout_s
         if model.card.classification is not None:
             return session.classify(
                 model,
                 None if model.card.input.is_of_images else place.geometry,
                 place.rescale,
-                timeout_s=self._timeout_s,
+                timeout_s=timeout_s,
                 further=further,
                 parameters=parameters,
             )
         with session.run(
-            model, place.geometry, place.rescale, timeout_s=self._timeout_s, further=further, parameters=parameters
+            model, place.geometry, place.rescale, timeout_s=timeout_s, further=further, parameters=parameters
         ) as labels:
             return labels.copy()
 

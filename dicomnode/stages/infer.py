@@ -65,7 +65,7 @@ class InferStage:
         begun_s = self._clock.monotonic()
         with self._opened(work) as opened:
             planned_s = self._clock.monotonic()
-            labels = opened.labels(work.model, work.parameters, self._timeout_s)
+            labels = opened.labels(work.model, work.parameters, self._timeout_of(work), work.halt)
             yield self._inference(work, opened, labels, {"plan": planned_s - begun_s, **labels.timings_s})
 
     def ahead(self, work: JobWork) -> None:
@@ -73,7 +73,10 @@ class InferStage:
         if work.model.card.classification is not None:
             return
         with self._opened(work) as opened:
-            opened.labels(work.model, work.parameters, self._timeout_s)
+            opened.labels(work.model, work.parameters, self._timeout_of(work))
+
+    def _timeout_of(self, work: JobWork) -> float:
+        return work.model.card.timeout_s or self._timeout_s
 
     def classify(self, work: JobWork) -> Classified:
         """Of a model that gives classes; raises as `run`."""
@@ -82,7 +85,7 @@ class InferStage:
         begun_s = self._clock.monotonic()
         with self._opened(work) as opened:
             planned_s = self._clock.monotonic()
-            scores = opened.classes(work.model, work.parameters, self._timeout_s)
+            scores = opened.classes(work.model, work.parameters, self._timeout_of(work), work.halt)
             plans, parameters = _plans(work, opened), settled(work.model.card.parameters, work.parameters)
             timings_s = {"plan": planned_s - begun_s, **scores.timings_s}
             details = self._details(work, opened.main.plan, plans, parameters)
@@ -129,6 +132,7 @@ class InferStage:
                     waits_s = self._clock.monotonic()
                     if done.result() is not (session.volume, *session.further)[which]:
                         decode(which, part)  # a server that was started anew has another region
+                    work.halt.check()
                     ready_s = self._clock.monotonic()
                     stack = plan.stacks[which]
                     scores[list(stack.indices[part])] = session.classify(
@@ -137,8 +141,9 @@ class InferStage:
                         stack.rescale,
                         which=which,
                         images=part,
-                        timeout_s=self._timeout_s - (ready_s - begun_s),
+                        timeout_s=self._timeout_of(work) - (ready_s - begun_s),
                         parameters=work.parameters,
+                        halt=work.halt,
                     )
                     _add(timings_s, {"decode": ready_s - waits_s, "infer": self._clock.monotonic() - ready_s})
                     _add(timings_s, {f"infer: {name}": seconds for name, seconds in session.timings_s.items()})

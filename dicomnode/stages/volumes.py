@@ -9,21 +9,21 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
-from concurrent.futures import TimeoutError as StillRunning
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from dicomnode.domain.halt import Halt
 from dicomnode.domain.rules import Parameter
 from dicomnode.domain.study import Series
-from dicomnode.errors import InferenceTimeout, NotAVolume, SeriesRefused
+from dicomnode.errors import NotAVolume, SeriesRefused
 from dicomnode.imaging.decode import plan_instances, read_volume
 from dicomnode.imaging.headers import Instance, read_instances
 from dicomnode.imaging.volume import VolumePlan
 from dicomnode.ports import Clock, InferenceEngine, InferenceSession, InstanceStore, ModelVersion, Placement
+from dicomnode.stages.shared import Shared
 
 KEEP_S = 3.0
 
@@ -67,36 +67,35 @@ class OpenVolumes:
         self._engine, self._clock = engine, clock
         self._opened = ExitStack()
         self._session: InferenceSession | None = None
-        self._decoding, self._asking = threading.Lock(), threading.Lock()
-        self._made: dict[str, Future[Labels]] = {}
+        self._decoding = threading.Lock()
+        self._made: Shared[Labels] = Shared(made_before)
 
     @property
     def volume(self) -> npt.NDArray[np.int16]:
         """The main series: (slice, row, column) int16, stored values."""
         return self._decoded().volume
 
-    def labels(self, model: ModelVersion, parameters: Mapping[str, Parameter], timeout_s: float) -> Labels:
-        """Raises InferenceError, OutOfResources, CannotDecode."""
-        key = f"{model.id} {model.digest} {json.dumps(dict(parameters), sort_keys=True)}"
-        with self._asking:
-            others = self._made.get(key)
-            mine = self._made.setdefault(key, Future())
-        if others is not None:
-            try:
-                return _of_others(others, timeout_s)
-            except CancelledError:  # they failed: now it is this one's turn
-                return self.labels(model, parameters, timeout_s)
-        try:
-            labels = self._run(model, parameters, timeout_s)
-            mine.set_result(labels)
-            return labels
-        finally:
-            if not mine.done():
-                with self._asking:
-                    del self._made[key]
-                mine.cancel()
+    def labels(
+        self,
+        model: ModelVersion,
+        parameters: Mapping[str, Parameter],
+        timeout_s: float,
+        halt: Halt | None = None,
+    ) -> Labels:
+        """Raises InferenceError, OutOfResources, CannotDecode; InferenceStopped once `halt` is said.
 
-    def classes(self, model: ModelVersion, parameters: Mapping[str, Parameter], timeout_s: float) -> Scores:
+        Without a `halt` nobody waits for it: it is made ahead, and stops when all those who came to wait have left.
+        """
+        key = f"{model.id} {model.digest} {json.dumps(dict(parameters), sort_keys=True)}"
+        return self._made.get(key, timeout_s, halt, lambda wanted: self._run(model, parameters, timeout_s, wanted))
+
+    def classes(
+        self,
+        model: ModelVersion,
+        parameters: Mapping[str, Parameter],
+        timeout_s: float,
+        halt: Halt | None = None,
+    ) -> Scores:
         """Of a model that gives a class of the whole series; raises as labels."""
         begun_s = self._clock.monotonic()
         session = self._decoded()
@@ -108,6 +107,7 @@ class OpenVolumes:
             timeout_s=timeout_s,
             further=[planned.placement for planned in self.further],
             parameters=parameters,
+            halt=halt,
         )
         timings_s = {"decode": decoded_s - begun_s, "infer": self._clock.monotonic() - decoded_s}
         return Scores(scores, timings_s | {f"infer: {part}": s for part, s in session.timings_s.items()})
@@ -115,9 +115,10 @@ class OpenVolumes:
     def close(self) -> None:
         self._opened.close()
 
-    def _run(self, model: ModelVersion, parameters: Mapping[str, Parameter], timeout_s: float) -> Labels:
+    def _run(self, model: ModelVersion, parameters: Mapping[str, Parameter], timeout_s: float, halt: Halt) -> Labels:
         begun_s = self._clock.monotonic()
         session = self._decoded()
+        halt.check()
         decoded_s = self._clock.monotonic()
         run = session.run(
             model,
@@ -126,6 +127,7 @@ class OpenVolumes:
             timeout_s=timeout_s,
             further=[planned.placement for planned in self.further],
             parameters=parameters,
+            halt=halt,
         )
         labels = self._opened.enter_context(run)
         timings_s = {"decode": decoded_s - begun_s, "infer": self._clock.monotonic() - decoded_s}
@@ -144,12 +146,9 @@ class OpenVolumes:
             return self._session
 
 
-def _of_others(others: Future[Labels], timeout_s: float) -> Labels:
-    try:
-        labels = others.result(timeout_s)
-    except StillRunning:
-        raise InferenceTimeout("the model did not answer in time to another job on this series") from None
-    return Labels(labels.array, labels.timings_s, made_before=True)
+def made_before(labels: Labels) -> Labels:
+    """The same, as those find it who did not make it."""
+    return replace(labels, made_before=True)
 
 
 @dataclass(eq=False)

@@ -6,7 +6,7 @@ import logging
 import resource
 from collections.abc import Sequence
 
-from dicomnode.errors import DicomNodeError, SeriesRefused
+from dicomnode.errors import DicomNodeError, InferenceStopped, SeriesRefused
 from dicomnode.ports import (
     DeliveryOutcome,
     DeliveryWork,
@@ -14,6 +14,7 @@ from dicomnode.ports import (
     JobFinished,
     JobOutcome,
     JobRefused,
+    JobStopped,
     JobWork,
     ModelVersion,
 )
@@ -40,6 +41,8 @@ class Work:
             return self._perform(work)
         except SeriesRefused as error:
             return JobRefused(getattr(error, "reason", error.code), str(error))
+        except InferenceStopped as error:
+            return JobStopped(str(error))
         except DicomNodeError as error:
             return JobFailed(error.code, str(error), error.retryable)
         except OSError as error:
@@ -55,6 +58,7 @@ class Work:
         else:
             with self._infer.run(work) as inference:
                 encoded = self._encode.run(work, inference)
+        work.halt.check()
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return JobFinished(
             results=encoded.results,

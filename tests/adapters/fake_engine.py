@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from dicomnode.domain.halt import Halt
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.model_parameter import settled
 from dicomnode.domain.rules import Parameter
@@ -67,6 +68,7 @@ class FakeSession:
         timeout_s: float,
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
+        halt: Halt | None = None,
     ) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
         """Masks, classes and boxes by the thresholds; numbers are the highest and ten less, a map the values."""
         if model.card.gives == "classification":
@@ -98,6 +100,7 @@ class FakeSession:
         timeout_s: float,
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
+        halt: Halt | None = None,
     ) -> Iterator[npt.NDArray[np.uint8]]:
         card, values = model.card, settled(model.card.parameters, parameters or {})
         self._engine.runs.append(model.name)
@@ -124,6 +127,7 @@ class FakeSession:
         timeout_s: float,
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
+        halt: Halt | None = None,
     ) -> npt.NDArray[np.float32]:
         """As many thresholds as the mean of an image exceeds is its class: 0.9 for that, the rest for the others."""
         classes = model.card.classification

@@ -10,7 +10,7 @@ import pytest
 from dicomnode.domain.destination import Destination, parse_dimse
 from dicomnode.domain.job import JobState
 from dicomnode.errors import AlreadyActive, AlreadyExists, IllegalTransition, NotFound, UsageError
-from dicomnode.ports import Delivered, Event, JobFailed, JobFilter, State
+from dicomnode.ports import Delivered, Event, JobFailed, JobFilter, JobStopped, Running, State
 from tests.adapters.state_material import (
     ARCHIVE,
     SERIES,
@@ -125,6 +125,41 @@ def test_a_cancelled_job_does_not_start_and_what_it_gives_is_not_used(bench: Ben
     assert bench.queue.enqueued_deliveries == []
     with pytest.raises(IllegalTransition, match=f"cancelled already.*dicomnode jobs retry {running}"):
         state.cancel_job(running)
+
+
+def test_what_a_process_does_is_taken_back_once_it_is_not_its_any_more(bench: Bench) -> None:
+    state = bench.state
+    one, other = routed(state), routed(state, OTHER)
+    work = state.start_job(one)
+    assert work is not None
+    state.start_job(other)
+    mine, another = Running(one, 1, 1), Running(other, 1, 1)
+    assert state.taken_back([mine, another]) == {}
+    state.cancel_job(one)
+    assert state.taken_back([mine, another]) == {mine: "the job is cancelled"}
+    state.retry_job(one)  # the same attempt as before, of another ticket
+    state.start_job(one)
+    gone = Running("feedfacefeedface", 1, 1)
+    assert state.taken_back([mine, gone]) == {mine: "the job was begun again", gone: "the job is not there any more"}
+    assert state.taken_back([Running(one, 2, 1)]) == {}
+    assert state.taken_back([]) == {}
+
+
+def test_the_story_says_whether_a_cancelled_job_was_stopped_or_ended_by_itself(state: State) -> None:
+    for job_id, outcome in ((routed(state), JobStopped("cancelled")), (routed(state, OTHER), finished())):
+        state.start_job(job_id)
+        state.cancel_job(job_id)
+        state.finish_job(job_id, outcome, 1)
+        assert state.job(job_id).state is JobState.CANCELLED
+    told = [event.kind for event in state.events(STUDY)]
+    assert (told.count("job.stopped"), told.count("job.discarded")) == (1, 1)
+
+
+def test_what_was_stopped_for_another_beginning_leaves_that_one_alone(state: State) -> None:
+    job_id = routed(state)
+    state.start_job(job_id)
+    state.finish_job(job_id, JobStopped("begun again"), 1)
+    assert state.job(job_id).state is JobState.RUNNING
 
 
 def test_a_failed_job_can_be_queued_again_as_if_new(bench: Bench) -> None:

@@ -34,6 +34,7 @@ from dicomnode.ports import (
     JobFailed,
     JobHandlers,
     JobOutcome,
+    JobStopped,
     JobView,
     JobWork,
     NotDelivered,
@@ -143,6 +144,26 @@ def test_what_was_cancelled_before_its_turn_does_not_run(migrated_url: str, stat
     handlers = Handlers()
     run(migrated_url, state, handlers)
     assert [work.job_id for work in handlers.performed] == [second]
+
+
+def test_a_job_that_is_cancelled_while_it_runs_is_told_so_and_the_next_one_begins(
+    migrated_url: str, state: SqlState
+) -> None:
+    first, second = route(state, 2)
+    reasons = []
+
+    def perform(work: JobWork) -> JobOutcome:
+        if work.job_id == second:
+            return finished(series=work.series.series_instance_uid)
+        state.cancel_job(first)
+        assert work.halt.wait(60)
+        reasons.append(work.halt.why)
+        return JobStopped(work.halt.why)
+
+    run(migrated_url, state, Handlers(perform))
+    assert reasons == ["the job is cancelled"]
+    assert (state.job(first).state, state.job(second).state) == (JobState.CANCELLED, JobState.SUCCEEDED)
+    assert kinds(state)["job.stopped"] == 1
 
 
 # -------------------------------------------------------------------------------------- failures and losses

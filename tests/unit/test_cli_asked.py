@@ -254,7 +254,7 @@ def test_a_change_says_from_which_state_to_which(screen: Screen) -> None:
 def test_of_a_running_job_it_is_said_what_becomes_of_its_work(screen: Screen) -> None:
     job = in_state(screen, JobState.RUNNING)
     said = screen.run("jobs", "cancel", job, "--dry-run")
-    assert "would go from running to cancelled; what it is doing now is not used; nothing was changed" in said
+    assert "would go from running to cancelled; what it is doing now is stopped; nothing was changed" in said
 
 
 def test_deliveries_say_from_which_state_to_which(screen: Screen) -> None:

@@ -26,13 +26,13 @@ MODEL = ModelVersion(1, "torso-ct", "1.0.0+b", "0123456789abcdef" * 4, Path('/mo
 
 
 def test_an_entry_is_written_once_and_touched_on_purpose(tmp_path: Path) -> None:
-    name = write_model(tmp_path, MODEL, cache=tmp_path / "cache", threads=3)
+    name = write_model(tmp_path, MODEL, cache=tmp_path / "cache", calls=tmp_path, threads=3)
     code, config = tmp_path / name / "1" / "model.py", tmp_path / name / "config.pbtxt"
     os.utime(code, (0, 0))
     os.utime(config, (0, 0))
-    assert write_model(tmp_path, MODEL, cache=tmp_path / "cache", threads=3) == name
+    assert write_model(tmp_path, MODEL, cache=tmp_path / "cache", calls=tmp_path, threads=3) == name
     assert (code.stat().st_mtime, config.stat().st_mtime) == (0, 0)
-    assert write_model(tmp_path, MODEL, cache=tmp_path / "cache", threads=4) == name
+    assert write_model(tmp_path, MODEL, cache=tmp_path / "cache", calls=tmp_path, threads=4) == name
     assert (code.stat().st_mtime, config.stat().st_mtime > 0) == (0, True)
     touch(tmp_path, name)
     assert code.stat().st_mtime > 0
@@ -40,7 +40,9 @@ def test_an_entry_is_written_once_and_touched_on_purpose(tmp_path: Path) -> None
 
 
 def test_the_configuration_says_what_goes_in_and_out(tmp_path: Path) -> None:
-    config = (tmp_path / write_model(tmp_path, MODEL, cache=Path("/c"), threads=3) / "config.pbtxt").read_text()
+    config = (
+        tmp_path / write_model(tmp_path, MODEL, cache=Path("/c"), calls=Path("/d"), threads=3) / "config.pbtxt"
+    ).read_text()
     assert '{ name: "VOLUME", data_type: TYPE_INT16, dims: [-1, -1, -1] }' in config
     assert '{ name: "LABELMAP", data_type: TYPE_UINT8, dims: [-1, -1, -1] }' in config
     assert 'parameters { key: "package", value: { string_value: "/models/a \\"b\\"" } }' in config
@@ -50,19 +52,21 @@ def test_the_configuration_says_what_goes_in_and_out(tmp_path: Path) -> None:
 def test_each_role_is_a_volume_with_its_place(tmp_path: Path) -> None:
     inputs = [{"role": r, "modality": ["PT"], "intensity": {"from": [0, 1]}} for r in ("pet", "prior")]
     model = dataclasses.replace(MODEL, card=parse_model_card(document("torso-ct", 2, inputs=inputs)))
-    config = (tmp_path / write_model(tmp_path, model, cache=Path("/c"), threads=3) / "config.pbtxt").read_text()
+    config = (
+        tmp_path / write_model(tmp_path, model, cache=Path("/c"), calls=Path("/d"), threads=3) / "config.pbtxt"
+    ).read_text()
     names = [line.split('"')[1] for line in config.splitlines() if line.startswith("input ")]
     main, first, second = ([f"{name}{n}" for name in ("VOLUME", "RESCALE", "AFFINE")] for n in ("", "_1", "_2"))
     assert names == [*main, *first, *second, "PARAMETERS"]
 
 
 def test_another_digest_is_another_model() -> None:
-    assert triton_name(MODEL) == "torso-ct-1.0.0+b-01234567-2"
+    assert triton_name(MODEL) == "torso-ct-1.0.0+b-01234567-3"
     assert triton_name(dataclasses.replace(MODEL, digest="f" * 64)) != triton_name(MODEL)
 
 
 def test_the_code_for_triton_compiles(tmp_path: Path) -> None:
-    for name in (write_self_test(tmp_path), write_model(tmp_path, MODEL, cache=tmp_path, threads=1)):
+    for name in (write_self_test(tmp_path), write_model(tmp_path, MODEL, cache=tmp_path, calls=tmp_path, threads=1)):
         source = (tmp_path / name / "1" / "model.py").read_text()
         compile(source, name, "exec")
         assert "class TritonPythonModel" in source

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -24,7 +24,7 @@ from dicomnode.domain.job import (
 from dicomnode.domain.result import StoredResult
 from dicomnode.domain.study import Series
 from dicomnode.errors import AlreadyActive
-from dicomnode.ports import JobFailed, JobFinished, JobOutcome, JobRefused, JobWork
+from dicomnode.ports import JobFailed, JobFinished, JobOutcome, JobRefused, JobStopped, JobWork, Running
 
 
 def start_job(unit: Unit, job_id: str, run: int | None) -> JobWork | None:
@@ -61,7 +61,7 @@ def finish_job(unit: Unit, job_id: str, outcome: JobOutcome, attempt: int | None
         return  # a process that was taken for dead came back; the job is another's now
     if job.state not in ACTIVE_JOB_STATES:
         if job.state is JobState.CANCELLED:
-            tell_job(unit, job, "job.discarded", "what it gave after it was cancelled is not used")
+            _tell_after_cancel(unit, job, outcome)
         return
     match outcome:
         case JobFinished():
@@ -70,6 +70,31 @@ def finish_job(unit: Unit, job_id: str, outcome: JobOutcome, attempt: int | None
             _end(unit, job, JobEvent.REFUSE, outcome.code, outcome.reason)
         case JobFailed():
             _fail(unit, job, outcome)
+        case JobStopped():
+            pass  # it was taken back (taken_back), and has begun again since
+
+
+def _tell_after_cancel(unit: Unit, job: JobRow, outcome: JobOutcome) -> None:
+    if isinstance(outcome, JobStopped):
+        tell_job(unit, job, "job.stopped", "its work was stopped")
+    else:
+        tell_job(unit, job, "job.discarded", "what it gave after it was cancelled is not used")
+
+
+def taken_back(session: Session, running: Collection[Running]) -> dict[Running, str]:
+    """Those that are not that beginning's any more, and why."""
+    ids = [one.job_id for one in running]
+    query = sa.select(JobRow.id, JobRow.state, JobRow.run, JobRow.attempts).where(JobRow.id.in_(ids))
+    rows = {row.id: row for row in session.execute(query)}
+    return {one: why for one in running if (why := _why_taken_back(one, rows.get(one.job_id)))}
+
+
+def _why_taken_back(one: Running, row: sa.Row[str, JobState, int, int] | None) -> str:
+    if row is None:
+        return "the job is not there any more"
+    if row.state is not JobState.RUNNING:
+        return f"the job is {row.state}"
+    return "" if (row.run, row.attempts) == (one.run, one.attempt) else "the job was begun again"
 
 
 def _finish(unit: Unit, job: JobRow, outcome: JobFinished) -> None:

@@ -62,6 +62,7 @@ from dicomnode.ports import (
     ProofWork,
     Pulse,
     RuleRevision,
+    Running,
     SeriesRouting,
     StudyFilter,
     StudyView,
@@ -384,6 +385,10 @@ class SqlState:
     def open_work(self) -> tuple[dict[str, int], dict[str, int]]:
         """Jobs and deliveries that wait or run, each with the number of its ticket in the queue."""
         return self._read(story.open_work)
+
+    def taken_back(self, running: Collection[Running]) -> dict[Running, str]:
+        """Of what a process does those jobs that are not its any more, and why."""
+        return self._read(jobs.taken_back, running)
 
     def requeue_job(self, job_id: str, run: int) -> bool:
         return self._write(jobs.requeue_job, job_id, run)

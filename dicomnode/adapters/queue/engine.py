@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 from dbos import DBOS
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from dicomnode.adapters.queue.at_work import AtWork
 from dicomnode.adapters.queue.doorbell import Doorbell, watcher_of
 from dicomnode.adapters.queue.housekeeping import Housekeeping
 from dicomnode.adapters.queue.liveness import this_executor
@@ -34,7 +35,7 @@ from dicomnode.adapters.queue.tickets import (
 )
 from dicomnode.domain.delivery_failure import FailureKind
 from dicomnode.errors import trace_of
-from dicomnode.ports import EngineState, JobFailed, JobHandlers, NotDelivered
+from dicomnode.ports import EngineState, JobFailed, JobHandlers, NotDelivered, Running
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class DbosJobEngine:
         self._jobs, self._deliveries, self._per_destination = job_concurrency, delivery_concurrency, per_destination
         self._stop_timeout_s = stop_timeout_s
         self._executor = this_executor()
+        self._at_work = AtWork(state)
         self._doorbell = Doorbell()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -97,6 +99,7 @@ class DbosJobEngine:
         self._threads = [
             threading.Thread(target=watcher_of(self._url, self._doorbell).watch, args=(self._stopping,), daemon=True),
             threading.Thread(target=housekeeping.keep, args=(self._stopping,), daemon=True),
+            threading.Thread(target=self._at_work.watch, args=(self._stopping,), daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -163,7 +166,8 @@ class DbosJobEngine:
     def _perform_job(self, job_id: str, run: int) -> None:
         work = self._surely(lambda: self._state.start_job(job_id, run))
         if work is not None:
-            outcome = self._call(self._handlers.perform, work)
+            with self._at_work.on(Running(job_id, run, work.attempt), work.halt):
+                outcome = self._call(self._handlers.perform, work)
             if isinstance(outcome, Exception):
                 outcome = JobFailed("bug", _internal(outcome), retryable=False)
             self._surely(lambda: self._state.finish_job(job_id, outcome, work.attempt))

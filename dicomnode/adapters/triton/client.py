@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from dicomnode.adapters.triton.shared_memory import Region, owner_is_gone, region
+from dicomnode.domain.halt import Halt
 from dicomnode.errors import EngineUnavailable, InferenceError, InferenceTimeout, ModelFailed, OutOfResources
 
 # Short: the server is on this machine, and comes back within a second or two when it was killed.
@@ -27,6 +29,7 @@ _CHANNEL = [
 ]
 _CALL_S = 10.0  # for calls that only change the server's tables
 _POLL_S = 0.1
+_LATE_S = 5.0  # beyond its deadline, until an answer that gRPC owes us is not waited for any more
 
 
 class LostStub(EngineUnavailable):
@@ -159,9 +162,39 @@ class Client:
         inputs: list[triton.InferInput],
         outputs: list[triton.InferRequestedOutput],
         timeout_s: float,
+        *,
+        call: str = "",
+        halt: Halt | None = None,
     ) -> triton.InferResult:
+        """`call` is the id by which the model's process knows it; once `halt` is said it is cancelled."""
+        answered, answer = threading.Event(), _Answer()
+
+        def take(result: triton.InferResult | None, error: InferenceServerException | None) -> None:
+            answer.result, answer.error = result, error
+            answered.set()
+
+        halt = halt or Halt()
         with own_errors():
-            return self._triton.infer(model, inputs, outputs=outputs, client_timeout=timeout_s)
+            context = self._triton.async_infer(
+                model, inputs, take, outputs=outputs, request_id=call, client_timeout=timeout_s
+            )
+            with halt.calling(context.cancel):
+                in_time = answered.wait(timeout_s + _LATE_S)
+            halt.check()
+            if not in_time:
+                context.cancel()
+                raise InferenceTimeout("the model did not answer in time")
+            if answer.error is not None:
+                raise answer.error
+        return answer.result
+
+
+@dataclass
+class _Answer:
+    """What gRPC's thread hands over."""
+
+    result: Any = None
+    error: InferenceServerException | None = None
 
 
 def input_of(name: str, array: npt.NDArray[Any]) -> triton.InferInput:

@@ -1,7 +1,8 @@
 """The inference engine port on Triton: volumes and label maps through shared memory, nothing else copied.
 
 The server belongs to another process and may be killed at any moment. What it forgets then (regions, models) a
-client finds out from its answers and does again; a call that was in flight is tried once more.
+client finds out from its answers and does again; a call that was in flight is tried again. A call that nobody waits
+for any more is cancelled, and when its model goes on all the same, the model's process is ended and a new one loaded.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,9 +38,18 @@ from dicomnode.adapters.triton.leases import Leases
 from dicomnode.adapters.triton.place import Place
 from dicomnode.adapters.triton.repository import SELF_TEST, touch, triton_name, write_model
 from dicomnode.adapters.triton.shared_memory import Region, sweep
+from dicomnode.adapters.triton.stubs import Stubs
+from dicomnode.domain.halt import Halt
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.rules import Parameter
-from dicomnode.errors import EngineUnavailable, InferenceTimeout, ModelFailed
+from dicomnode.errors import (
+    EngineUnavailable,
+    InferenceError,
+    InferenceStopped,
+    InferenceTimeout,
+    ModelFailed,
+    OutOfResources,
+)
 from dicomnode.imaging.box import Box
 from dicomnode.imaging.geometry import VolumeGeometry
 from dicomnode.ports import ALL_IMAGES, ModelVersion, Placement, Rescale
@@ -47,6 +58,8 @@ log = logging.getLogger(__name__)
 
 GRACE_S = 60.0  # a server that was killed is back in two seconds; one that starts on a cold disk takes longer
 LOAD_S = 300.0
+STOP_GRACE_S = 3.0  # from a call's cancelling until a model that does not heed it is ended with its process
+_ATTEMPTS_MOST = 3  # of one call: its server may be killed, and its model's process because of another's call
 _POLL_S = 0.02  # while another process loads the model
 _WARM_SHAPE = (4, 8, 8)
 
@@ -78,8 +91,8 @@ class TritonEngine:
         self._grace_s = grace_s
         self._client = Client(self._place.url)
         self._info: dict[str, Mapping[str, str]] = {}
-        self._loading: dict[str, threading.Lock] = {}
         self._leases = Leases(self._place.folder / "leases")
+        self._stubs = Stubs(self._place.calls)
         sweep(self._place.client_prefix)
 
     def __enter__(self) -> TritonEngine:
@@ -163,7 +176,7 @@ class TritonEngine:
     def _remember(self, name: str, info: Mapping[str, str]) -> None:
         self._info[name] = {**info, "server": self._client.server()}
 
-    def _ensure_loaded(self, model: ModelVersion, timeout_s: float) -> str:
+    def _ensure_loaded(self, model: ModelVersion, timeout_s: float, halt: Halt | None = None) -> str:
         """The model's name in Triton, loaded; of all processes one loads it, and calls of other models go on."""
         name, deadline = triton_name(model), time.monotonic() + timeout_s
         while not self._client.is_model_ready(name):
@@ -173,22 +186,56 @@ class TritonEngine:
                     self._client.load(name, _left(deadline))
                     break
             _left(deadline)
+            if halt is not None:
+                halt.check()
             time.sleep(_POLL_S)
         return name
 
-    def _lock_of(self, name: str) -> threading.Lock:
-        return self._loading.setdefault(name, threading.Lock())
-
     def _write(self, model: ModelVersion) -> None:
         place = self._place
-        place.repository.mkdir(parents=True, exist_ok=True)
+        for folder in (place.repository, place.calls):
+            folder.mkdir(parents=True, exist_ok=True)
         reachable = dataclasses.replace(model, path=place.plain(model.path))
-        write_model(place.repository, reachable, cache=place.plain(place.cache), threads=self._threads)
+        write_model(
+            place.repository,
+            reachable,
+            cache=place.plain(place.cache),
+            calls=place.plain(place.calls),
+            threads=self._threads,
+        )
 
-    def _revive(self, name: str) -> None:
-        with self._lock_of(name):
-            touch(self._place.repository, name)
-            self._client.load(name, LOAD_S)
+    def _infer(self, name: str, inputs: list[Any], outputs: list[Any], timeout_s: float, halt: Halt | None) -> Any:
+        """The server's answer. When it comes too late, or is wanted no more, the model is free again afterwards."""
+        call, stub = uuid.uuid4().hex, self._stubs.stub(name)
+        try:
+            return self._client.infer(name, inputs, outputs, timeout_s, call=call, halt=halt)
+        except (InferenceTimeout, InferenceStopped):
+            self._see_it_end(name, call)
+            raise
+        except LostStub:
+            self._revive(name, None if stub is None else stub.pid)
+            raise
+
+    def _see_it_end(self, name: str, call: str) -> None:
+        if self._stubs.wait_idle(name, call, STOP_GRACE_S):
+            return
+        ended = self._stubs.end(name, call)
+        if ended is not None:
+            log.warning("%s did not stop within %g s: its process %d was ended", name, STOP_GRACE_S, ended)
+            threading.Thread(target=self._revive_for_others, args=(name, ended), daemon=True).start()
+
+    def _revive_for_others(self, name: str, dead: int) -> None:
+        """Loading takes seconds, which who gave up need not wait for."""
+        with contextlib.suppress(InferenceError, OutOfResources):  # who needs the model will try, and say so
+            self._revive(name, dead)
+
+    def _revive(self, name: str, dead: int | None) -> None:
+        """Loads a model whose process died, `dead`, as long as nobody else has done so."""
+        with self._leases.reviving(name):
+            now = self._stubs.stub(name)
+            if now is None or now.pid == dead or not self._stubs.lives(name):
+                touch(self._place.repository, name)
+                self._client.load(name, LOAD_S)
 
 
 class TritonSession:
@@ -235,20 +282,18 @@ class TritonSession:
         timeout_s: float,
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
+        halt: Halt | None = None,
     ) -> Iterator[Answers]:
         """What is as large as a volume lies in shared memory; `timeout_s` counts the wait for others."""
-        deadline = time.monotonic() + timeout_s
         placements = placements_of(model, self._mapped[which].array[images].shape, geometry, rescale, further)
         tensors = small_inputs(placements, parameters)
         with contextlib.ExitStack() as outputs:
-            try:
-                answers = self._attempt(model, tensors, deadline, outputs, which, images)
-            except EngineUnavailable as error:
-                log.warning("inference is tried once more: %s", error)
+
+            def attempt(deadline: float) -> Answers:
                 outputs.close()
-                self._recover(model, error, deadline)
-                answers = self._attempt(model, tensors, deadline, outputs, which, images)
-            yield answers
+                return self._attempt(model, tensors, deadline, outputs, which, images, halt)
+
+            yield self._insisting(model, timeout_s, halt, attempt)
 
     @contextlib.contextmanager
     def run(
@@ -260,9 +305,12 @@ class TritonSession:
         timeout_s: float,
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
+        halt: Halt | None = None,
     ) -> Iterator[npt.NDArray[np.uint8]]:
         """The label map, (slice, row, column) uint8, in shared memory."""
-        asked = self.ask(model, geometry, rescale, timeout_s=timeout_s, further=further, parameters=parameters)
+        asked = self.ask(
+            model, geometry, rescale, timeout_s=timeout_s, further=further, parameters=parameters, halt=halt
+        )
         with asked as answers:
             yield answers["LABELMAP"]
 
@@ -277,6 +325,7 @@ class TritonSession:
         timeout_s: float,
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
+        halt: Halt | None = None,
     ) -> npt.NDArray[np.float32]:
         """(image, class or value) float32, with the answer itself: they are few."""
         with self.ask(
@@ -288,6 +337,7 @@ class TritonSession:
             timeout_s=timeout_s,
             further=further,
             parameters=parameters,
+            halt=halt,
         ) as answers:
             return answers["SCORES"]
 
@@ -309,12 +359,30 @@ class TritonSession:
         copied.array[...] = volume
         return copied
 
-    def _recover(self, model: ModelVersion, error: EngineUnavailable, deadline: float) -> None:
-        """Waits for the server, revives what it lost; volumes move to regions that the new server knows."""
+    def _insisting(
+        self, model: ModelVersion, timeout_s: float, halt: Halt | None, attempt: Callable[[float], Answers]
+    ) -> Answers:
+        """What `attempt` gives by the deadline; again when the server or the model's process was lost under way."""
+        deadline, attempts = time.monotonic() + timeout_s, 1
+        try:
+            while True:
+                try:
+                    return attempt(deadline)
+                except EngineUnavailable as error:
+                    if attempts == _ATTEMPTS_MOST:
+                        raise
+                    log.warning("inference is tried again: %s", error)
+                    if halt is not None:
+                        halt.check()
+                    self._recover(deadline)
+                attempts += 1
+        except InferenceTimeout as error:
+            raise timed_out(model, timeout_s) from error
+
+    def _recover(self, deadline: float) -> None:
+        """Waits for the server; volumes move to regions that the new server knows."""
         client = self._engine._client
         client.wait_ready(min(self._engine._grace_s, _left(deadline)))
-        if isinstance(error, LostStub):
-            self._engine._revive(triton_name(model))
         with self._moving:
             for index, lost in enumerate(self._mapped):
                 if not client.is_registered(lost.region.name):
@@ -328,6 +396,7 @@ class TritonSession:
         outputs: contextlib.ExitStack,
         which: int,
         images: slice,
+        halt: Halt | None,
     ) -> Answers:
         engine, found = self._engine, dict[str, npt.NDArray[Any]]()
         wanted = []
@@ -338,7 +407,7 @@ class TritonSession:
             wanted.append(shared_output(name, region))
         few = [name for name in model.card.output.arrays if name not in found]
         wanted += map(plain_output, few)
-        answer = self._asked(model, tensors, deadline, wanted, which, images)
+        answer = self._asked(model, tensors, deadline, wanted, which, images, halt)
         return found | {name: without_header(name, answer.as_numpy(name)) for name in few}
 
     def _asked(
@@ -349,9 +418,10 @@ class TritonSession:
         outputs: Sequence[Any],
         which: int,
         images: slice,
+        halt: Halt | None,
     ) -> Any:
         """The server's answer; `which` of the volumes is the model's main one, `images` what it sees of that."""
-        engine, client = self._engine, self._engine._client
+        engine = self._engine
         used = [self._mapped[which], *self._mapped[1 : 1 + len(model.card.roles)]]
         inputs = [
             used[0].as_input(0, images),
@@ -360,8 +430,8 @@ class TritonSession:
         ]
         wanted = [*outputs, plain_output("TIMINGS"), plain_output("INFO")]
         with engine._leases.using(triton_name(model)):
-            name = engine._ensure_loaded(model, _left(deadline))
-            answer = client.infer(name, inputs, wanted, _left(deadline))
+            name = engine._ensure_loaded(model, _left(deadline), halt)
+            answer = engine._infer(name, inputs, wanted, _left(deadline), halt)
         timings, info = answer.as_numpy("TIMINGS"), answer.as_numpy("INFO")
         self._last.timings = Timings(*map(float, timings))
         engine._remember(name, json.loads(info.tobytes()))
@@ -389,6 +459,12 @@ class _Mapped:
         first, _, _ = images.indices(len(self.array))
         offset = self.offset + first * self.array[0].nbytes
         return shared_input(numbered("VOLUME", number), self.array[images].shape, np.int16, self.region, offset)
+
+
+def timed_out(model: ModelVersion, timeout_s: float) -> InferenceTimeout:
+    return InferenceTimeout(
+        f"the model {model.name} {model.version} gave no answer within {timeout_s:.3g} s and was stopped"
+    )
 
 
 def numbered(name: str, number: int) -> str:

@@ -27,12 +27,14 @@ from dicomnode.adapters.triton.engine import (
     numbered,
     placements_of,
     small_inputs,
+    timed_out,
     without_header,
 )
 from dicomnode.adapters.triton.hosts import cores
 from dicomnode.adapters.triton.hosts.choice import open_host
 from dicomnode.adapters.triton.hosts.model import Host, HostSettings
 from dicomnode.adapters.triton.repository import triton_name
+from dicomnode.domain.halt import Halt
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import InferenceTimeout, InvalidModelPackage, ModelFailed
 from dicomnode.imaging.box import Box
@@ -106,6 +108,7 @@ class InProcessEngine:
             raise ModelFailed(f"{triton_name(model)}: {error}") from error
         finally:
             self._one.release()
+        request.halt.check()
         if response.error is not None:
             raise InferenceTimeout("the model did not answer in time")
         return {tensor.name: from_dlpack(tensor.to_dlpack()) for tensor in response.outputs}
@@ -142,11 +145,12 @@ class InProcessSession:
         timeout_s: float,
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
+        halt: Halt | None = None,
     ) -> Iterator[Answers]:
         volumes = (self.volume, *self.further)
         placements = placements_of(model, volumes[which][images].shape, geometry, rescale, further)
         used = (volumes[which][images], *self.further[: len(placements) - 1])
-        found = self._asked(model, used, small_inputs(placements, parameters), timeout_s)
+        found = self._asked(model, used, small_inputs(placements, parameters), timeout_s, halt)
         yield {name: without_header(name, found[name].numpy()) for name in model.card.output.arrays}
 
     @contextlib.contextmanager
@@ -159,8 +163,11 @@ class InProcessSession:
         timeout_s: float,
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
+        halt: Halt | None = None,
     ) -> Iterator[npt.NDArray[np.uint8]]:
-        asked = self.ask(model, geometry, rescale, timeout_s=timeout_s, further=further, parameters=parameters)
+        asked = self.ask(
+            model, geometry, rescale, timeout_s=timeout_s, further=further, parameters=parameters, halt=halt
+        )
         with asked as answers:
             yield answers["LABELMAP"]
 
@@ -175,6 +182,7 @@ class InProcessSession:
         timeout_s: float,
         further: Sequence[Placement] = (),
         parameters: Mapping[str, Parameter] | None = None,
+        halt: Halt | None = None,
     ) -> npt.NDArray[np.float32]:
         """(image, class or value) float32."""
         with self.ask(
@@ -186,6 +194,7 @@ class InProcessSession:
             timeout_s=timeout_s,
             further=further,
             parameters=parameters,
+            halt=halt,
         ) as answers:
             return answers["SCORES"]
 
@@ -202,14 +211,19 @@ class InProcessSession:
         volumes: Sequence[npt.NDArray[np.int16]],
         small: Mapping[str, npt.NDArray[Any]],
         timeout_s: float,
+        halt: Halt | None,
     ) -> Mapping[str, torch.Tensor]:
         named = {numbered("VOLUME", n): volume for n, volume in enumerate(volumes)}
         tensors = {name: torch.from_numpy(array) for name, array in {**named, **small}.items()}
         request = _Request(
             {name: _Tensor.from_dlpack(name, tensor) for name, tensor in tensors.items()},
             time.monotonic() + timeout_s,
+            halt or Halt(),
         )
-        outputs = self._engine._execute(model, request)
+        try:
+            outputs = self._engine._execute(model, request)
+        except InferenceTimeout as error:
+            raise timed_out(model, timeout_s) from error
         self._last.timings = Timings(*outputs["TIMINGS"].tolist())
         return outputs
 
@@ -234,9 +248,13 @@ class _Tensor:
 class _Request:
     inputs: Mapping[str, _Tensor]
     deadline: float  # time.monotonic()
+    halt: Halt
 
     def is_cancelled(self) -> bool:
-        return time.monotonic() > self.deadline
+        return self.halt.is_said or time.monotonic() > self.deadline
+
+    def request_id(self) -> str:
+        return ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,6 +39,13 @@ class Leases:
             yield _taken(descriptor)
 
     @contextlib.contextmanager
+    def reviving(self, name: str) -> Iterator[None]:
+        """One after the other: who comes second finds it done."""
+        with self._opened(f"{name}.reviving") as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+
+    @contextlib.contextmanager
     def _opened(self, name: str) -> Iterator[int]:
         """A description of its own each time: flock(2) lets locks of one description through."""
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -42,6 +42,11 @@ class Place:
         return self.folder / "cache"
 
     @property
+    def calls(self) -> Path:
+        """Where each model's process writes down which calls it is at."""
+        return self.folder / "calls"
+
+    @property
     def log(self) -> Path:
         return self.folder / "triton.log"
 
@@ -107,7 +112,7 @@ class Place:
 
     def make(self) -> None:
         """Makes the folders; refuses a socket folder that another user could reach."""
-        for folder in (self.repository, self.backends, self.cache):
+        for folder in (self.repository, self.backends, self.cache, self.calls):
             folder.mkdir(parents=True, exist_ok=True)
         self.link()
 

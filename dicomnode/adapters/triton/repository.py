@@ -21,9 +21,9 @@ from pathlib import Path
 from dicomnode.ports import ModelVersion
 
 SELF_TEST = "dicomnode-selftest"
-# Counts up when the host's inputs or outputs change: a server that outlives an upgrade of the node still runs the
-# old entry, which takes others.
-TENSORS = 2
+# Counts up when the host's inputs, outputs or parameters change: a server that outlives an upgrade of the node still
+# runs the old entry, which takes others.
+TENSORS = 3
 
 _MODEL_CODE = '''\
 """Written by dicomnode: hands over to dicomnode.adapters.triton.hosts."""
@@ -114,12 +114,13 @@ def triton_name(model: ModelVersion) -> str:
     return f"{model.name}-{model.version}-{model.digest[:8]}-{TENSORS}{chosen}"
 
 
-def write_model(repository: Path, model: ModelVersion, *, cache: Path, threads: int) -> str:
+def write_model(repository: Path, model: ModelVersion, *, cache: Path, calls: Path, threads: int) -> str:
     """Writes the entry of a model package where it is not there already; its name in Triton."""
     name = triton_name(model)
     parameters = {
         "package": str(model.path),
         "cache": str(cache),
+        "calls": str(calls / name),
         "threads": str(threads),
         "engine": model.chosen_engine,
         "precision": model.chosen_precision,

@@ -24,6 +24,7 @@ from typing import IO
 import psutil
 
 from dicomnode.adapters.triton.client import Client, LostStub, self_test
+from dicomnode.adapters.triton.dead_stubs import DeadStubs
 from dicomnode.adapters.triton.hosts import cores
 from dicomnode.adapters.triton.installation import (
     Installation,
@@ -229,12 +230,14 @@ class TritonServer:
         log.info("Triton is ready: %s, process %d", client.server(), self._process.pid if self._process else 0)
 
     def _watch(self, client: Client, stop: threading.Event) -> None:
-        failures, checked = 0, time.monotonic()
+        failures, checked, dead = 0, time.monotonic(), DeadStubs(self.place.server_prefix)
         while not stop.wait(_WATCH_S):
             self._check_alive()
             if time.monotonic() - checked < HEALTH_EVERY_S:
                 continue
             failures = 0 if self._healthy(client) else failures + 1
+            if self._process is not None:
+                dead.look(self._process.pid)
             if failures == FAILURES_MOST:
                 raise EngineUnavailable(f"it failed {failures} health checks in a row")
             checked = time.monotonic()

@@ -25,6 +25,7 @@ import yaml
 from torch.utils.dlpack import from_dlpack
 
 from dicomnode.adapters.triton.hosts.calibration import windows_of
+from dicomnode.adapters.triton.hosts.calls import CallRecord
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network
 from dicomnode.adapters.triton.hosts.torch_threads import one_thread
 from dicomnode.domain.model_card import ModelCard, NetworkSpec, parse_model_card
@@ -59,6 +60,7 @@ class HostSettings:
     threads: int
     engine: str = ""  # what tuning chose, in place of the card's
     precision: str = ""
+    calls: Path | None = None  # where the host writes down which calls it is at
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, str]) -> HostSettings:
@@ -70,6 +72,7 @@ class HostSettings:
             int(values["threads"]),
             values["engine"],
             values["precision"],
+            Path(values["calls"]),
         )
 
     def network(self, spec: NetworkSpec) -> NetworkSpec:
@@ -109,6 +112,7 @@ class Host:
         self._backend, self._threads = backend, settings.threads
         self._card = card_of(settings.package)
         self._network = self._loaded(settings)
+        self._calls = CallRecord(settings.calls)
         self._info = torch.frombuffer(bytearray(json.dumps(self._network.info).encode()), dtype=torch.uint8)
 
     def _loaded(self, settings: HostSettings) -> LoadedNetwork:
@@ -138,7 +142,11 @@ class Host:
         return self._network.info
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        return [self._answer(request) for request in requests]
+        return [self._recorded(request) for request in requests]
+
+    def _recorded(self, request: Any) -> Any:
+        with self._calls.of([request.request_id()]):
+            return self._answer(request)
 
     def _answer(self, request: Any) -> Any:
         main = self._given(request, "")
