@@ -21,12 +21,14 @@ _STYLES = {
     OutcomeKind.SHADOW: "bold cyan",
     OutcomeKind.STOPPED: "bold magenta",
     OutcomeKind.NOT_CHOSEN: "bold yellow",
+    OutcomeKind.WAITS_FOR_CLASSES: "bold yellow",
 }
 _MARKS = {
     OutcomeKind.MATCHED: ("✓ match", "bold green"),
     OutcomeKind.SHADOW: ("✓ shadow", "bold cyan"),
     OutcomeKind.STOPPED: ("– stopped", "magenta"),
     OutcomeKind.NOT_CHOSEN: ("✗ not chosen", "yellow"),
+    OutcomeKind.WAITS_FOR_CLASSES: ("… waits", "yellow"),
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from dicomnode.domain.clauses import Dictionary
 from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.rule_classes import about_classes
 from dicomnode.domain.rule_fit import ACTIVE, missing
 from dicomnode.domain.rule_lint import Finding, findings_in, never_asked, same_names, twins
 from dicomnode.domain.rule_reading import parse_rule
@@ -28,7 +29,8 @@ def in_the_node(state: State, rules: Sequence[Rule]) -> list[Finding]:
     names = {rule.name for rule in rules}
     others, _ = stored(revision for revision in state.rules() if revision.name not in names)
     each = [finding for rule in rules for finding in findings_in(rule, _dictionary())]
-    return [*each, *same_names(rules), *_missing(state, rules), *_among(rules, others)]
+    classes = about_classes(rules, others, _cards(state))
+    return [*each, *same_names(rules), *_missing(state, rules), *classes, *_among(rules, others)]
 
 
 def stored(revisions: Iterable[RuleRevision]) -> tuple[list[Rule], list[Finding]]:

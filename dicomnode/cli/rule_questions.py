@@ -16,7 +16,7 @@ from dicomnode.cli.rule_lookup import Json, is_file, notes_on_revision, print_no
 from dicomnode.domain.rule_reading import parse_rule
 from dicomnode.domain.rules import Rule
 from dicomnode.domain.study import StudyState
-from dicomnode.errors import InvalidRule, NotFound
+from dicomnode.errors import Ambiguous, InvalidRule, NotFound, UsageError
 from dicomnode.imaging.series_files import Found, series_in
 from dicomnode.stages.asking import Answer, ask, joined, series_of_study
 from dicomnode.stages.replay import received
@@ -165,7 +165,8 @@ class _Subject:
 
 def _answers(context: Context, asked: _Subject, rules: Sequence[Rule], others: Sequence[Rule]) -> list[Answer]:
     priors = received(context.state) if asked.received else None
-    answers = ask(asked.found.series, rules, others, priors)
+    classes = context.state.class_news if asked.received else None
+    answers = ask(asked.found.series, rules, others, priors, classes)
     return [a for a in answers if not asked.only or a.found.series.series_instance_uid in asked.only]
 
 
@@ -189,7 +190,9 @@ def _uids(found: Found) -> frozenset[str]:
 
 def _received(context: Context, key: str, whole: bool) -> _Subject:
     try:
-        study = context.state.study(key)
+        study = context.state.only_study(key)
+    except Ambiguous as error:
+        raise UsageError(str(error)) from error
     except NotFound as error:
         raise NotFound(f"{error}, and there is no file or folder {key}; see dicomnode studies list") from error
     only = frozenset({key} if any(s.series_instance_uid == key for s in study.series) else ())

@@ -46,7 +46,8 @@ _COUNTS = {
 }
 _COUNTS_ALONE = {Change.BOTH: ("taken", "green"), Change.NEITHER: ("not taken", "")}
 _NOT_ASKED = {
-    Change.NOT_KNOWN: "not known yet, facts that decide are still being worked out (a running node does)",
+    Change.NOT_KNOWN: "not known: facts that decide are still being worked out (a running node does), or no model "
+    "gave the classes that are asked for",
     Change.NOT_READ: "not known, their headers were never read",
     Change.RECEIVING: "still being received",
     Change.NO_IMAGE: "never asked about, they hold no image that can be read",

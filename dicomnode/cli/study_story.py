@@ -19,10 +19,11 @@ from dicomnode.cli.watch import EVERY_S, Every, Watch, present
 from dicomnode.domain.completeness import Policy, Signal
 from dicomnode.domain.job import ARRIVED_DELIVERY_STATES, DeliveryState, JobState
 from dicomnode.domain.quantity import quantity
-from dicomnode.domain.study import SeriesState, StudyState
+from dicomnode.domain.routing import OutcomeKind
+from dicomnode.domain.study import SeriesState
 from dicomnode.ports import DeliveryView, Event, JobFilter, JobView, SeriesView, StudyView
 from dicomnode.stages.advice import next_steps
-from dicomnode.stages.situation import ROUTINGS, last_of_each, rules_that_wait, situation
+from dicomnode.stages.situation import ROUTINGS, last_of_each, situation
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
@@ -35,6 +36,7 @@ STYLES: Mapping[str, str] = {
     SeriesState.COMPLETE: "yellow",
     SeriesState.ROUTED: "green",
     SeriesState.NOT_ROUTED: "magenta",
+    SeriesState.WAITING: "yellow",
     SeriesState.OWN_RESULT: "dim",
 }
 JOB_STYLES: Mapping[str, str] = {
@@ -50,8 +52,13 @@ JOB_STYLES: Mapping[str, str] = {
     DeliveryState.ACCEPTED: "green",
     DeliveryState.COMMITTED: "bold green",
 }
-_WAITS = "waits-for-study"  # what a rule came to, as domain.routing says it
-_OUTCOMES: Mapping[str, str] = {"matched": "green", "shadow": "cyan", _WAITS: "yellow", "unreadable": "red"}
+_OUTCOMES: Mapping[str, str] = {
+    OutcomeKind.MATCHED: "green",
+    OutcomeKind.SHADOW: "cyan",
+    OutcomeKind.WAITS_FOR_STUDY: "yellow",
+    OutcomeKind.WAITS_FOR_CLASSES: "yellow",
+    OutcomeKind.UNREADABLE: "red",
+}
 _STAYS = " (dicomnode jobs show has its UIDs); this one stays there too, since DICOM knows no replacing"
 _NOTHING_SENT = "nothing: everything that was to be sent has arrived"
 _NOTHING_FOUND = "nothing: no model was to run on it"
@@ -196,20 +203,12 @@ def _series_grid(study: StudyView, story: Sequence[Event]) -> Table:
         name = Text(f"{series.modality or '?'} {series.description or series.series_instance_uid}", style="bold")
         name.append(f", {quantity(series.instances, 'instance')}", style="not bold")
         last = routing.get(series.series_instance_uid)
-        grid.add_row(_state_of(study, series, last), name)
+        grid.add_row(Text(series.state, style=STYLES[series.state]), name)
         for line in _signs(complete.get(series.series_instance_uid)):
             grid.add_row("", line)
         for reason in _reasons(series, last):
             grid.add_row("", reason)
     return grid
-
-
-def _state_of(study: StudyView, series: SeriesView, routing: Event | None) -> Text:
-    """A series of which rules have still to decide is not one that goes nowhere."""
-    open_study = study.state is not StudyState.ROUTED
-    if series.state is SeriesState.NOT_ROUTED and open_study and routing and rules_that_wait(routing):
-        return Text("waits", style=_OUTCOMES[_WAITS])
-    return Text(series.state, style=STYLES[series.state])
 
 
 def _signs(complete: Event | None) -> Iterator[Text]:

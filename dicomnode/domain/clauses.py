@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from dicomnode.domain.class_facts import OF_ONE_CLASS, class_fact
 from dicomnode.domain.rules import (
     FACTS,
     ORDERING,
@@ -21,6 +22,7 @@ from dicomnode.domain.rules import (
     Operator,
     Vocabulary,
     condition_text,
+    fact_vr,
 )
 from dicomnode.domain.values import (
     Kind,
@@ -48,10 +50,12 @@ class Dictionary:
 
     def vr(self, subject: str) -> str:
         """ "" when nobody knows before a header is seen."""
-        return FACTS.get(subject) or self.vrs.get(subject.rpartition(".")[2], "")
+        return fact_vr(subject) or self.vrs.get(subject.rpartition(".")[2], "")
 
     def is_single(self, subject: str) -> bool:
         """Of a path, every item of its sequences may hold another value."""
+        if asked := class_fact(subject):
+            return asked.kind in OF_ONE_CLASS
         return subject in self.single_valued or subject in FACTS.keys() - _SEVERAL_VALUES_EACH
 
 

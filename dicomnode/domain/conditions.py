@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dicomnode.domain.class_facts import found_class
 from dicomnode.domain.identifying import is_identifying
 from dicomnode.domain.patterns import bounded_pattern
 from dicomnode.domain.rules import All, AnyOf, Comparison, Condition, Not, Operator, Rule, condition_document
@@ -176,7 +177,7 @@ def _is_true(comparison: Comparison, header: Header, facts: Header) -> bool:
 
 
 def _elements(comparison: Comparison, header: Header, facts: Header) -> Iterable[Element]:
-    fact = facts.get(comparison.subject)
+    fact = facts.get(comparison.subject) or found_class(comparison.subject, facts)
     return (fact,) if fact is not None else _at(header, comparison.steps)
 
 

@@ -2,6 +2,8 @@
 
 Two phases. When a series is complete, rules that look at one series are decided; those that look at the study wait,
 and so does what comes after a rule that may still stop the series. When the study is complete, all are decided.
+
+In both, a rule that asks for the classes that a model gives waits while a job may still give them.
 """
 
 from __future__ import annotations
@@ -11,8 +13,25 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from dicomnode.domain.class_waits import (
+    Awaited,
+    Prospect,
+    awaited_classes,
+    awaited_in_study,
+    never_coming,
+    with_nothing_given,
+)
 from dicomnode.domain.conditions import Decision, Explanation, decide, explain
-from dicomnode.domain.rules import Condition, Origin, Role, Rule, RuleState, condition_document, condition_text
+from dicomnode.domain.rules import (
+    Condition,
+    Origin,
+    Role,
+    Rule,
+    RuleState,
+    classes_asked,
+    condition_document,
+    condition_text,
+)
 from dicomnode.domain.selection import Selection, select, series_name
 from dicomnode.domain.study import Evidence
 from dicomnode.errors import InvalidRule
@@ -31,6 +50,7 @@ class OutcomeKind(StrEnum):
     STUDY_CONDITION_FALSE = "study-condition-false"
     ROLE_MISSING = "role-missing"  # the model's further series is not there
     WAITS_FOR_STUDY = "waits-for-study"
+    WAITS_FOR_CLASSES = "waits-for-classes"  # that a model gives: its job is not over
     STOPPED = "stopped"  # an earlier rule stopped the series
     UNREADABLE = "unreadable"  # the rule is
 
@@ -42,6 +62,7 @@ class Asked:
     name: str
     revision: int
     rule: Rule | InvalidRule
+    lack: str = ""  # why its model cannot give classes here, where somebody asks for them
 
     @property
     def order(self) -> tuple[int, str]:
@@ -96,6 +117,7 @@ class RuleOutcome:
     selection: Selection | None = None
     filled: tuple[Filled, ...] = ()
     stopped_by: str = ""  # the rule that stopped the series, or may still
+    awaits: frozenset[Awaited] = frozenset()  # the classes that it waits for
 
     @property
     def rule(self) -> Rule:
@@ -126,6 +148,7 @@ class RuleOutcome:
             **({"choose": self.selection.document()} if self.selection else {}),
             **({"roles": [found.document() for found in self.filled]} if self.filled else {}),
             **({"stopped_by": self.stopped_by} if self.stopped_by else {}),
+            **({"awaits": sorted({model for _, model in self.awaits})} if self.awaits else {}),
         }
 
 
@@ -152,7 +175,14 @@ def decide_study(
     `priors` are earlier studies of the patient, the newest first. While the study is not complete, `study` may hold
     one series alone.
     """
-    return _Study(study, priors, complete).decided(sorted(rules, key=lambda asked: asked.order))
+    ordered = sorted(rules, key=lambda asked: asked.order)
+    shown = list(study)
+    while True:
+        decided = _Study(shown, priors, complete).decided(ordered)
+        never = _never_coming(decided, complete)
+        if not never:
+            return decided
+        shown = list(with_nothing_given(shown, never, _lacks(ordered)))
 
 
 def decide_series(rules: Iterable[Asked], series: Evidence) -> SeriesOutcomes:
@@ -161,13 +191,35 @@ def decide_series(rules: Iterable[Asked], series: Evidence) -> SeriesOutcomes:
     return outcomes
 
 
+def _never_coming(decided: Sequence[SeriesOutcomes], complete: bool) -> frozenset[Awaited]:
+    awaited = frozenset[Awaited]().union(*(o.awaits for series in decided for o in series.outcomes))
+    if not awaited:
+        return awaited
+    return never_coming(awaited, [series.evidence for series in decided], list(_prospects(decided, complete)))
+
+
+def _prospects(decided: Iterable[SeriesOutcomes], complete: bool) -> Iterator[Prospect]:
+    """Rules that will make a job: when the study is complete those of a series alone have made theirs before."""
+    for series in decided:
+        for outcome in series.outcomes:
+            now = outcome.kind is OutcomeKind.MATCHED and (outcome.deferred or not complete)
+            waits = outcome.kind in (OutcomeKind.WAITS_FOR_STUDY, OutcomeKind.WAITS_FOR_CLASSES)
+            if (now or waits) and not outcome.asked.lack and outcome.rule.runs_model:
+                yield Prospect(series.series_instance_uid, outcome.rule.model, outcome.awaits)
+
+
+def _lacks(rules: Iterable[Asked]) -> dict[str, str]:
+    return {asked.rule.model: asked.lack for asked in rules if isinstance(asked.rule, Rule) and asked.lack}
+
+
 @dataclass(slots=True)
 class _Subject:
     """A series while the rules are asked one after the other."""
 
     evidence: Evidence
     stopped_by: str = ""
-    awaited: str = ""  # a rule that may stop it once the study is complete
+    awaited: str = ""  # a rule that may stop it once the study is complete, or its classes are known
+    awaits: frozenset[Awaited] = frozenset()  # those classes
     deferred: bool = False  # what the rules from here on say took the whole study
     outcomes: list[RuleOutcome] = field(default_factory=list)
 
@@ -197,6 +249,7 @@ class _Study:
         """One rule of all series; what it stops is stopped for the rules after it, not for itself."""
         shown = [subject.evidence for subject in self._with_images if not subject.stopped_by]
         decisions = {e.series_instance_uid: decide(rule, e.header, e.facts) for e in shown}
+        asks = classes_asked(rule)
         matching = [e for e in shown if decisions[e.series_instance_uid].matches]
         together = self._complete and matching
         question = _Question(
@@ -207,6 +260,8 @@ class _Study:
             clauses=_clauses(rule, self._all) if together else (),
             selection=select(rule.choose, matching) if together and rule.choose else None,
             role_studies={Origin.STUDY: [shown], Origin.PRIOR: self._priors},
+            awaited={e.series_instance_uid: awaited_classes(rule.when, e) for e in shown} if asks else {},
+            awaited_in_study=awaited_in_study(rule, self._all, shown) if asks and self._complete else frozenset(),
         )
         told = [(subject, question.outcome(subject)) for subject in self._with_images]
         for subject, outcome in told:
@@ -219,8 +274,8 @@ def _settle(subject: _Subject, rule: Rule, outcome: RuleOutcome) -> None:
         return
     if outcome.kind is OutcomeKind.MATCHED:
         subject.stopped_by = rule.name
-    elif outcome.kind is OutcomeKind.WAITS_FOR_STUDY:
-        subject.awaited = subject.awaited or rule.name
+    elif outcome.kind in (OutcomeKind.WAITS_FOR_STUDY, OutcomeKind.WAITS_FOR_CLASSES):
+        subject.awaited, subject.awaits = subject.awaited or rule.name, subject.awaits | outcome.awaits
     if rule.needs_study and outcome.decision is not None and outcome.decision.matches:
         subject.deferred = True
 
@@ -251,13 +306,22 @@ class _Question:
     clauses: tuple[StudyClause, ...]
     selection: Selection | None
     role_studies: Mapping[Origin, Sequence[Sequence[Evidence]]]  # where a role may find its series, best first
+    awaited: Mapping[str, frozenset[Awaited]]  # of the series shown to the rule: classes that settle its condition
+    awaited_in_study: frozenset[Awaited]  # of any series: classes on which what the study comes to depends
 
     def outcome(self, subject: _Subject) -> RuleOutcome:
         decision = self.decisions.get(subject.evidence.series_instance_uid)
         if decision is None:
             return self._stopped(subject)
+        if own := self.awaited.get(subject.evidence.series_instance_uid):
+            return self._waits_for_classes(subject, decision, own | subject.awaits)
         if not decision.matches:
             return RuleOutcome(self.asked, OutcomeKind.NOT_MATCHED, decision.why(), decision)
+        if subject.awaits:
+            words = (
+                f"waits for rule {subject.awaited}, which may stop it once {_given_words(subject.awaits)} are known"
+            )
+            return self._waits_for_classes(subject, decision, subject.awaits, words)
         if subject.awaited:
             words = f"waits for rule {subject.awaited}, which may stop it once the study is complete"
             return self._waits(decision, words, subject.awaited)
@@ -265,6 +329,8 @@ class _Question:
             needs = "; ".join(_needed_words(self.rule))
             words = f"waits for the whole study: {decision.explanation.words()}; it needs {needs}"
             return self._waits(decision, words)
+        if self.awaited_in_study:
+            return self._waits_for_classes(subject, decision, self.awaited_in_study)
         return self._decided(subject, decision)
 
     def _stopped(self, subject: _Subject) -> RuleOutcome:
@@ -276,6 +342,15 @@ class _Question:
         words = f"rule {self.rule.name} {words}"
         kind = OutcomeKind.WAITS_FOR_STUDY
         return RuleOutcome(self.asked, kind, words, decision, deferred=True, stopped_by=for_rule)
+
+    def _waits_for_classes(
+        self, subject: _Subject, decision: Decision, awaits: frozenset[Awaited], words: str = ""
+    ) -> RuleOutcome:
+        elsewhere = " of its study" * any(uid != subject.evidence.series_instance_uid for uid, _ in awaits)
+        words = f"rule {self.rule.name} {words or f'waits for {_given_words(awaits)}{elsewhere}'}"
+        deferred, kind = subject.deferred or self.rule.needs_study, OutcomeKind.WAITS_FOR_CLASSES
+        by = subject.awaited if subject.awaits else ""
+        return RuleOutcome(self.asked, kind, words, decision, deferred=deferred, stopped_by=by, awaits=awaits)
 
     def _decided(self, subject: _Subject, decision: Decision) -> RuleOutcome:
         """`when` holds, and all that the rule looks at is there."""
@@ -326,6 +401,11 @@ class _Question:
                 earlier = " of an earlier study" if role.origin is Origin.PRIOR else ""
                 return Filled(role, selection, f"{series_name(chosen)}{earlier}")
         return None
+
+
+def _given_words(awaits: Iterable[Awaited]) -> str:
+    models = sorted({model for _, model in awaits})
+    return f"the classes that {' and '.join(models)} give{'s' * (len(models) == 1)}"
 
 
 def _fits(role: Role, evidence: Evidence) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from dicomnode.domain.class_facts import class_fact, known_by
 from dicomnode.domain.rules import (
-    FACTS,
     All,
     AnyOf,
     Choice,
@@ -14,6 +14,7 @@ from dicomnode.domain.rules import (
     Condition,
     Not,
     Rule,
+    fact_vr,
 )
 
 # Beside the conditions: by these a series is named in reasons, and the lowest number has the last word of a choice
@@ -38,7 +39,8 @@ class Needs:
 
 def needs_of(rules: Iterable[Rule]) -> Needs:
     names = _ALWAYS.union(*(_of_rule(rule) for rule in rules))
-    return Needs(tuple(sorted(names - FACTS.keys())), tuple(sorted(names & FACTS.keys())))
+    facts = {name for name in names if fact_vr(name)}
+    return Needs(tuple(sorted(names - facts)), tuple(sorted(facts)))
 
 
 def conditions_of(rule: Rule) -> tuple[Condition, ...]:
@@ -66,3 +68,5 @@ def _subjects(condition: Condition) -> Iterator[str]:
             yield from _subjects(part)
         case Comparison():
             yield condition.steps[0]
+            if asked := class_fact(condition.subject):
+                yield known_by(asked.model)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
+from dicomnode.domain.class_facts import CLASS_FACTS, class_fact, how_written, looks_like_one
 from dicomnode.domain.document import Node, every
 from dicomnode.domain.job import Priority
 from dicomnode.domain.patterns import bounded_pattern
@@ -33,6 +34,7 @@ from dicomnode.domain.rules import (
     StudyConditions,
     Vocabulary,
     Window,
+    fact_vr,
     steps_of,
 )
 from dicomnode.domain.schedule import parse_window
@@ -309,6 +311,10 @@ class _Reader:
         return comparison
 
     def _subject(self, node: Node, key: str) -> str:
+        if asked := class_fact(key):
+            return asked.subject
+        if looks_like_one(key):
+            node.fail(f"{key!r} is no fact: {how_written(key)}")
         if not _SUBJECT.fullmatch(key):
             node.fail(f"{key!r} is no attribute: {_how_attributes_are_named(key)}")
         steps = steps_of(key)
@@ -320,7 +326,7 @@ class _Reader:
         known = self._vocabulary
         if known is None or step.startswith("(") or step in known or (alone and step in FACTS):
             return
-        near = difflib.get_close_matches(step, [*known, *FACTS, *_GROUPS], n=3, cutoff=0.75)
+        near = difflib.get_close_matches(step, [*known, *FACTS, *CLASS_FACTS, *_GROUPS], n=3, cutoff=0.75)
         hint = f"; did you mean {' or '.join(near)}?" if near else "; keywords are those of PS3.6, as in Modality"
         node.fail(f"{step!r} is no attribute's keyword and no fact{hint}")
 
@@ -328,7 +334,7 @@ class _Reader:
         """None when nobody can say before a header is seen."""
         if self._vocabulary is None:
             return None
-        vr = FACTS.get(subject) or self._vocabulary.get(steps_of(subject)[-1])
+        vr = fact_vr(subject) or self._vocabulary.get(steps_of(subject)[-1])
         return kind_of(vr) if vr else None
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from dicomnode.domain.class_facts import CLASS_FACTS, MODEL_NAME, OF_ONE_CLASS
 from dicomnode.domain.job import Priority
 from dicomnode.domain.rule_reading import NAME, OF_A_JOB, ORDER_MOST, PARAMETER, RESULT, VERSION
 from dicomnode.domain.rules import FACTS, ORIENTATIONS, Choice, Operator, Origin, RuleState, Vocabulary
@@ -34,6 +35,12 @@ _FACT_WORDS: Mapping[str, str] = {
     "IsAVolume": "true when the images make one volume without gaps",
     "Orientation": "axial, coronal, sagittal or oblique, from the images' orientation",
     "MeasuredSliceSpacing": "mm from slice to slice, measured from the positions; of volumes only",
+}
+_CLASS_WORDS: Mapping[str, str] = {
+    "Class": "names of the classes that this model gave images of the series",
+    "ClassCode": "codes of the classes that this model gave images of the series",
+    "ClassShare": "how many of the images are of that class, 0 to 1",
+    "ClassProbability": "mean probability of the images that are of that class, 0 to 1",
 }
 _OPERATOR_WORDS: Mapping[Operator, str] = {
     Operator.EQUALS: "a value is this",
@@ -248,7 +255,10 @@ def _condition(vocabulary: Vocabulary) -> dict[str, Any]:
             **{fact: _fact(fact) for fact in FACTS},
             **attributes,
         },
-        "patternProperties": {_PATH: {"$ref": "#/$defs/of-any-kind"}},
+        "patternProperties": {
+            **{_class_pattern(fact): _class_fact(fact) for fact in CLASS_FACTS},
+            _PATH: {"$ref": "#/$defs/of-any-kind"},
+        },
     }
 
 
@@ -257,6 +267,15 @@ def _fact(fact: str) -> dict[str, Any]:
         one = {"type": "string", "pattern": f"^(?:{'|'.join(map(_any_case, ORIENTATIONS))})$"}
         return {"description": _FACT_WORDS[fact], **_about(Kind.CODE, one)}
     return {"$ref": _reference(kind_of(FACTS[fact])), "description": _FACT_WORDS[fact]}
+
+
+def _class_pattern(fact: str) -> str:
+    of = r"\s*/\s*\S(.{0,62}\S)?" if fact in OF_ONE_CLASS else ""
+    return rf"^{fact}\(\s*{MODEL_NAME}{of}\s*\)$"
+
+
+def _class_fact(fact: str) -> dict[str, Any]:
+    return {"$ref": _reference(kind_of(CLASS_FACTS[fact])), "description": _CLASS_WORDS[fact]}
 
 
 def _any_case(word: str) -> str:

@@ -13,6 +13,7 @@ when:                                   # several in one mapping: all of them
         - SeriesDescription: {matches: "(?i)torso|trunk"}
     - not: {ImageType: {contains: LOCALIZER}}
     - NumberOfInstances: {at_least: 10}               # a fact the node knows, see FACTS
+    - Class(slice-ct-region): chest                   # what a model said of the series, see domain.class_facts
 study:                                  # what else is in the study
   has: [{Modality: PT}]                 # each holds for some series
   has_not: [{Modality: SR}]             # each holds for none
@@ -42,6 +43,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
+from dicomnode.domain.class_facts import class_vr, models_of
 from dicomnode.domain.job import Priority
 from dicomnode.domain.values import Operand
 
@@ -57,6 +59,7 @@ FACTS: Mapping[str, str] = {
     "Orientation": "CS",
     "MeasuredSliceSpacing": "DS",
 }
+# Beside them those of domain.class_facts, which name a model.
 # Facts that take the headers of all instances: they are worked out only when a rule asks for them.
 FACTS_OF_ALL_HEADERS = frozenset({"IsLocalizer", "IsAVolume", "Orientation", "MeasuredSliceSpacing"})
 ORIENTATIONS = ("axial", "coronal", "sagittal", "oblique")
@@ -192,6 +195,11 @@ class Rule:
         return self.state is not RuleState.DISABLED
 
     @property
+    def runs_model(self) -> bool:
+        """Whether it makes jobs: it has a model, and is no shadow."""
+        return bool(self.model) and self.state is RuleState.ENABLED
+
+    @property
     def needs_study(self) -> bool:
         """Whether it can only be decided once the whole study is there."""
         return bool(self.study.has or self.study.has_not or self.choose or self.roles)
@@ -199,8 +207,13 @@ class Rule:
 
 @lru_cache(maxsize=4096)
 def steps_of(subject: str) -> tuple[str, ...]:
-    """The path of an attribute: sequences first, the attribute last."""
-    return tuple(_STEPS.findall(subject))
+    """The path of an attribute: sequences first, the attribute last; of a fact the fact."""
+    return (subject,) if fact_vr(subject) else tuple(_STEPS.findall(subject))
+
+
+def fact_vr(subject: str) -> str:
+    """The VR that a fact compares as; "" of what is no fact."""
+    return FACTS.get(subject) or class_vr(subject)
 
 
 def facts_in(condition: Condition) -> frozenset[str]:
@@ -211,7 +224,13 @@ def facts_in(condition: Condition) -> frozenset[str]:
         case Not(part):
             return facts_in(part)
         case Comparison(subject):
-            return frozenset({subject}) & FACTS.keys()
+            return frozenset({subject} if fact_vr(subject) else ())
+
+
+def classes_asked(rule: Rule) -> frozenset[str]:
+    """The models whose classes its conditions ask for: of the series, of others in the study, of roles."""
+    conditions = (rule.when, *rule.study.has, *rule.study.has_not, *(role.when for role in rule.roles))
+    return models_of(frozenset().union(*map(facts_in, conditions)))
 
 
 # ------------------------------------------------------------------------------------------------ printing

@@ -79,6 +79,7 @@ class SeriesState(StrEnum):
     COMPLETE = "complete"
     ROUTED = "routed"  # at least one job was made
     NOT_ROUTED = "not-routed"  # no rule matched, and the event says why
+    WAITING = "waiting"  # no rule has made a job, but one still may: it waits for the study, or for classes
     OWN_RESULT = "own-result"
 
 
@@ -121,3 +122,4 @@ class Evidence:
     facts: Header
     all_facts: bool = False
     no_image: str = ""  # why nothing in the series is an image, so that no rule can make a job of it
+    awaited: frozenset[str] = frozenset()  # models that are at it, and whose classes are not known yet

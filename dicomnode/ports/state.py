@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from dicomnode.domain.acceptance import Acceptance
 from dicomnode.domain.announcement import Announcement
+from dicomnode.domain.class_facts import ClassNews
 from dicomnode.domain.completeness import Place, SeriesSigns, StudySigns, Verdict
 from dicomnode.domain.destination import Destination
 from dicomnode.domain.job import Priority
@@ -91,7 +92,7 @@ class State(Protocol):
     def complete_unrouted(self, older_than_s: float = 0.0) -> list[Series]:
         """COMPLETE series whose routing was never recorded: left behind by a process that died.
 
-        Only those that are complete for so long, or that an administrator had routed again.
+        Only those that are complete for so long, or that an administrator, or a classifier's end, had routed again.
         """
 
     def receiving_studies(self, most: int | None = None) -> list[StudySigns]:
@@ -143,7 +144,9 @@ class State(Protocol):
     ) -> list[str]:
         """COMPLETE → ROUTED with its jobs enqueued, or → NOT_ROUTED; all in one transaction. Job ids.
 
-        A job that is active already for the same (series, model version, rule revision) is not made twice.
+        A job that is active already for the same (series, model version, rule revision) is not made twice, nor one
+        of a rule that has made its job of the series as it is. Nothing happens when classes that the evidence awaits
+        are there meanwhile: the series stays COMPLETE, to be routed with them.
         """
 
     def record_study_routing(
@@ -161,6 +164,13 @@ class State(Protocol):
 
     def study_evidence(self, study_instance_uid: str) -> list[Evidence]:
         """Of the series of a study, as far as it was recorded."""
+
+    def class_news(self, study_instance_uid: str) -> Mapping[str, ClassNews]:
+        """By Series Instance UID: the classes that jobs gave of the series as it is, and which are still to come.
+
+        When such a job ends, in the transaction of finish_job, its classes are kept with the evidence, and where a
+        rule asks for them the series is COMPLETE once more, of the same generation, and its study RECEIVING.
+        """
 
     def prior_studies(self, study_instance_uid: str, most: int = 10) -> list[str]:
         """Earlier studies of the same patient by PatientID, newest first by Study Date; Study Instance UIDs."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dicomnode.domain.class_facts import ClassNews
+from dicomnode.domain.class_waits import without_waiting
 from dicomnode.domain.conditions import Decision, comparison_words
 from dicomnode.domain.routing import Asked, OutcomeKind, RuleOutcome, decide_study
 from dicomnode.domain.rule_needs import choices_of, conditions_of
-from dicomnode.domain.rules import Choice, Origin, Rule, RuleState
+from dicomnode.domain.rules import Choice, Origin, Rule, RuleState, classes_asked
 from dicomnode.domain.study import Evidence, Series, SeriesState
 from dicomnode.errors import CannotDecode
 from dicomnode.imaging.series_files import Found, FoundSeries, series_in
@@ -22,6 +24,8 @@ _MATCHES = frozenset({OutcomeKind.MATCHED, OutcomeKind.SHADOW})
 
 # Study Instance UID → evidence of the patient's earlier studies, the newest first
 Priors = Callable[[str], Sequence[Sequence[Evidence]]]
+# Study Instance UID → Series Instance UID → the classes that jobs gave
+Classes = Callable[[str], Mapping[str, ClassNews]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +78,24 @@ def short_words(outcome: RuleOutcome) -> str:
 
 
 def ask(
-    found: Iterable[FoundSeries], rules: Sequence[Rule], others: Sequence[Rule] = (), priors: Priors | None = None
+    found: Iterable[FoundSeries],
+    rules: Sequence[Rule],
+    others: Sequence[Rule] = (),
+    priors: Priors | None = None,
+    classes: Classes | None = None,
 ) -> list[Answer]:
     """An answer a rule for each series, study by study; every file is read once.
 
     `others` are asked too, for they may stop a series, and give no answers. A disabled rule is asked as if it were
-    not. Without `priors` the other studies that were found are the earlier ones.
+    not. Without `priors` the other studies that were found are the earlier ones; without `classes` there are none.
     """
     asked = [Asked(rule.name, 0, _enabled(rule)) for rule in rules]
     context = [Asked(rule.name, 0, rule) for rule in others]
     found = list(found)
     evidence = {f.series.series_instance_uid: _evidence(f, [*rules, *others]) for f in found}
+    if models := frozenset[str]().union(*map(classes_asked, (*rules, *others))):
+        for study, of_study in _studies(found).items():
+            evidence |= dict(_classified(study, of_study, evidence, models, classes))
     earlier = priors or _Earlier(found, evidence)
     needs_priors = any(role.origin is Origin.PRIOR for rule in (*rules, *others) for role in rule.roles)
     answers: list[Answer] = []
@@ -122,6 +133,24 @@ def _evidence(found: FoundSeries, rules: Sequence[Rule]) -> Evidence:
         return unreadable(series, str(error))
     measures = any(Choice.THINNEST_SLICES in choices_of(rule) for rule in rules)
     return with_all_facts(evidence, series, Path) if measures and not evidence.no_image else evidence
+
+
+def _classified(
+    study: str,
+    found: Iterable[FoundSeries],
+    evidence: Mapping[str, Evidence],
+    models: frozenset[str],
+    classes: Classes | None,
+) -> Iterator[tuple[str, Evidence]]:
+    """With what jobs gave; of what no job is at it is known that there is none. Files do not tell a generation."""
+    news = classes(study) if classes else {}
+    of_files = "is not run on files: only what the node received is classified"
+    why = "has not run on this series" if classes else of_files
+    for one in found:
+        uid = one.series.series_instance_uid
+        given = news.get(uid, ClassNews(0))
+        own = replace(evidence[uid], facts={**evidence[uid].facts, **given.facts}, awaited=given.awaited)
+        yield uid, without_waiting(own, sorted(models), why)
 
 
 class _Earlier:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from dicomnode.domain.completeness import (
 )
 from dicomnode.domain.contiguity import look_at_stack
 from dicomnode.domain.rule_reading import parse_rule
+from dicomnode.domain.rules import classes_asked
 from dicomnode.domain.source import Source
 from dicomnode.errors import DicomNodeError, InvalidRule
 from dicomnode.ports import Clock, RuleRevision, State
@@ -31,6 +33,7 @@ from dicomnode.stages.route_beside import AtOnce, Router, Routings
 
 LOG = logging.getLogger(__name__)
 LEFTOVERS_EVERY_S = 3.0
+CLASSIFIED_EVERY_S = 0.25
 LEFT_OVER_S = 30.0  # for so long what is complete may be under way in a worker, its own or another one's
 SOURCES_EVERY_S = 2.0
 RULES_EVERY_S = 2.0
@@ -54,12 +57,21 @@ class _Seen:
     stack: Stack
 
 
-def _needs_study(revision: RuleRevision) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What the rules in force look at beside a series itself."""
+
+    studies: bool = False
+    classes: bool = False
+
+
+def _wanted(revisions: Iterable[RuleRevision]) -> _Wanted:
     """One that cannot be read is told of when it is asked."""
-    try:
-        return parse_rule(revision.document).needs_study
-    except InvalidRule:
-        return False
+    rules = []
+    for revision in revisions:
+        with suppress(InvalidRule):
+            rules.append(parse_rule(revision.document))
+    return _Wanted(any(rule.needs_study for rule in rules), any(map(classes_asked, rules)))
 
 
 class Completer:
@@ -88,14 +100,16 @@ class Completer:
         self._sources = sources
         self._sources_at_s: float | None = None
         self._seen: dict[str, _Seen] = {}  # by Series Instance UID
-        self._awaited = False
-        self._awaited_at_s: float | None = None
+        self._wanted = _Wanted()
+        self._wanted_at_s: float | None = None
+        self._classified_at_s: float | None = None
         self._again_s = 0.0
 
     def sweep(self) -> int:
         """Closes what is complete and has it routed; how many series that were."""
         self._routings.check()
         self._learn_sources()
+        self._take_up_classified()
         self._again_s = LEFTOVERS_EVERY_S
         receiving = {signs.series_instance_uid: signs for signs in self._state.receiving_series()}
         for uid, counted in self._questions.collect(receiving).items():
@@ -128,6 +142,15 @@ class Completer:
                 busy_s = self._clock.monotonic() - began_s
                 rest_s = min(_REST * busy_s, _REST_MOST_S)
                 self._wait(stop, max(rest_s, min(poll_s, max(POLL_LEAST_S, self._again_s))))
+
+    def _take_up_classified(self) -> None:
+        """What a classifier's end had put to the rules again does not wait for the leftovers."""
+        now_s = self._clock.monotonic()
+        if self._classified_at_s is not None and now_s < self._classified_at_s + CLASSIFIED_EVERY_S:
+            return
+        self._classified_at_s = now_s
+        if self._rules_want().classes:
+            self.resume(LEFT_OVER_S)
 
     def close(self) -> None:
         """No more is asked of sources, and no more routed; what is under way ends."""
@@ -202,7 +225,7 @@ class Completer:
         signs = replace(signs, counted=self._questions.of_study(signs))
         verdict = study_verdict(signs, self._policy)
         if isinstance(verdict, Wait):
-            if Need.COUNT in verdict.needs and self._is_awaited():
+            if Need.COUNT in verdict.needs and self._rules_want().studies:
                 self._questions.ask(signs, self._policy.source(signs.calling_ae_title))
             self._again_s = min(self._again_s, verdict.again_s)
             return
@@ -210,10 +233,10 @@ class Completer:
         if generation is not None:
             self._routings.study(signs.study_instance_uid, generation)
 
-    def _is_awaited(self) -> bool:
-        """Whether a rule in force looks at whole studies; else nobody waits for one, and nobody is asked."""
+    def _rules_want(self) -> _Wanted:
+        """Where none looks at whole studies nobody waits for one, and nobody is asked."""
         now_s = self._clock.monotonic()
-        if self._awaited_at_s is None or now_s >= self._awaited_at_s + RULES_EVERY_S:
-            self._awaited = any(_needs_study(revision) for revision in self._state.enabled_rules())
-            self._awaited_at_s = now_s
-        return self._awaited
+        if self._wanted_at_s is None or now_s >= self._wanted_at_s + RULES_EVERY_S:
+            self._wanted = _wanted(self._state.enabled_rules())
+            self._wanted_at_s = now_s
+        return self._wanted

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from dicomnode.domain.age import age_in_years
+from dicomnode.domain.class_facts import ClassNews, open_subjects
 from dicomnode.domain.conditions import NOT_LOOKED_AT, settled
 from dicomnode.domain.rules import FACTS, FACTS_OF_ALL_HEADERS, Condition, facts_in
 from dicomnode.domain.schedule import NODE_ZONE
@@ -75,6 +76,14 @@ def with_notes(evidence: Evidence) -> Evidence:
     return replace(evidence, facts={**evidence.facts, **unread})
 
 
+def with_classes(evidence: Evidence, news: Mapping[str, ClassNews]) -> Evidence:
+    """With what jobs gave of the series as it is; evidence of an earlier generation stays as it is."""
+    found = news.get(evidence.series_instance_uid)
+    if found is None or found.generation != evidence.generation:
+        return evidence
+    return replace(evidence, facts={**evidence.facts, **found.facts}, awaited=found.awaited)
+
+
 def to_keep(evidence: Evidence) -> Evidence:
     """Without the facts that nobody looked at."""
     known = {name: element for name, element in evidence.facts.items() if element.note != NOT_LOOKED_AT}
@@ -85,7 +94,8 @@ def is_open(condition: Condition, evidence: Evidence) -> bool:
     """Whether it depends on facts of all headers that are not known."""
     if evidence.all_facts:
         return False
-    return settled(condition, evidence.header, evidence.facts, FACTS_OF_ALL_HEADERS) is None
+    unknown = FACTS_OF_ALL_HEADERS | open_subjects(facts_in(condition), evidence.facts)
+    return settled(condition, evidence.header, evidence.facts, unknown) is None
 
 
 def _wanted(conditions: Iterable[Condition]) -> frozenset[str]:

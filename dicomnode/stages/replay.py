@@ -11,10 +11,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from dicomnode.domain.class_facts import is_of_classes, open_subjects
 from dicomnode.domain.conditions import settled
 from dicomnode.domain.routing import Asked, OutcomeKind, RuleOutcome, decide_study
 from dicomnode.domain.rule_needs import Needs, choices_of, conditions_of, needs_of
-from dicomnode.domain.rules import FACTS_OF_ALL_HEADERS, All, Choice, Condition, Not, Origin, Rule, RuleState
+from dicomnode.domain.rules import (
+    FACTS_OF_ALL_HEADERS,
+    All,
+    Choice,
+    Condition,
+    Not,
+    Origin,
+    Rule,
+    RuleState,
+    facts_in,
+)
 from dicomnode.domain.study import Evidence, SeriesState
 from dicomnode.ports import PastSeries, PastStudy, State
 from dicomnode.stages.asking import Priors, short_words
@@ -31,7 +42,7 @@ class Change(StrEnum):
     INPUTS = "inputs"  # both take it, with other further series
     BOTH = "both"
     NEITHER = "neither"
-    NOT_KNOWN = "not-known"  # facts that decide are not worked out yet
+    NOT_KNOWN = "not-known"  # facts that decide are not worked out yet, or no model gave the classes asked for
     NOT_READ = "not-read"  # nothing was ever read of it
     RECEIVING = "receiving"  # it, or its study where that has a say, is still being received
     NO_IMAGE = "no-image"  # no rule is asked about it
@@ -231,7 +242,8 @@ def _judge(asked: Question | None, priors: Priors) -> Callable[[str, Sequence[Ev
         return lambda study, evidence: {e.series_instance_uid: _VERDICTS[False] for e in evidence}
     if not asked.needs_study:
         whole = _with_stops(asked)
-        return lambda study, evidence: {e.series_instance_uid: _VERDICTS[_settled(whole, e)] for e in evidence}
+        asks = _class_facts(whole)
+        return lambda study, evidence: {e.series_instance_uid: _VERDICTS[_settled(whole, e, asks)] for e in evidence}
     return _StudyJudge(asked, priors).verdicts
 
 
@@ -241,10 +253,15 @@ def _with_stops(asked: Question) -> Condition:
     return All((asked.rule.when, *stops)) if stops else asked.rule.when
 
 
-def _settled(condition: Condition, evidence: Evidence) -> bool | None:
+def _class_facts(condition: Condition) -> frozenset[str]:
+    return frozenset(filter(is_of_classes, facts_in(condition)))
+
+
+def _settled(condition: Condition, evidence: Evidence, class_facts: frozenset[str]) -> bool | None:
     if evidence.no_image:
         return False
-    unknown = () if evidence.all_facts else FACTS_OF_ALL_HEADERS
+    headers = frozenset[str]() if evidence.all_facts else FACTS_OF_ALL_HEADERS
+    unknown = headers | open_subjects(class_facts, evidence.facts)
     return settled(condition, evidence.header, evidence.facts, unknown)
 
 
@@ -254,11 +271,13 @@ class _StudyJudge:
     def __init__(self, asked: Question, priors: Priors) -> None:
         self._question, self._asked = asked, asked.asked
         self._priors = priors
-        self._conditions = [c for rule in asked.rules for c in conditions_of(rule)]
+        self._conditions = [(c, _class_facts(c)) for rule in asked.rules for c in conditions_of(rule)]
+        self._when = (asked.rule.when, _class_facts(asked.rule.when))
+        self._asks_classes = any(class_facts for _, class_facts in self._conditions)
         self._measures = any(Choice.THINNEST_SLICES in choices_of(rule) for rule in asked.rules)
 
     def verdicts(self, study: str, evidence: Sequence[Evidence]) -> Verdicts:
-        matches = {e.series_instance_uid: _settled(self._question.rule.when, e) for e in evidence}
+        matches = {e.series_instance_uid: self._settled(e) for e in evidence}
         if not any(value is not False for value in matches.values()):
             return dict.fromkeys(matches, _VERDICTS[False])
         if any(self._is_open(e) for e in evidence):
@@ -274,9 +293,13 @@ class _StudyJudge:
 
     def _is_open(self, evidence: Evidence) -> bool:
         """Whether what is not known of a series may change what the study comes to."""
-        if evidence.all_facts or evidence.no_image:
+        if evidence.no_image or (evidence.all_facts and not self._asks_classes):
             return False
-        return self._measures or any(_settled(condition, evidence) is None for condition in self._conditions)
+        measures = self._measures and not evidence.all_facts
+        return measures or any(_settled(c, evidence, asks) is None for c, asks in self._conditions)
+
+    def _settled(self, evidence: Evidence) -> bool | None:
+        return _settled(self._when[0], evidence, self._when[1])
 
 
 def _verdict(outcome: RuleOutcome | None) -> Verdict:

@@ -11,20 +11,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dicomnode.domain.class_facts import open_subjects
 from dicomnode.domain.conditions import settled
 from dicomnode.domain.job import Priority
 from dicomnode.domain.routing import Asked, OutcomeKind, RuleOutcome, SeriesOutcomes, decide_series, decide_study
 from dicomnode.domain.rule_reading import parse_rule
-from dicomnode.domain.rules import FACTS_OF_ALL_HEADERS, Condition, Rule, RuleState
+from dicomnode.domain.rules import (
+    FACTS_OF_ALL_HEADERS,
+    Condition,
+    Rule,
+    RuleState,
+    classes_asked,
+    facts_in,
+)
 from dicomnode.domain.study import Evidence, Series
 from dicomnode.errors import CannotDecode, InvalidRule
 from dicomnode.ports import Clock, InstanceStore, ModelVersion, NewJob, RuleRevision, SeriesRouting, State
-from dicomnode.stages.evidence import completed, first_look, to_keep, unreadable
+from dicomnode.stages.evidence import completed, first_look, to_keep, unreadable, with_classes
 from dicomnode.stages.study_evidence import StudyEvidence
 
 NO_RULE = "no rule exists; add one with dicomnode rules add FILE"
 _ACTIVE = "active"
 _WITHOUT_NEWS = frozenset({OutcomeKind.NOT_MATCHED, OutcomeKind.WAITS_FOR_STUDY})
+_WAITS = OutcomeKind.WAITS_FOR_CLASSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +71,7 @@ class RouteStage:
     def decide(self, series: Series) -> Routing:
         """Of a series alone; reads what is needed and changes nothing."""
         revisions = self._state.enabled_rules()
-        asked = [_asked(revision) for revision in revisions]
+        asked = self._asked(revisions)
         try:
             evidence = self._look(series, asked)
         except CannotDecode as error:
@@ -78,7 +87,7 @@ class RouteStage:
     def decide_study(self, study_instance_uid: str) -> list[tuple[Series, Routing]]:
         """Of the series of a study, those of which there is more to say now; only evidence is kept."""
         revisions = self._state.enabled_rules()
-        asked = [_asked(revision) for revision in revisions]
+        asked = self._asked(revisions)
         rules = [a.rule for a in asked if isinstance(a.rule, Rule)]
         if not any(rule.needs_study for rule in rules):
             return []
@@ -87,12 +96,13 @@ class RouteStage:
         return [
             (found.series[outcomes.series_instance_uid], self._of_study(revisions, outcomes))
             for outcomes in decided
-            if any(o.deferred and o.kind not in _WITHOUT_NEWS for o in outcomes.outcomes)
+            if any(o.kind is _WAITS or (o.deferred and o.kind not in _WITHOUT_NEWS) for o in outcomes.outcomes)
         ]
 
     def _of_study(self, revisions: Sequence[RuleRevision], outcomes: SeriesOutcomes) -> Routing:
         said = self._say(revisions, outcomes.outcomes)
-        return combine(said, [s for s in said if s.outcome.deferred], outcomes.evidence)
+        settled = [s for s in said if s.outcome.deferred and s.outcome.kind is not _WAITS]
+        return combine(said, settled, outcomes.evidence)
 
     def _no_rule(self) -> str:
         return "every rule is disabled" if self._state.rules() else NO_RULE
@@ -100,6 +110,8 @@ class RouteStage:
     def _look(self, series: Series, asked: Sequence[Asked]) -> Evidence:
         """Raises CannotDecode when no header can be read."""
         first = first_look(series, self._place)
+        if any(isinstance(a.rule, Rule) and classes_asked(a.rule) for a in asked):
+            first = with_classes(first, self._state.class_news(series.study_instance_uid))
         return completed(first, series, self._place, list(_conditions(asked, first)), sparing=True)
 
     def _place(self, path: str) -> Path:
@@ -107,6 +119,21 @@ class RouteStage:
 
     def _timed(self, detail: Mapping[str, Any], started_s: float) -> dict[str, Any]:
         return {**detail, "seconds": round(self._clock.monotonic() - started_s, 4)}
+
+    def _asked(self, revisions: Sequence[RuleRevision]) -> list[Asked]:
+        """With what keeps the models whose classes are asked for from giving any."""
+        asked = [_asked(revision) for revision in revisions]
+        models = frozenset[str]().union(*(classes_asked(a.rule) for a in asked if isinstance(a.rule, Rule)))
+        return [
+            replace(a, lack=self._lack(a.rule)) if isinstance(a.rule, Rule) and a.rule.model in models else a
+            for a in asked
+        ]
+
+    def _lack(self, rule: Rule) -> str:
+        model, missing = self._model(rule)
+        if model is None:
+            return missing
+        return "" if model.card.classification else f"{model.name} {model.version} gives no classes"
 
     # ------------------------------------------------------------------------------------------- what it comes to
 
@@ -212,7 +239,8 @@ def _conditions(asked: Iterable[Asked], first: Evidence) -> Iterable[Condition]:
 def _surely_stops(rule: Rule, first: Evidence) -> bool:
     if not rule.stop or rule.needs_study or rule.state is not RuleState.ENABLED:
         return False
-    return settled(rule.when, first.header, first.facts, FACTS_OF_ALL_HEADERS) is True
+    unknown = FACTS_OF_ALL_HEADERS | open_subjects(facts_in(rule.when), first.facts)
+    return settled(rule.when, first.header, first.facts, unknown) is True
 
 
 def combine(said: Sequence[Said], deciding: Sequence[Said], evidence: Evidence) -> Routing:

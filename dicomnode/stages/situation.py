@@ -106,7 +106,7 @@ def last_of_each(events: Iterable[Event], kinds: Sequence[str]) -> dict[str, Eve
 
 
 def rules_that_wait(routing: Event) -> list[str]:
-    """For the whole study, as a series was routed."""
+    """For the whole study, as a series was routed; for classes a job does, and that is shown."""
     rules = routing.detail.get("rules", [])
     return [rule["rule"] for rule in rules if rule.get("outcome") == OutcomeKind.WAITS_FOR_STUDY]
 

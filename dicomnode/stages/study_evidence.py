@@ -6,12 +6,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dicomnode.domain.class_facts import open_subjects
 from dicomnode.domain.conditions import settled
-from dicomnode.domain.rules import FACTS_OF_ALL_HEADERS, Choice, Condition, Origin, Preference, Rule
+from dicomnode.domain.rules import (
+    FACTS_OF_ALL_HEADERS,
+    Choice,
+    Condition,
+    Origin,
+    Preference,
+    Rule,
+    classes_asked,
+    facts_in,
+)
 from dicomnode.domain.study import Evidence, Series
 from dicomnode.errors import CannotDecode
 from dicomnode.ports import InstanceStore, State
-from dicomnode.stages.evidence import first_look, is_open, unreadable, with_all_facts, with_notes
+from dicomnode.stages.evidence import first_look, is_open, unreadable, with_all_facts, with_classes, with_notes
 
 PRIORS_MOST = 10
 
@@ -38,7 +48,8 @@ class _Wish:
 
 
 def may_hold(condition: Condition, evidence: Evidence) -> bool:
-    unknown = frozenset() if evidence.all_facts else FACTS_OF_ALL_HEADERS
+    headers = frozenset[str]() if evidence.all_facts else FACTS_OF_ALL_HEADERS
+    unknown = headers | open_subjects(facts_in(condition), evidence.facts)
     return settled(condition, evidence.header, evidence.facts, unknown) is not False
 
 
@@ -53,6 +64,9 @@ class StudyEvidence:
         kept = {e.series_instance_uid: e for e in self._state.study_evidence(study_instance_uid)}
         wishes = list(_of_study(self._rules))
         evidence = [self._of(one, kept.get(uid), wishes) for uid, one in series.items()]
+        if any(map(classes_asked, self._rules)):
+            news = self._state.class_news(study_instance_uid)
+            evidence = [with_classes(one, news) for one in evidence]
         return Found(series, evidence, self._priors(study_instance_uid, evidence))
 
     def _of(self, series: Series, kept: Evidence | None, wishes: Sequence[_Wish]) -> Evidence:

@@ -1,4 +1,4 @@
-"""Two models on one real CT, one that outlines and one that classifies: SEG, SR and the report of classes arrive."""
+"""Two models on one real CT, one that classifies and one that outlines where it saw a chest: SEG and SRs arrive."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, pacs: Orthanc) -> Iterator[Ru
     node = RunningNode(tmp_path_factory.mktemp("node") / "home")
     for name in ("torso-ct", "slice-ct-region"):
         node.run("models", "add", str(MODELS / name))
+    for name in ("torso-ct-chest", "slice-ct-region"):
         node.run("rules", "add", str(RULES / f"{name}.yaml"))
     node.run("destinations", "add", "pacs", "--dimse", pacs.dimse)
     with node:
@@ -68,6 +69,10 @@ def test_a_volume_is_outlined_and_its_images_are_classified(node: RunningNode, p
     shares = dict(classes(node, study))
     assert shares["Abdomen"] > 25
     assert shares["Chest"] >= 6
+    (explained,) = node.json("rules", "explain", "torso-ct-chest", study)["answers"]
+    assert "Class(slice-ct-region) is 'Abdomen\\Chest'" in explained["why"]
+    story = [event["kind"] for event in node.json("studies", "why", study)["story"]]
+    assert story.count("series.classified") == 1
     # once more: the same report under the same UIDs
     assert storescu(node.port, CT) == 0
     node.wait_idle()
@@ -80,3 +85,9 @@ def test_images_that_are_no_volume_are_classified_all_the_same(node: RunningNode
     (uid,) = pacs.wait_for(1, 120, StudyInstanceUID=study)
     assert pydicom.dcmread(BytesIO(pacs.file(uid))).ManufacturerModelName == "slice-ct-region"
     assert dict(classes(node, study)).get("Head", 0) >= 26
+    node.wait_idle()
+    (series,) = node.json("studies", "show", study)["series"]
+    assert "torso-ct-chest did not match: Class(slice-ct-region) is 'Head" in series["why"]
+    assert [job["model"] for job in node.json("jobs", "list") if job["study_instance_uid"] == study] == [
+        "slice-ct-region 1.0.0"
+    ]

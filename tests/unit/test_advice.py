@@ -292,7 +292,7 @@ def test_a_series_whose_rules_wait_for_the_study_is_not_one_that_goes_nowhere(no
     said = story(node)
     assert "The CT series waits for its study: rule pet-ct waits for the whole study: Modality is 'CT'" in said
     assert "it needs a series with Modality equals 'PT'" in said
-    assert "waits CT 1.1, 3 instances" in said
+    assert "waiting CT 1.1, 3 instances" in said
     assert "not routed" not in said
     assert "not-routed" not in said
 

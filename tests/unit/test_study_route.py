@@ -88,7 +88,7 @@ def test_what_waits_says_so_before(node: Node) -> None:
     assert node.why() == (
         "rule pet-ct waits for the whole study: Modality is 'CT'; it needs a series as pet, with Modality equals 'PT'"
     )
-    assert node.series_state() is SeriesState.NOT_ROUTED
+    assert node.series_state() is SeriesState.WAITING
     assert jobs(node) == []
 
 

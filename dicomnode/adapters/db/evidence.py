@@ -5,10 +5,12 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from dicomnode.adapters.db.classes import kept_classes
 from dicomnode.adapters.db.evidence_json import header_json, header_of
 from dicomnode.adapters.db.receive import load_series, locked_series
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.tables import EvidenceRow, SeriesRow, StudyRow
+from dicomnode.domain.class_facts import is_of_classes
 from dicomnode.domain.study import Evidence, Header, Series, SeriesState
 from dicomnode.errors import NotFound
 
@@ -76,13 +78,15 @@ def record_evidence(unit: Unit, evidence: Evidence) -> None:
 
 
 def keep(unit: Unit, series_row: SeriesRow, evidence: Evidence) -> None:
-    """In place of what is kept; the series' row is locked."""
+    """In place of what is kept, but for the classes that a job gave; the series' row is locked."""
     row = unit.session.get(EvidenceRow, series_row.id)
     if row is None:
         row = EvidenceRow(series_id=series_row.id)
         unit.session.add(row)
+    classes = kept_classes(row, evidence.generation) if row.generation is not None else {}
+    own = {name: element for name, element in evidence.facts.items() if not is_of_classes(name)}
     row.generation, row.all_facts, row.no_image = evidence.generation, evidence.all_facts, evidence.no_image
-    row.header, row.facts = header_json(evidence.header), header_json(evidence.facts)
+    row.header, row.facts = header_json(evidence.header), header_json(own) | classes
 
 
 def record_facts(unit: Unit, series_instance_uid: str, generation: int, facts: Header) -> None:

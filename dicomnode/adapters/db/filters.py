@@ -5,6 +5,7 @@ Studies are found from the rare side: series and jobs have an index on their sta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from dicomnode.adapters.db.tables import JobRow, ModelRow, RuleRow, SeriesRow, StudyRow
+from dicomnode.domain.study import SeriesState
 from dicomnode.ports import JobFilter, StudyFilter
 
 Condition = sa.ColumnElement[bool]
@@ -66,10 +68,20 @@ def _series_of(study_instance_uid: str) -> sa.Select[int]:
     return of_study.where(StudyRow.study_instance_uid == study_instance_uid)
 
 
+def _in_states(states: Sequence[SeriesState]) -> Condition:
+    """As SeriesRow.standing has them."""
+    nowhere, waits = SeriesRow.state == SeriesState.NOT_ROUTED, SeriesRow.waits
+    told_apart = (SeriesState.NOT_ROUTED, SeriesState.WAITING)
+    wanted: list[Condition] = [SeriesRow.state.in_([state for state in states if state not in told_apart])]
+    wanted += [sa.and_(nowhere, sa.not_(waits))] if SeriesState.NOT_ROUTED in states else []
+    wanted += [sa.and_(nowhere, waits)] if SeriesState.WAITING in states else []
+    return sa.or_(*wanted)
+
+
 def study_conditions(which: StudyFilter) -> list[Condition]:
     found: list[Condition] = []
     if which.series_states:
-        found.append(StudyRow.id.in_(sa.select(SeriesRow.study_id).where(SeriesRow.state.in_(which.series_states))))
+        found.append(StudyRow.id.in_(sa.select(SeriesRow.study_id).where(_in_states(which.series_states))))
     of_jobs = job_conditions(
         JobFilter(states=which.job_states, model=which.model, rule=which.rule, destination=which.destination)
     )

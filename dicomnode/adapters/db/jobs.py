@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from dicomnode.adapters.db.classes import job_ended
 from dicomnode.adapters.db.deliveries import deliver_results, stored_result
 from dicomnode.adapters.db.models import model_of
 from dicomnode.adapters.db.receive import load_series
@@ -204,6 +205,7 @@ def _end(unit: Unit, job: JobRow, event: JobEvent, code: str, reason: str) -> No
     job.code, job.reason, job.finished_at = code, reason, unit.now()
     words = _ENDED[event]
     tell_job(unit, job, f"job.{words}", f"{words}: {reason}" if reason else words, code=code, **_took(job))
+    job_ended(unit, job)
 
 
 def _took(job: JobRow) -> dict[str, float]:

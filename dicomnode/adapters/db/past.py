@@ -23,7 +23,7 @@ from dicomnode.domain.study import Evidence, Header
 from dicomnode.ports import PastSeries, PastStudy
 
 # What needs no escaping in an SQLite JSON path: all keywords, and private tags but for the odd creator
-_PLAIN = re.compile(r"[A-Za-z0-9(), _.+-]+")
+_PLAIN = re.compile(r"[A-Za-z0-9(), _./+-]+")
 
 
 Place = tuple[datetime, int]  # of a study in the order of receiving, then id

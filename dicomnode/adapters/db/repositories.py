@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from dicomnode.adapters.db import (
     administration,
+    classes,
     completion,
     deliveries,
     delivery_views,
@@ -33,6 +34,7 @@ from dicomnode.adapters.db.evidence import record_evidence as keep_evidence
 from dicomnode.adapters.db.session import Transactions, Unit, WorkQueue, open_engine
 from dicomnode.domain.acceptance import Acceptance
 from dicomnode.domain.announcement import Announcement
+from dicomnode.domain.class_facts import ClassNews
 from dicomnode.domain.completeness import Place, SeriesSigns, StudySigns, Verdict
 from dicomnode.domain.destination import Destination
 from dicomnode.domain.job import Priority
@@ -193,6 +195,9 @@ class SqlState:
 
     def study_evidence(self, study_instance_uid: str) -> list[Evidence]:
         return self._read(evidence.study_evidence, study_instance_uid)
+
+    def class_news(self, study_instance_uid: str) -> Mapping[str, ClassNews]:
+        return self._read(classes.class_news, study_instance_uid)
 
     def prior_studies(self, study_instance_uid: str, most: int = 10) -> list[str]:
         return self._read(evidence.prior_studies, study_instance_uid, most)

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from dicomnode.adapters.db.classes import is_over, job_ended
 from dicomnode.adapters.db.evidence import keep
 from dicomnode.adapters.db.receive import locked_series, name_of
 from dicomnode.adapters.db.session import Unit
@@ -21,6 +22,7 @@ from dicomnode.ports import NewJob, SeriesRouting
 
 # The code of a job that was cancelled since later images, or another series, take its place
 _SUPERSEDED = "superseded"
+_DECIDED = (SeriesState.ROUTED, SeriesState.NOT_ROUTED)
 
 
 def record_routing(
@@ -34,17 +36,43 @@ def record_routing(
     row = locked_series(unit, series.series_instance_uid)
     if row is None or row.state is not SeriesState.COMPLETE or row.generation != series.generation:
         return []  # another process was first, or late images came: the series will be complete again
-    row.state, row.why = (SeriesState.ROUTED if jobs else SeriesState.NOT_ROUTED), why
+    if evidence is not None and is_over(unit.session, row, evidence.awaited):
+        return []  # it stays complete, to be routed with the classes that came meanwhile
+    kept = _kept(unit, row)
+    new = [job for job in jobs if not any(_is_made(there, job) for there in kept)]
+    row.why = why
+    _set_state(row, routed=bool(new or kept), detail=detail)
     if evidence is not None:
         keep(unit, row, evidence)
-    _tell_routed(unit, row, bool(jobs), detail)
+    _tell_routed(unit, row, len(new), bool(kept), detail)
     _supersede(unit, row)
-    return [job_id for job in jobs if (job_id := _make(unit, row, job, options_of(unit, job))) is not None]
+    return [job_id for job in new if (job_id := _make(unit, row, job, options_of(unit, job))) is not None]
 
 
-def _tell_routed(unit: Unit, series: SeriesRow, routed: bool, detail: Mapping[str, Any]) -> None:
-    kind, words = _ROUTED if routed else _WAITS if _waits(detail) else _NOT_ROUTED
-    _tell(unit, series, kind, f"{words}: {series.why}", detail)
+def _set_state(row: SeriesRow, routed: bool, detail: Mapping[str, Any]) -> None:
+    row.state = SeriesState.ROUTED if routed else SeriesState.NOT_ROUTED
+    row.waits = not routed and _waits(detail)
+
+
+def _kept(unit: Unit, series: SeriesRow) -> list[JobRow]:
+    """Jobs of the series as it is: there are some when it is asked about again, with classes."""
+    query = sa.select(JobRow).where(JobRow.series_id == series.id, JobRow.generation == series.generation)
+    return _of_now(series, unit.session.scalars(query.with_for_update()))
+
+
+def _of_now(series: SeriesRow, jobs: Iterable[JobRow]) -> list[JobRow]:
+    return [job for job in jobs if job.generation == series.generation and job.code != _SUPERSEDED]
+
+
+def _is_made(there: JobRow, new: NewJob) -> bool:
+    """Whether the rule has made its job, by an earlier revision or of the version that was active then, may be."""
+    return (there.rule.name, there.model.name, there.shadow) == (new.rule.name, new.model.name, new.shadow)
+
+
+def _tell_routed(unit: Unit, series: SeriesRow, made: int, again: bool, detail: Mapping[str, Any]) -> None:
+    kind, words = _ROUTED if made else _NOTHING_MORE if again else _waits_words(detail) or _NOT_ROUTED
+    since = ", now that it is classified" if again else ""
+    _tell(unit, series, kind, f"{words}{since}: {series.why}", detail)
 
 
 def _tell_settled(unit: Unit, series: SeriesRow, routing: SeriesRouting, made: int) -> None:
@@ -52,7 +80,7 @@ def _tell_settled(unit: Unit, series: SeriesRow, routing: SeriesRouting, made: i
     said = [rule["words"] for rule in routing.detail.get("rules", ()) if rule["rule"] in routing.settled]
     why = ". ".join([*said[:1], *(words[:1].upper() + words[1:] for words in said[1:])]) or series.why
     if series.state is not SeriesState.ROUTED:
-        kind, words = _NOT_ROUTED
+        kind, words = _waits_words(routing.detail) or _NOT_ROUTED
     elif made:
         kind, words = _ROUTED
     else:
@@ -73,12 +101,20 @@ def _tell(unit: Unit, series: SeriesRow, kind: str, words: str, detail: Mapping[
 _ROUTED = ("series.routed", "was routed")
 _NOT_ROUTED = ("series.not-routed", "was not routed")
 _NOTHING_MORE = ("series.routed", "gets no further job")
-_WAITS = ("series.waits", "waits for its study")
+_WAITS: Mapping[str, tuple[str, str]] = {
+    OutcomeKind.WAITS_FOR_STUDY: ("series.waits", "waits for its study"),
+    OutcomeKind.WAITS_FOR_CLASSES: ("series.waits", "waits to be classified"),
+}
+
+
+def _waits_words(detail: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What it waits for so that a rule may still make a job of it: its study, or classes; None when nothing may."""
+    outcomes = {rule.get("outcome") for rule in detail.get("rules", ())}
+    return next((words for outcome, words in _WAITS.items() if outcome in outcomes), None)
 
 
 def _waits(detail: Mapping[str, Any]) -> bool:
-    """Whether a rule may still make a job of the series once its study is complete."""
-    return any(rule.get("outcome") == OutcomeKind.WAITS_FOR_STUDY for rule in detail.get("rules", ()))
+    return _waits_words(detail) is not None
 
 
 # ------------------------------------------------------------------------------------------- the whole study
@@ -98,8 +134,11 @@ def record_study_routing(
     made: list[str] = []
     for routing in routings:
         row = rows.get(routing.series.series_instance_uid)
-        if row is not None and row.generation == routing.series.generation:
+        if row is not None and row.generation == routing.series.generation and row.state in _DECIDED:
             made += _settle(unit, row, routing)
+    told = {routing.series.series_instance_uid for routing in routings}
+    for row in rows.values():
+        row.waits = row.waits and row.series_instance_uid in told  # of no other does a rule have anything to say yet
     if routings:
         _tell_study(unit, study, len(made))
     return made
@@ -128,25 +167,28 @@ def _settle(unit: Unit, series: SeriesRow, routing: SeriesRouting) -> list[str]:
     wanted = [(new, options_of(unit, new)) for new in routing.jobs]
     there = unit.session.scalars(sa.select(JobRow).where(JobRow.series_id == series.id).with_for_update()).all()
     settled = [job for job in there if unit.session.get_one(RuleRow, job.rule_id).name in routing.settled]
-    withdrawn = _withdraw(unit, [job for job in settled if job.state in ACTIVE_JOB_STATES], wanted)
+    unwanted = _withdraw(unit, [job for job in settled if job.state in ACTIVE_JOB_STATES], wanted)
     _withdraw_results(unit, [job for job in settled if job.state is JobState.SUCCEEDED], wanted)
-    kept = [job for job in there if job.generation == series.generation and job.code != _SUPERSEDED]
+    kept = _of_now(series, there)
     missing = [(new, options) for new, options in wanted if not any(_is_same(job, new, options) for job in kept)]
     before = (series.state, series.why)
-    series.state = SeriesState.ROUTED if kept or missing else SeriesState.NOT_ROUTED
     series.why = routing.why
-    if missing or withdrawn or before != (series.state, series.why):
+    _set_state(series, routed=bool(kept or missing), detail=routing.detail)
+    if missing or unwanted or before != (series.state, series.why):
         _tell_settled(unit, series, routing, len(missing))
-    return [job_id for new, options in missing if (job_id := _make(unit, series, new, options)) is not None]
+    made = [job_id for new, options in missing if (job_id := _make(unit, series, new, options)) is not None]
+    for job in unwanted:
+        job_ended(unit, job)
+    return made
 
 
-def _withdraw(unit: Unit, active: Iterable[JobRow], wanted: Sequence[tuple[NewJob, dict[str, Any]]]) -> int:
-    """How many jobs were cancelled, since the study as it is now asks for others."""
+def _withdraw(unit: Unit, active: Iterable[JobRow], wanted: Sequence[tuple[NewJob, dict[str, Any]]]) -> list[JobRow]:
+    """The jobs that were cancelled, since the study as it is now asks for others."""
     unwanted = [job for job in active if not any(_is_same(job, new, options) for new, options in wanted)]
     for job in unwanted:
         _cancel(unit, job, "the study changed, and the rule decides otherwise now")
     unit.session.flush()
-    return len(unwanted)
+    return unwanted
 
 
 def _withdraw_results(unit: Unit, done: Iterable[JobRow], wanted: Sequence[tuple[NewJob, dict[str, Any]]]) -> None:

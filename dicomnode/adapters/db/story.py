@@ -25,6 +25,7 @@ from dicomnode.adapters.db.tables import (
     among,
 )
 from dicomnode.domain.job import ACTIVE_JOB_STATES, OPEN_DELIVERY_STATES
+from dicomnode.domain.study import SeriesState
 from dicomnode.errors import Ambiguous, NotFound
 from dicomnode.ports import Event, JobFilter, JobView, SeriesView, StudyFilter, StudyView
 
@@ -178,7 +179,7 @@ def _study_view(row: StudyRow, counts: dict[int, int]) -> StudyView:
 def _series_view(row: SeriesRow, instances: int) -> SeriesView:
     return SeriesView(
         series_instance_uid=row.series_instance_uid,
-        state=row.state,
+        state=row.standing,
         modality=row.modality,
         description=row.description,
         instances=instances,
@@ -206,7 +207,7 @@ def counts(session: Session) -> dict[str, dict[str, int]]:
     return {
         "studies": {"all": _count(session, StudyRow)},
         "instances": {"all": _count(session, InstanceRow)},
-        "series": _count_by_state(session, SeriesRow.state),
+        "series": _count_series(session),
         "jobs": _count_by_state(session, JobRow.state),
         "deliveries": _count_by_state(session, DeliveryRow.state),
     }
@@ -214,6 +215,15 @@ def counts(session: Session) -> dict[str, dict[str, int]]:
 
 def _count(session: Session, table: type[StudyRow] | type[InstanceRow]) -> int:
     return session.scalar(sa.select(sa.func.count()).select_from(table)) or 0
+
+
+def _count_series(session: Session) -> dict[str, int]:
+    found = dict(_count_by_state(session, SeriesRow.state))
+    nowhere, waiting = str(SeriesState.NOT_ROUTED), str(SeriesState.WAITING)
+    waits = sa.select(sa.func.count()).where(SeriesRow.state == SeriesState.NOT_ROUTED, SeriesRow.waits)
+    if number := session.scalar(waits):
+        found |= {nowhere: found[nowhere] - number, waiting: number}
+    return {state: count for state, count in found.items() if count}
 
 
 def _count_by_state(session: Session, state: InstrumentedAttribute[S]) -> dict[str, int]:

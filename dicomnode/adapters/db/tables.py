@@ -93,12 +93,19 @@ class SeriesRow(Base):
     last_received_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
     why: Mapped[str] = mapped_column(Prose(), default="")  # the last routing decision in words
+    # of one that is NOT_ROUTED: a rule may still make a job, and people see it as WAITING, which no row is
+    waits: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
     # what the source answered when it was asked how many instances there are
     counted_instances: Mapped[int | None]
     counted_from: Mapped[str] = mapped_column(sa.String(256), default="", server_default=sa.text("''"))
     counted_at: Mapped[datetime | None]
 
     study: Mapped[StudyRow] = relationship(back_populates="series")
+
+    @property
+    def standing(self) -> SeriesState:
+        """Its state as people see it."""
+        return SeriesState.WAITING if self.waits and self.state is SeriesState.NOT_ROUTED else self.state
 
 
 class InstanceRow(Base):
