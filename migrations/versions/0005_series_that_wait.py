@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
@@ -17,6 +17,9 @@ def upgrade() -> None:
     What waits as the node is upgraded is not marked: it says so when its study is complete.
     """
     op.add_column("series", sa.Column("waits", sa.Boolean(), nullable=False, server_default=sa.false()))
+
+
+ADDED = {"series": ("waits",)}
 
 
 def downgrade() -> None:
