@@ -120,9 +120,8 @@ def _description(segment: Segment) -> hd.seg.SegmentDescription:
 
 @pytest.mark.parametrize("segments", [1, 255])
 def test_from_one_segment_to_as_many_as_there_can_be(segments: int) -> None:
-    card = replace(
-        CARD, segments=tuple(replace(CARD.segments[0], number=n, name=f"S{n}") for n in range(1, segments + 1))
-    )
+    numbered = tuple(replace(CARD.segments[0], number=n, name=f"S{n}") for n in range(1, segments + 1))
+    card = replace(CARD, output=replace(CARD.output, segments=numbered))
     plan = plan_volume(classic(5, rows=13, columns=15))
     labels = (np.arange(5 * 13 * 15) % (segments + 1)).astype(np.uint8).reshape(5, 13, 15)
     file = encode_segmentation(labels, plan, card, MADE)
