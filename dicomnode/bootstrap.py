@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dicomnode.domain.tuning import Tuning
     from dicomnode.ports import ModelVersion, Prover, State
     from dicomnode.stages.accept import AcceptStage
+    from dicomnode.stages.admission import InTurn
     from dicomnode.stages.ahead import Ahead
     from dicomnode.stages.compare import CompareStage
     from dicomnode.stages.complete import Completer, Expecting
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 # How long a receiver that is told to stop waits for its associations: the supervisor waits twice as long for it
 ASSOCIATIONS_GRACE_S = 8.0
+
+_WINDOWS_AT_ONCE_MOST = 4  # as the engines have it: hosts.networks
 
 # Adapters are imported where they are built: `dicomnode rules list` must not wait for torch, nor a receiver hold it.
 
@@ -395,4 +398,21 @@ def work(settings: Settings, state: SqlState, infer: InferStage) -> Work:
 def job_engine(settings: Settings, state: SqlState, work: Work) -> DbosJobEngine:
     from dicomnode.adapters.queue.engine import DbosJobEngine
 
-    return DbosJobEngine(settings.sqlalchemy_url, state, work)
+    return DbosJobEngine(
+        settings.sqlalchemy_url,
+        state,
+        work,
+        job_concurrency=settings.jobs_at_once,
+        admission=admission(settings),
+    )
+
+
+def admission(settings: Settings) -> InTurn:
+    """By the memory of this host; Triton's models get what they work on through /dev/shm."""
+    from dicomnode.adapters.machine import LocalMachine, cores
+    from dicomnode.stages.admission import InTurn
+    from dicomnode.stages.sizes import SeriesSizes
+
+    machine = LocalMachine(uses_shared=uses_triton(settings))
+    windows_at_once = min(settings.triton_threads or cores(), _WINDOWS_AT_ONCE_MOST)
+    return InTurn(settings.jobs_at_once, machine, SeriesSizes(instance_store(settings)), windows_at_once)

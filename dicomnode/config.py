@@ -107,6 +107,11 @@ class Settings:
     )
     # infer
     workers: int = _setting(1, "worker processes on this host", _whole(1, 64))
+    jobs_at_once: int = _setting(
+        2,
+        "jobs that one worker runs at the same time, when there is memory for them; one more if it is STAT",
+        _whole(1, 64),
+    )
     engine: str = _setting("auto", "triton, in-process, or auto: Triton where its server exists", _one_of(*_ENGINES))
     triton_threads: int = _setting(
         0, "CPU threads a model may use; 0: all cores", _whole(0, words="a whole number, 0 (all cores) or more")

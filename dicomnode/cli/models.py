@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicomnode import bootstrap
-from dicomnode.cli import model_apply, model_compare, model_optimise, model_states
+from dicomnode.cli import model_apply, model_compare, model_limit, model_optimise, model_states
 from dicomnode.cli.model_lookup import Author, Json, Name, OfVersion, Reason, find_model, model_row
 from dicomnode.cli.rule_lookup import author_or_user
 from dicomnode.domain.acceptance import acceptance_document
@@ -159,6 +159,7 @@ def _parameters(card: ModelCard) -> list[dict[str, object]]:
     ]
 
 
+model_limit.register(app)
 model_states.register(app)
 model_compare.register(app)
 model_apply.register(app)

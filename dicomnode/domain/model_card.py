@@ -31,6 +31,7 @@ network:
   blend: constant                # or gaussian
   restore: labels                # what goes back to the scanner's grid: the labels by nearest neighbour; or, slower,
                                  # scores or (after a softmax) probabilities by interpolation, and labels from them
+  at_once: 1                     # optional: as many jobs of it may run at the same time; without, any number
 output: ...                      # see model_output
 parameters:                      # optional: what a rule may set beside overlap and minimum_volume_ml
   threshold: {type: number, default: 0.5, at_least: 0, at_most: 1, description: ...}
@@ -141,6 +142,7 @@ class NetworkSpec:
     blend: str
     format: str = "auto"  # one of FORMATS; auto: by the file's name
     restore: str = "labels"  # one of RESTORED
+    at_once: int = 0  # jobs of the model that may run at the same time; 0: any number
 
     @property
     def brings_its_chain(self) -> bool:
@@ -336,7 +338,7 @@ def _role(node: Node, brings_its_chain: bool) -> RoleSpec:
 
 
 def _network(node: Node, *, window_needed: bool) -> NetworkSpec:
-    node.only("file", "format", "engine", "precision", "window", "overlap", "blend", "restore")
+    node.only("file", "format", "engine", "precision", "window", "overlap", "blend", "restore", "at_once")
     file = node["file"].text()
     if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts:
         node["file"].fail(f"{file!r} leaves the package")
@@ -355,7 +357,15 @@ def _network(node: Node, *, window_needed: bool) -> NetworkSpec:
         blend=node.get("blend", "constant").one_of(("constant", "gaussian")),
         format=node.get("format", "auto").one_of(FORMATS),
         restore=node.get("restore", "labels").one_of(RESTORED),
+        at_once=_at_once(node),
     )
+
+
+def _at_once(node: Node) -> int:
+    number = node.get("at_once", 0).number()
+    if "at_once" in node and (number < 1 or number != int(number)):
+        node["at_once"].fail(f"{number:g} is no whole number above zero")
+    return int(number)
 
 
 def card_document(card: ModelCard) -> Mapping[str, Any]:
@@ -388,6 +398,7 @@ def card_document(card: ModelCard) -> Mapping[str, Any]:
             "overlap": n.overlap,
             "blend": n.blend,
             **({"restore": n.restore} if n.restore != "labels" else {}),
+            **({"at_once": n.at_once} if n.at_once else {}),
         },
         "output": output_document(card.output),
         **({"inputs": [_role_document(role) for role in card.roles]} if card.roles else {}),

@@ -78,6 +78,8 @@ def _preparation(card: ModelCard) -> Iterator[Row]:
         if any(spec.minimum_extent_mm):
             yield "at least", " × ".join(f"{mm:g}" for mm in spec.minimum_extent_mm) + " mm"
     yield "network", f"{network.file} ({network.format}), engine {network.engine}, {network.precision}"
+    if network.at_once:
+        yield "at once", f"{network.at_once} at most"
 
 
 def _before(card: ModelCard) -> Iterator[Row]:

@@ -6,9 +6,10 @@ Threads throughout: every method may be called from several threads at once unle
 from dicomnode.imaging.geometry import Placement, Rescale
 from dicomnode.ports.clock import Clock
 from dicomnode.ports.delivery import Prover, ResultSink
-from dicomnode.ports.engine import EngineState, Executor, JobEngine, JobHandlers, Pulse, Running
+from dicomnode.ports.engine import Admission, Admitted, EngineState, Executor, JobEngine, JobHandlers, Pulse, Running
 from dicomnode.ports.inference import ALL_IMAGES, InferenceEngine, InferenceSession
 from dicomnode.ports.instances import InstanceStore, Spooled, StoredFile
+from dicomnode.ports.machine import Machine
 from dicomnode.ports.state import State
 from dicomnode.ports.views import (
     DeliveryChange,
@@ -47,6 +48,8 @@ from dicomnode.ports.work import (
 
 __all__ = [
     "ALL_IMAGES",
+    "Admission",
+    "Admitted",
     "Clock",
     "Delivered",
     "DeliveryChange",
@@ -73,6 +76,7 @@ __all__ = [
     "JobStopped",
     "JobView",
     "JobWork",
+    "Machine",
     "ModelVersion",
     "NewJob",
     "NotDelivered",

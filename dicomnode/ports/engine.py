@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -45,8 +45,14 @@ class EngineState(State, Protocol):
     def taken_back(self, running: Collection[Running]) -> dict[Running, str]:
         """Of what a process does those jobs that are not its any more (cancelled, gone, another's), and why."""
 
-    def requeue_job(self, job_id: str, run: int) -> bool:
-        """A new ticket for a job whose ticket `run` was lost; False if things went on meanwhile."""
+    def waiting_job(self, job_id: str, run: int) -> JobWork | None:
+        """What start_job would give, and nothing is begun: so that it is known what the job will need."""
+
+    def hold_job(self, job_id: str, run: int, reason: str) -> bool:
+        """Says of a job why it waits; False when it does not any more: it was cancelled or has a newer ticket."""
+
+    def requeue_job(self, job_id: str, run: int, why: str = "the queue had lost it") -> bool:
+        """A new ticket for a job whose ticket `run` was lost or given back; False if things went on meanwhile."""
 
     def requeue_delivery(self, delivery_id: str, run: int) -> bool:
         """As requeue_job."""
@@ -65,6 +71,30 @@ class JobHandlers(Protocol):
     def perform(self, work: JobWork) -> JobOutcome: ...
 
     def deliver(self, work: DeliveryWork) -> DeliveryOutcome: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Whether a job may begin now. If not: it does not wait any more, or it can `never` run here, and why."""
+
+    may_begin: bool
+    never: str = ""
+
+
+class Admission(Protocol):
+    """Lets jobs begin when there is room for them: the more urgent ones first."""
+
+    def admitted(self, work: JobWork, hold: Callable[[str], bool]) -> AbstractContextManager[Admitted]:
+        """Waits for room, and keeps it inside the `with`.
+
+        `hold` is told why it waits, now and then; when it says False, or after close(), the job is not waited for.
+        """
+
+    def ended(self, work: JobWork, outcome: JobOutcome) -> None:
+        """What a job that was admitted took in the end is worth knowing for the next."""
+
+    def close(self) -> None:
+        """Who waits goes, and nobody is admitted any more."""
 
 
 class JobEngine(AbstractContextManager["JobEngine"], Protocol):

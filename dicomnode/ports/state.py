@@ -197,7 +197,7 @@ class State(Protocol):
 
     # infer, encode
     def start_job(self, job_id: str, run: int | None = None) -> JobWork | None:
-        """QUEUED → RUNNING; None when it was cancelled or is over.
+        """QUEUED → RUNNING; None when it was cancelled or is over, or waits for its schedule or its model's limit.
 
         `run` is the number of the queue's ticket: None too when there is a newer one.
         """
@@ -289,6 +289,15 @@ class State(Protocol):
 
     def record_tuning(self, name: str, version: str, tuning: Mapping[str, Any]) -> ModelVersion:
         """In place of an earlier one of that version; see ModelVersion.tuning. Raises NotFound."""
+
+    def model_limits(self) -> Mapping[str, int]:
+        """How many jobs of a model may run at once, where an administrator said so; 0: any number."""
+
+    def limit_model(self, name: str, at_once: int | None, *, dry_run: bool = False) -> int | None:
+        """Of all its versions together, on all hosts; 0: any number; None: as its card says. What it was.
+
+        Jobs that waited for the limit are queued as far as they may run now. Raises NotFound.
+        """
 
     def add_destination(self, destination: Destination, *, replace: bool = False) -> int:
         """With `replace` in place of the one of that name: how many deliveries that wait go there now.

@@ -120,6 +120,7 @@ class JobWork:
     # What jobs on this series gave before: an object that comes out again stays the file that it was
     earlier: tuple[StoredResult, ...] = ()
     halt: Halt = field(default_factory=Halt, compare=False, repr=False)  # said when the job was cancelled
+    priority: Priority = Priority.ROUTINE
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,9 @@ def test_urgent_jobs_go_first(migrated_url: str, state: SqlState) -> None:
         state.record_routing(series, [replace(new_job(state, destinations=()), priority=priority)], "so", {})
     handlers = Handlers()
     run(migrated_url, state, handlers)
-    assert [work.series.series_instance_uid[-1] for work in handlers.performed] == ["3", "4", "2", "1"]
+    began = [work.series.series_instance_uid[-1] for work in handlers.performed]
+    assert set(began[:2]) == {"3", "4"}, "the one that is STAT has a place beside the others"
+    assert began[2:] == ["2", "1"]
 
 
 def test_what_is_routed_or_added_while_it_runs_is_done_too(migrated_url: str, state: SqlState) -> None:

@@ -341,3 +341,23 @@ def test_a_package_that_is_wrong_is_named_with_its_line(machine: Context, packag
     done = run(machine, "apply", write_list(packages, "models:\n  - package: '1.1'\n"))
     assert isinstance(done.exception, InvalidModelList)
     assert "models.yaml:2:5: models[0].package: model.yaml.network.file" in str(done.exception)
+
+
+def test_a_limit_is_set_shown_and_taken_away(context: Context) -> None:
+    assert run(context, "limit", "torso-ct", "1", "--dry-run").exit_code == 0
+    assert context.state.model_limits() == {}
+    for given, expected in (("1", {"torso-ct": 1}), ("none", {"torso-ct": 0}), ("card", {})):
+        assert run(context, "limit", "torso-ct", given).exit_code == 0
+        assert context.state.model_limits() == expected
+    context.state.limit_model("torso-ct", 3)
+    rows = json.loads(run(context, "limit", "--json").stdout)
+    assert rows == [{"name": "torso-ct", "at_once": 3, "said_by": "models limit"}]
+    text = context.console.file.getvalue()  # type: ignore[attr-defined]
+    assert "torso-ct would run at most 1 at once; nothing was changed" in text
+    assert "torso-ct runs as often at once as its card says" in text
+
+
+def test_a_limit_that_is_none_or_of_no_model_is_refused(context: Context) -> None:
+    assert isinstance(run(context, "limit", "torso-ct", "0").exception, UsageError)
+    assert isinstance(run(context, "limit", "lung", "1").exception, NotFound)
+    assert isinstance(run(context, "limit", "lung").exception, NotFound)

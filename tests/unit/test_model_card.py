@@ -224,3 +224,16 @@ def test_a_package_without_its_network_or_card_is_refused(package: Path) -> None
     (package / "model.yaml").unlink()
     with pytest.raises(InvalidModelPackage, match=r"there is no model\.yaml"):
         read_card(package)
+
+
+def test_a_card_may_say_how_many_of_it_run_at_once() -> None:
+    assert "at_once" not in card_document(parse_model_card(CARD))["network"]
+    card = parse_model_card(with_change("network.at_once", 1))
+    assert card.network.at_once == 1
+    assert parse_model_card(card_document(card)) == card
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5])
+def test_at_once_is_a_whole_number_above_zero(wrong: float) -> None:
+    with pytest.raises(InvalidModelPackage, match=r"network.at_once: .* is no whole number above zero"):
+        parse_model_card(with_change("network.at_once", wrong))

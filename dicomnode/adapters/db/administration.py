@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dicomnode.adapters.db import deliveries, jobs
+from dicomnode.adapters.db import deliveries, jobs, queueing
 from dicomnode.adapters.db.receive import name_of
-from dicomnode.adapters.db.routing import tell_job
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.story import find_only_study, job_view
 from dicomnode.adapters.db.tables import (
@@ -19,6 +18,7 @@ from dicomnode.adapters.db.tables import (
     SeriesRow,
     StudyRow,
 )
+from dicomnode.adapters.db.telling import tell_job
 from dicomnode.domain.job import OPEN_DELIVERY_STATES, JobState, Priority
 from dicomnode.domain.job_changes import JobWish, can, nothing_of_its_own, why_not
 from dicomnode.domain.study import SeriesState, StudyState
@@ -132,7 +132,7 @@ def _changed(unit: Unit, before: JobView, job: JobRow) -> JobChange:
 
 
 def _locked_job(unit: Unit, key: str) -> JobRow:
-    job = jobs.locked_job(unit, find_job(unit.session, key).id)
+    job = queueing.locked_job(unit, find_job(unit.session, key).id)
     if job is None:
         raise NotFound(f"there is no job {key}; those there are: dicomnode jobs list")
     unit.session.refresh(job)

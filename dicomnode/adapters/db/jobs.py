@@ -10,10 +10,12 @@ from sqlalchemy.orm import Session
 from dicomnode.adapters.db.classes import job_ended
 from dicomnode.adapters.db.deliveries import deliver_results, stored_result
 from dicomnode.adapters.db.models import model_of
+from dicomnode.adapters.db.queueing import enqueue, full, is_current, locked_job, park, too_early_s, wake
 from dicomnode.adapters.db.receive import load_series
-from dicomnode.adapters.db.routing import active_job, tell_job
+from dicomnode.adapters.db.routing import active_job
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.tables import JobRow, ModelRow, ResultRow, RuleRow, SeriesRow
+from dicomnode.adapters.db.telling import tell_job
 from dicomnode.domain.job import (
     ACTIVE_JOB_STATES,
     JOB_CRASHES_MOST,
@@ -30,10 +32,13 @@ from dicomnode.ports import JobFailed, JobFinished, JobOutcome, JobRefused, JobS
 
 def start_job(unit: Unit, job_id: str, run: int | None) -> JobWork | None:
     job = locked_job(unit, job_id)
-    if job is None or job.state not in ACTIVE_JOB_STATES or run not in (None, job.run):
+    if job is None or not is_current(job, run):
         return None
-    if job.state is JobState.QUEUED and (wait_s := _too_early_s(unit, job)) > 0:
-        _enqueue(unit, job, wait_s)
+    if job.state is JobState.QUEUED and (wait_s := too_early_s(unit, job)) > 0:
+        enqueue(unit, job, wait_s)
+        return None
+    if job.state is JobState.QUEUED and (words := full(unit, job)):
+        park(unit, job, words)
         return None
     if job.state is JobState.RUNNING:
         job.crashes += 1
@@ -51,9 +56,12 @@ def start_job(unit: Unit, job_id: str, run: int | None) -> JobWork | None:
     return _work(unit.session, job, {role: series for role, series in inputs.items() if series is not None})
 
 
-def _too_early_s(unit: Unit, job: JobRow) -> float:
-    """Seconds until its schedule lets it start; 0 when it may."""
-    return 0.0 if job.not_before is None else max((job.not_before - unit.now()).total_seconds(), 0.0)
+def waiting_job(session: Session, job_id: str, run: int) -> JobWork | None:
+    """What start_job would give, as far as it is there; nothing is begun."""
+    job = session.get(JobRow, job_id)
+    if job is None or not is_current(job, run):
+        return None
+    return _work(session, job, {role: series for role, series in _inputs(session, job).items() if series is not None})
 
 
 def finish_job(unit: Unit, job_id: str, outcome: JobOutcome, attempt: int | None) -> None:
@@ -189,7 +197,8 @@ def _fail(unit: Unit, job: JobRow, outcome: JobFailed) -> None:
     job.state = next_job_state(job.state, JobEvent.POSTPONE)
     job.code, job.reason = outcome.code, outcome.reason
     tell_job(unit, job, "job.postponed", f"{outcome.reason}; again in {delay_s:.0f} s", code=outcome.code)
-    _enqueue(unit, job, delay_s)
+    enqueue(unit, job, delay_s)
+    wake(unit, job.model)
 
 
 _ENDED = {
@@ -206,17 +215,13 @@ def _end(unit: Unit, job: JobRow, event: JobEvent, code: str, reason: str) -> No
     words = _ENDED[event]
     tell_job(unit, job, f"job.{words}", f"{words}: {reason}" if reason else words, code=code, **_took(job))
     job_ended(unit, job)
+    wake(unit, job.model)
 
 
 def _took(job: JobRow) -> dict[str, float]:
     if job.started_at is None or job.finished_at is None:
         return {}
     return {"seconds": round((job.finished_at - job.started_at).total_seconds(), 3)}
-
-
-def _enqueue(unit: Unit, job: JobRow, delay_s: float) -> None:
-    job.run += 1
-    unit.queue.add_job(unit.session, job.id, job.run, priority=job.priority.rank, delay_s=delay_s)
 
 
 def _keep(unit: Unit, job: JobRow, result: StoredResult) -> ResultRow:
@@ -242,26 +247,12 @@ def retry_job(unit: Unit, job: JobRow) -> None:
     job.state, job.attempts, job.crashes = state, 0, 0
     job.code, job.reason, job.started_at, job.finished_at = "", "", None, None
     tell_job(unit, job, "job.retried", "queued again by the administrator")
-    _enqueue(unit, job, delay_s=0.0)
+    enqueue(unit, job, delay_s=0.0)
 
 
 def cancel_job(unit: Unit, job: JobRow) -> None:
     """Raises IllegalTransition."""
     _end(unit, job, JobEvent.CANCEL, "cancelled", "by the administrator")
-
-
-def requeue_job(unit: Unit, job_id: str, run: int) -> bool:
-    """A new ticket for a job whose ticket `run` the engine lost; False if things went on meanwhile."""
-    job = locked_job(unit, job_id)
-    if job is None or job.state not in ACTIVE_JOB_STATES or job.run != run:
-        return False
-    tell_job(unit, job, "job.requeued", "the queue had lost it")
-    _enqueue(unit, job, delay_s=_too_early_s(unit, job))
-    return True
-
-
-def locked_job(unit: Unit, job_id: str) -> JobRow | None:
-    return unit.session.scalar(sa.select(JobRow).where(JobRow.id == job_id).with_for_update())
 
 
 def _work(session: Session, job: JobRow, inputs: dict[str, Series]) -> JobWork:
@@ -280,6 +271,7 @@ def _work(session: Session, job: JobRow, inputs: dict[str, Series]) -> JobWork:
         objects=tuple(options.get("objects", ())),
         inputs=inputs,
         earlier=_earlier(session, job),
+        priority=job.priority,
     )
 
 

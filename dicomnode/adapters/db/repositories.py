@@ -24,6 +24,7 @@ from dicomnode.adapters.db import (
     models,
     past,
     proofs,
+    queueing,
     receive,
     routing,
     rules,
@@ -395,8 +396,20 @@ class SqlState:
         """Of what a process does those jobs that are not its any more, and why."""
         return self._read(jobs.taken_back, running)
 
-    def requeue_job(self, job_id: str, run: int) -> bool:
-        return self._write(jobs.requeue_job, job_id, run)
+    def model_limits(self) -> Mapping[str, int]:
+        return self._read(queueing.model_limits)
+
+    def limit_model(self, name: str, at_once: int | None, *, dry_run: bool = False) -> int | None:
+        return self._change(dry_run, queueing.limit_model, name, at_once)
+
+    def waiting_job(self, job_id: str, run: int) -> JobWork | None:
+        return self._read(jobs.waiting_job, job_id, run)
+
+    def hold_job(self, job_id: str, run: int, reason: str) -> bool:
+        return self._write(queueing.hold_job, job_id, run, reason)
+
+    def requeue_job(self, job_id: str, run: int, why: str = "the queue had lost it") -> bool:
+        return self._write(queueing.requeue_job, job_id, run, why)
 
     def requeue_delivery(self, delivery_id: str, run: int) -> bool:
         return self._write(deliveries.requeue_delivery, delivery_id, run)

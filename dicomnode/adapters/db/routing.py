@@ -10,9 +10,11 @@ import sqlalchemy as sa
 
 from dicomnode.adapters.db.classes import is_over, job_ended
 from dicomnode.adapters.db.evidence import keep
+from dicomnode.adapters.db.queueing import wake
 from dicomnode.adapters.db.receive import locked_series, name_of
 from dicomnode.adapters.db.session import Unit
-from dicomnode.adapters.db.tables import JobRow, ModelRow, RuleRow, SeriesRow, StudyRow
+from dicomnode.adapters.db.tables import JobRow, RuleRow, SeriesRow, StudyRow
+from dicomnode.adapters.db.telling import tell_job
 from dicomnode.adapters.db.unwanted import restore, withdraw
 from dicomnode.domain.job import ACTIVE_JOB_STATES, JobEvent, JobState, next_job_state
 from dicomnode.domain.routing import OutcomeKind
@@ -282,17 +284,4 @@ def _cancel(unit: Unit, job: JobRow, reason: str) -> None:
     job.state = next_job_state(job.state, JobEvent.CANCEL)
     job.code, job.reason, job.finished_at = _SUPERSEDED, reason, unit.now()
     tell_job(unit, job, "job.cancelled", job.reason)
-
-
-def tell_job(unit: Unit, job: JobRow, kind: str, words: str, **detail: Any) -> None:
-    """A line about a job, as in "torso-ct 1.0.0 on CT series 3: started"."""
-    series = unit.session.get_one(SeriesRow, job.series_id)
-    model = unit.session.get_one(ModelRow, job.model_id)
-    unit.tell(
-        kind,
-        f"{model.name} {model.version} on {name_of(series)}: {words}",
-        study_instance_uid=series.study.study_instance_uid,
-        series_instance_uid=series.series_instance_uid,
-        job_id=job.id,
-        detail=detail,
-    )
+    wake(unit, job.model)

@@ -274,6 +274,15 @@ class ModelChangeRow(Base):
     reason: Mapped[str] = mapped_column(Prose(), default="")
 
 
+class ModelLimitRow(Base):
+    """How many jobs of a model, whatever version, may run at once; without a row its card says. 0: any number."""
+
+    __tablename__ = "model_limit"
+
+    name: Mapped[str] = mapped_column(sa.String(48), primary_key=True)
+    at_once: Mapped[int]
+
+
 class DestinationRow(Base):
     """A removed destination stays, out of force, for the story of what it was sent."""
 

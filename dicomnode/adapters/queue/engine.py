@@ -29,13 +29,25 @@ from dicomnode.adapters.queue.tickets import (
     DELIVERIES,
     JOBS,
     PERFORM_JOB,
+    STAT_JOBS,
     VERSION,
     DbosQueue,
     portable_serializer,
 )
 from dicomnode.domain.delivery_failure import FailureKind
 from dicomnode.errors import trace_of
-from dicomnode.ports import EngineState, JobFailed, JobHandlers, NotDelivered, Running
+from dicomnode.ports import (
+    Admission,
+    Admitted,
+    EngineState,
+    JobFailed,
+    JobHandlers,
+    JobOutcome,
+    JobWork,
+    NotDelivered,
+    Running,
+)
+from dicomnode.stages.admission import InTurn
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +64,16 @@ _JOIN_S = 5.0
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
 
 
+_UNASKED = Admitted(may_begin=True)
+
+
 class DbosJobEngine:
     """Runs jobs and deliveries in threads of this process while entered. One at a time per process (DBOS's rule).
 
     `job_concurrency` and `delivery_concurrency` are per process, and kept in the database: give every worker the
-    same. Of the deliveries at most `per_destination` of one destination run in one process, so that one that
-    hangs leaves room for the others.
+    same. A job that is STAT has one place more, so that it need not wait for others to end; `admission` says when a
+    job that was handed out may really begin. Of the deliveries at most `per_destination` of one destination run in
+    one process, so that one that hangs leaves room for the others.
     """
 
     def __init__(
@@ -67,12 +83,14 @@ class DbosJobEngine:
         handlers: JobHandlers,
         *,
         job_concurrency: int = 1,
+        admission: Admission | None = None,
         delivery_concurrency: int = 8,
         per_destination: int = 2,
         stop_timeout_s: int = 10,
     ) -> None:
         self._url, self._state, self._handlers = url, state, handlers
         self._jobs, self._deliveries, self._per_destination = job_concurrency, delivery_concurrency, per_destination
+        self._admission = admission or InTurn(job_concurrency)
         self._stop_timeout_s = stop_timeout_s
         self._executor = this_executor()
         self._at_work = AtWork(state)
@@ -109,6 +127,7 @@ class DbosJobEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stopping.set()
+        self._admission.close()
         for thread in self._threads:
             thread.join(timeout=_JOIN_S)  # during an outage of the database DBOS waits for it without end
         self._doorbell.ring()
@@ -134,8 +153,8 @@ class DbosJobEngine:
             "application_version": VERSION,
             "executor_id": self._executor.id,
             "serializer": portable_serializer(),
-            "max_executor_threads": self._jobs + self._deliveries + 4,
-            "sys_db_pool_size": self._jobs + self._deliveries + 4,
+            "max_executor_threads": 2 * self._jobs + self._deliveries + 5,
+            "sys_db_pool_size": 2 * self._jobs + self._deliveries + 5,
             "log_level": "WARNING",
             "enable_otlp": False,
         }
@@ -144,6 +163,7 @@ class DbosJobEngine:
         with DbosQueue(self._url) as queue:
             client = queue.client()
             client.register_queue(JOBS, worker_concurrency=self._jobs, polling_interval_sec=POLL_S)
+            client.register_queue(STAT_JOBS, worker_concurrency=self._jobs + 1, polling_interval_sec=POLL_S)
             client.register_queue(
                 DELIVERIES,
                 worker_concurrency=self._deliveries,
@@ -164,14 +184,35 @@ class DbosJobEngine:
         DBOS.workflow(name=DELIVER, max_recovery_attempts=RECOVERIES_MOST)(deliver)
 
     def _perform_job(self, job_id: str, run: int) -> None:
-        work = self._surely(lambda: self._state.start_job(job_id, run))
-        if work is not None:
-            with self._at_work.on(Running(job_id, run, work.attempt), work.halt):
-                outcome = self._call(self._handlers.perform, work)
-            if isinstance(outcome, Exception):
-                outcome = JobFailed("bug", _internal(outcome), retryable=False)
-            self._surely(lambda: self._state.finish_job(job_id, outcome, work.attempt))
+        waiting = self._surely(lambda: self._state.waiting_job(job_id, run))
+        if waiting is None:
+            self._begin_job(job_id, run)  # which says what became of it
+        else:
+            self._in_its_turn(waiting, job_id, run)
         self._doorbell.ring_later(_SLOT_FREE_S)
+
+    def _in_its_turn(self, waiting: JobWork, job_id: str, run: int) -> None:
+        def hold(reason: str) -> bool:
+            return self._surely(lambda: self._state.hold_job(job_id, run, reason))
+
+        with self._admission.admitted(waiting, hold) as admitted:
+            if admitted.may_begin or admitted.never:
+                self._begin_job(job_id, run, admitted)
+            elif self._stopping.is_set():
+                self._surely(lambda: self._state.requeue_job(job_id, run, "its worker stopped while it waited"))
+
+    def _begin_job(self, job_id: str, run: int, admitted: Admitted = _UNASKED) -> None:
+        work = self._surely(lambda: self._state.start_job(job_id, run))
+        if work is None:
+            return
+        outcome = _too_large(admitted) if admitted.never else self._outcome(work, job_id, run)
+        self._surely(lambda: self._state.finish_job(job_id, outcome, work.attempt))
+        self._admission.ended(work, outcome)
+
+    def _outcome(self, work: JobWork, job_id: str, run: int) -> JobOutcome:
+        with self._at_work.on(Running(job_id, run, work.attempt), work.halt):
+            outcome = self._call(self._handlers.perform, work)
+        return JobFailed("bug", _internal(outcome), retryable=False) if isinstance(outcome, Exception) else outcome
 
     def _deliver(self, delivery_id: str, run: int) -> None:
         work = self._surely(lambda: self._state.start_delivery(delivery_id, run))
@@ -212,6 +253,10 @@ class DbosJobEngine:
 def _internal(error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"internal error: {type(error).__name__} in {frame.name}, line {frame.lineno}; the worker's log has more"
+
+
+def _too_large(admitted: Admitted) -> JobFailed:
+    return JobFailed("too-large", admitted.never, retryable=False)
 
 
 def quiet_dbos() -> None:

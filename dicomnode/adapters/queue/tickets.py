@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from dicomnode.domain.job import Priority
+
 if TYPE_CHECKING:
     from dbos import DBOSClient, EnqueueOptions
 
@@ -21,6 +23,7 @@ APPLICATION = "dicomnode"
 # each upgrade would strand what is queued, in silence. Change workflows under DBOS.patch, or leave this alone.
 VERSION = "1"
 JOBS = "jobs"
+STAT_JOBS = "stat-jobs"  # a queue of their own: tickets that wait for room hold no place that these need
 DELIVERIES = "deliveries"
 PERFORM_JOB = "perform_job"
 DELIVER = "deliver"
@@ -64,7 +67,7 @@ class DbosQueue:
     def add_job(self, session: Session, job_id: str, run: int, *, priority: int, delay_s: float) -> None:
         options: EnqueueOptions = {
             "workflow_name": PERFORM_JOB,
-            "queue_name": JOBS,
+            "queue_name": STAT_JOBS if priority == Priority.STAT.rank else JOBS,
             "workflow_id": job_ticket(job_id, run),
             "priority": priority,
         }

@@ -1,0 +1,146 @@
+"""What jobs wait for besides their turn: room on their host, and their model's limit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from dicomnode.domain.job import JobState, Priority
+from dicomnode.errors import NotFound
+from dicomnode.ports import JobFailed, State
+from tests.adapters.state_material import STUDY, complete, finished, model_card, new_job, routed
+from tests.contract.state_bench import Bench, bench, kinds, state
+
+__all__ = ["bench", "state"]
+
+
+def urgent(state: State, number: int, priority: Priority) -> str:
+    new = dataclasses.replace(new_job(state), priority=priority)
+    (job_id,) = state.record_routing(complete(state, f"{STUDY}.{number}"), [new], "so", {})
+    return job_id
+
+
+def test_what_will_be_started_is_known_before(state: State) -> None:
+    job = routed(state)
+    waiting = state.waiting_job(job, 1)  # type: ignore[attr-defined]
+    assert state.job(job).state is JobState.QUEUED
+    assert state.waiting_job(job, 2) is None  # type: ignore[attr-defined]
+    started = state.start_job(job, 1)
+    assert started == dataclasses.replace(waiting, attempt=1)
+    assert started is not None
+    assert started.priority is Priority.ROUTINE
+
+
+def test_a_job_that_is_held_says_why_and_tells_it_once(state: State) -> None:
+    job = routed(state)
+    for free in ("2.0", "1.9"):
+        assert state.hold_job(job, 1, f"waits for memory: needs 3.1 GB, {free} GB free")  # type: ignore[attr-defined]
+    held = state.job(job)
+    assert (held.state, held.reason) == (JobState.QUEUED, "waits for memory: needs 3.1 GB, 1.9 GB free")
+    assert kinds(state).count("job.waits") == 1
+    assert state.start_job(job, 1) is not None
+    assert state.job(job).reason == ""
+
+
+def test_a_job_that_waits_no_more_is_not_held(state: State) -> None:
+    job = routed(state)
+    state.prioritise_job(job, Priority.STAT)
+    assert not state.hold_job(job, 1, "waits")  # type: ignore[attr-defined]
+    assert state.hold_job(job, 2, "waits")  # type: ignore[attr-defined]
+    state.cancel_job(job)
+    assert not state.hold_job(job, 2, "waits")  # type: ignore[attr-defined]
+
+
+def test_a_limit_is_of_all_versions_and_is_set_shown_and_taken_away(state: State) -> None:
+    routed(state)
+    assert state.model_limits() == {}
+    assert state.limit_model("torso-ct", 2, dry_run=True) is None
+    assert state.model_limits() == {}
+    assert state.limit_model("torso-ct", 2) is None
+    assert state.limit_model("torso-ct", 0) == 2
+    assert state.model_limits() == {"torso-ct": 0}
+    assert state.limit_model("torso-ct", None) == 0
+    assert state.model_limits() == {}
+    with pytest.raises(NotFound, match="there is no model lung; those there are: dicomnode models list"):
+        state.limit_model("lung", 1)
+
+
+def test_a_job_beyond_the_limit_waits_without_a_ticket_until_one_ends(bench: Bench) -> None:
+    state = bench.state
+    first = routed(state, f"{STUDY}.1")
+    second = routed(state, f"{STUDY}.2", rule="again", version="1.1.0")
+    state.limit_model("torso-ct", 1)
+    work = state.start_job(first, 1)
+    assert work is not None
+    assert state.start_job(second, 1) is None
+    held = state.job(second)
+    assert (held.state, held.code) == (JobState.QUEUED, "model-limit")
+    assert held.reason == "waits: of the model torso-ct 1 may run at once, and 1 do"
+    assert not state.requeue_job(second, 1), "it is not lost"  # type: ignore[attr-defined]
+    before = len(bench.queue.enqueued_jobs)
+    state.finish_job(first, finished(series=f"{STUDY}.1"), work.attempt)
+    assert bench.queue.enqueued_jobs[before:] == [(second, 0.0)]
+    assert state.start_job(second, 1) is None, "it has a newer ticket"
+    assert state.start_job(second, 2) is not None
+
+
+@pytest.mark.parametrize("how", ["cancelled", "postponed"])
+def test_whatever_ends_a_job_lets_the_next_begin(bench: Bench, how: str) -> None:
+    state = bench.state
+    first, second = routed(state, f"{STUDY}.1"), routed(state, f"{STUDY}.2")
+    state.limit_model("torso-ct", 1)
+    work = state.start_job(first, 1)
+    assert work is not None
+    assert state.start_job(second, 1) is None
+    if how == "cancelled":
+        state.cancel_job(first)
+    else:
+        state.finish_job(first, JobFailed("engine-unavailable", "away", retryable=True), work.attempt)
+    assert (second, 0.0) in bench.queue.enqueued_jobs[2:]
+
+
+def test_of_those_that_wait_the_most_urgent_is_next(bench: Bench) -> None:
+    state = bench.state
+    first = routed(state, f"{STUDY}.1")
+    state.limit_model("torso-ct", 1)
+    work = state.start_job(first, 1)
+    assert work is not None
+    waiting = [urgent(state, n, p) for n, p in enumerate((Priority.LOW, Priority.ROUTINE, Priority.STAT), 2)]
+    assert [state.start_job(job, 1) for job in waiting] == [None, None, None]
+    before = len(bench.queue.enqueued_jobs)
+    state.finish_job(first, finished(series=f"{STUDY}.1"), work.attempt)
+    assert bench.queue.enqueued_jobs[before:][0] == (waiting[2], 0.0)
+
+
+def test_a_higher_limit_lets_as_many_begin(bench: Bench) -> None:
+    state = bench.state
+    jobs = [routed(state, f"{STUDY}.{n}") for n in range(1, 5)]
+    state.limit_model("torso-ct", 1)
+    assert [state.start_job(job, 1) is None for job in jobs] == [False, True, True, True]
+    before = len(bench.queue.enqueued_jobs)
+    state.limit_model("torso-ct", 3)
+    assert [job for job, _ in bench.queue.enqueued_jobs[before:]] == jobs[1:3]
+    state.limit_model("torso-ct", 0)
+    assert [job for job, _ in bench.queue.enqueued_jobs[before:]] == jobs[1:]
+
+
+def test_the_card_may_say_the_limit_and_the_administrator_another(state: State) -> None:
+    card = model_card("single")
+    card = dataclasses.replace(card, network=dataclasses.replace(card.network, at_once=1))
+    model = state.add_model(card, "s" * 64, new_job(state).model.path)
+    jobs = []
+    for number in (1, 2):
+        new = dataclasses.replace(new_job(state), model=model)
+        jobs += state.record_routing(complete(state, f"{STUDY}.{number}"), [new], "so", {})
+    assert state.start_job(jobs[0], 1) is not None
+    assert state.start_job(jobs[1], 1) is None
+    state.limit_model("single", 0)
+    assert state.start_job(jobs[1], 2) is not None
+
+
+def test_a_job_whose_process_died_begins_again_whatever_the_limit(state: State) -> None:
+    job = routed(state)
+    state.limit_model("torso-ct", 1)
+    assert state.start_job(job, 1) is not None
+    assert state.start_job(job, 1) is not None

@@ -1,0 +1,298 @@
+"""Which job begins when: places, urgency and memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from dicomnode.domain.admission import (
+    WITHOUT_END,
+    Extent,
+    Needs,
+    Room,
+    Verdict,
+    decide,
+    learned,
+    needs_of,
+)
+from dicomnode.domain.job import Priority
+from dicomnode.domain.study import Series
+from dicomnode.ports import Admitted, JobFinished, JobWork, ModelVersion
+from dicomnode.stages.admission import InTurn
+from tests.adapters.fake_machine import FakeMachine
+from tests.adapters.state_material import model_card
+
+CT = Extent(300 * 512 * 512, 300 * 512 * 512 * 0.7**3)
+
+
+def work(job_id: str = "a", priority: Priority = Priority.ROUTINE, digest: str = "0" * 64) -> JobWork:
+    model = ModelVersion(1, "torso-ct", "1.0.0", digest, Path("/models/x"), model_card(), True)
+    series = Series("1.2", "1.2.3", "CT", "A", "B", ())
+    return JobWork(job_id, series, model, "torso", 1, (), 1, datetime(2026, 1, 1, tzinfo=UTC), priority=priority)
+
+
+# ------------------------------------------------------------------------------------------------- what is decided
+
+
+def needs(host: float) -> Needs:
+    return Needs(Room(host / 2), Room(host))
+
+
+def test_a_job_begins_when_what_it_likely_needs_is_free() -> None:
+    assert decide(needs(3e9), Room(3e9, 1, 0), Room(8e9, 1, 0), is_alone=False).verdict is Verdict.BEGIN
+
+
+def test_a_job_waits_in_words() -> None:
+    decision = decide(needs(3.1e9), Room(2e9), Room(8e9), is_alone=False)
+    assert (decision.verdict, decision.words) == (Verdict.WAIT, "waits for memory: needs 3.1 GB, 2.0 GB free")
+
+
+def test_alone_it_is_tried_though_less_is_free() -> None:
+    assert decide(needs(3.1e9), Room(2e9), Room(8e9), is_alone=True).verdict is Verdict.BEGIN
+
+
+def test_what_can_never_fit_is_said_even_when_alone_and_only_if_it_is_sure() -> None:
+    whole = Room(8e9)
+    assert decide(Needs(Room(1e9), Room(9e9)), whole, whole, is_alone=True).verdict is Verdict.BEGIN
+    decision = decide(Needs(Room(9e9), Room(9e9)), whole, whole, is_alone=True)
+    assert decision.verdict is Verdict.NEVER
+    assert decision.words.startswith("needs at least 9.0 GB of memory, and this machine has 8.0 GB in all: ")
+
+
+@pytest.mark.parametrize(
+    ("needed", "kind"),
+    [(Room(0, 2e9), r"shared memory \(/dev/shm\)"), (Room(0, 0, 2e9), "GPU memory")],
+)
+def test_shared_and_gpu_memory_count_by_themselves(needed: Room, kind: str) -> None:
+    decision = decide(Needs(likely=needed), Room(8e9, 64e6, 64e6), WITHOUT_END, is_alone=False)
+    with pytest.raises(AssertionError, match=f"waits for {kind}: needs 2.0 GB, 0.1 GB free"):
+        raise AssertionError(decision.words)
+
+
+# ------------------------------------------------------------------------------------------------- what is needed
+
+
+def test_needs_count_volume_labels_grid_and_activations() -> None:
+    found = needs_of(model_card(), [CT], windows_at_once=1, on_gpu=False)
+    regions = CT.voxels * 3
+    grid = CT.volume_mm3 / 27 * 4 * 3  # 3 mm; float32: the input, and the scores of two classes
+    assert found.surely.shared_bytes == regions
+    assert found.surely.host_bytes == pytest.approx(regions + grid, rel=0.01)
+    assert found.likely.shared_bytes == 2 * regions, "Triton has a copy of its own"
+    assert found.likely.host_bytes > found.surely.host_bytes
+
+
+def test_on_a_gpu_the_grid_lies_there() -> None:
+    found = needs_of(model_card(), [CT], windows_at_once=4, on_gpu=True)
+    assert found.surely.host_bytes == found.surely.shared_bytes
+    assert found.likely.gpu_bytes > 4 * 96**3 * 4
+
+
+def test_a_further_series_needs_its_volume_too() -> None:
+    alone, both = (needs_of(model_card(), s, windows_at_once=1, on_gpu=False) for s in ([CT], [CT, CT]))
+    assert both.surely.shared_bytes - alone.surely.shared_bytes == 2 * CT.voxels
+
+
+def test_a_chain_of_its_own_has_a_grid_that_nobody_knows() -> None:
+    card = dataclasses.replace(model_card(), network=dataclasses.replace(model_card().network, format="monai-bundle"))
+    found = needs_of(card, [CT], windows_at_once=1, on_gpu=False)
+    assert found.surely.host_bytes == 3 * CT.voxels
+
+
+def test_what_the_last_run_took_replaces_the_guess() -> None:
+    guess = needs_of(model_card(), [CT], windows_at_once=4, on_gpu=False)
+    found = learned(guess, {"host_bytes": 5e9})
+    assert found.likely.host_bytes == pytest.approx(guess.likely.shared_bytes + 5e9)
+    assert found.surely == guess.surely
+
+
+# ------------------------------------------------------------------------------------------------------ the line
+
+
+class Line:
+    """Jobs that wait and begin, each in a thread of its own; `begun` in the order in which they did."""
+
+    def __init__(self, turns: InTurn) -> None:
+        self.turns, self.begun = turns, list[str]()
+        self.said: dict[str, list[str]] = {}
+        self.answers: dict[str, Admitted] = {}
+        self._leave: dict[str, threading.Event] = {}
+        self._threads: list[threading.Thread] = []
+        self._changed = threading.Condition()
+
+    def come(self, name: str, priority: Priority = Priority.ROUTINE, digest: str = "0" * 64) -> None:
+        """Comes into the line, and is there when this returns."""
+        before = self._count()
+        self._leave[name], self.said[name] = threading.Event(), []
+        thread = threading.Thread(target=self._run, args=(name, work(name, priority, digest)))
+        self._threads.append(thread)
+        thread.start()
+        self.until(lambda: self._count() > before)
+
+    def _count(self) -> int:
+        return len(self.turns._line) + len(self.begun) + len(self.answers)
+
+    def _run(self, name: str, job: JobWork) -> None:
+        with self.turns.admitted(job, lambda words: self._hold(name, words)) as admitted:
+            with self._changed:
+                self.answers[name] = admitted
+                if admitted.may_begin:
+                    self.begun.append(name)
+                self._changed.notify_all()
+            if admitted.may_begin:
+                self._leave[name].wait(30)
+
+    def _hold(self, name: str, words: str) -> bool:
+        with self._changed:
+            self.said[name].append(words)
+            self._changed.notify_all()
+        return not self._leave[name].is_set()
+
+    def leave(self, *names: str) -> None:
+        for name in names:
+            self._leave[name].set()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        for _ in range(3000):
+            if condition():
+                return
+            time.sleep(0.01)
+        raise AssertionError("it did not come to that")
+
+    def close(self) -> None:
+        self.turns.close()
+        for name, thread in zip(self._leave, self._threads, strict=True):
+            self._leave[name].set()
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+@contextmanager
+def line(turns: InTurn) -> Iterator[Line]:
+    with ExitStack() as ended:
+        made = Line(turns)
+        ended.callback(made.close)
+        yield made
+
+
+def crowded(at_once: int = 4, free: float = 8e9, sizes: int = CT.voxels) -> InTurn:
+    extent = dataclasses.replace(CT, voxels=sizes, volume_mm3=sizes * 0.7**3)
+    return InTurn(at_once, FakeMachine(8e9, free), lambda job: (extent,), look_every_s=0.01)
+
+
+def test_so_many_begin_at_once_and_the_next_when_one_ends() -> None:
+    with line(InTurn(2, look_every_s=0.01)) as jobs:
+        for name in "abc":
+            jobs.come(name)
+        assert jobs.begun == ["a", "b"]
+        jobs.leave("a")
+        jobs.until(lambda: jobs.begun == ["a", "b", "c"])
+
+
+def test_a_stat_job_has_a_place_of_its_own_and_goes_first() -> None:
+    with line(InTurn(1, look_every_s=0.01)) as jobs:
+        jobs.come("a")
+        jobs.come("b")
+        jobs.come("c", Priority.HIGH)
+        jobs.come("urgent", Priority.STAT)
+        jobs.until(lambda: jobs.begun == ["a", "urgent"])
+        jobs.come("urgent too", Priority.STAT)
+        assert jobs.begun == ["a", "urgent"], "one place beside the others, not one each"
+        jobs.leave("a", "urgent")
+        jobs.until(lambda: jobs.begun == ["a", "urgent", "urgent too"])
+        jobs.leave("urgent too")
+        jobs.until(lambda: jobs.begun[3:] == ["c"])
+
+
+def test_a_job_waits_for_memory_until_another_has_ended() -> None:
+    with line(crowded(free=2e9)) as jobs:
+        jobs.come("a")
+        jobs.come("b")
+        jobs.until(lambda: bool(jobs.said["b"]))
+        assert jobs.said["b"][0].startswith("waits for memory: needs ")
+        assert jobs.begun == ["a"]
+        jobs.leave("a")
+        jobs.until(lambda: jobs.begun == ["a", "b"])
+
+
+def test_what_was_promised_is_not_free_though_nobody_has_it_yet() -> None:
+    """The machine goes on saying that all is free, as it does in the moment in which jobs begin."""
+    needed = needs_of(model_card(), [CT], windows_at_once=1, on_gpu=False).likely.host_bytes
+    with line(crowded(free=2.5 * needed)) as jobs:
+        for name in "abc":
+            jobs.come(name)
+        jobs.until(lambda: bool(jobs.said["c"]))
+        assert jobs.begun == ["a", "b"]
+
+
+def test_small_jobs_do_not_overtake_a_large_one_for_ever_but_urgent_ones_do() -> None:
+    turns = crowded(free=2e9)
+    small = dataclasses.replace(CT, voxels=1000, volume_mm3=1000.0)
+    turns.sizes = lambda job: (small if job.job_id in ("small", "urgent") else CT,)
+    turns.windows_at_once = 0
+    with line(turns) as jobs:
+        jobs.come("a")
+        turns.machine = FakeMachine(8e9, 0.1e9)
+        jobs.come("large")
+        jobs.come("small")
+        jobs.until(lambda: len(jobs.said["large"]) > 2)
+        assert jobs.begun == ["a"]
+        jobs.come("urgent", Priority.STAT)
+        jobs.until(lambda: jobs.begun == ["a", "urgent"])
+        jobs.leave("a", "urgent")
+        jobs.until(lambda: jobs.begun[2:3] == ["large"])
+
+
+def test_what_can_never_fit_does_not_wait() -> None:
+    with line(crowded(sizes=20_000_000_000)) as jobs:
+        jobs.come("huge")
+        jobs.until(lambda: "huge" in jobs.answers)
+        assert jobs.answers["huge"].never.startswith("needs at least ")
+        jobs.come("next")
+        jobs.until(lambda: "next" in jobs.answers)
+
+
+def test_a_job_that_waits_no_more_leaves_the_line_to_the_next() -> None:
+    with line(crowded(free=1e9)) as jobs:
+        jobs.come("a")
+        jobs.come("b")
+        jobs.until(lambda: bool(jobs.said["b"]))
+        jobs.leave("b")  # as when it is cancelled: hold() says False
+        jobs.until(lambda: "b" in jobs.answers)
+        assert jobs.answers["b"] == Admitted(False)
+        jobs.come("c")
+        jobs.leave("a")
+        jobs.until(lambda: jobs.begun == ["a", "c"])
+
+
+def test_nobody_begins_once_it_is_closed() -> None:
+    with line(InTurn(1, look_every_s=0.01)) as jobs:
+        jobs.come("a")
+        jobs.come("b")
+        jobs.turns.close()
+        jobs.until(lambda: "b" in jobs.answers)
+        assert jobs.begun == ["a"]
+
+
+def test_what_a_model_took_is_remembered_and_grows_with_the_series() -> None:
+    turns = crowded()
+    turns.ended(work(), JobFinished((), details={"model_took": {"host_bytes": 1e9}}))
+    asked = turns._needs(work())
+    assert asked.likely.host_bytes == pytest.approx(asked.likely.shared_bytes + 1e9)
+    turns.sizes = lambda job: (dataclasses.replace(CT, voxels=2 * CT.voxels),)
+    asked = turns._needs(work())
+    assert asked.likely.host_bytes == pytest.approx(asked.likely.shared_bytes + 2e9)
+    other = turns._needs(work(digest="1" * 64))
+    assert other.likely != asked.likely, "of another version nothing is known"
+
+
+def test_without_sizes_nothing_is_asked_for() -> None:
+    turns = InTurn(1, FakeMachine(8e9, 0.0))
+    assert turns._needs(work()) == Needs()
