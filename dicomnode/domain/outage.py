@@ -8,8 +8,8 @@ from enum import StrEnum
 
 from dicomnode.domain.job import DELIVERY_BACKOFF_FIRST_S, DELIVERY_BACKOFF_MOST_S
 
-# What waits looks after it by itself so long after the next probe was due, should the probe have been dropped
-PARKED_S = 900.0
+# What waits looks after it by itself so long after the next probe was due, should that have been forgotten
+PARKED_S = 3600.0
 # A process that dies while it probes leaves the turn to another after this
 _PROBE_LEASE_S = 900.0
 

@@ -306,6 +306,7 @@ def _fail(unit: Unit, row: DeliveryRow, reason: str) -> None:
     row.state = next_delivery_state(row.state, DeliveryEvent.FAIL)
     row.reason, row.next_attempt_at, row.ask_at = reason, None, None
     tell_delivery(unit, row, "delivery.failed", f"failed: {reason}")
+    _probe_by_another(unit, row)
 
 
 def send_again(unit: Unit, row: DeliveryRow, reason: str) -> None:
@@ -345,6 +346,23 @@ def cancel_delivery(unit: Unit, row: DeliveryRow, reason: str) -> None:
     row.state = next_delivery_state(row.state, DeliveryEvent.CANCEL)
     row.reason, row.next_attempt_at, row.ask_at = reason, None, None
     tell_delivery(unit, row, "delivery.cancelled", f"cancelled: {reason}")
+    _probe_by_another(unit, row)
+
+
+def _probe_by_another(unit: Unit, row: DeliveryRow) -> None:
+    """The one that looked whether its destination is back may be this one, which does so no more."""
+    if row.destination.down_since is None or not row.destination.in_force:
+        return
+    waiting = sa.select(DeliveryRow).where(
+        DeliveryRow.destination_id == row.destination_id,
+        DeliveryRow.state == DeliveryState.WAITING,
+        DeliveryRow.id != row.id,
+    )
+    other = unit.session.scalar(waiting.order_by(DeliveryRow.next_attempt_at, DeliveryRow.id).limit(1))
+    if other is not None:
+        delay_s = outages.probe_in_s(row.destination, unit.now())
+        other.next_attempt_at = unit.now() + timedelta(seconds=delay_s)
+        _enqueue(unit, other, delay_s)
 
 
 def requeue_delivery(unit: Unit, delivery_id: str, run: int) -> bool:
