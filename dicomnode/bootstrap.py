@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dicomnode.stages.accept import AcceptStage
     from dicomnode.stages.admission import InTurn
     from dicomnode.stages.ahead import Ahead
+    from dicomnode.stages.commit import CommitmentTeller
     from dicomnode.stages.compare import CompareStage
     from dicomnode.stages.complete import Completer, Expecting
     from dicomnode.stages.counting import SourceCounter
@@ -169,6 +170,13 @@ def result_sink(settings: Settings) -> DestinationSink:
     return DestinationSink({"dimse": StorageScu(settings.ae_title, paces=paces.of), "stow": StowRs(paces=paces.of)})
 
 
+def commitment_teller(settings: Settings, state: SqlState) -> CommitmentTeller:
+    from dicomnode.adapters.dimse.commitment_report import CommitmentReporter
+    from dicomnode.stages.commit import CommitmentTeller
+
+    return CommitmentTeller(state, instance_store(settings), CommitmentReporter(settings.ae_title))
+
+
 def proof_stage(settings: Settings, state: SqlState) -> ProofStage:
     from dicomnode.adapters.dicomweb.qido_proof import QidoProver
     from dicomnode.adapters.dimse.commitment_scu import CommitmentScu
@@ -204,7 +212,7 @@ def storage_scp(
     return StorageSCP(
         receiver,
         announcements=AnnounceStage(state, database_errors),
-        commitments=CommitStage(state, database_errors),
+        commitments=CommitStage(state, instance_store(settings), database_errors),
         sources=sources,
         name=name,
         host=settings.dicom_host,

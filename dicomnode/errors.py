@@ -22,6 +22,7 @@
     │   ├── InvalidAttribute          0x0106
     │   ├── InvalidArgumentValue      0x0115
     │   ├── DuplicateInstance         0x0111
+    │   ├── DuplicateTransaction      0x0131
     │   ├── NoSuchInstance            0x0112
     │   └── NoLongerUpdatable         0x0110 with Error ID 0xA710
     ├── StateError
@@ -212,6 +213,13 @@ class DuplicateInstance(ReceiveError):
 
     code = "duplicate-instance"
     dimse_status = 0x0111
+
+
+class DuplicateTransaction(ReceiveError):
+    """PS3.4 J.3.2.1.4: the Transaction UID of the Storage Commitment Request is already in use."""
+
+    code = "duplicate-transaction"
+    dimse_status = 0x0131
 
 
 class NoSuchInstance(ReceiveError):

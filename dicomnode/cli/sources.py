@@ -9,7 +9,7 @@ import typer
 
 from dicomnode.cli.context import Context
 from dicomnode.domain.destination import Destination, without_password
-from dicomnode.domain.source import Source, as_document, parse_source, query_address
+from dicomnode.domain.source import Source, as_document, parse_source, query_address, report_address
 from dicomnode.encoding.uid_names import SOP_CLASS, TRANSFER_SYNTAX, name_of, uid_of
 from dicomnode.errors import AlreadyExists, DeliveryError, InvalidSource, NotFound
 
@@ -45,6 +45,14 @@ def add(
         str,
         typer.Option(
             metavar="URL", help="Ask there by QIDO-RS; the root of its DICOMweb service.", show_default=False
+        ),
+    ] = "",
+    report_dimse: Annotated[
+        str,
+        typer.Option(
+            metavar="AET@HOST:PORT",
+            help="Tell it there what is kept of what it sent, when it asks by Storage Commitment.",
+            show_default=False,
         ),
     ] = "",
     quiet_period: Annotated[
@@ -95,6 +103,8 @@ def add(
     }
     if (address := query_address(query_dimse, query_url)) is not None:
         document["query_dimse" if query_dimse else "query_url"] = str(address)
+    if (report := report_address(report_dimse)) is not None:
+        document["report_dimse"] = str(report)
     source = parse_source(document)
     known = any(one.ae_title == source.ae_title for one in context.state.sources())
     if known and not replace:
@@ -211,7 +221,7 @@ def _words(source: Source) -> str:
     return "; ".join(said) or "as everybody"
 
 
-_AS_EVERYBODY = ("as everybody", "all", "is a signal", "nowhere")
+_AS_EVERYBODY = ("as everybody", "all", "is a signal", "nowhere", "to its own association")
 
 
 def _shown(source: Source) -> list[tuple[str, str]]:
@@ -219,6 +229,7 @@ def _shown(source: Source) -> list[tuple[str, str]]:
     quiet = "as everybody" if source.quiet_period_s is None else f"{source.quiet_period_s:g} s"
     return [
         ("query", without_password(str(source.query)) if source.query else "nowhere"),
+        ("commitment reports", str(source.report) if source.report else "to its own association"),
         ("quiet period", quiet),
         ("end of an association", "is a signal" if source.release else "is no signal"),
         ("SOP classes", _restricted(source.allowed_sop_classes, source.refused_sop_classes)),

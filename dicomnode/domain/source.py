@@ -27,6 +27,7 @@ class Source:
 
     ae_title: str
     query: Address | None = None  # where to ask how many instances a series has: by C-FIND or QIDO-RS
+    report: DimseAddress | None = None  # where it takes reports of Storage Commitment (PS3.4 J.3.3)
     quiet_period_s: float | None = None
     release: bool = True  # whether the end of an association says something about its series
     allowed_sop_classes: tuple[str, ...] = ()  # UIDs; none: all that may be stored
@@ -56,10 +57,18 @@ def query_address(dimse: str, url: str) -> Address | None:
         raise InvalidSource(str(error).removeprefix(f"{error.path}: "), option) from error
 
 
+def report_address(dimse: str) -> DimseAddress | None:
+    """Of `AET@HOST:PORT`; None for an empty text. Raises InvalidSource."""
+    try:
+        return parse_dimse(dimse) if dimse else None
+    except InvalidDestination as error:
+        raise InvalidSource(str(error).removeprefix(f"{error.path}: "), "--report-dimse") from error
+
+
 def parse_source(document: Mapping[str, Any]) -> Source:
     """What `as_document` wrote, or somebody else in that form; raises InvalidSource with the path."""
     node = Node(document, "", InvalidSource)
-    node.only("ae_title", "query_dimse", "query_url", "quiet_period_s", "release", *_LISTS)
+    node.only("ae_title", "query_dimse", "query_url", "report_dimse", "quiet_period_s", "release", *_LISTS)
     lists = {name: _uids(node.get(name, [])) for name in _LISTS}
     for what in ("sop_classes", "transfer_syntaxes"):
         if both := sorted({*lists[f"allowed_{what}"]} & {*lists[f"refused_{what}"]}):
@@ -67,6 +76,7 @@ def parse_source(document: Mapping[str, Any]) -> Source:
     return Source(
         ae_title=_ae_title(node["ae_title"]),
         query=query_address(_text(node.get("query_dimse", "")), _text(node.get("query_url", ""))),
+        report=report_address(_text(node.get("report_dimse", ""))),
         quiet_period_s=_quiet_period_s(node.get("quiet_period_s", None)),
         release=node.get("release", True).boolean(),
         **lists,
@@ -78,6 +88,8 @@ def as_document(source: Source) -> dict[str, Any]:
     document: dict[str, Any] = {"ae_title": source.ae_title}
     if source.query is not None:
         document["query_dimse" if isinstance(source.query, DimseAddress) else "query_url"] = str(source.query)
+    if source.report is not None:
+        document["report_dimse"] = str(source.report)
     if source.quiet_period_s is not None:
         document["quiet_period_s"] = source.quiet_period_s
     if not source.release:

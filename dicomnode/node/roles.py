@@ -97,7 +97,7 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
         return
     write_starting(settings.run_folder, name, "loads the models")
     state = bootstrap.open_state(settings)
-    proofs = bootstrap.proof_stage(settings, state)
+    proofs, teller = bootstrap.proof_stage(settings, state), bootstrap.commitment_teller(settings, state)
     facts = _Facts(bootstrap.fact_finder(settings, state), state)
     with bootstrap.inference_engine(settings) as engine, closing(bootstrap.infer_stage(settings, engine)) as infer:
         work, ahead = bootstrap.work(settings, state, infer), bootstrap.ahead(settings, state, infer)
@@ -122,10 +122,11 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
             _Loop("models", lambda: outlast(lambda: models.run(stop), stop), stop) as preparing,
             _Loop("facts", lambda: outlast(lambda: facts.run(stop), stop), stop) as finding,
             _Loop("proofs", lambda: outlast(lambda: proofs.run(stop), stop), stop) as proving,
+            _Loop("commitments", lambda: outlast(lambda: teller.run(stop), stop), stop) as telling,
         ):
             write_ready(settings.run_folder, name)
             stop.wait()
-        for loop in (completing, preparing, finding, proving):
+        for loop in (completing, preparing, finding, proving, telling):
             loop.check()
 
 

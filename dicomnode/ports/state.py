@@ -10,14 +10,16 @@ from typing import Any, Protocol
 from dicomnode.domain.acceptance import Acceptance
 from dicomnode.domain.announcement import Announcement
 from dicomnode.domain.class_facts import ClassNews
+from dicomnode.domain.commitment_wish import CommitmentWish
 from dicomnode.domain.completeness import Place, SeriesSigns, StudySigns, Verdict
 from dicomnode.domain.destination import Destination
 from dicomnode.domain.job import Priority
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.model_change import ModelChange
-from dicomnode.domain.proof import ProofAnswer
+from dicomnode.domain.proof import ProofAnswer, Reference
 from dicomnode.domain.source import Source
 from dicomnode.domain.study import Evidence, Header, ReceivedInstance, Recorded, Series
+from dicomnode.ports.instances import StoredFile
 from dicomnode.ports.views import (
     EVERY_DELIVERY,
     EVERY_JOB,
@@ -229,6 +231,28 @@ class State(Protocol):
 
     def proof_unsupported(self, transaction_uid: str, words: str) -> None:
         """There will be none: the deliveries stay as they are, with these words."""
+
+    # what senders ask us to commit to
+    def record_wish(
+        self, calling_ae_title: str, called_ae_title: str, transaction_uid: str, references: Sequence[Reference]
+    ) -> None:
+        """Raises AlreadyExists for another wish under that Transaction UID; the same again is harmless."""
+
+    def open_wish(self, calling_ae_title: str, transaction_uid: str) -> CommitmentWish | None:
+        """None once its sender was told, or is given up."""
+
+    def wishes_due(self) -> list[CommitmentWish]:
+        """Those whose senders are to be told now; nobody else gets them before their next time."""
+
+    def wish_told(self, calling_ae_title: str, transaction_uid: str, words: str) -> None: ...
+
+    def wish_put_off(self, calling_ae_title: str, transaction_uid: str, words: str) -> None: ...
+
+    def instances_in_use(self, uids: Sequence[str]) -> Mapping[str, tuple[str, StoredFile]]:
+        """SOP Instance UID → SOP Class UID and file of what is indexed."""
+
+    def age_s(self, since: datetime) -> float:
+        """Seconds since then, by the database's clock."""
 
     # administration
     def add_rule(self, name: str, document: Mapping[str, Any], *, author: str = "", reason: str = "") -> RuleRevision:

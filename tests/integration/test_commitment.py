@@ -42,11 +42,11 @@ class Node:
     def __init__(self, folder: Path, destination: Destination, report_wait_s: float = 5.0) -> None:
         self.state = FakeState()
         self.state.add_destination(destination)
-        self._store = FakeInstanceStore(folder)
+        self.store = FakeInstanceStore(folder)
         self._results = tuple(sample_result(folder, kind, study_instance_uid=STUDY)[1] for kind in ("SEG", "SR"))
         sinks = {"dimse": StorageScu("NODE", TIMEOUTS), "stow": StowRs()}
         provers = {"dimse": CommitmentScu("NODE", TIMEOUTS, report_wait_s), "stow": QidoProver()}
-        self._deliver = DeliverStage(DestinationSink(sinks), self._store, self.state)
+        self._deliver = DeliverStage(DestinationSink(sinks), self.store, self.state)
         self._prove = ProofStage(self.state, provers)  # type: ignore[arg-type]
 
     def finish_a_job(self) -> None:
@@ -93,7 +93,7 @@ class NoStorage:
 
 @contextmanager
 def listening(node: Node, port: int) -> Iterator[StorageSCP]:
-    commitments = CommitStage(node.state)
+    commitments = CommitStage(node.state, node.store)
     with StorageSCP(NoStorage(), commitments=commitments, host="127.0.0.1", port=port, ae_title="NODE") as scp:
         yield scp
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from dicomnode.adapters.db import (
     administration,
     classes,
+    commitment_wishes,
     completion,
     deliveries,
     delivery_views,
@@ -36,12 +37,13 @@ from dicomnode.adapters.db.session import Transactions, Unit, WorkQueue, open_en
 from dicomnode.domain.acceptance import Acceptance
 from dicomnode.domain.announcement import Announcement
 from dicomnode.domain.class_facts import ClassNews
+from dicomnode.domain.commitment_wish import CommitmentWish
 from dicomnode.domain.completeness import Place, SeriesSigns, StudySigns, Verdict
 from dicomnode.domain.destination import Destination
 from dicomnode.domain.job import Priority
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.model_change import ModelChange
-from dicomnode.domain.proof import ProofAnswer
+from dicomnode.domain.proof import ProofAnswer, Reference
 from dicomnode.domain.source import Source
 from dicomnode.domain.study import Evidence, Header, ReceivedInstance, Recorded, Series
 from dicomnode.ports import (
@@ -67,6 +69,7 @@ from dicomnode.ports import (
     RuleRevision,
     Running,
     SeriesRouting,
+    StoredFile,
     StudyFilter,
     StudyView,
 )
@@ -254,6 +257,30 @@ class SqlState:
 
     def proof_unsupported(self, transaction_uid: str, words: str) -> None:
         self._write(proofs.proof_unsupported, transaction_uid, words)
+
+    # what senders ask us to commit to
+    def record_wish(
+        self, calling_ae_title: str, called_ae_title: str, transaction_uid: str, references: Sequence[Reference]
+    ) -> None:
+        self._write(commitment_wishes.record_wish, calling_ae_title, called_ae_title, transaction_uid, references)
+
+    def open_wish(self, calling_ae_title: str, transaction_uid: str) -> CommitmentWish | None:
+        return self._read(commitment_wishes.open_wish, calling_ae_title, transaction_uid)
+
+    def wishes_due(self) -> list[CommitmentWish]:
+        return self._write(commitment_wishes.wishes_due) if self._read(commitment_wishes.is_any_due) else []
+
+    def wish_told(self, calling_ae_title: str, transaction_uid: str, words: str) -> None:
+        self._write(commitment_wishes.wish_told, calling_ae_title, transaction_uid, words)
+
+    def wish_put_off(self, calling_ae_title: str, transaction_uid: str, words: str) -> None:
+        self._write(commitment_wishes.wish_put_off, calling_ae_title, transaction_uid, words)
+
+    def instances_in_use(self, uids: Sequence[str]) -> Mapping[str, tuple[str, StoredFile]]:
+        return self._read(commitment_wishes.instances_in_use, uids)
+
+    def age_s(self, since: datetime) -> float:
+        return self._read(commitment_wishes.age_s, since)
 
     # administration
     def add_rule(self, name: str, document: Mapping[str, Any], *, author: str = "", reason: str = "") -> RuleRevision:

@@ -34,6 +34,7 @@ from dicomnode.errors import trace_of
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5  # how often timers, and what other threads ask for, are looked at while the peer is silent
+_RESPONSE_S = 30.0  # for the response to a request of ours
 _P_DATA_TF = 0x04  # PS3.8 9.3.5
 _COMMAND, _LAST = 0x01, 0x02  # bits of the message control header, PS3.8 E.2
 _COMMAND_LAST_FRAGMENT = bytes([_COMMAND | _LAST])
@@ -157,6 +158,21 @@ class PiecewiseDimse(DIMSEServiceProvider):
             log.warning("%s sent an invalid message: %s", self.assoc.requestor.ae_title, error)
             self.dul.event_queue.put("Evt19")  # unrecognised or invalid PDU: A-ABORT
 
+    def get_msg(self, block: bool = False) -> Any:
+        """Of the association's own thread, which nobody else serves: what comes while a response is waited for."""
+        if not block or threading.current_thread() is not self.assoc:
+            return super().get_msg(block)
+        end = time.monotonic() + (self.dimse_timeout or _RESPONSE_S)
+        while time.monotonic() < end and self.dul.is_alive() and self.dul.peek_next_pdu() is None:
+            if self.msg_queue.empty():
+                cast(SteppedDul, self.dul).step(TICK_S)
+                continue
+            context_id, message = super().get_msg()
+            if not isinstance(message, StoreRequest):
+                return context_id, message
+            self.assoc._serve_request(cast("Any", message), cast(int, context_id))
+        return None, None
+
     def _take(self, context_id: int, control: int, fragment: memoryview) -> None:
         if control & _COMMAND:
             self._take_command(context_id, control, fragment)
@@ -265,6 +281,7 @@ class SteppedAssociation(Association):
     ) -> None:
         super().__init__(ae, "acceptor")
         self._on_c_store, self._on_end = on_c_store, on_end
+        self.on_idle: Callable[[Association], None] | None = None  # before it waits for the peer, each time
         self.dul: SteppedDul = SteppedDul(self)
         self.dimse = PiecewiseDimse(self)
         self.acse_timeout, self.network_timeout = ae.acse_timeout, ae.network_timeout  # they set the dul's timers
@@ -313,6 +330,8 @@ class SteppedAssociation(Association):
             self.abort()
             return False
         else:
+            if self.on_idle is not None:
+                self.on_idle(self)
             self.dul.step(TICK_S)
         return True
 

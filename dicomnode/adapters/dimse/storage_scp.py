@@ -246,7 +246,9 @@ class StorageSCP:
         if self._announcements is not None:
             AnnouncementService(self._announcements, served.attempt).bind(association)
         if self._commitments is not None:
-            CommitmentService(self._commitments, served.attempt).bind(association)
+            service = CommitmentService(self._commitments, served.attempt)
+            service.bind(association)
+            association.on_idle = service.when_idle
         return association
 
 

@@ -26,6 +26,7 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.pdu import A_ABORT_RQ
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AddressInformation, AssociationSocket
@@ -119,6 +120,7 @@ class StorageScu:
         response_timeout_s: float,
         pace: Pace = unhindered,
         handlers: Sequence[Handler] = (),
+        negotiation: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
     ) -> Iterator[Call]:
         """An association that is established, and released or aborted afterwards."""
         limits = self._timeouts
@@ -135,6 +137,7 @@ class StorageScu:
                     contexts=list(contexts),
                     ae_title=address.ae_title,
                     evt_handlers=[*watch.handlers, *handlers],
+                    ext_neg=list(negotiation) or None,
                 )
             except OSError as error:  # the name did not resolve, or no socket was left
                 words = f"{address}: {no_connection_words(error)}"
