@@ -31,6 +31,16 @@ def _repeatable(metavar: str, help: str) -> Any:
     return typer.Option(metavar=metavar, help=help, show_default=False)
 
 
+ReportDimse = Annotated[
+    str,
+    typer.Option(
+        metavar="AET@HOST:PORT",
+        help="Tell it there what is kept of what it sent, when it asks by Storage Commitment.",
+        show_default=False,
+    ),
+]
+
+
 @app.command()
 def add(
     ctx: typer.Context,
@@ -47,14 +57,7 @@ def add(
             metavar="URL", help="Ask there by QIDO-RS; the root of its DICOMweb service.", show_default=False
         ),
     ] = "",
-    report_dimse: Annotated[
-        str,
-        typer.Option(
-            metavar="AET@HOST:PORT",
-            help="Tell it there what is kept of what it sent, when it asks by Storage Commitment.",
-            show_default=False,
-        ),
-    ] = "",
+    report_dimse: ReportDimse = "",
     quiet_period: Annotated[
         float | None,
         typer.Option(
