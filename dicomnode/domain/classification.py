@@ -10,7 +10,7 @@ from statistics import fmean
 from dicomnode.domain.model_output import Classification
 
 # Other kernels give the same network's probabilities to five digits or so; more would make another result of each.
-_DIGITS = 4
+DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def _run(images: Sequence[int], number: int | None, probabilities: Sequence[Sequ
     if number is None:
         return Run(images[0], images[-1], None, None, None)
     own = [probabilities[k][number] for k in images]
-    return Run(images[0], images[-1], number, round(fmean(own), _DIGITS), round(min(own), _DIGITS))
+    return Run(images[0], images[-1], number, round(fmean(own), DIGITS), round(min(own), DIGITS))
 
 
 def shares(found: Sequence[Run]) -> list[Share]:
@@ -67,7 +67,7 @@ def shares(found: Sequence[Run]) -> list[Share]:
     for run in found:
         counts[run.number] = counts.get(run.number, 0) + run.images
     ordered = sorted(counts.items(), key=lambda item: (item[0] is None, -item[1]))
-    return [Share(number, images, round(images / total, _DIGITS)) for number, images in ordered]
+    return [Share(number, images, round(images / total, DIGITS)) for number, images in ordered]
 
 
 def class_name(number: int | None, spec: Classification) -> str:

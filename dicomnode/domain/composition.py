@@ -125,6 +125,8 @@ def _not_given(step: Step, called: str, theirs: ModelCard) -> Iterator[Fault]:
             yield "images_least", f"{called} gives one class for the whole series"
         return
     there = [segment.name for segment in theirs.segments]
+    if there and not theirs.output.is_label_map:
+        yield "segments", f"{called} gives masks that overlap, or probabilities: one label map is needed"
     if unknown := [name for name in use.segments if name not in there]:
         yield "segments", f"{called} has no segment {' or '.join(unknown)}; it has: {', '.join(there) or 'classes'}"
 

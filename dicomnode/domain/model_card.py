@@ -237,7 +237,7 @@ def parse_model_card(document: object) -> ModelCard:
         device_identifier=root["device_identifier"].text(most=64) if "device_identifier" in root else "",
         roles=_roles(root.get("inputs", []), _brings_its_chain(root)),
         own_parameters=parameter_specs(root.get("parameters", {}), output),
-        after=steps_after(root.get("after", []), root["name"].text(), of_images="size" in root["input"]),
+        after=_after(root, output),
         timeout_s=_timeout_s(root["timeout_s"]) if "timeout_s" in root else None,
     )
 
@@ -267,6 +267,15 @@ def _fits(form: object, output: Output) -> bool:
         return output.gives in ("segments", "classification")
     plain = output.gives == "segments" and output.masks == Masks()
     return form != "nnunet" or plain
+
+
+def _after(root: Node, output: Output) -> tuple[Step, ...]:
+    steps = steps_after(root.get("after", []), root["name"].text(), of_images="size" in root["input"])
+    if steps and not (output.gives == "classification" or output.is_label_map):
+        root["after"].fail(
+            "only a model that gives a classification, or segments as one label map, has others before"
+        )
+    return steps
 
 
 def _input(node: Node, brings_its_chain: bool) -> InputSpec:

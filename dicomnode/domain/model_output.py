@@ -118,6 +118,11 @@ class Output:
         return {"boxes": ("BOXES",), "map": ("MAP",)}.get(self.gives, ("SCORES",))
 
     @property
+    def is_label_map(self) -> bool:
+        """Whether what it gives is a segment for each voxel, or none."""
+        return self.gives == "segments" and self.masks.kind == "labels" and not self.masks.overlap
+
+    @property
     def result_kinds(self) -> tuple[str, ...]:
         """Of the objects that come of it, in the order in which they are made; no SEG where nothing was found."""
         if self.gives == "segments":

@@ -34,6 +34,26 @@ class Predecessor:
 
 
 @dataclass(frozen=True, slots=True)
+class Preceding:
+    """A model that came first: it let the one after it run, or said where that looks."""
+
+    name: str
+    version: str
+    manufacturer: str
+    family: str
+    digest: str
+    engine: str
+    precision: str
+    asked: str  # in words: "only if it finds Lungs of at least 500 mL"
+    said: str
+
+    @property
+    def words(self) -> str:
+        made_with = f"digest {self.digest}, {self.engine} {self.precision}"
+        return f"{self.name} {self.version}, {made_with}, {self.asked}: {self.said}"
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """Strings only. Equal provenance and equal results give equal bytes: take `created_at` from the work that is
     being done (as when its series became complete), not from the clock, if a repeat is to be the same object.
@@ -50,6 +70,7 @@ class Provenance:
     job_id: str = ""
     predecessors: tuple[Predecessor, ...] = ()
     parameters: Mapping[str, Value] = field(default_factory=dict)  # of the model, every one with its value
+    before: tuple[Preceding, ...] = ()  # in their order
 
 
 def result_uids(
@@ -76,9 +97,12 @@ def result_uids(
 
 
 def _configuration(card: ModelCard, made: Provenance) -> str:
-    """The parameters that are not as the card has them: to name a default is to change nothing."""
+    """The parameters that are not as the card has them, for to name a default is to change nothing; and what came
+    before, for another model there may lead to something else.
+    """
     changed = {n: v for n, v in made.parameters.items() if n in card.parameters and v != card.parameters[n].default}
-    return ";".join(f"{name}={changed[name]!r}" for name in sorted(changed))
+    before = [f"after {b.name} {b.version} {b.digest} {b.engine} {b.precision}" for b in made.before]
+    return ";".join([*(f"{name}={changed[name]!r}" for name in sorted(changed)), *before])
 
 
 def _images(plan: UsedImages, further: Further) -> str:
@@ -103,14 +127,36 @@ def software_versions(card: ModelCard, made: Provenance) -> tuple[str, ...]:
 
 
 def algorithm(card: ModelCard, made: Provenance) -> hd.AlgorithmIdentificationSequence:
-    """Segmentation Algorithm Identification (PS3.3 10.16)."""
-    return hd.AlgorithmIdentificationSequence(
+    """Segmentation Algorithm Identification (PS3.3 10.16, C.8.20.2): the model, then those that came before it."""
+    every = hd.AlgorithmIdentificationSequence(
         name=card.name,
         family=codes.cid7162.ArtificialIntelligence,
         version=card.version,
         source=card.manufacturer,
         parameters=_parameters(card, made),
     )
+    for first in made.before:
+        every.extend(
+            hd.AlgorithmIdentificationSequence(
+                name=first.name,
+                family=codes.cid7162.ArtificialIntelligence,
+                version=first.version,
+                source=first.manufacturer,
+                parameters=_parameters_of_first(first),
+            )
+        )
+    return every
+
+
+def _parameters_of_first(first: Preceding) -> dict[str, str]:
+    return {
+        "family": first.family,
+        "digest": first.digest,
+        "engine": first.engine,
+        "precision": first.precision,
+        "asked": first.asked,
+        "said": first.said,
+    }
 
 
 def _parameters(card: ModelCard, made: Provenance) -> dict[str, str]:
@@ -121,6 +167,7 @@ def _parameters(card: ModelCard, made: Provenance) -> dict[str, str]:
         "precision": made.precision,
         "rule": f"{made.rule_name} revision {made.rule_revision}",
         **{f"parameter {name}": str(value) for name, value in made.parameters.items()},
+        **{f"after {number}": first.words for number, first in enumerate(made.before, 1)},
     }
 
 
@@ -129,20 +176,31 @@ def parameters_in_words(card: ModelCard, made: Provenance) -> list[str]:
 
 
 def contributing_equipment(card: ModelCard, made: Provenance) -> list[hd.ContributingEquipment]:
-    """The model as equipment that processed the images (PS3.3 C.12.1.5, CID 7005)."""
+    """The models as equipment that processed the images (PS3.3 C.12.1.5, CID 7005); the one that gave them first."""
     job = f"; job {made.job_id}" if made.job_id else ""
     words = "; ".join(parameters_in_words(card, made)) + job
+    number = made.model_digest or made.device_serial_number
     return [
-        hd.ContributingEquipment(
-            manufacturer=card.manufacturer,
-            purpose_of_reference=codes.DCM.ProcessingEquipment,
-            manufacturer_model_name=card.name,
-            software_versions=card.version,
-            device_serial_number=made.model_digest[:_LO_MOST] or made.device_serial_number,
-            contribution_datetime=local(made.created_at),
-            contribution_description=words[:_ST_MOST],
-        )
+        _equipment(card.manufacturer, card.name, card.version, number, words, made),
+        *(
+            _equipment(b.manufacturer, b.name, b.version, b.digest, f"came before: {b.words}", made)
+            for b in made.before
+        ),
     ]
+
+
+def _equipment(
+    manufacturer: str, name: str, version: str, serial_number: str, words: str, made: Provenance
+) -> hd.ContributingEquipment:
+    return hd.ContributingEquipment(
+        manufacturer=manufacturer,
+        purpose_of_reference=codes.DCM.ProcessingEquipment,
+        manufacturer_model_name=name,
+        software_versions=version,
+        device_serial_number=serial_number[:_LO_MOST],
+        contribution_datetime=local(made.created_at),
+        contribution_description=words[:_ST_MOST],
+    )
 
 
 def local(moment: datetime) -> datetime:
@@ -164,6 +222,7 @@ def texts_of(card: ModelCard, made: Provenance) -> Sequence[str]:
     """All free text of ours that goes into a result, to choose a character set that can hold it."""
     return [
         card.manufacturer,
+        *(first.manufacturer for first in made.before),
         *(s.name for s in card.segments),
         *_meanings(card),
         *parameters_in_words(card, made),

@@ -13,11 +13,13 @@ from dicomnode.domain.classification import Run, runs
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.encoding.check import check_report, check_segmentation
 from dicomnode.encoding.check_classes import check_classes
+from dicomnode.encoding.check_skipped import check_skipped
 from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.provenance import Provenance
 from dicomnode.encoding.references import NONE, Further, UsedImages
 from dicomnode.encoding.seg import encode_segmentation
 from dicomnode.encoding.seg_file import LabelMap
+from dicomnode.encoding.skipped import encode_skipped
 from dicomnode.encoding.sr import encode_report
 from dicomnode.encoding.sr_classes import encode_classes
 from dicomnode.imaging.headers import odd_values_accepted
@@ -81,6 +83,15 @@ def encode_class_results(
     """The SR of a model that gives classes; raises NonConformant."""
     report = encode_classes(found, plan, card, made, further)
     check_classes(report, plan, card, further)
+    return (_encoded("SR", report),)
+
+
+def encode_skipped_results(
+    why: str, plan: UsedImages, card: ModelCard, made: Provenance, further: Further = NONE
+) -> tuple[EncodedResult, ...]:
+    """The SR of a composed model that was not run on a series; raises NonConformant."""
+    report = encode_skipped(why, plan, card, made, further)
+    check_skipped(report, plan, further)
     return (_encoded("SR", report),)
 
 

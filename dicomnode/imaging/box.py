@@ -13,6 +13,9 @@ import numpy.typing as npt
 
 from dicomnode.imaging.geometry import VolumeGeometry
 
+# Of a voxel: direction cosines are written with some six digits
+_ROUNDING = 1e-4
+
 Triple = tuple[int, int, int]
 
 
@@ -80,7 +83,7 @@ def with_margin(box: Box, margin_mm: float, geometry: VolumeGeometry) -> Box:
     than a step from slice to slice.
     """
     between_mm = 1.0 / np.linalg.norm(np.linalg.inv(geometry.affine[:3, :3]), axis=1)
-    more = [int(voxels) for voxels in np.ceil(margin_mm / between_mm - 1e-9)]
+    more = [int(voxels) for voxels in np.ceil(margin_mm / between_mm - _ROUNDING)]
     start = tuple(max(first - n, 0) for first, n in zip(box.start, more, strict=True))
     stop = tuple(min(end + n, size) for end, n, size in zip(box.stop, more, geometry.shape, strict=True))
     return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))

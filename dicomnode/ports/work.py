@@ -84,6 +84,7 @@ class NewJob:
     inputs: Mapping[str, str] = field(default_factory=dict)  # role → Series Instance UID, of further series
     schedule: tuple[Window, ...] = ()  # when it may start; none: now
     shadow: bool = False  # of the model's shadow version: nothing of it is sent, and it takes no other's place
+    before: Mapping[str, ModelVersion] = field(default_factory=dict)  # that run first, by what cards call them
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class JobWork:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     objects: tuple[str, ...] = ()  # kinds of results to send; none: all
     inputs: Mapping[str, Series] = field(default_factory=dict)  # role → a further series that the model needs
+    before: Mapping[str, ModelVersion] = field(default_factory=dict)  # as of NewJob
     # What jobs on this series gave before: an object that comes out again stays the file that it was
     earlier: tuple[StoredResult, ...] = ()
     halt: Halt = field(default_factory=Halt, compare=False, repr=False)  # said when the job was cancelled

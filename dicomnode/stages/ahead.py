@@ -71,4 +71,5 @@ class Ahead:
             attempt=1,
             created_at=self._clock.now(),
             parameters=job.parameters,
+            before=job.before,
         )

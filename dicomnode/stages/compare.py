@@ -16,6 +16,7 @@ from dicomnode.encoding.seg_masks import NOTHING, Masks, Overlap, overlap, read_
 from dicomnode.errors import SeriesRefused
 from dicomnode.imaging.golden import dice
 from dicomnode.ports import Clock, InstanceStore, JobFilter, JobView, JobWork, ModelVersion, State
+from dicomnode.stages.composed import models_before
 from dicomnode.stages.infer import Classified, Inference, InferStage
 
 Pair = tuple[ModelVersion, ModelVersion]
@@ -158,6 +159,7 @@ class CompareStage:
             created_at=self._clock.now(),
             parameters=like.parameters if like else {},
             inputs={role: self._state.series(uid) for role, uid in like.inputs.items()} if like else {},
+            before=models_before(model, self._state),
         )
 
 

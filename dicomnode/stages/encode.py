@@ -11,8 +11,15 @@ from dicomnode import __version__
 from dicomnode.domain.classification import Run, class_name, runs, shares
 from dicomnode.domain.model_card import Classification, ModelCard
 from dicomnode.domain.result import StoredResult
-from dicomnode.encoding.provenance import Predecessor, Provenance
-from dicomnode.encoding.results import KINDS, EncodedResult, encode_class_results, encode_results, warm_up
+from dicomnode.encoding.provenance import Preceding, Predecessor, Provenance
+from dicomnode.encoding.results import (
+    KINDS,
+    EncodedResult,
+    encode_class_results,
+    encode_results,
+    encode_skipped_results,
+    warm_up,
+)
 from dicomnode.encoding.sr_classes import spec_of
 from dicomnode.imaging.measure import SegmentStatistics, measure
 from dicomnode.ports import Clock, InstanceStore, JobWork, ModelVersion
@@ -37,6 +44,8 @@ class EncodeStage:
 
     def run(self, work: JobWork, inference: Inference) -> Encoded:
         """Raises EncodingError, NonConformant, OutOfResources; what fails its check is never stored."""
+        if inference.lead.skipped:
+            return self._skipped(work, inference)
         clock = self._clock.monotonic
         card, plan = work.model.card, inference.plan
         begun = clock()
@@ -57,6 +66,8 @@ class EncodeStage:
 
     def classes(self, work: JobWork, found: Classified) -> Encoded:
         """As run, of a model that gives classes."""
+        if found.lead.skipped:
+            return self._skipped(work, found)
         clock, card, spec = self._clock.monotonic, work.model.card, spec_of(work.model.card)
         begun = clock()
         probabilities: list[list[float]] = found.scores.astype(float).tolist()
@@ -70,6 +81,21 @@ class EncodeStage:
             timings_s={"encode": encoded - begun, "store": clock() - encoded},
             details=class_rows(series, spec, probabilities),
             note="; ".join(class_notes(work, series)),
+        )
+
+    def _skipped(self, work: JobWork, found: Inference | Classified) -> Encoded:
+        """Of a model that one before it kept from running: an SR that says so, and why."""
+        clock, why = self._clock.monotonic, found.lead.skipped
+        begun = clock()
+        made = provenance_of(work, found, self._device_serial_number)
+        results = encode_skipped_results(why, found.plan, work.model.card, made, found.further)
+        encoded = clock()
+        stored = tuple(self._kept(result, work) or self._stored(result, work) for result in results)
+        return Encoded(
+            results=stored,
+            timings_s={"encode": encoded - begun, "store": clock() - encoded},
+            details={"skipped": why},
+            note=f"skipped, nothing was looked for, and the SR says so: {why}",
         )
 
     def _kept(self, result: EncodedResult, work: JobWork) -> StoredResult | None:
@@ -149,6 +175,25 @@ def provenance_of(work: JobWork, inference: Inference | Classified, device_seria
         job_id=work.job_id,
         predecessors=_predecessors(work),
         parameters=inference.parameters,
+        before=_before(inference),
+    )
+
+
+def _before(inference: Inference | Classified) -> tuple[Preceding, ...]:
+    described = inference.details.get("before", [])
+    return tuple(
+        Preceding(
+            name=first.model.name,
+            version=first.model.version,
+            manufacturer=first.model.card.manufacturer,
+            family=first.model.card.family,
+            digest=first.model.digest,
+            engine=said["engine"],
+            precision=said["precision"],
+            asked=said["asked"],
+            said=said["said"],
+        )
+        for first, said in zip(inference.lead.firsts, described, strict=True)
     )
 
 

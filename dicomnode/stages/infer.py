@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dicomnode.domain.halt import Halt
 from dicomnode.domain.model_card import ClassSpec, RoleSpec
 from dicomnode.domain.model_parameter import complaints, settled
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import SeriesRefused
 from dicomnode.imaging.decode import read_frames
 from dicomnode.imaging.headers import Instance, read_instances, text
-from dicomnode.imaging.images import ImagesPlan, ImageStack, plan_images
+from dicomnode.imaging.images import ImagesPlan, is_inverted, plan_images
 from dicomnode.imaging.volume import VolumePlan
 from dicomnode.ports import Clock, InferenceEngine, InstanceStore, JobWork, ModelVersion
-from dicomnode.stages.volumes import KEEP_S, Labels, OpenVolumes, Scores, Volumes
+from dicomnode.stages.answers import Labels, Scores, parts_of
+from dicomnode.stages.composed import First, Lead, led
+from dicomnode.stages.volumes import KEEP_S, OpenVolumes, Volumes, question
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Inference:
     details: Mapping[str, Any]
     further: Mapping[str, VolumePlan] = field(default_factory=dict)  # role → the plan of its series
     parameters: Mapping[str, Parameter] = field(default_factory=dict)  # every one, with its value in this job
+    lead: Lead = Lead()  # what the models before it said; where that was no, the labels are all 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +50,7 @@ class Classified:
     details: Mapping[str, Any]
     further: Mapping[str, VolumePlan] = field(default_factory=dict)  # as of Inference
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
-
-
-# What goes to the model's host in one request: 32 MB of 512 × 512
-IMAGES_AT_ONCE = 64
+    lead: Lead = Lead()  # as of Inference; where that was no, there are no scores
 
 
 class InferStage:
@@ -65,18 +66,34 @@ class InferStage:
         begun_s = self._clock.monotonic()
         with self._opened(work) as opened:
             planned_s = self._clock.monotonic()
-            labels = opened.labels(work.model, work.parameters, self._timeout_of(work), work.halt)
-            yield self._inference(work, opened, labels, {"plan": planned_s - begun_s, **labels.timings_s})
+            lead, led_s = self._led(work, opened, work.halt)
+            labels = self._labels(work, opened, lead, work.halt)
+            timings_s = {"plan": planned_s - begun_s, **led_s, **labels.timings_s}
+            yield self._inference(work, opened, labels, timings_s, lead)
 
     def ahead(self, work: JobWork) -> None:
         """Does what `run` will need, which then finds it done; raises as `run`."""
         if work.model.card.classification is not None:
             return
         with self._opened(work) as opened:
-            opened.labels(work.model, work.parameters, self._timeout_of(work))
+            lead, _ = self._led(work, opened, None)
+            self._labels(work, opened, lead, None)
 
     def _timeout_of(self, work: JobWork) -> float:
         return work.model.card.timeout_s or self._timeout_s
+
+    def _led(self, work: JobWork, opened: OpenVolumes, halt: Halt | None) -> tuple[Lead, dict[str, float]]:
+        """What the models before this one said, and how long that took."""
+        if not work.model.card.after:
+            return Lead(), {}
+        begun_s = self._clock.monotonic()
+        lead = led(opened, work.model, work.before, self._timeout_s, halt)
+        return lead, {"models before": self._clock.monotonic() - begun_s}
+
+    def _labels(self, work: JobWork, opened: OpenVolumes, lead: Lead, halt: Halt | None) -> Labels:
+        if lead.skipped:
+            return Labels(np.zeros(opened.geometry.shape, dtype=np.uint8), {})
+        return opened.labels(work.model, work.parameters, self._timeout_of(work), halt, lead.region)
 
     def classify(self, work: JobWork) -> Classified:
         """Of a model that gives classes; raises as `run`."""
@@ -85,28 +102,52 @@ class InferStage:
         begun_s = self._clock.monotonic()
         with self._opened(work) as opened:
             planned_s = self._clock.monotonic()
-            scores = opened.classes(work.model, work.parameters, self._timeout_of(work), work.halt)
+            lead, led_s = self._led(work, opened, work.halt)
+            scores = (
+                _no_scores(work.model)
+                if lead.skipped
+                else opened.classes(work.model, work.parameters, self._timeout_of(work), work.halt, lead.region)
+            )
             plans, parameters = _plans(work, opened), settled(work.model.card.parameters, work.parameters)
-            timings_s = {"plan": planned_s - begun_s, **scores.timings_s}
-            details = self._details(work, opened.main.plan, plans, parameters)
-            return Classified(opened.main.plan, scores.array, timings_s, details, plans, parameters)
+            timings_s = {"plan": planned_s - begun_s, **led_s, **scores.timings_s}
+            details = self._details(work, opened.main.plan, plans, parameters, lead)
+            return Classified(opened.main.plan, scores.array, timings_s, details, plans, parameters, lead)
 
     def _classify_images(self, work: JobWork) -> Classified:
         check_modality(work.series.modality, work.model)
         check_parameters(work)
         check_roles(work)
         begun_s = self._clock.monotonic()
+        lead, led_s = self._led_images(work)
         instances = read_instances([self._store.path(i.path) for i in work.series.instances])
         plan = plan_images([instance.header for instance in instances])
         check_unit(plan, work.model.card.input.unit, work.model, "this series")
         planned_s = self._clock.monotonic()
-        scores = self._scores_of(work, plan, instances)
+        scores = _no_scores(work.model) if lead.skipped else self._scores_of_images(work, plan, instances)
         parameters = settled(work.model.card.parameters, work.parameters)
-        details = self._details(work, plan, {}, parameters)
-        timings_s = {"plan": planned_s - begun_s, **scores.timings_s}
-        return Classified(plan, scores.array, timings_s, details, {}, parameters)
+        details = self._details(work, plan, {}, parameters, lead)
+        timings_s = {"plan": planned_s - begun_s - sum(led_s.values()), **led_s, **scores.timings_s}
+        return Classified(plan, scores.array, timings_s, details, {}, parameters, lead)
 
-    def _scores_of(self, work: JobWork, plan: ImagesPlan, instances: Sequence[Instance]) -> Scores:
+    def _led_images(self, work: JobWork) -> tuple[Lead, dict[str, float]]:
+        """Models before one of single images are asked about the volume that these must make."""
+        if not work.model.card.after:
+            return Lead(), {}
+        with self._volumes.open(work.series, {}) as opened:
+            check_before(work, opened.main.plan)
+            return self._led(work, opened, work.halt)
+
+    def _scores_of_images(self, work: JobWork, plan: ImagesPlan, instances: Sequence[Instance]) -> Scores:
+        if work.model.card.after:
+            with self._volumes.open(work.series, {}) as opened:
+                if _are_those_of(plan, opened.main.plan):  # decoded already
+                    return opened.classes(work.model, work.parameters, self._timeout_of(work), work.halt)
+        asked = question(work.model, work.parameters, [plan])
+        return self._volumes.scores.get(
+            asked, self._timeout_of(work), work.halt, lambda wanted: self._scores_of(work, plan, instances, wanted)
+        )
+
+    def _scores_of(self, work: JobWork, plan: ImagesPlan, instances: Sequence[Instance], halt: Halt) -> Scores:
         """Some images of one size at a time, all of them in memory that the model's host sees.
 
         While those are classified, the next ones are decoded.
@@ -125,14 +166,14 @@ class InferStage:
                 read_frames(plan.stacks[which].part(part), instances, array[part])
                 return array
 
-            parts = [(which, part) for which, stack in enumerate(plan.stacks) for part in _parts(stack)]
+            parts = [(which, part) for which, stack in enumerate(plan.stacks) for part in parts_of(stack.shape[0])]
             decoded = [ahead.submit(decode, which, part) for which, part in parts]
             try:
                 for (which, part), done in zip(parts, decoded, strict=True):
                     waits_s = self._clock.monotonic()
                     if done.result() is not (session.volume, *session.further)[which]:
                         decode(which, part)  # a server that was started anew has another region
-                    work.halt.check()
+                    halt.check()
                     ready_s = self._clock.monotonic()
                     stack = plan.stacks[which]
                     scores[list(stack.indices[part])] = session.classify(
@@ -143,7 +184,7 @@ class InferStage:
                         images=part,
                         timeout_s=self._timeout_of(work) - (ready_s - begun_s),
                         parameters=work.parameters,
-                        halt=work.halt,
+                        halt=halt,
                     )
                     _add(timings_s, {"decode": ready_s - waits_s, "infer": self._clock.monotonic() - ready_s})
                     _add(timings_s, {f"infer: {name}": seconds for name, seconds in session.timings_s.items()})
@@ -166,6 +207,7 @@ class InferStage:
         with self._volumes.open(work.series, {role.name: work.inputs[role.name] for role in roles}) as opened:
             check_unit(opened.main.plan, work.model.card.input.unit, work.model, "this series")
             check_extent(opened.main.plan, work.model)
+            check_before(work, opened.main.plan)
             for role, planned in zip(roles, opened.further, strict=True):
                 check_same_patient(planned.plan, opened.main.plan, role)
                 check_frame_of_reference(planned.plan, opened.main.plan, role, work.model)
@@ -173,12 +215,12 @@ class InferStage:
             yield opened
 
     def _inference(
-        self, work: JobWork, opened: OpenVolumes, labels: Labels, timings_s: Mapping[str, float]
+        self, work: JobWork, opened: OpenVolumes, labels: Labels, timings_s: Mapping[str, float], lead: Lead
     ) -> Inference:
         parameters, plans = settled(work.model.card.parameters, work.parameters), _plans(work, opened)
         main = opened.main.plan
-        details = self._details(work, main, plans, parameters) | {"inferred_before": labels.made_before}
-        return Inference(main, opened.volume, labels.array, timings_s, details, plans, parameters)
+        details = self._details(work, main, plans, parameters, lead) | {"inferred_before": labels.made_before}
+        return Inference(main, opened.volume, labels.array, timings_s, details, plans, parameters, lead)
 
     def _details(
         self,
@@ -186,12 +228,27 @@ class InferStage:
         main: ImagesPlan | VolumePlan,
         plans: Mapping[str, VolumePlan],
         parameters: Mapping[str, Parameter],
+        lead: Lead,
     ) -> dict[str, Any]:
+        before = [self._before(first) for first in lead.firsts]
         return {
             "engine": dict(self._engine.describe(work.model)),
             "notes": [*main.notes, *(f"{role}: {note}" for role, plan in plans.items() for note in plan.notes)],
             "parameters": parameters,
             "inputs": {role: series.series_instance_uid for role, series in work.inputs.items()},
+            **({"before": before} if before else {}),
+        }
+
+    def _before(self, first: First) -> dict[str, Any]:
+        """A model that came first: which, on what it ran, what it was asked and what it said."""
+        engine = self._engine.describe(first.model)
+        return {
+            "model": f"{first.model.name} {first.model.version}",
+            "digest": first.model.digest,
+            "engine": engine["engine"],
+            "precision": engine["precision"],
+            "asked": first.step.use.words,
+            "said": first.words,
         }
 
 
@@ -201,9 +258,14 @@ def _plans(work: JobWork, opened: OpenVolumes) -> dict[str, VolumePlan]:
     return {role: planned.plan for role, planned in zip(roles, opened.further, strict=True)}
 
 
-def _parts(stack: ImageStack) -> list[slice]:
-    count = stack.shape[0]
-    return [slice(first, min(first + IMAGES_AT_ONCE, count)) for first in range(0, count, IMAGES_AT_ONCE)]
+def _are_those_of(plan: ImagesPlan, volume: VolumePlan) -> bool:
+    """Whether single images are a volume's, in its order, and mean the same there."""
+    images, slices = ([(frame.sop_instance_uid, frame.number) for frame in p.frames] for p in (plan, volume))
+    return images == slices and not is_inverted(plan.first)
+
+
+def _no_scores(model: ModelVersion) -> Scores:
+    return Scores(np.zeros((0, len(classes_of(model))), dtype=np.float32), {})
 
 
 def _add(timings_s: dict[str, float], more: Mapping[str, float]) -> None:
@@ -215,6 +277,19 @@ def classes_of(model: ModelVersion) -> Sequence[ClassSpec]:
     spec = model.card.classification
     assert spec is not None  # work.Work asks for classes of no other
     return spec.classes
+
+
+def check_before(work: JobWork, plan: VolumePlan) -> None:
+    """What comes first is given the same series, and has its own demands on it."""
+    for first in work.before.values():
+        check_modality(work.series.modality, first)
+        check_unit(plan, first.card.input.unit, first, "this series")
+        check_extent(plan, first)
+        if first.card.input.is_of_images and is_inverted(plan.first):
+            raise SeriesRefused(
+                f"the model {first.name}, which comes first, looks at single images of a volume, and this series "
+                "shows low values bright (MONOCHROME1)"
+            )
 
 
 def check_parameters(work: JobWork) -> None:

@@ -27,6 +27,7 @@ from dicomnode.domain.rules import (
 from dicomnode.domain.study import Evidence, Series
 from dicomnode.errors import CannotDecode, InvalidRule
 from dicomnode.ports import Clock, InstanceStore, ModelVersion, NewJob, RuleRevision, SeriesRouting, State
+from dicomnode.stages.composed import lacking, models_before
 from dicomnode.stages.evidence import completed, first_look, to_keep, unreadable, with_classes
 from dicomnode.stages.study_evidence import StudyEvidence
 
@@ -147,7 +148,9 @@ class RouteStage:
         rule = outcome.rule
         destinations, words, lacks = self._destinations(rule)
         model, missing = self._model(rule)
-        if model is None:
+        if model is not None:
+            missing = lacking(model, self._state)
+        if model is None or missing:
             named = {"model": rule.model, "version": rule.version}
             return Said(f"{outcome.words}; but {missing}", outcome, lacks=named | lacks)
         shadow = self._state.shadow_of(rule.model) if rule.version == _ACTIVE else None
@@ -160,8 +163,9 @@ class RouteStage:
             objects=rule.results,
             inputs=outcome.roles,
             schedule=rule.schedule,
+            before=models_before(model, self._state),
         )
-        beside = as_shadow(job, shadow) if shadow else None
+        beside = as_shadow(job, shadow, models_before(shadow, self._state)) if shadow else None
         return Said(f"{outcome.words}{words}", outcome, job, beside, lacks)
 
     def _model(self, rule: Rule) -> tuple[ModelVersion | None, str]:
@@ -214,9 +218,9 @@ class Said:
         return {**self.outcome.document(), "words": self.words, "model": model, **shadow, **lacks}
 
 
-def as_shadow(job: NewJob, model: ModelVersion) -> NewJob:
+def as_shadow(job: NewJob, model: ModelVersion, before: Mapping[str, ModelVersion]) -> NewJob:
     """The same of another version, after everything else and with results that go nowhere."""
-    return replace(job, model=model, priority=Priority.LOW, destinations=(), shadow=True)
+    return replace(job, model=model, before=before, priority=Priority.LOW, destinations=(), shadow=True)
 
 
 def _asked(revision: RuleRevision) -> Asked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -22,13 +23,22 @@ class _Making(Generic[T]):
     over: Halt = field(default_factory=Halt)
     waiting: int = 0
     answer: T | None = None  # still None when it is over: it failed
+    since_s: float = math.inf  # when it was there
 
 
 class Shared(Generic[T]):
-    """Answers by key. `for_others` is what others are given than the one who made it."""
+    """Answers by key. `for_others` is what others are given than the one who made it.
 
-    def __init__(self, for_others: Callable[[T], T]) -> None:
-        self._for_others = for_others
+    Each is kept for `keep_s` seconds of the clock `monotonic`.
+    """
+
+    def __init__(
+        self,
+        for_others: Callable[[T], T],
+        keep_s: float = math.inf,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._for_others, self._keep_s, self._monotonic = for_others, keep_s, monotonic
         self._lock = threading.Lock()
         self._making: dict[str, _Making[T]] = {}
 
@@ -41,6 +51,7 @@ class Shared(Generic[T]):
         deadline = time.monotonic() + timeout_s
         while True:
             with self._lock:
+                self._forget_old()
                 others = self._making.get(key)
                 making = self._making.setdefault(key, _Making())
                 making.waiting += halt is not None
@@ -50,10 +61,16 @@ class Shared(Generic[T]):
             if answer is not None:
                 return self._for_others(answer)
 
+    def _forget_old(self) -> None:
+        begin_s = self._monotonic() - self._keep_s
+        for key in [key for key, making in self._making.items() if making.since_s <= begin_s]:
+            del self._making[key]
+
     def _made(self, key: str, making: _Making[T], halt: Halt, make: Callable[[Halt], T]) -> T:
         try:
             with halt.calling(lambda: self._leave(making, halt.why)):
                 answer = making.answer = make(making.wanted)
+            making.since_s = self._monotonic()
             halt.check()
             return answer
         finally:

@@ -6,6 +6,7 @@ opened for the first is kept for a few seconds after the last has left, or until
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +19,15 @@ import numpy.typing as npt
 from dicomnode.domain.halt import Halt
 from dicomnode.domain.rules import Parameter
 from dicomnode.domain.study import Series
+from dicomnode.encoding.references import UsedImages
 from dicomnode.errors import NotAVolume, SeriesRefused
+from dicomnode.imaging.box import Box
 from dicomnode.imaging.decode import plan_instances, read_volume
+from dicomnode.imaging.geometry import VolumeGeometry
 from dicomnode.imaging.headers import Instance, read_instances
 from dicomnode.imaging.volume import VolumePlan
 from dicomnode.ports import Clock, InferenceEngine, InferenceSession, InstanceStore, ModelVersion, Placement
+from dicomnode.stages.answers import Answers, Labels, Scores
 from dicomnode.stages.shared import Shared
 
 KEEP_S = 3.0
@@ -42,38 +47,49 @@ class Planned:
         return Placement(self.plan.geometry, self.plan.rescale)
 
 
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """What a model said; the array is valid while the volumes are open."""
+def question(
+    model: ModelVersion, parameters: Mapping[str, Parameter], plans: Sequence[UsedImages], region: Box | None = None
+) -> str:
+    """What a model is asked: of which frames, in which part of them, how and on which engine."""
+    frames = "\n".join(f"{frame.sop_instance_uid} {frame.number}" for plan in plans for frame in plan.frames)
+    engine = f"{model.chosen_engine} {model.chosen_precision}"
+    how = f"{json.dumps(dict(parameters), sort_keys=True)} {region}"
+    return f"{model.id} {model.digest} {engine} {how} {hashlib.sha256(frames.encode()).hexdigest()}"
 
-    array: npt.NDArray[np.uint8]  # (slice, row, column), 0 for background
-    timings_s: Mapping[str, float]
-    made_before: bool = False  # for another job, or ahead of this one
+
+def labels_made_before(labels: Labels) -> Labels:
+    """The same, as those find it who did not make it."""
+    return replace(labels, made_before=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """What a model that gives classes said."""
-
-    array: npt.NDArray[np.float32]  # (image, class) probabilities; one row of a whole series
-    timings_s: Mapping[str, float]
+def scores_made_before(scores: Scores) -> Scores:
+    """The same, as those find it who did not make it."""
+    return replace(scores, made_before=True)
 
 
 class OpenVolumes:
     """The series of a job: the main one first, then those of the roles in the card's order. Any thread may ask."""
 
-    def __init__(self, planned: Sequence[Planned], engine: InferenceEngine, clock: Clock) -> None:
+    def __init__(
+        self, planned: Sequence[Planned], engine: InferenceEngine, clock: Clock, scores: Shared[Scores] | None = None
+    ) -> None:
         self.main, self.further = planned[0], tuple(planned[1:])
-        self._engine, self._clock = engine, clock
+        self._engine = engine
         self._opened = ExitStack()
         self._session: InferenceSession | None = None
         self._decoding = threading.Lock()
-        self._made: Shared[Labels] = Shared(made_before)
+        self._answers = Answers([one.placement for one in planned], self._decoded, clock, self._opened)
+        self._labels, self._scores = Shared(labels_made_before), scores or Shared(scores_made_before)
 
     @property
     def volume(self) -> npt.NDArray[np.int16]:
         """The main series: (slice, row, column) int16, stored values."""
         return self._decoded().volume
+
+    @property
+    def geometry(self) -> VolumeGeometry:
+        """Of the main series."""
+        return self.main.plan.geometry
 
     def labels(
         self,
@@ -81,13 +97,17 @@ class OpenVolumes:
         parameters: Mapping[str, Parameter],
         timeout_s: float,
         halt: Halt | None = None,
+        region: Box | None = None,
     ) -> Labels:
-        """Raises InferenceError, OutOfResources, CannotDecode; InferenceStopped once `halt` is said.
+        """As Answers.labels, each once. Raises CannotDecode too.
 
         Without a `halt` nobody waits for it: it is made ahead, and stops when all those who came to wait have left.
         """
-        key = f"{model.id} {model.digest} {json.dumps(dict(parameters), sort_keys=True)}"
-        return self._made.get(key, timeout_s, halt, lambda wanted: self._run(model, parameters, timeout_s, wanted))
+
+        def make(wanted: Halt) -> Labels:
+            return self._answers.labels(model, parameters, timeout_s, wanted, region)
+
+        return self._labels.get(self._question(model, parameters, region), timeout_s, halt, make)
 
     def classes(
         self,
@@ -95,43 +115,21 @@ class OpenVolumes:
         parameters: Mapping[str, Parameter],
         timeout_s: float,
         halt: Halt | None = None,
+        region: Box | None = None,
     ) -> Scores:
-        """Of a model that gives a class of the whole series; raises as labels."""
-        begun_s = self._clock.monotonic()
-        session = self._decoded()
-        decoded_s = self._clock.monotonic()
-        scores = session.classify(
-            model,
-            self.main.plan.geometry,
-            self.main.plan.rescale,
-            timeout_s=timeout_s,
-            further=[planned.placement for planned in self.further],
-            parameters=parameters,
-            halt=halt,
-        )
-        timings_s = {"decode": decoded_s - begun_s, "infer": self._clock.monotonic() - decoded_s}
-        return Scores(scores, timings_s | {f"infer: {part}": s for part, s in session.timings_s.items()})
+        """As Answers.classes, each once; as labels."""
+
+        def make(wanted: Halt) -> Scores:
+            return self._answers.classes(model, parameters, timeout_s, wanted, region)
+
+        return self._scores.get(self._question(model, parameters, region), timeout_s, halt, make)
+
+    def _question(self, model: ModelVersion, parameters: Mapping[str, Parameter], region: Box | None) -> str:
+        plans = [planned.plan for planned in (self.main, *self.further[: len(model.card.roles)])]
+        return question(model, parameters, plans, region)
 
     def close(self) -> None:
         self._opened.close()
-
-    def _run(self, model: ModelVersion, parameters: Mapping[str, Parameter], timeout_s: float, halt: Halt) -> Labels:
-        begun_s = self._clock.monotonic()
-        session = self._decoded()
-        halt.check()
-        decoded_s = self._clock.monotonic()
-        run = session.run(
-            model,
-            self.main.plan.geometry,
-            self.main.plan.rescale,
-            timeout_s=timeout_s,
-            further=[planned.placement for planned in self.further],
-            parameters=parameters,
-            halt=halt,
-        )
-        labels = self._opened.enter_context(run)
-        timings_s = {"decode": decoded_s - begun_s, "infer": self._clock.monotonic() - decoded_s}
-        return Labels(labels, timings_s | {f"infer: {part}": s for part, s in session.timings_s.items()})
 
     def _decoded(self) -> InferenceSession:
         with self._decoding:
@@ -144,11 +142,6 @@ class OpenVolumes:
                     read_volume(planned.plan, planned.instances, volume)
                 self._session = session
             return self._session
-
-
-def made_before(labels: Labels) -> Labels:
-    """The same, as those find it who did not make it."""
-    return replace(labels, made_before=True)
 
 
 @dataclass(eq=False)
@@ -173,6 +166,7 @@ class Volumes:
         self._store, self._engine, self._clock, self._keep_s = store, engine, clock, keep_s
         self._lock = threading.Lock()
         self._kept: dict[_Files, _Kept] = {}
+        self.scores = Shared(scores_made_before, keep_s, clock.monotonic)
 
     @contextmanager
     def open(self, series: Series, further: Mapping[str, Series]) -> Iterator[OpenVolumes]:
@@ -182,7 +176,7 @@ class Volumes:
             with kept.opening:
                 if kept.volumes is None:
                     planned = [self._planned(series), *(self._in_role(role, s) for role, s in further.items())]
-                    kept.volumes = OpenVolumes(planned, self._engine, self._clock)
+                    kept.volumes = OpenVolumes(planned, self._engine, self._clock, self.scores)
             yield kept.volumes
         finally:
             self._leave(kept)

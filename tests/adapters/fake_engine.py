@@ -111,7 +111,7 @@ class FakeSession:
         labels = np.zeros(self.volume.shape, dtype=np.uint8)
         for number, threshold in enumerate(self._engine.thresholds[: len(card.segments)], start=1):
             labels[read > threshold] = number
-        for role, volume, placement in zip(card.roles, self.further, further, strict=True):
+        for role, volume, placement in zip(card.roles, self.further[: len(card.roles)], further, strict=True):
             labels[_elsewhere(volume, placement, geometry) <= sum(role.intensity_from) / 2] = 0
         drop_islands(labels, geometry.voxel_volume_mm3, float(values["minimum_volume_ml"]))
         yield labels

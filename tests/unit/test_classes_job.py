@@ -109,7 +109,7 @@ class MovingEngine(FakeEngine):
 
 
 def test_images_are_read_again_when_their_memory_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dicomnode.stages.infer.IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr("dicomnode.stages.answers.IMAGES_AT_ONCE", 2)
     monkeypatch.setattr("tests.unit.test_two_series.FakeEngine", MovingEngine)
     done = finished(ask(Bench(tmp_path)))
     np.testing.assert_array_equal(np.argmax(done.details["probabilities"], 1), SLICES)

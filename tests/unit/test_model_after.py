@@ -97,6 +97,14 @@ def test_there_is_one_crop_none_of_single_images_and_an_end_to_what_comes_first(
     assert parse_model_card(with_after(GATE, base=classifier())).after[0].use == SegmentGate(("Lungs",), 0.01)
 
 
+def test_what_gives_no_label_map_has_none_before_it_and_comes_before_none() -> None:
+    output = {**card_document(CARD)["output"], "channels": "independent"}
+    with pytest.raises(InvalidModelPackage, match=r"model.yaml.after: only a model that gives a classification"):
+        card(GATE, output=output)
+    overlapping = version(parse_model_card({**card_document(CARD), "output": output}), 1)
+    assert "one label map is needed" in next(faults(version(card(GATE), 9), [overlapping]))[1]
+
+
 # ------------------------------------------------------------------------------------------------- the registry
 
 

@@ -131,3 +131,15 @@ def test_a_halt_calls_those_who_come_late_too() -> None:
         assert called.is_set()
     with pytest.raises(InferenceStopped, match="first"):
         halt.check()
+
+
+def test_what_is_old_is_made_anew() -> None:
+    now_s = 10.0
+    shared = Shared[str](lambda answer: f"{answer} before", 3.0, lambda: now_s)
+    answers = [shared.get("key", 1.0, Halt(), lambda wanted: "made")]
+    now_s = 12.9
+    answers.append(shared.get("key", 1.0, Halt(), lambda wanted: "made"))
+    now_s = 13.1
+    answers.append(shared.get("key", 1.0, Halt(), lambda wanted: "made anew"))
+    assert answers == ["made", "made before", "made anew"]
+    assert len(shared._making) == 1

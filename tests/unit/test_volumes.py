@@ -110,7 +110,7 @@ def test_one_that_waits_for_another_has_its_own_patience(bench: Bench) -> None:
     bench.engine.gate.clear()
     with ThreadPoolExecutor(1) as threads, bench.volumes.open(series, NONE) as opened:
         other = threads.submit(opened.labels, model(), {}, 20.0)
-        while not opened._made._making:
+        while not opened._labels._making:
             pass
         with pytest.raises(InferenceTimeout, match="to another job"):
             opened.labels(model(), {}, 0.01)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from dicomnode.adapters.db.classes import job_ended
 from dicomnode.adapters.db.deliveries import deliver_results, stored_result
-from dicomnode.adapters.db.models import model_of
+from dicomnode.adapters.db.models import model_of, models_before
 from dicomnode.adapters.db.queueing import enqueue, full, is_current, locked_job, park, too_early_s, wake
 from dicomnode.adapters.db.receive import load_series
 from dicomnode.adapters.db.routing import active_job
@@ -270,6 +270,7 @@ def _work(session: Session, job: JobRow, inputs: dict[str, Series]) -> JobWork:
         parameters=dict(options.get("parameters", {})),
         objects=tuple(options.get("objects", ())),
         inputs=inputs,
+        before=models_before(session, options),
         earlier=_earlier(session, job),
         priority=job.priority,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from dicomnode.adapters.db.columns import storable
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.tables import JobRow, ModelChangeRow, ModelRow, RuleRow
 from dicomnode.domain.acceptance import Acceptance, acceptance_document, parse_acceptance
+from dicomnode.domain.composition import needed, newly_broken
 from dicomnode.domain.job import ACTIVE_JOB_STATES
 from dicomnode.domain.model_card import ModelCard, card_document, parse_model_card
 from dicomnode.domain.model_change import ModelChange, ModelChangeKind, active_before
@@ -48,10 +50,32 @@ def models(session: Session) -> list[ModelVersion]:
 
 
 def models_in_use(session: Session) -> list[ModelVersion]:
-    awaited = sa.select(JobRow.model_id).where(JobRow.state.in_(ACTIVE_JOB_STATES))
+    """With those that come before one of them, as the registry is now and as it was for a job that waits."""
+    waiting = session.execute(sa.select(JobRow.model_id, JobRow.options).where(JobRow.state.in_(ACTIVE_JOB_STATES)))
+    awaited = {number for model_id, options in waiting for number in (model_id, *before_ids(options))}
     named = sa.tuple_(ModelRow.name, ModelRow.version).in_(_named_by_rules(session))
     used = sa.or_(ModelRow.active, ModelRow.shadow, ModelRow.id.in_(awaited), named)
-    return [model_of(row) for row in session.scalars(sa.select(ModelRow).where(used).order_by(ModelRow.id))]
+    chosen = [model_of(row) for row in session.scalars(sa.select(ModelRow).where(used).order_by(ModelRow.id))]
+    if not any(model.card.after for model in chosen):
+        return chosen
+    known = models(session)
+    every = {first.id: first for model in chosen for first in needed(model, known).values()}
+    every |= {model.id: model for model in chosen}
+    return [every[number] for number in sorted(every)]
+
+
+def before_ids(options: Mapping[str, Any] | None) -> list[int]:
+    """Of the versions that a job was made with, to run before its own."""
+    return list((options or {}).get("before", {}).values())
+
+
+def models_before(session: Session, options: Mapping[str, Any]) -> dict[str, ModelVersion]:
+    """As JobWork.before."""
+    return {
+        called: model_of(row)
+        for called, number in options.get("before", {}).items()
+        if (row := session.get(ModelRow, number)) is not None
+    }
 
 
 def _named_by_rules(session: Session) -> list[tuple[str, str]]:
@@ -146,13 +170,14 @@ def _activate(unit: Unit, row: ModelRow, kind: ModelChangeKind, author: str, rea
     if row.active:
         return
     _check_accepted(row)
-    for other in _versions(unit, row.name):
-        other.active = False
-    unit.session.flush()  # at most one is active, in between too
-    if row.shadow:
-        _unshadow(unit, row, author, reason)
-    row.active = True
-    _record(unit, row, kind, author, reason)
+    with _kept_whole(unit):
+        for other in _versions(unit, row.name):
+            other.active = False
+        unit.session.flush()  # at most one is active, in between too
+        if row.shadow:
+            _unshadow(unit, row, author, reason)
+        row.active = True
+        _record(unit, row, kind, author, reason)
 
 
 def deactivate_model(unit: Unit, name: str, author: str, reason: str) -> ModelVersion:
@@ -160,8 +185,9 @@ def deactivate_model(unit: Unit, name: str, author: str, reason: str) -> ModelVe
     row = next((version for version in _versions(unit, name) if version.active), None)
     if row is None:
         raise IllegalTransition(f"no version of {name} is active; `dicomnode models list` shows what is")
-    row.active = False
-    _record(unit, row, ModelChangeKind.DEACTIVATED, author, reason)
+    with _kept_whole(unit):
+        row.active = False
+        _record(unit, row, ModelChangeKind.DEACTIVATED, author, reason)
     return model_of(row)
 
 
@@ -184,8 +210,9 @@ def _shadow(unit: Unit, row: ModelRow, author: str, reason: str) -> None:
     if row.active:
         raise IllegalTransition(f"{row.name} {row.version} is active; a shadow is another version beside it")
     _check_accepted(row)
-    row.shadow = True
-    _record(unit, row, ModelChangeKind.SHADOWED, author, reason)
+    with _kept_whole(unit):
+        row.shadow = True
+        _record(unit, row, ModelChangeKind.SHADOWED, author, reason)
 
 
 def _unshadow(unit: Unit, row: ModelRow, author: str, reason: str) -> None:
@@ -228,6 +255,17 @@ def _row(unit: Unit, name: str, version: str) -> ModelRow | None:
 
 def _versions(unit: Unit, name: str) -> list[ModelRow]:
     return list(unit.session.scalars(sa.select(ModelRow).where(ModelRow.name == name).order_by(ModelRow.id)))
+
+
+@contextmanager
+def _kept_whole(unit: Unit) -> Iterator[None]:
+    """Refuses a change after which a model that runs would lack one that comes before it."""
+    unit.alone_with(ModelRow)
+    before = models(unit.session)
+    yield
+    unit.session.flush()
+    if words := newly_broken(before, models(unit.session)):
+        raise IllegalTransition(f"{words}; nothing was changed")
 
 
 def _check_accepted(row: ModelRow) -> None:

@@ -228,6 +228,7 @@ def options_of(unit: Unit, new: NewJob) -> dict[str, Any]:
         "objects": list(new.objects),
         "inputs": dict(new.inputs),
         "input_generations": {role: generations.get(uid, 0) for role, uid in new.inputs.items()},
+        **({"before": {called: model.id for called, model in new.before.items()}} if new.before else {}),
     }
 
 
