@@ -47,6 +47,7 @@ def server(home: Path) -> Iterator[TritonServer]:
     with TritonServer(home, 2) as running:
         yield running
     assert left_behind(home) == []
+    assert not Place(home).socket_folder.exists()
 
 
 @pytest.fixture(scope="module")
@@ -342,6 +343,8 @@ def test_a_supervisor_that_was_killed_leaves_no_server_behind(tmp_path: Path) ->
         supervisor.kill()
     _, alive = psutil.wait_procs(family, timeout=30)
     assert alive == []
-    with TritonServer(home, 1) as anew:
+    assert Place(home).socket_folder.exists()
+    with TritonServer(tmp_path / "another", 1) as anew:
         assert anew.pid not in {None, pid}
     assert left_behind(home) == []
+    assert not Place(home).socket_folder.exists()

@@ -39,8 +39,17 @@ from dicomnode.adapters.triton.place import Place
 from dicomnode.adapters.triton.repository import SELF_TEST, touch, triton_name, write_model
 from dicomnode.adapters.triton.shared_memory import Region, sweep
 from dicomnode.adapters.triton.stubs import Stubs
+from dicomnode.adapters.triton.tensors import (
+    Answers,
+    Shape,
+    Timings,
+    numbered,
+    placements_of,
+    small_inputs,
+    volume_arrays,
+    without_header,
+)
 from dicomnode.domain.halt import Halt
-from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import (
     EngineUnavailable,
@@ -62,21 +71,6 @@ STOP_GRACE_S = 3.0  # from a call's cancelling until a model that does not heed 
 _ATTEMPTS_MOST = 3  # of one call: its server may be killed, and its model's process because of another's call
 _POLL_S = 0.02  # while another process loads the model
 _WARM_SHAPE = (4, 8, 8)
-
-Shape = tuple[int, int, int]
-Answers = Mapping[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Seconds that the host measured."""
-
-    before_s: float
-    network_s: float
-    after_s: float
-
-    def as_mapping(self) -> Mapping[str, float]:
-        return {"before": self.before_s, "network": self.network_s, "after": self.after_s}
 
 
 class TritonEngine:
@@ -465,52 +459,6 @@ def timed_out(model: ModelVersion, timeout_s: float) -> InferenceTimeout:
     return InferenceTimeout(
         f"the model {model.name} {model.version} gave no answer within {timeout_s:.3g} s and was stopped"
     )
-
-
-def numbered(name: str, number: int) -> str:
-    """The host's name for a tensor of the main volume (0) or of a role (1 and so on)."""
-    return f"{name}_{number}" if number else name
-
-
-def placements_of(
-    model: ModelVersion,
-    shape: tuple[int, ...],
-    geometry: VolumeGeometry | None,
-    rescale: Rescale,
-    further: Sequence[Placement],
-) -> list[Placement]:
-    """Of the volumes that a model is given; single images have no place: theirs means nothing."""
-    images, rows, columns = shape
-    nowhere = VolumeGeometry((images, rows, columns), np.eye(4)) if geometry is None else geometry
-    return [Placement(nowhere, rescale), *further][: 1 + len(model.card.roles)]
-
-
-def volume_arrays(card: ModelCard, shape: Shape) -> dict[str, tuple[tuple[int, ...], npt.DTypeLike]]:
-    """Shape and dtype of those answers of a model that are as large as its main volume."""
-    every: dict[str, tuple[tuple[int, ...], npt.DTypeLike]] = {
-        "LABELMAP": (shape, np.uint8),
-        "PROBABILITIES": ((len(card.segments), *shape), np.uint8),
-        "MAP": (shape, np.float32),
-    }
-    return {name: every[name] for name in card.output.arrays if name in every}
-
-
-def without_header(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Boxes come after a row that says nothing, since a tensor of none would be no tensor."""
-    return array[1:] if name == "BOXES" else array
-
-
-def small_inputs(
-    placements: Sequence[Placement], parameters: Mapping[str, Parameter] | None
-) -> dict[str, npt.NDArray[Any]]:
-    """What the host is told beside the volumes; `placements` has the main volume's first."""
-    document = json.dumps(dict(parameters or {})).encode()
-    tensors: dict[str, npt.NDArray[Any]] = {"PARAMETERS": np.frombuffer(bytearray(document), dtype=np.uint8)}
-    for number, placement in enumerate(placements):
-        rescale, affine = placement.rescale, placement.geometry.affine
-        tensors[numbered("RESCALE", number)] = np.array([rescale.slope, rescale.intercept], dtype=np.float32)
-        tensors[numbered("AFFINE", number)] = np.array(affine, dtype=np.float64)
-    return tensors
 
 
 def _left(deadline: float) -> float:

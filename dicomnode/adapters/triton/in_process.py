@@ -10,6 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,23 +21,23 @@ import numpy.typing as npt
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from dicomnode.adapters.triton.engine import (
+from dicomnode.adapters.triton.engine import timed_out
+from dicomnode.adapters.triton.hosts import cores
+from dicomnode.adapters.triton.hosts.choice import open_host
+from dicomnode.adapters.triton.hosts.model import Host, HostSettings
+from dicomnode.adapters.triton.repository import triton_name
+from dicomnode.adapters.triton.tensors import (
     Answers,
     Shape,
     Timings,
     numbered,
     placements_of,
     small_inputs,
-    timed_out,
     without_header,
 )
-from dicomnode.adapters.triton.hosts import cores
-from dicomnode.adapters.triton.hosts.choice import open_host
-from dicomnode.adapters.triton.hosts.model import Host, HostSettings
-from dicomnode.adapters.triton.repository import triton_name
 from dicomnode.domain.halt import Halt
 from dicomnode.domain.rules import Parameter
-from dicomnode.errors import InferenceTimeout, InvalidModelPackage, ModelFailed
+from dicomnode.errors import DicomNodeError, InferenceTimeout, InvalidModelPackage, ModelFailed
 from dicomnode.imaging.box import Box
 from dicomnode.imaging.geometry import VolumeGeometry
 from dicomnode.ports import ALL_IMAGES, ModelVersion, Placement, Rescale
@@ -99,16 +100,41 @@ class InProcessEngine:
         return self._hosts[name]
 
     def _execute(self, model: ModelVersion, request: _Request) -> Mapping[str, torch.Tensor]:
-        left = request.deadline - time.monotonic()
-        if left <= 0 or not self._one.acquire(timeout=left):
+        """In a thread that is left to itself once nobody waits any more: no thread can be ended from outside.
+
+        It stops before its next window; until then other inferences wait for it.
+        """
+        answer, woken = Future[Mapping[str, torch.Tensor]](), threading.Event()
+        answer.add_done_callback(lambda _: woken.set())
+        thread = threading.Thread(target=self._answer, args=(model, request, answer), name="network", daemon=True)
+        with request.halt.calling(woken.set):
+            thread.start()
+            woken.wait(max(request.deadline - time.monotonic(), 0.0))
+        request.halt.check()
+        if not answer.done():
+            raise InferenceTimeout("the model did not answer in time")
+        return answer.result()
+
+    def _answer(self, model: ModelVersion, request: _Request, answer: Future[Mapping[str, torch.Tensor]]) -> None:
+        try:
+            answer.set_result(self._tensors(model, request))
+        except DicomNodeError as error:  # for the one who asked; it is raised there
+            answer.set_exception(error)
+        finally:
+            if not answer.done():  # a bug, which the thread says itself
+                answer.set_exception(ModelFailed(f"{triton_name(model)}: internal error; the log has more"))
+
+    def _tensors(self, model: ModelVersion, request: _Request) -> Mapping[str, torch.Tensor]:
+        if not self._one.acquire(timeout=max(request.deadline - time.monotonic(), 0.0)):
             raise InferenceTimeout("other inferences took all the time")
         try:
+            if request.is_cancelled():
+                raise InferenceTimeout("nobody waits for it any more")
             (response,) = self._host(model).execute([request])
         except _FAULTS as error:
             raise ModelFailed(f"{triton_name(model)}: {error}") from error
         finally:
             self._one.release()
-        request.halt.check()
         if response.error is not None:
             raise InferenceTimeout("the model did not answer in time")
         return {tensor.name: from_dlpack(tensor.to_dlpack()) for tensor in response.outputs}

@@ -60,6 +60,11 @@ class Place:
         return self.folder / "process-group"
 
     @property
+    def backend_folder(self) -> Path:
+        """Holds the name of the folder that the Python backend of that server made for itself."""
+        return self.folder / "backend-folder"
+
+    @property
     def _digest(self) -> str:
         return hashlib.sha256(os.fsencode(self.folder.resolve())).hexdigest()[:12]
 

@@ -33,6 +33,14 @@ from dicomnode.adapters.triton.installation import (
     probe_stub,
     server_environment,
 )
+from dicomnode.adapters.triton.leftovers import (
+    backend_folders,
+    kept,
+    remove_backend_folder,
+    remove_folder,
+    sweep_backend_folders,
+    sweep_folders,
+)
 from dicomnode.adapters.triton.place import Place
 from dicomnode.adapters.triton.repository import SELF_TEST, touch, write_self_test
 from dicomnode.adapters.triton.shared_memory import sweep, sweep_all
@@ -140,6 +148,7 @@ class TritonServer:
         self.place.make()
         with self._only_one():
             self._clear_up()
+            self._sweep()
             copy_backends(installation, self.place.backends)
             environment = server_environment(installation, self._threads, self.place.plain)
             probe_stub(self.place.plain_backends, environment)
@@ -168,6 +177,7 @@ class TritonServer:
     def _run_once(self, installation: Installation, environment: dict[str, str], stop: threading.Event) -> None:
         """One life of the server: returns when told to stop, raises when it died or fell silent."""
         self.place.link()
+        before = backend_folders()
         with self._log() as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *self._command(installation)],
@@ -182,6 +192,7 @@ class TritonServer:
         client = Client(self.place.url)
         try:
             self._prove(client, stop)
+            self._note_backend_folder(before)
             self._watch(client, stop)
         finally:
             client.close()
@@ -277,8 +288,9 @@ class TritonServer:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise EngineUnavailable(f"another process runs the Triton of {self.place.folder}") from error
-            with _kept(self.place.socket_folder):
+            with kept(self.place.socket_folder, self.place.link):
                 yield
+                remove_folder(self.place.socket_folder)
 
     def _clear_up(self, grace_s: float = 0.0) -> None:
         """Ends the server and its stubs, whoever started them, and removes their shared memory and socket."""
@@ -289,6 +301,19 @@ class TritonServer:
         sweep_all(self.place.server_prefix)
         sweep(self.place.client_prefix)
         self.place.socket.unlink(missing_ok=True)
+        remove_backend_folder(self.place.backend_folder)
+
+    def _sweep(self) -> None:
+        """What others left who cannot do it any more."""
+        swept = [*sweep_folders(self.place.socket_folder), *sweep_backend_folders()]
+        if swept:
+            log.info("removed what dead servers left: %s", ", ".join(map(str, swept)))
+
+    def _note_backend_folder(self, before: set[Path]) -> None:
+        """Triton says its name to nobody. Of two servers that start in the same moment it is left to be swept."""
+        made = backend_folders() - before
+        if len(made) == 1:
+            self.place.backend_folder.write_text(str(made.pop()))
 
     def _log(self) -> IO[bytes]:
         """The server's log; that of the life before is kept beside it."""
@@ -303,18 +328,6 @@ class TritonServer:
             errors = [line for line in lines if line.startswith(("E", "bash:"))] or lines
             return "".join(f"\n  {line[:300]}" for line in errors[-5:])
         return ""
-
-
-@contextlib.contextmanager
-def _kept(folder: Path) -> Iterator[None]:
-    """systemd-tmpfiles leaves a folder alone while it is locked (tmpfiles.d(5)), however old its links."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:

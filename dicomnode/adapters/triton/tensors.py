@@ -1,0 +1,77 @@
+"""What a model's host is told and what it answers, as named arrays: the same inside Triton and without it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.rules import Parameter
+from dicomnode.imaging.geometry import VolumeGeometry
+from dicomnode.ports import ModelVersion, Placement, Rescale
+
+Shape = tuple[int, int, int]
+Answers = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds that the host measured."""
+
+    before_s: float
+    network_s: float
+    after_s: float
+
+    def as_mapping(self) -> Mapping[str, float]:
+        return {"before": self.before_s, "network": self.network_s, "after": self.after_s}
+
+
+def numbered(name: str, number: int) -> str:
+    """The host's name for a tensor of the main volume (0) or of a role (1 and so on)."""
+    return f"{name}_{number}" if number else name
+
+
+def placements_of(
+    model: ModelVersion,
+    shape: tuple[int, ...],
+    geometry: VolumeGeometry | None,
+    rescale: Rescale,
+    further: Sequence[Placement],
+) -> list[Placement]:
+    """Of the volumes that a model is given; single images have no place: theirs means nothing."""
+    images, rows, columns = shape
+    nowhere = VolumeGeometry((images, rows, columns), np.eye(4)) if geometry is None else geometry
+    return [Placement(nowhere, rescale), *further][: 1 + len(model.card.roles)]
+
+
+def volume_arrays(card: ModelCard, shape: Shape) -> dict[str, tuple[tuple[int, ...], npt.DTypeLike]]:
+    """Shape and dtype of those answers of a model that are as large as its main volume."""
+    every: dict[str, tuple[tuple[int, ...], npt.DTypeLike]] = {
+        "LABELMAP": (shape, np.uint8),
+        "PROBABILITIES": ((len(card.segments), *shape), np.uint8),
+        "MAP": (shape, np.float32),
+    }
+    return {name: every[name] for name in card.output.arrays if name in every}
+
+
+def without_header(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Boxes come after a row that says nothing, since a tensor of none would be no tensor."""
+    return array[1:] if name == "BOXES" else array
+
+
+def small_inputs(
+    placements: Sequence[Placement], parameters: Mapping[str, Parameter] | None
+) -> dict[str, npt.NDArray[Any]]:
+    """What the host is told beside the volumes; `placements` has the main volume's first."""
+    document = json.dumps(dict(parameters or {})).encode()
+    tensors: dict[str, npt.NDArray[Any]] = {"PARAMETERS": np.frombuffer(bytearray(document), dtype=np.uint8)}
+    for number, placement in enumerate(placements):
+        rescale, affine = placement.rescale, placement.geometry.affine
+        tensors[numbered("RESCALE", number)] = np.array([rescale.slope, rescale.intercept], dtype=np.float32)
+        tensors[numbered("AFFINE", number)] = np.array(affine, dtype=np.float64)
+    return tensors
