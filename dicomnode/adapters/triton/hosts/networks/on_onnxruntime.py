@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from dicomnode.adapters.triton.hosts.networks.batching import images_at_once
 from dicomnode.adapters.triton.hosts.networks.loaded import (
     CPU,
     Answers,
@@ -38,4 +39,13 @@ def load(source: Source) -> LoadedNetwork:
         "precision": "f32",
         "device": session.get_providers()[0].removesuffix("ExecutionProvider"),
     }
-    return LoadedNetwork(run, CPU, 1, info)
+    is_dynamic = not isinstance(session.get_inputs()[0].shape[0], int)
+    batch = images_at_once(source, run, CPU, _faults()) if source.takes.size and is_dynamic else 1
+    return LoadedNetwork(run, CPU, batch, info)
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    """What a session raises of inputs that it does not take; they have no class in common."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return state.Fail, state.InvalidArgument, state.RuntimeException

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from dicomnode.adapters.triton.hosts.networks.batching import images_at_once
 from dicomnode.adapters.triton.hosts.networks.loaded import (
     CPU,
     CUDA,
@@ -71,4 +72,6 @@ def _on(source: Source, load: Callable[[Path, torch.device], Any], name: str) ->
         "precision": precision if lower else "f32",
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
     }
+    if source.takes.size:
+        return LoadedNetwork(run, device, images_at_once(source, run, device), info)
     return LoadedNetwork(run, device, 4 if device.type == "cuda" else 1, info)
