@@ -403,7 +403,9 @@ def work(settings: Settings, state: SqlState, infer: InferStage) -> Work:
     )
 
 
-def job_engine(settings: Settings, state: SqlState, work: Work) -> DbosJobEngine:
+def job_engine(
+    settings: Settings, state: SqlState, work: Work, engine: TritonEngine | InProcessEngine
+) -> DbosJobEngine:
     from dicomnode.adapters.queue.engine import DbosJobEngine
 
     return DbosJobEngine(
@@ -411,11 +413,11 @@ def job_engine(settings: Settings, state: SqlState, work: Work) -> DbosJobEngine
         state,
         work,
         job_concurrency=settings.jobs_at_once,
-        admission=admission(settings),
+        admission=admission(settings, engine),
     )
 
 
-def admission(settings: Settings) -> InTurn:
+def admission(settings: Settings, engine: TritonEngine | InProcessEngine) -> InTurn:
     """By the memory of this host; Triton's models get what they work on through /dev/shm."""
     from dicomnode.adapters.machine import LocalMachine, cores
     from dicomnode.stages.admission import InTurn
@@ -423,4 +425,6 @@ def admission(settings: Settings) -> InTurn:
 
     machine = LocalMachine(uses_shared=uses_triton(settings))
     windows_at_once = min(settings.triton_threads or cores(), _WINDOWS_AT_ONCE_MOST)
-    return InTurn(settings.jobs_at_once, machine, SeriesSizes(instance_store(settings)), windows_at_once)
+    return InTurn(
+        settings.jobs_at_once, machine, SeriesSizes(instance_store(settings)), windows_at_once, engine.taken
+    )

@@ -25,11 +25,14 @@ _KEPT_CONSTANTS = 4  # different values, of which the answer is kept: each costs
 
 @dataclass(frozen=True)
 class WindowedNetwork:
-    """A network that takes windows: `at_once` in a call, and so many calls begun before the first is waited for."""
+    """A network that takes windows: `at_once` in a call, and so many calls begun before the first is waited for.
+
+    `in_flight` is asked before each call: it may become less for a while, and never more than at first.
+    """
 
     begin: Begin
     at_once: int = 1
-    in_flight: int = 1
+    in_flight: Callable[[], int] = lambda: 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +123,7 @@ def _answers(
     constants: dict[tuple[float, ...], Answer] = {}
     try:
         for group, values, key in _groups(image, windows, network.at_once):
-            if len(begun) == network.in_flight:
+            while len(begun) >= network.in_flight():
                 yield from _waited_for(begun.popleft())
             if key is None:
                 begun.append((group, network.begin(values)))

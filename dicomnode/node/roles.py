@@ -115,7 +115,7 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
         with (
             closing(completer),
             closing(ahead),
-            bootstrap.job_engine(settings, state, work),
+            bootstrap.job_engine(settings, state, work, engine),
             _Loop(
                 "complete", lambda: outlast(lambda: completer.run(stop, COMPLETE_POLL_S), stop), stop
             ) as completing,

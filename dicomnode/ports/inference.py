@@ -111,5 +111,8 @@ class InferenceEngine(Protocol):
     def prepare(self, models: Sequence[ModelVersion]) -> None:
         """Loads and warms these models so that the first study does not wait; unloads others that nobody uses."""
 
+    def taken(self, model: ModelVersion) -> Mapping[str, float]:
+        """What its last run here took at its peak: "host_bytes", "gpu_bytes"; what nobody knows is left out."""
+
     def describe(self, model: ModelVersion) -> Mapping[str, str]:
         """Engine, precision and device as they really are, for provenance."""

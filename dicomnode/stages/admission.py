@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,7 +26,7 @@ from dicomnode.domain.admission import (
     needs_of,
 )
 from dicomnode.domain.job import Priority
-from dicomnode.ports import Admitted, JobFinished, JobOutcome, JobWork, Machine
+from dicomnode.ports import Admitted, JobFinished, JobOutcome, JobWork, Machine, ModelVersion
 
 LOOK_EVERY_S = 1.0
 """How often who waits looks whether there is room: nobody says so when another program ends."""
@@ -50,8 +50,7 @@ class _Waiting:
 class _Taken:
     """What a model's process took beside the volumes, of a main series of so many voxels."""
 
-    host_bytes: float
-    gpu_bytes: float
+    memory: Mapping[str, float]  # as ports.InferenceEngine.taken has it
     voxels: int
 
 
@@ -59,13 +58,15 @@ class _Taken:
 class InTurn:
     """ports.Admission: at most `at_once` jobs, and beside them one that is STAT.
 
-    `sizes` says how large a job's series are; without a machine memory is not looked at.
+    `sizes` says how large a job's series are, `taken` what a model's last run took; without a machine memory is not
+    looked at.
     """
 
     at_once: int
     machine: Machine | None = None
     sizes: Sizes = lambda work: ()
     windows_at_once: int = 1
+    taken: Callable[[ModelVersion], Mapping[str, float]] = lambda model: {}
     look_every_s: float = LOOK_EVERY_S
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _line: list[_Waiting] = field(default_factory=list)
@@ -89,11 +90,9 @@ class InTurn:
                     self._say_so()
 
     def ended(self, work: JobWork, outcome: JobOutcome) -> None:
-        taken = outcome.details.get("model_took") if isinstance(outcome, JobFinished) else None
+        taken = self.taken(work.model) if isinstance(outcome, JobFinished) else {}
         if taken and self.machine is not None and (sizes := self.sizes(work)):
-            self._took[work.model.digest] = _Taken(
-                taken.get("host_bytes", 0.0), taken.get("gpu_bytes", 0.0), sizes[0].voxels
-            )
+            self._took[work.model.digest] = _Taken(dict(taken), sizes[0].voxels)
 
     def close(self) -> None:
         with self._changed:
@@ -164,4 +163,4 @@ class InTurn:
         if took is None:
             return estimate
         larger = max(sizes[0].voxels / max(took.voxels, 1), 1.0)
-        return learned(estimate, {"host_bytes": took.host_bytes * larger, "gpu_bytes": took.gpu_bytes * larger})
+        return learned(estimate, {kind: size * larger for kind, size in took.memory.items()})

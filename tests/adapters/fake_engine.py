@@ -44,6 +44,9 @@ class FakeEngine:
     def prepare(self, models: Sequence[ModelVersion]) -> None:
         self.prepared = list(models)
 
+    def taken(self, model: ModelVersion) -> Mapping[str, float]:
+        return {"host_bytes": 1e6} if model.name in self.runs else {}
+
     def describe(self, model: ModelVersion) -> Mapping[str, str]:
         return {"engine": "thresholds", "precision": "f32", "device": "CPU", "server": "fake"}
 

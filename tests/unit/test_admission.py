@@ -283,7 +283,8 @@ def test_nobody_begins_once_it_is_closed() -> None:
 
 def test_what_a_model_took_is_remembered_and_grows_with_the_series() -> None:
     turns = crowded()
-    turns.ended(work(), JobFinished((), details={"model_took": {"host_bytes": 1e9}}))
+    turns.taken = lambda model: {"host_bytes": 1e9}
+    turns.ended(work(), JobFinished(()))
     asked = turns._needs(work())
     assert asked.likely.host_bytes == pytest.approx(asked.likely.shared_bytes + 1e9)
     turns.sizes = lambda job: (dataclasses.replace(CT, voxels=2 * CT.voxels),)

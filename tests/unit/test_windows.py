@@ -93,7 +93,7 @@ def test_of_calls_in_flight_the_oldest_is_waited_for_first_and_its_memory_is_fre
 
         return answer
 
-    found = whole(image, WindowedNetwork(begin, 1, 3), 0.25, "constant", weighted=True)
+    found = whole(image, WindowedNetwork(begin, 1, lambda: 3), 0.25, "constant", weighted=True)
     assert torch.equal(found, sliding_window_inference(image, WINDOW, 1, run, overlap=0.25))
     assert waiting[0] == 0
     assert begun[0] > 10
@@ -114,7 +114,7 @@ def test_what_was_begun_is_waited_for_when_a_call_raises() -> None:
         return answer
 
     with pytest.raises(RuntimeError, match="cancelled"):
-        list(slabs(torch.rand(1, 1, 60, 30, 40), WindowedNetwork(begin, 1, 3), WINDOW, 0.25, "constant"))
+        list(slabs(torch.rand(1, 1, 60, 30, 40), WindowedNetwork(begin, 1, lambda: 3), WINDOW, 0.25, "constant"))
     assert waiting[0] == 0
 
 

@@ -85,6 +85,7 @@ class TritonEngine:
         self._grace_s = grace_s
         self._client = Client(self._place.url)
         self._info: dict[str, Mapping[str, str]] = {}
+        self._taken: dict[str, Mapping[str, float]] = {}
         self._leases = Leases(self._place.folder / "leases")
         self._stubs = Stubs(self._place.calls)
         sweep(self._place.client_prefix)
@@ -150,6 +151,10 @@ class TritonEngine:
             self._warm(model)
         return self._info[name]
 
+    def taken(self, model: ModelVersion) -> Mapping[str, float]:
+        """What its process took of memory in its last run here, as hosts.memory has it; empty when nobody knows."""
+        return self._taken.get(triton_name(model), {})
+
     def self_test(self) -> None:
         """Every int16 there is through shared memory and back, compared byte for byte; raises when it differs."""
         self._client.wait_ready(self._grace_s)
@@ -167,7 +172,8 @@ class TritonEngine:
             with session.ask(model, air.geometry, air.rescale, timeout_s=LOAD_S, further=[air] * roles):
                 pass
 
-    def _remember(self, name: str, info: Mapping[str, str]) -> None:
+    def _remember(self, name: str, info: dict[str, Any]) -> None:
+        self._taken[name] = info.pop("taken", {})
         self._info[name] = {**info, "server": self._client.server()}
 
     def _ensure_loaded(self, model: ModelVersion, timeout_s: float, halt: Halt | None = None) -> str:

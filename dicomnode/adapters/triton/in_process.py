@@ -87,6 +87,10 @@ class InProcessEngine:
         with self._one:
             return {**self._host(model).info, "server": "in-process"}
 
+    def taken(self, model: ModelVersion) -> Mapping[str, float]:
+        """Nobody knows: other threads of this process take memory, too."""
+        return {}
+
     def _host(self, model: ModelVersion) -> Host:
         name = triton_name(model)
         if name not in self._hosts:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from dicomnode.adapters.triton.hosts.classify import ClassifyHost
-from dicomnode.adapters.triton.hosts.model import Cancelled, Given, Outputs
+from dicomnode.adapters.triton.hosts.model import Given, Outputs
 from dicomnode.domain.boxes_output import BoxesOutput
 from dicomnode.domain.model_parameter import OVERLAP, SCORE_LEAST, Value
 from dicomnode.imaging.detect import detect, in_image, in_patient, rows_of
@@ -31,8 +31,7 @@ class BoxesHost(ClassifyHost):
         seconds = torch.zeros(3)
 
         def network(windows: torch.Tensor) -> Sequence[torch.Tensor]:
-            if request.is_cancelled():
-                raise Cancelled("cancelled by the client")
+            self._go_on(request)
             begun = time.perf_counter()
             with torch.inference_mode():
                 # answers may lie in the network's own memory

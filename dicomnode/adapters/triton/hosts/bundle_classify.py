@@ -16,7 +16,7 @@ from monai.data.meta_tensor import MetaTensor
 from dicomnode.adapters.triton.hosts.bundle import Bundle
 from dicomnode.adapters.triton.hosts.bundle_host import described, plain_runner
 from dicomnode.adapters.triton.hosts.classify import ClassifyHost
-from dicomnode.adapters.triton.hosts.model import Cancelled, Given, HostSettings
+from dicomnode.adapters.triton.hosts.model import Given, HostSettings
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork
 from dicomnode.adapters.triton.hosts.own_chain import OwnChain, images_of
 from dicomnode.domain.model_parameter import Value
@@ -37,8 +37,7 @@ class BundleClassifyHost(ClassifyHost):
         self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         def check() -> None:
-            if request.is_cancelled():
-                raise Cancelled("cancelled by the client")
+            self._go_on(request)
 
         rows, seconds = [], torch.zeros(3)
         for images in self._inputs(main, further):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from dicomnode.adapters.triton.hosts.bundle import Bundle
-from dicomnode.adapters.triton.hosts.model import Cancelled, Given, Host, HostSettings
+from dicomnode.adapters.triton.hosts.model import Given, Host, HostSettings
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork
 from dicomnode.adapters.triton.hosts.own_chain import OwnChain, images_of
 from dicomnode.domain.bundle_chain import StandardChain
@@ -57,8 +57,7 @@ class BundleHost(Host):
             return super()._segment(main, further, parameters, request)
 
         def check() -> None:
-            if request.is_cancelled():
-                raise Cancelled("cancelled by the client")
+            self._go_on(request)
 
         try:
             prediction = self._own.run(images_of(self._bundle, main, further), check)

@@ -15,7 +15,7 @@ import torch
 
 from dicomnode.adapters.golden_cases import read_golden_cases
 from dicomnode.adapters.triton.hosts.calibration import golden_volumes
-from dicomnode.adapters.triton.hosts.model import Cancelled, Given, Host, HostSettings, Outputs
+from dicomnode.adapters.triton.hosts.model import Given, Host, HostSettings, Outputs
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network
 from dicomnode.adapters.triton.hosts.networks.loaded import CPU, Tensors, as_arrays
 from dicomnode.adapters.triton.hosts.torch_threads import one_thread
@@ -72,8 +72,7 @@ class ClassifyHost(Host):
         own = self._own(parameters, self._network.device)
         rows = []
         for part in self._parts(main, further, seconds):
-            if request.is_cancelled():
-                raise Cancelled("cancelled by the client")
+            self._go_on(request)
             begun = time.perf_counter()
             rows.append(self._scores_of(part, own))
             seconds[1] += time.perf_counter() - begun
@@ -117,7 +116,8 @@ class ClassifyHost(Host):
 
     def _scores_of(self, part: torch.Tensor, own: list[torch.Tensor]) -> torch.Tensor:
         """(n, class); as many at once as the network takes. Answers may lie in the network's own memory: copied."""
-        device, batch = self._network.device, self._network.batch
+        device = self._network.device
+        batch = self._network.at_once(self._threads / self._cores.count)
         with torch.inference_mode():
             answers = [self._network(some.to(device), *own).clone() for some in torch.split(part, batch)]
         return torch.cat(answers)

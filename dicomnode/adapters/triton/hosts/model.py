@@ -26,7 +26,9 @@ from torch.utils.dlpack import from_dlpack
 
 from dicomnode.adapters.triton.hosts.calibration import windows_of
 from dicomnode.adapters.triton.hosts.calls import CallRecord
+from dicomnode.adapters.triton.hosts.memory import Taken, watched
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network
+from dicomnode.adapters.triton.hosts.sharing import SharedCores
 from dicomnode.adapters.triton.hosts.torch_threads import one_thread
 from dicomnode.domain.model_card import ModelCard, NetworkSpec, parse_model_card
 from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, OVERLAP, Value, as_numbers, settled
@@ -109,11 +111,12 @@ class Host:
     def __init__(self, backend: Any, settings: HostSettings) -> None:
         torch.set_num_threads(settings.threads)
         prove(backend)
-        self._backend, self._threads = backend, settings.threads
+        self._backend = backend
+        name = f"{settings.package} {settings.engine} {settings.precision}"
+        self._cores = SharedCores(settings.cache / "at-work", name, settings.threads)
         self._card = card_of(settings.package)
         self._network = self._loaded(settings)
         self._calls = CallRecord(settings.calls)
-        self._info = torch.frombuffer(bytearray(json.dumps(self._network.info).encode()), dtype=torch.uint8)
 
     def _loaded(self, settings: HostSettings) -> LoadedNetwork:
         return self._on_engine(settings, settings.package, self._card.network)
@@ -142,7 +145,21 @@ class Host:
         return self._network.info
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        return [self._recorded(request) for request in requests]
+        with self._cores.at_work():
+            torch.set_num_threads(self._threads)
+            return [self._recorded(request) for request in requests]
+
+    @property
+    def _threads(self) -> int:
+        """CPU threads for what is done now: fewer while other models compute."""
+        return self._cores.threads
+
+    def _go_on(self, request: Any) -> None:
+        """Between two pieces of work: raises Cancelled, or takes the cores that are this model's share now."""
+        if request.is_cancelled():
+            raise Cancelled("cancelled by the client")
+        if not self._network.has_own_threads:
+            torch.set_num_threads(self._threads)
 
     def _recorded(self, request: Any) -> Any:
         with self._calls.of([request.request_id()]):
@@ -152,13 +169,18 @@ class Host:
         main = self._given(request, "")
         further = [self._given(request, f"_{n}") for n in range(1, len(self._card.roles) + 1)]
         try:
-            answers, timings = self._answers(main, further, self._parameters(request), request)
+            with watched() as taken:
+                answers, timings = self._answers(main, further, self._parameters(request), request)
         except Cancelled as cancelled:
             return self._backend.InferenceResponse(error=self._backend.TritonError(str(cancelled)))
-        outputs = {**answers, "TIMINGS": timings, "INFO": self._info}
+        outputs = {**answers, "TIMINGS": timings, "INFO": self._about(taken)}
         return self._backend.InferenceResponse(
             [self._backend.Tensor.from_dlpack(name, tensor) for name, tensor in outputs.items()]
         )
+
+    def _about(self, taken: Taken) -> torch.Tensor:
+        document = json.dumps({**self._network.info, "taken": taken})
+        return torch.frombuffer(bytearray(document.encode()), dtype=torch.uint8)
 
     def _answers(
         self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
@@ -220,11 +242,9 @@ class Host:
             [torch.tensor(as_numbers(card.own_parameters, parameters), device=device)] if card.own_parameters else []
         )
 
-        def check() -> None:
-            if request.is_cancelled():
-                raise Cancelled("cancelled by the client")
-
-        network = self._network.windowed(*own, before_each=check)
+        network = self._network.windowed(
+            *own, before_each=lambda: self._go_on(request), share=lambda: self._threads / self._cores.count
+        )
         find = model_labels if self._finds_labels else model_scores
         with torch.no_grad(), one_thread(self._network.has_own_threads):
             return find(image, network, card.network, self._channels, float(parameters[OVERLAP]))

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dicomnode.adapters.triton.hosts.model import Cancelled, Given, Host, HostSettings
+from dicomnode.adapters.triton.hosts.model import Given, Host, HostSettings
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork
 from dicomnode.adapters.triton.hosts.own_chain import image, onto
 from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, OVERLAP, Value
@@ -56,8 +56,8 @@ class NnunetHost(Host):
 
     def _check(self, *_: Any) -> None:
         """Before each window."""
-        if self._waiting is not None and self._waiting.is_cancelled():
-            raise Cancelled("cancelled by the client")
+        if self._waiting is not None:
+            self._go_on(self._waiting)
 
     def _segment(
         self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any

@@ -52,8 +52,14 @@ class LoadedNetwork:
         """Whether torch's threads would only be in the way of the engine's."""
         return self.submit is not None
 
-    def windowed(self, *parameters: torch.Tensor, before_each: Callable[[], None]) -> WindowedNetwork:
-        """For windows of a volume; `before_each` is called before each call, and may raise."""
+    def at_once(self, share: float) -> int:
+        """Windows for one call when only this share of the cores is the network's: each stream has its threads."""
+        return max(int(self.batch * share), 1) if self.has_own_threads else self.batch
+
+    def windowed(
+        self, *parameters: torch.Tensor, before_each: Callable[[], None], share: Callable[[], float] = lambda: 1.0
+    ) -> WindowedNetwork:
+        """For windows of a volume; `before_each` is called before each call, and may raise. `share` as in at_once."""
 
         def begin(windows: torch.Tensor) -> Answer:
             before_each()
@@ -62,7 +68,11 @@ class LoadedNetwork:
                 return answer
             return at_once(lambda given: self(given, *parameters))(windows)
 
-        return WindowedNetwork(begin, 1 if self.submit is not None else self.batch, self.in_flight)
+        def in_flight() -> int:
+            part = share()
+            return self.in_flight if part >= 1 else min(self.at_once(part), self.in_flight)
+
+        return WindowedNetwork(begin, 1 if self.submit is not None else self.batch, in_flight)
 
     def __call__(self, windows: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
         return self.answers(windows, *parameters)[0]

@@ -24,6 +24,8 @@ def load(source: Source) -> LoadedNetwork:
         raise InvalidModelPackage("onnxruntime runs fp32 only here", "model.yaml.network.precision")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = source.threads
+    # threads that wait busily take cores from the models beside this one
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     known = onnxruntime.get_available_providers()
     providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in known]
     session = onnxruntime.InferenceSession(str(source.file), options, providers=providers)
