@@ -18,6 +18,7 @@ from dicomnode.encoding.references import NONE, Further, UsedImages, instances_o
 from dicomnode.encoding.refusal import POSITION_TOLERANCE_MM, check_uids, refuse
 from dicomnode.encoding.source import IDENTITY, checked_identity
 from dicomnode.imaging.headers import items, numbers, odd_values_accepted, text, value, whole
+from dicomnode.imaging.masks import FULL
 from dicomnode.imaging.volume import VolumePlan
 
 _COSINE_TOLERANCE = 1e-4
@@ -83,11 +84,17 @@ REPORT_PRESENT = ("ReferencedPerformedProcedureStepSequence", "PerformedProcedur
 
 
 def check_segmentation(
-    segmentation: Dataset, plan: VolumePlan, further: Further = NONE, *, pixel_bytes: int | None = None
+    segmentation: Dataset,
+    plan: VolumePlan,
+    further: Further = NONE,
+    *,
+    pixel_bytes: int | None = None,
+    fractional: bool = False,
 ) -> None:
     """Raises NonConformant naming what is wrong with a SEG of the plan's series, made with further ones or not.
 
-    `pixel_bytes`: the length of its pixel data, when the data set was read up to that.
+    `pixel_bytes`: the length of its pixel data, when the data set was read up to that. `fractional`: whether
+    it is of probabilities.
     """
     with odd_values_accepted():
         check_common(segmentation, plan, SegmentationStorage, "SEG")
@@ -95,24 +102,30 @@ def check_segmentation(
         if pixel_bytes is None:
             check_filled(segmentation, ("PixelData",), "the segmentation")
         check_present(segmentation, _SEGMENTATION_PRESENT, "the segmentation")
+        _check_type(segmentation, fractional=fractional)
         _check_segments(items(segmentation, "SegmentSequence"))
-        _check_grid(segmentation, plan)
-        _check_series_references(segmentation, plan, further)
+        check_grid(segmentation, plan)
+        check_series_references(segmentation, plan, further)
         check_frames(segmentation, plan, len(segmentation.PixelData) if pixel_bytes is None else pixel_bytes)
 
 
 def check_report(report: Dataset, plan: VolumePlan, segmentation: Dataset | None, further: Further = NONE) -> None:
     """Raises NonConformant naming what is wrong with an SR on the plan's series and on its SEG, if there is one."""
     with odd_values_accepted():
-        check_common(report, plan, Comprehensive3DSRStorage, "SR")
-        check_filled(report, REPORT_FILLED, "the report")
-        check_present(report, REPORT_PRESENT, "the report")
-        if code_of(report) != ("126000", "DCM"):
-            refuse(f"the report's title is {code_of(report)}, not (126000, DCM, Imaging Measurement Report)")
+        check_measurement_report(report, plan, further)
         if segmentation is not None and segmentation.SeriesInstanceUID == report.SeriesInstanceUID:
             refuse("the report and the segmentation share a series")
         _check_content(report, segmentation)
-        check_evidence(report, (plan, *further.values()))
+
+
+def check_measurement_report(report: Dataset, plan: UsedImages, further: Further) -> None:
+    """What every report on a plan's images has to have: modules, title (PS3.16 TID 1500), evidence."""
+    check_common(report, plan, Comprehensive3DSRStorage, "SR")
+    check_filled(report, REPORT_FILLED, "the report")
+    check_present(report, REPORT_PRESENT, "the report")
+    if code_of(report) != ("126000", "DCM"):
+        refuse(f"the report's title is {code_of(report)}, not (126000, DCM, Imaging Measurement Report)")
+    check_evidence(report, (plan, *further.values()))
 
 
 # ------------------------------------------------------------------------------------------------- common
@@ -179,6 +192,17 @@ def code_of(item: Dataset, keyword: str = "ConceptNameCodeSequence") -> tuple[st
 # ------------------------------------------------------------------------------------------- segmentation
 
 
+def _check_type(segmentation: Dataset, *, fractional: bool) -> None:
+    """What a pixel means (PS3.3 C.8.20.2.3)."""
+    found = tuple(text(segmentation, k) for k in ("SegmentationType", "SegmentationFractionalType"))
+    if found != (("FRACTIONAL", "PROBABILITY") if fractional else ("BINARY", "")):
+        refuse(f"the segmentation's type is {' '.join(found)}")
+    if whole(segmentation, "BitsAllocated") != (8 if fractional else 1):
+        refuse(f"{segmentation.BitsAllocated} bits a pixel do not go with a segmentation of this type")
+    if fractional and whole(segmentation, "MaximumFractionalValue") != FULL:
+        refuse("the segmentation does not say that 255 stands for a probability of 1")
+
+
 def _check_segments(segments: list[Dataset]) -> None:
     for number, segment in enumerate(segments, 1):
         check_filled(segment, _SEGMENT_FILLED, f"segment {number}")
@@ -191,7 +215,7 @@ def _check_segments(segments: list[Dataset]) -> None:
         refuse("two segments share a Tracking UID")
 
 
-def _check_grid(segmentation: Dataset, plan: VolumePlan) -> None:
+def check_grid(segmentation: Dataset, plan: VolumePlan) -> None:
     """What all frames share: matrix, orientation, spacing, frame of reference."""
     _, rows, columns = plan.geometry.shape
     if (segmentation.Rows, segmentation.Columns) != (rows, columns):
@@ -210,7 +234,7 @@ def _check_grid(segmentation: Dataset, plan: VolumePlan) -> None:
             refuse(f"{keyword} {found} differs from the source's {expected}")
 
 
-def _check_series_references(segmentation: Dataset, plan: VolumePlan, further: Further) -> None:
+def check_series_references(segmentation: Dataset, plan: VolumePlan, further: Further) -> None:
     """Common Instance Reference (PS3.3 C.12.2): the series it was made from, and nothing that is not in them."""
     plans = (plan, *further.values())
     listed = {study_and_series(plan)[0]: items(segmentation, "ReferencedSeriesSequence")}

@@ -3,41 +3,24 @@
 from __future__ import annotations
 
 from pydicom import Dataset
-from pydicom.uid import Comprehensive3DSRStorage
 
 from dicomnode.domain.model_card import ModelCard
-from dicomnode.encoding.check import (
-    REPORT_FILLED,
-    REPORT_PRESENT,
-    check_common,
-    check_evidence,
-    check_filled,
-    check_number,
-    check_present,
-    code_of,
-    groups_of,
-)
+from dicomnode.encoding.check import check_measurement_report, check_number, code_of, groups_of
 from dicomnode.encoding.references import NONE, Further, UsedImages
 from dicomnode.encoding.refusal import refuse
 from dicomnode.encoding.sr_classes import UNDETERMINED, spec_of
 from dicomnode.imaging.headers import items, odd_values_accepted, text, value
 
-_TITLE = ("126000", "DCM")
 _TRACKED = (("112039", "DCM"), ("112040", "DCM"))
 
 
 def check_classes(report: Dataset, plan: UsedImages, card: ModelCard, further: Further = NONE) -> None:
     """Raises NonConformant naming what is wrong with an SR on the classes of the plan's images."""
     with odd_values_accepted():
-        check_common(report, plan, Comprehensive3DSRStorage, "SR")
-        check_filled(report, REPORT_FILLED, "the report")
-        check_present(report, REPORT_PRESENT, "the report")
-        if code_of(report) != _TITLE:
-            refuse(f"the report's title is {code_of(report)}, not (126000, DCM, Imaging Measurement Report)")
+        check_measurement_report(report, plan, further)
         named = [_check_group(group, number, card) for number, group in enumerate(groups_of(report), 1)]
         if spec_of(card).of == "image":
             _check_images([item for each in named for item in each], plan)
-        check_evidence(report, (plan, *further.values()))
 
 
 def _check_group(group: Dataset, number: int, card: ModelCard) -> list[Dataset]:

@@ -23,7 +23,7 @@ from dicomnode.encoding.provenance import (
     texts_of,
 )
 from dicomnode.encoding.references import Further
-from dicomnode.encoding.seg_file import LabelMap
+from dicomnode.encoding.seg_frames import LabelMap
 from dicomnode.encoding.source import SourceFrames, identity_header, source_frames, source_series_number
 from dicomnode.imaging.measure import SegmentStatistics
 from dicomnode.imaging.render import Volume, key_slices

@@ -10,31 +10,38 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage
 
 from dicomnode.domain.classification import Run, runs
+from dicomnode.domain.findings import ImageBox, VolumeBox
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.encoding.check import check_report, check_segmentation
+from dicomnode.encoding.check_boxes import check_boxes
 from dicomnode.encoding.check_classes import check_classes
+from dicomnode.encoding.check_map import check_map
+from dicomnode.encoding.check_measured import check_measured
 from dicomnode.encoding.check_skipped import check_skipped
 from dicomnode.encoding.file import to_part10_bytes
+from dicomnode.encoding.parametric_map import FloatMap, encode_map
 from dicomnode.encoding.provenance import Provenance
 from dicomnode.encoding.references import NONE, Further, UsedImages
-from dicomnode.encoding.seg import encode_segmentation
-from dicomnode.encoding.seg_file import LabelMap
+from dicomnode.encoding.seg import encode_masks
+from dicomnode.encoding.seg_file import SegFile
+from dicomnode.encoding.seg_frames import LabelMap, ProbabilityFrames, SegFrames, frames_of_masks
 from dicomnode.encoding.skipped import encode_skipped
 from dicomnode.encoding.sr import encode_report
+from dicomnode.encoding.sr_boxes import encode_image_boxes, encode_volume_boxes
 from dicomnode.encoding.sr_classes import encode_classes
+from dicomnode.encoding.sr_measured import encode_measured
 from dicomnode.imaging.headers import odd_values_accepted
-from dicomnode.imaging.measure import SegmentStatistics, measure
+from dicomnode.imaging.images import ImagesPlan, plan_images
+from dicomnode.imaging.masks import SegmentMasks
+from dicomnode.imaging.measure import SegmentStatistics, measure_masks
 from dicomnode.imaging.volume import VolumePlan, plan_volume
-
-# What a segmentation model gives; no SEG where nothing was found.
-KINDS = ("SEG", "SR")
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedResult:
     """A result that passed its check; `content` is the Part 10 file."""
 
-    kind: str  # "SEG" or "SR"
+    kind: str  # one of domain.model_output.Output.result_kinds
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
@@ -42,29 +49,41 @@ class EncodedResult:
 
 
 def encode_results(
-    labels: LabelMap,
+    masks: LabelMap | SegmentMasks,
     statistics: Sequence[SegmentStatistics],
     plan: VolumePlan,
     card: ModelCard,
     made: Provenance,
     further: Further = NONE,
 ) -> tuple[EncodedResult, ...]:
-    """SEG (none for an empty mask) and SR of a label map, (slice, row, column) uint8 in the plan's grid.
+    """SEGs of masks in the plan's grid, as the card wants them, and an SR; where nothing was found the SR alone.
 
-    `statistics` is what imaging.measure.measure gave for the card's segments; `further`, the series that the model
-    was given beside the plan's. Raises NonConformant.
+    `masks`: or a label map, (slice, row, column) uint8. `statistics` is what imaging.measure.measure_masks gave for
+    the card's segments; `further`, the series that the model was given beside the plan's. Raises NonConformant.
     """
-    file = encode_segmentation(labels, plan, card, made, further)
-    segmentation = None if file is None else file.header
+    masks = SegmentMasks(masks) if isinstance(masks, np.ndarray) else masks
+    files = {} if masks.is_empty else _segmentations(masks, plan, card, made, further)
+    segmentation = next((file.header for file in files.values()), None)
     report = encode_report(statistics, plan, card, made, segmentation, further)
-    results = []
-    if file is not None:
+    for kind, file in files.items():
         with odd_values_accepted():
             as_written = dcmread(file.attributes())
-        check_segmentation(as_written, plan, further, pixel_bytes=file.pixel_bytes)
-        results.append(_encoded("SEG", file.header, file.content))
+        check_segmentation(as_written, plan, further, pixel_bytes=file.pixel_bytes, fractional=kind == "SEG-PROB")
     check_report(report, plan, segmentation, further)
-    return (*results, _encoded("SR", report))
+    return (*(_encoded(kind, file.header, file.content) for kind, file in files.items()), _encoded("SR", report))
+
+
+def _segmentations(
+    masks: SegmentMasks, plan: VolumePlan, card: ModelCard, made: Provenance, further: Further
+) -> dict[str, SegFile]:
+    """By kind; the first is what the SR refers to."""
+    frames: dict[str, SegFrames] = {}
+    if card.masks.gives_labels:
+        frames["SEG"] = frames_of_masks(masks)
+    if card.masks.gives_probabilities and masks.probabilities is not None:
+        frames["SEG-PROB"] = ProbabilityFrames(masks.probabilities)
+    made_of = {kind: encode_masks(each, plan, card, made, further) for kind, each in frames.items()}
+    return {kind: file for kind, file in made_of.items() if file is not None}
 
 
 def _encoded(kind: str, dataset: Dataset, content: bytes | bytearray = b"") -> EncodedResult:
@@ -95,6 +114,40 @@ def encode_skipped_results(
     return (_encoded("SR", report),)
 
 
+def encode_measured_results(
+    rows: Sequence[Sequence[float]], plan: UsedImages, card: ModelCard, made: Provenance, further: Further = NONE
+) -> tuple[EncodedResult, ...]:
+    """The SR of a model that gives numbers; raises NonConformant."""
+    report = encode_measured(rows, plan, card, made, further)
+    check_measured(report, plan, card, further)
+    return (_encoded("SR", report),)
+
+
+def encode_box_results(
+    found: Sequence[VolumeBox] | Sequence[ImageBox],
+    plan: VolumePlan | ImagesPlan,
+    card: ModelCard,
+    made: Provenance,
+    further: Further = NONE,
+) -> tuple[EncodedResult, ...]:
+    """The SR of a model that gives boxes: in the volume of a VolumePlan, on the images of the other; as above."""
+    if isinstance(plan, VolumePlan):
+        report = encode_volume_boxes([b for b in found if isinstance(b, VolumeBox)], plan, card, made, further)
+    else:
+        report = encode_image_boxes([b for b in found if isinstance(b, ImageBox)], plan, card, made, further)
+    check_boxes(report, plan, card, further)
+    return (_encoded("SR", report),)
+
+
+def encode_map_results(
+    values: FloatMap, plan: VolumePlan, card: ModelCard, made: Provenance, further: Further = NONE
+) -> tuple[EncodedResult, ...]:
+    """The parametric map, (slice, row, column) float32; raises NonConformant, EncodingError."""
+    found = encode_map(values, plan, card, made, further)
+    check_map(found, plan, card, further)
+    return (_encoded("MAP", found),)
+
+
 def warm_up(card: ModelCard, made: Provenance) -> None:
     """Encodes a made-up result and drops it: highdicom's tables are read then, and not in the first study's time."""
     plan = plan_volume([_made_up_header(k) for k in range(3)])
@@ -103,10 +156,23 @@ def warm_up(card: ModelCard, made: Provenance) -> None:
             runs([[1.0] * len(card.classification.classes)] * 3, card.classification), plan, card, made
         )
         return
-    labels = np.ones(plan.geometry.shape, dtype=np.uint8)
-    values = np.zeros(plan.geometry.shape, dtype=np.int16)
-    numbers = [segment.number for segment in card.segments]
-    encode_results(labels, measure(labels, values, plan.geometry, plan.rescale, numbers), plan, card, made)
+    shape = plan.geometry.shape
+    if card.measurements is not None:
+        rows = [[0.0] * len(card.measurements.values)] * (3 if card.measurements.of == "image" else 1)
+        encode_measured_results(rows, plan, card, made)
+    elif card.boxes is not None and card.boxes.of_images:
+        images = plan_images([_made_up_header(0)])
+        encode_box_results([ImageBox(0, 1.0, 0, (1.0, 1.0), (2.0, 2.0))], images, card, made)
+    elif card.boxes is not None:
+        halves = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+        encode_box_results([VolumeBox(0, 1.0, (4.0, 4.0, 1.0), halves)], plan, card, made)
+    elif card.map is not None:
+        encode_map_results(np.zeros(shape, np.float32), plan, card, made)
+    else:
+        masks = SegmentMasks(np.ones(shape, np.uint8), np.full((len(card.segments), *shape), 255, np.uint8))
+        values, numbers = np.zeros(shape, np.int16), [segment.number for segment in card.segments]
+        statistics = measure_masks(masks, values, plan.geometry, plan.rescale, numbers)
+        encode_results(masks, statistics, plan, card, made)
 
 
 def _made_up_header(k: int) -> Dataset:

@@ -1,13 +1,20 @@
-"""A label map as a DICOM Segmentation (PS3.3 A.51): BINARY, coded, coloured, in the source's own planes."""
+"""Masks as a DICOM Segmentation (PS3.3 A.51): coded, coloured, in the source's own planes.
+
+BINARY of label maps and of masks that overlap, FRACTIONAL of probabilities.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import highdicom as hd
 import numpy as np
-from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
+from highdicom.seg import (
+    SegmentAlgorithmTypeValues,
+    SegmentationFractionalTypeValues,
+    SegmentationTypeValues,
+    SegmentDescription,
+)
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -27,9 +34,11 @@ from dicomnode.encoding.provenance import (
     tracking,
 )
 from dicomnode.encoding.references import NONE, Further, add_references
-from dicomnode.encoding.seg_file import LabelMap, SegFile, seg_file
+from dicomnode.encoding.seg_file import SegFile, seg_file
+from dicomnode.encoding.seg_frames import LabelFrames, LabelMap, SegFrames
 from dicomnode.encoding.source import SourceFrames, source_frames, source_series_number
 from dicomnode.imaging.headers import odd_values_accepted, text
+from dicomnode.imaging.masks import FULL
 from dicomnode.imaging.volume import VolumePlan
 
 _SKELETON_SHAPE = (1, 8)  # rows and columns of the frames that highdicom is given: their pixels are not used
@@ -45,27 +54,38 @@ def encode_segmentation(
     """
     if labels.shape != plan.geometry.shape or labels.dtype != np.uint8:
         raise ValueError(f"a label map of {plan.geometry.shape} uint8 is needed, not {labels.shape} {labels.dtype}")
-    if labels.max() > len(card.segments):
-        raise ValueError(f"a label map of the {len(card.segments)} segments is needed, not of {labels.max()}")
-    used = [k for k, plane in enumerate(labels) if plane.any()]
-    if not used:
+    return encode_masks(LabelFrames(labels), plan, card, made, further)
+
+
+def encode_masks(
+    masks: SegFrames, plan: VolumePlan, card: ModelCard, made: Provenance, further: Further = NONE
+) -> SegFile | None:
+    """As encode_segmentation; of probabilities a SEG FRACTIONAL (PS3.3 C.8.20.2.3), 255 for 1."""
+    if masks.shape != plan.geometry.shape:
+        raise ValueError(f"masks of {plan.geometry.shape} are needed, not {masks.shape}")
+    if masks.highest > len(card.segments):
+        raise ValueError(f"masks of the {len(card.segments)} segments are needed, not of {masks.highest}")
+    found = ((k, masks.segments_in(k)) for k in range(masks.shape[0]))
+    segments = {k: numbers for k, numbers in found if numbers}
+    if not segments:
         return None
+    kind = "SEG" if masks.is_binary else "SEG-PROB"
     with odd_values_accepted():
         sources = source_frames(plan, texts_of(card, made))
-        content = hashlib.sha256(np.ascontiguousarray(labels).data).hexdigest()
-        uids = result_uids("SEG", plan, further, card, made, content)
-        skeleton = _skeleton(used, sources, uids, plan, card, made)
+        uids = result_uids(kind, plan, further, card, made, masks.digest())
+        skeleton = _skeleton(list(segments), kind, sources, uids, plan, card, made)
         slices = _slices(skeleton, sources)
         sources.mend(skeleton)
         add_references(skeleton, plan, further)
         sources.set_character_set(skeleton)
         skeleton.setdefault("ContentCreatorName", None)  # type 2 (PS3.3 10.9), which highdicom leaves out
         _make_repeatable(skeleton, made)
-        return seg_file(skeleton, slices, labels)
+        return seg_file(skeleton, slices, masks, segments)
 
 
 def _skeleton(
     used: Sequence[int],
+    kind: str,
     sources: SourceFrames,
     uids: tuple[str, str],
     plan: VolumePlan,
@@ -77,14 +97,16 @@ def _skeleton(
     for header in sources.headers:
         header.Rows, header.Columns = _SKELETON_SHAPE
     small = np.zeros((len(sources.headers), *_SKELETON_SHAPE), np.uint8)
-    small[list(used)] = 1
+    small[used] = 1
     skeleton: Dataset = hd.seg.Segmentation(
         source_images=list(sources.headers),
         pixel_array=small,
-        segmentation_type=SegmentationTypeValues.BINARY,
+        segmentation_type=SegmentationTypeValues.BINARY if kind == "SEG" else SegmentationTypeValues.FRACTIONAL,
+        fractional_type=SegmentationFractionalTypeValues.PROBABILITY,
+        max_fractional_value=FULL,
         segment_descriptions=[_description(s, plan, card, made) for s in card.segments],
         series_instance_uid=uids[0],
-        series_number=result_series_number(source_series_number(plan), "SEG"),
+        series_number=result_series_number(source_series_number(plan), kind),
         sop_instance_uid=uids[1],
         instance_number=1,
         manufacturer=MANUFACTURER,
@@ -93,7 +115,7 @@ def _skeleton(
         device_serial_number=made.device_serial_number,
         content_label="SEGMENTATION",
         content_description=series_description(card, "segmentation"),
-        series_description=series_description(card, "SEG"),
+        series_description=series_description(card, kind),
         omit_empty_frames=True,
         contributing_equipment=contributing_equipment(card, made),
         transfer_syntax_uid=ExplicitVRLittleEndian,

@@ -1,4 +1,4 @@
-"""The frames of a BINARY segmentation, written straight into its file.
+"""The frames of a segmentation, BINARY or FRACTIONAL, written straight into its file.
 
 A SEG of a hundred segments has thousands of frames. As data sets they take seconds and gigabytes to make; as bytes
 they differ in the numbers of their segment alone from the first frame of the same slice, which highdicom made.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -19,9 +19,8 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
 from dicomnode.encoding.file import to_part10_bytes
+from dicomnode.encoding.seg_frames import SegFrames
 from dicomnode.errors import EncodingError
-
-LabelMap = npt.NDArray[np.uint8]
 
 _SEQUENCE = struct.Struct("<HH2sHL")  # tag, VR, reserved, length (PS3.5 7.1.2)
 _ITEM = struct.Struct("<HHL")  # (PS3.5 7.5.1)
@@ -47,35 +46,33 @@ class SegFile:
         return len(self.content) - self.pixels_at - _SEQUENCE.size
 
 
-def seg_file(skeleton: Dataset, slices: Sequence[int], labels: LabelMap) -> SegFile:
-    """The file of a SEG whose `skeleton` has a frame, of any segment, for each of these slices of the labels.
+def seg_file(
+    skeleton: Dataset, slices: Sequence[int], masks: SegFrames, segments: Mapping[int, Sequence[int]]
+) -> SegFile:
+    """The file of a SEG whose `skeleton` has a frame, of any segment, for each of these slices of the masks.
 
-    `labels`: (slice, row, column) uint8, 0 for background, in the grid of the source. Frames are sorted as their
-    Dimension Index Values say: by segment, and within it as those of the skeleton (PS3.3 C.7.6.17). Each is left
-    out in which its segment has no voxel.
+    `segments`: the numbers of those that a slice has. Frames are sorted as their Dimension Index Values say: by
+    segment, and within it as those of the skeleton (PS3.3 C.7.6.17).
 
     Raises EncodingError when the pixels do not fit one element (PS3.5 7.1.1).
     """
     templates = [_Template.of(item) for item in skeleton.PerFrameFunctionalGroupsSequence]
-    frames = sorted((segment, order) for order, k in enumerate(slices) for segment in _segments_in(labels[k]))
-    header = _header(skeleton, labels, len(frames))
+    frames = sorted((segment, order) for order, k in enumerate(slices) for segment in segments[k])
+    header = _header(skeleton, masks, len(frames))
     groups = b"".join(templates[order].of_segment(segment) for segment, order in frames)
     start = b"".join((to_part10_bytes(header), _SEQUENCE.pack(0x5200, 0x9230, b"SQ", 0, len(groups)), groups))
-    content = _with_room(start, (len(frames) * labels[0].size + 7) // 8)
+    bits = len(frames) * math.prod(masks.shape[1:]) * (1 if masks.is_binary else 8)
+    content = _with_room(start, (bits + 7) // 8)
     pixels = np.frombuffer(content, np.uint8)[len(start) + _SEQUENCE.size :]
-    _pack(labels, [(segment, slices[order]) for segment, order in frames], pixels)
+    fill = _pack if masks.is_binary else _fill
+    fill(masks, [(segment, slices[order]) for segment, order in frames], pixels)
     return SegFile(header, content, len(start))
 
 
-def _segments_in(plane: npt.NDArray[np.uint8]) -> list[int]:
-    found: list[int] = np.flatnonzero(np.bincount(plane.ravel()))[plane.min() == 0 :].tolist()
-    return found
-
-
-def _header(skeleton: Dataset, labels: LabelMap, frames: int) -> Dataset:
+def _header(skeleton: Dataset, masks: SegFrames, frames: int) -> Dataset:
     header = Dataset()
     header.update({e.tag: e for e in skeleton if e.keyword not in _FRAMES_AND_PIXELS})
-    _, header.Rows, header.Columns = labels.shape
+    _, header.Rows, header.Columns = masks.shape
     header.NumberOfFrames = frames
     return header
 
@@ -94,14 +91,21 @@ def _with_room(start: bytes, pixel_bytes: int) -> bytearray:
     return content
 
 
-def _pack(labels: LabelMap, frames: Sequence[tuple[int, int]], packed: npt.NDArray[np.uint8]) -> None:
+def _pack(masks: SegFrames, frames: Sequence[tuple[int, int]], packed: npt.NDArray[np.uint8]) -> None:
     """One bit a pixel, the first in the lowest bit, one frame behind the other also within a byte (PS3.5 8.1.1)."""
-    size = labels[0].size
+    size = math.prod(masks.shape[1:])
     together = 8 // math.gcd(size, 8)  # frames after which a byte ends
     for first in range(0, len(frames), together):
-        masks = [labels[k] == segment for segment, k in frames[first : first + together]]
-        bits = np.packbits(masks, bitorder="little")
+        planes = [masks.plane(segment, k) for segment, k in frames[first : first + together]]
+        bits = np.packbits(planes, bitorder="little")
         packed[first * size // 8 :][: len(bits)] = bits
+
+
+def _fill(masks: SegFrames, frames: Sequence[tuple[int, int]], pixels: npt.NDArray[np.uint8]) -> None:
+    """A byte a pixel."""
+    size = math.prod(masks.shape[1:])
+    for number, (segment, k) in enumerate(frames):
+        pixels[number * size :][:size] = masks.plane(segment, k).ravel()
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,9 @@ def encode_measured(
     spec = measured_of(card)
     digest = hashlib.sha256(repr([list(row) for row in rows]).encode()).hexdigest()
     groups = [group for number, row in enumerate(rows) for group in _groups(number, row, spec, plan, card, made)]
-    return report_around(groups, digest, plan, card, made, further)
+    report = report_around(groups, digest, plan, card, made, further)
+    _empty_qualified(report)
+    return report
 
 
 def measured_of(card: ModelCard) -> MeasuredOutput:
@@ -68,9 +70,15 @@ def _measurement(spec: MeasuredValue, value: float) -> sr.Measurement:
     unit = SrCode(spec.unit, "UCUM", "no units" if spec.unit == "1" else spec.unit)
     if spec.is_one(value):
         return sr.Measurement(name=coded(spec.code), value=value, unit=unit)
-    measurement = sr.Measurement(name=coded(spec.code), value=0.0, unit=unit, qualifier=qualifier_of(value))
-    measurement[0].MeasuredValueSequence = []  # type 2: no value
-    return measurement
+    return sr.Measurement(name=coded(spec.code), value=0.0, unit=unit, qualifier=qualifier_of(value))
+
+
+def _empty_qualified(item: Dataset) -> None:
+    """Takes the values out of what is qualified: the sequence is type 2, and highdicom reads no document without."""
+    for part in item.get("ContentSequence", []):
+        if "NumericValueQualifierCodeSequence" in part:
+            part.MeasuredValueSequence = []
+        _empty_qualified(part)
 
 
 def qualifier_of(value: float) -> SrCode:

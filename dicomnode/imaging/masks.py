@@ -14,7 +14,7 @@ from dicomnode.imaging.islands import drop_islands
 
 Mask = npt.NDArray[np.bool_]
 LabelMap = npt.NDArray[np.uint8]
-_FULL = 255
+FULL = 255  # of a probability of 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +46,17 @@ class SegmentMasks:
         assert found is not None  # domain.model_output.Output.arrays
         return found
 
+    @property
+    def least(self) -> int:
+        """The least of 0 to 255 that stands for a probability of `threshold` or more."""
+        return max(1, math.ceil(self.threshold * FULL - 1e-9))
+
     def of(self, number: int) -> Mask:
         """(slice, row, column), a new array, of the segment with this number."""
         if self.labels is not None:
             return np.equal(self.labels, number)
         assert self.probabilities is not None
-        mask: Mask = self.probabilities[number - 1] >= least_of(self.threshold)
+        mask: Mask = self.probabilities[number - 1] >= self.least
         return mask
 
     @property
@@ -59,12 +64,7 @@ class SegmentMasks:
         if self.labels is not None:
             return not self.labels.any()
         assert self.probabilities is not None
-        return not any(bool((one >= least_of(self.threshold)).any()) for one in self.probabilities)
-
-
-def least_of(threshold: float) -> int:
-    """The least of 0 to 255 that stands for a probability of `threshold` or more."""
-    return max(1, math.ceil(threshold * _FULL - 1e-9))
+        return not any(bool((one >= self.least).any()) for one in self.probabilities)
 
 
 def drop_small_parts(masks: SegmentMasks, voxel_volume_mm3: float, minimum_volume_ml: float) -> None:
@@ -74,7 +74,7 @@ def drop_small_parts(masks: SegmentMasks, voxel_volume_mm3: float, minimum_volum
     if masks.labels is None:
         assert masks.probabilities is not None
         for one in masks.probabilities:
-            mask = (one >= least_of(masks.threshold)).view(np.uint8)
+            mask = (one >= masks.least).view(np.uint8)
             _drop(one, mask, voxel_volume_mm3, minimum_volume_ml)
         return
     before = None if masks.probabilities is None else masks.labels.copy()

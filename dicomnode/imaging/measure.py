@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from dicomnode.domain.result import Measurement
 from dicomnode.imaging.geometry import Rescale, VolumeGeometry
+from dicomnode.imaging.masks import SegmentMasks
 
 _BINS = 1 << 16
 
@@ -44,6 +45,23 @@ def measure(
     numbers = list(segment_numbers)
     histograms = _histograms(labels, volume, numbers)
     return [_statistics(number, histograms[number], geometry.voxel_volume_mm3, rescale) for number in numbers]
+
+
+def measure_masks(
+    masks: SegmentMasks,
+    volume: npt.NDArray[np.int16],
+    geometry: VolumeGeometry,
+    rescale: Rescale,
+    segment_numbers: Iterable[int],
+) -> list[SegmentStatistics]:
+    """As measure; a voxel of several segments counts in each."""
+    if masks.labels is not None:
+        return measure(masks.labels, volume, geometry, rescale, segment_numbers)
+    found = []
+    for number in segment_numbers:
+        (alone,) = measure(masks.of(number).view(np.uint8), volume, geometry, rescale, [1])
+        found.append(replace(alone, segment_number=number))
+    return found
 
 
 def _histograms(

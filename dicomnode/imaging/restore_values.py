@@ -14,10 +14,10 @@ import torch
 
 from dicomnode.domain.model_output import Masks
 from dicomnode.imaging.inference import label_map
+from dicomnode.imaging.masks import FULL
 from dicomnode.imaging.resample import FloatPlane, FloatVolume, ModelGrid, in_parts, taps, to_source
 from dicomnode.imaging.restore import between, in_plane, restore_scores
 
-FULL = 255  # of a probability of 1
 _NEARLY = 1e-3  # by which rounding may lead out of 0 to 1
 
 

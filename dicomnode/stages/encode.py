@@ -13,7 +13,6 @@ from dicomnode.domain.model_card import Classification, ModelCard
 from dicomnode.domain.result import StoredResult
 from dicomnode.encoding.provenance import Preceding, Predecessor, Provenance
 from dicomnode.encoding.results import (
-    KINDS,
     EncodedResult,
     encode_class_results,
     encode_results,
@@ -121,8 +120,8 @@ class EncodeStage:
 
 def notes_on(work: JobWork, kinds: Sequence[str]) -> list[str]:
     """What is to be said of the kinds of results that there are, and of those that the rule wants sent."""
-    notes = [] if "SEG" in kinds else ["nothing was found: no SEG, and the SR says so"]
-    if never := [kind for kind in work.objects if kind not in KINDS]:
+    notes = [] if any(kind.startswith("SEG") for kind in kinds) else ["nothing was found: no SEG, and the SR says so"]
+    if never := [kind for kind in work.objects if kind not in work.model.card.output.result_kinds]:
         notes.append(f"the rule wants {' and '.join(never)}, which {work.model.name} does not give")
     return notes
 

@@ -18,7 +18,7 @@ from dicomnode.domain.study import ReceivedInstance, Recorded, Series, SeriesSta
 
 # What this node writes into Manufacturer (0008,0070), and the modalities of its results.
 _OWN_MANUFACTURER = "dicomnode"
-_OWN_MODALITIES = frozenset({"SEG", "SR"})
+_OWN_MODALITIES = frozenset({"SEG", "SR", "OT"})  # OT: parametric maps
 
 
 @dataclass(slots=True)

@@ -1,0 +1,92 @@
+"""The gate in front of delivery for parametric maps; see check."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.uid import ParametricMapStorage
+
+from dicomnode.domain.model_card import ModelCard
+from dicomnode.encoding.check import (
+    check_common,
+    check_filled,
+    check_grid,
+    check_present,
+    check_series_references,
+    code_of,
+)
+from dicomnode.encoding.parametric_map import map_of
+from dicomnode.encoding.references import NONE, Further
+from dicomnode.encoding.refusal import POSITION_TOLERANCE_MM, refuse
+from dicomnode.imaging.headers import items, numbers, odd_values_accepted, text, whole
+from dicomnode.imaging.volume import VolumePlan
+
+_FILLED = (
+    "ImageType",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "BitsAllocated",
+    "ContentLabel",
+    "FrameOfReferenceUID",
+    "NumberOfFrames",
+    "DimensionOrganizationSequence",
+    "DimensionIndexSequence",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "ReferencedSeriesSequence",
+    "FloatPixelData",
+    "PresentationLUTShape",
+    "LossyImageCompression",
+)
+_PRESENT = ("ContentDescription", "ContentCreatorName", "PositionReferenceIndicator")
+
+
+def check_map(found: Dataset, plan: VolumePlan, card: ModelCard, further: Further = NONE) -> None:
+    """Raises NonConformant naming what is wrong with a map of the plan's series."""
+    with odd_values_accepted():
+        check_common(found, plan, ParametricMapStorage, "OT")
+        check_filled(found, _FILLED, "the map")
+        check_present(found, _PRESENT, "the map")
+        check_grid(found, plan)
+        check_series_references(found, plan, further)
+        _check_meaning(items(found, "SharedFunctionalGroupsSequence")[0], card)
+        _check_frames(found, plan)
+
+
+def _check_meaning(shared: Dataset, card: ModelCard) -> None:
+    """Real World Value Mapping (PS3.3 C.7.6.16.2.11): the card's quantity in its unit, and values as they are."""
+    spec, mappings = map_of(card), items(shared, "RealWorldValueMappingSequence")
+    if len(mappings) != 1:
+        refuse(f"the map has {len(mappings)} real world value mappings, one is needed")
+    (mapping,) = mappings
+    if code_of(mapping, "MeasurementUnitsCodeSequence") != (spec.unit, "UCUM"):
+        refuse(f"the map's unit is not {spec.unit}")
+    quantities = items(mapping, "QuantityDefinitionSequence")
+    if not quantities or code_of(quantities[0], "ConceptCodeSequence") != (spec.quantity.value, spec.quantity.scheme):
+        refuse(f"the map does not say that it is of {spec.quantity.meaning}")
+    if (mapping.get("RealWorldValueSlope"), mapping.get("RealWorldValueIntercept")) != (1, 0):
+        refuse("the map's stored values are not its real world values")
+
+
+def _check_frames(found: Dataset, plan: VolumePlan) -> None:
+    """One frame a slice, where the slice lies, and as many values as they take (PS3.3 C.7.6.24)."""
+    groups, slices = items(found, "PerFrameFunctionalGroupsSequence"), len(plan.frames)
+    if (whole(found, "NumberOfFrames"), len(groups)) != (slices, slices):
+        refuse(f"{whole(found, 'NumberOfFrames')} frames, {len(groups)} described, the source has {slices} slices")
+    if len(found.FloatPixelData) != 4 * slices * found.Rows * found.Columns:
+        refuse(f"{len(found.FloatPixelData)} bytes of pixel data do not fit {slices} frames")
+    if not np.isfinite(np.frombuffer(found.FloatPixelData, "<f4")).all():
+        refuse("the map has values that are no numbers")
+    sources = {(f.sop_instance_uid, f.number): f.position_mm for f in plan.frames}
+    for number, group in enumerate(groups, 1):
+        places = items(group, "PlanePositionSequence")
+        position = numbers(places[0], "ImagePositionPatient", 3) if places else None
+        named = [s for d in items(group, "DerivationImageSequence") for s in items(d, "SourceImageSequence")]
+        keys = {(text(s, "ReferencedSOPInstanceUID"), whole(s, "ReferencedFrameNumber") or 1) for s in named}
+        expected = [sources.pop(key) for key in keys if key in sources]
+        if position is None or len(expected) != 1:
+            refuse(f"frame {number} is not of one slice of the source, each once")
+        if not np.allclose(position, expected[0], rtol=0, atol=POSITION_TOLERANCE_MM):
+            refuse(f"frame {number} lies at {position}, its source at {expected[0]}")

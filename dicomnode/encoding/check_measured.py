@@ -1,0 +1,77 @@
+"""The gate in front of delivery for reports of a network's own numbers; see check."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from pydicom import Dataset
+
+from dicomnode.domain.coded import Code
+from dicomnode.domain.measured_output import MeasuredValue
+from dicomnode.domain.model_card import ModelCard
+from dicomnode.encoding.check import check_measurement_report, check_number, code_of, groups_of
+from dicomnode.encoding.references import NONE, Further, UsedImages
+from dicomnode.encoding.refusal import refuse
+from dicomnode.encoding.sr_measured import measured_of
+from dicomnode.imaging.headers import items, odd_values_accepted, text, value
+
+_SITE = ("363698007", "SCT")  # Finding Site
+_TRACKED = (("112039", "DCM"), ("112040", "DCM"))
+
+
+def check_measured(report: Dataset, plan: UsedImages, card: ModelCard, further: Further = NONE) -> None:
+    """Raises NonConformant naming what is wrong with an SR of a network's numbers."""
+    with odd_values_accepted():
+        check_measurement_report(report, plan, further)
+        spec = measured_of(card)
+        named = [_check_group(group, number, card) for number, group in enumerate(groups_of(report), 1)]
+        if spec.of == "image":
+            sites = len({one.finding_site for one in spec.values})
+            _check_images([item for each in named for item in each], plan, sites)
+
+
+def _check_group(group: Dataset, number: int, card: ModelCard) -> list[Dataset]:
+    """The images that a group is about."""
+    content = items(group, "ContentSequence")
+    codes = [code_of(item) for item in content]
+    if lacking := [code for code in _TRACKED if code not in codes]:
+        refuse(f"measurement group {number} has no {lacking[0]}")
+    site = next((code_of(i, "ConceptCodeSequence") for i in content if code_of(i) == _SITE), None)
+    wanted = [one for one in measured_of(card).values if _pair(one.finding_site) == site]
+    found = [item for item in content if text(item, "ValueType") == "NUM"]
+    if Counter(code_of(item) for item in found) != Counter(_pair(one.code) for one in wanted):
+        refuse(f"measurement group {number} has other measurements than the card's of this finding site")
+    for item, one in zip(found, wanted, strict=True):
+        _check_value(item, one, number)
+    return [reference for item in content for reference in items(item, "ReferencedSOPSequence")]
+
+
+def _pair(code: Code | None) -> tuple[str, str] | None:
+    return None if code is None else (code.value, code.scheme)
+
+
+def _check_value(item: Dataset, spec: MeasuredValue, number: int) -> None:
+    """A number that the card allows, in its unit; or none, and why."""
+    if not items(item, "MeasuredValueSequence"):
+        if "" in code_of(item, "NumericValueQualifierCodeSequence"):
+            refuse(f"{spec.name} in group {number} has neither a value nor a reason why not")
+        return
+    found = check_number(item, number)
+    unit = code_of(items(item, "MeasuredValueSequence")[0], "MeasurementUnitsCodeSequence")
+    if unit != (spec.unit, "UCUM"):
+        refuse(f"{spec.name} in group {number} is in {unit[0]}, not in {spec.unit}")
+    if not spec.is_one(found):
+        refuse(f"{spec.name} in group {number} is {found:g}, which the card does not allow ({spec.allowed})")
+
+
+def _check_images(named: list[Dataset], plan: UsedImages, times: int) -> None:
+    """Every image is in as many groups as there are finding sites, and no other is."""
+    found = Counter((text(item, "ReferencedSOPInstanceUID"), _frame(item)) for item in named)
+    wanted = Counter({(frame.sop_instance_uid, frame.number): times for frame in plan.frames})
+    if found != wanted:
+        refuse("the report's groups are not of every image of the series once for each finding site")
+
+
+def _frame(item: Dataset) -> int:
+    frame = value(item, "ReferencedFrameNumber")
+    return 1 if frame is None else int(frame)

@@ -1,0 +1,134 @@
+"""A map's values lie where the voxels lie, mean what the card says, and the check finds faults."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+
+from dicomnode.encoding.check_map import check_map
+from dicomnode.encoding.file import to_part10_bytes
+from dicomnode.encoding.parametric_map import encode_map
+from dicomnode.encoding.results import warm_up
+from dicomnode.errors import EncodingError, NonConformant
+from dicomnode.imaging.headers import odd_values_accepted
+from dicomnode.imaging.volume import plan_volume
+from tests.made_outputs import MAP, values
+from tests.made_results import MADE
+from tests.made_series import classic
+from tests.unit.test_sr_boxes import SOURCES
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_values_lie_where_the_voxels_lie(source: str) -> None:
+    plan = plan_volume(SOURCES[source]())
+    wanted = values(plan.geometry.shape)
+    made = encode_map(wanted, plan, MAP, MADE)
+    check_map(made, plan, MAP)
+    with odd_values_accepted():
+        read = dcmread(io.BytesIO(to_part10_bytes(made)))
+    pixels = np.frombuffer(read.FloatPixelData, "<f4").reshape(wanted.shape)
+    places = {}
+    for frame, group in zip(pixels, read.PerFrameFunctionalGroupsSequence, strict=True):
+        places[tuple(np.round(group.PlanePositionSequence[0].ImagePositionPatient, 3))] = frame
+    assert len(places) == len(plan.frames)
+    for plane, source_frame in zip(wanted, plan.frames, strict=True):
+        np.testing.assert_array_equal(places[tuple(np.round(source_frame.position_mm, 3))], plane)
+    measures = read.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    np.testing.assert_allclose(measures.PixelSpacing, plan.frames[0].spacing_mm, atol=1e-6)
+
+
+def test_values_mean_what_the_card_says() -> None:
+    plan = plan_volume(classic(5))
+    made = encode_map(values(plan.geometry.shape), plan, MAP, MADE)
+    (mapping,) = made.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence
+    assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == "ml/(100.g.min)"
+    assert mapping.QuantityDefinitionSequence[0].ConceptCodeSequence[0].CodeMeaning == "Regional Cerebral Blood Flow"
+    assert (mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept) == (1, 0)
+    low, high = mapping.DoubleFloatRealWorldValueFirstValueMapped, mapping.DoubleFloatRealWorldValueLastValueMapped
+    assert (low, high) == (values(plan.geometry.shape).min(), values(plan.geometry.shape).max())
+    assert (made.Manufacturer, made.ManufacturerModelName, made.SeriesNumber) == ("dicomnode", "finder", 4004)
+    assert made.ContributingEquipmentSequence[-2].ManufacturerModelName == "finder"
+
+
+def test_the_same_map_is_the_same_object() -> None:
+    plan = plan_volume(classic(5))
+    first, again = (encode_map(values(plan.geometry.shape), plan, MAP, MADE) for _ in range(2))
+    other = encode_map(values(plan.geometry.shape) + 1, plan, MAP, MADE)
+    assert to_part10_bytes(first) == to_part10_bytes(again)
+    assert first.SOPInstanceUID != other.SOPInstanceUID
+
+
+def test_a_map_with_one_value_is_a_map() -> None:
+    plan = plan_volume(classic(5))
+    check_map(encode_map(np.full(plan.geometry.shape, 3.5, np.float32), plan, MAP, MADE), plan, MAP)
+
+
+def test_what_is_no_number_is_refused() -> None:
+    plan = plan_volume(classic(5))
+    broken = values(plan.geometry.shape)
+    broken[1, 2, 3] = np.nan
+    with pytest.raises(EncodingError, match="no numbers"):
+        encode_map(broken, plan, MAP, MADE)
+
+
+def test_the_encoder_warms_up_with_such_a_card() -> None:
+    warm_up(MAP, MADE)
+
+
+def _shared(made: Dataset) -> Dataset:
+    found: Dataset = made.SharedFunctionalGroupsSequence[0]
+    return found
+
+
+def _move(made: Dataset) -> None:
+    made.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence[0].ImagePositionPatient = [0, 0, 0]
+
+
+def _other_source(made: Dataset) -> None:
+    group = made.PerFrameFunctionalGroupsSequence[1].DerivationImageSequence[0].SourceImageSequence[0]
+    group.ReferencedSOPInstanceUID = "2.25.9"
+
+
+def _unit(made: Dataset) -> None:
+    mapping = _shared(made).RealWorldValueMappingSequence[0]
+    mapping.MeasurementUnitsCodeSequence[0].CodeValue = "mL"
+
+
+def _quantity(made: Dataset) -> None:
+    mapping = _shared(made).RealWorldValueMappingSequence[0]
+    mapping.QuantityDefinitionSequence[0].ConceptCodeSequence[0].CodeValue = "1"
+
+
+def _slope(made: Dataset) -> None:
+    _shared(made).RealWorldValueMappingSequence[0].RealWorldValueSlope = 2.0
+
+
+def _nan(made: Dataset) -> None:
+    made.FloatPixelData = np.full(len(made.FloatPixelData) // 4, np.nan, "<f4").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_move, "frame 2 lies at"),
+        (_other_source, "not of one slice"),
+        (_unit, "unit is not"),
+        (_quantity, "does not say that it is of Regional"),
+        (_slope, "not its real world values"),
+        (_nan, "no numbers"),
+        (lambda m: setattr(m, "FloatPixelData", m.FloatPixelData[:-4]), "do not fit"),
+        (lambda m: setattr(m, "Rows", 3), "3 × 16 pixels"),
+        (lambda m: setattr(m, "PatientID", "P-2"), "PatientID"),
+        (lambda m: delattr(m, "ContentCreatorName"), "ContentCreatorName"),
+    ],
+)
+def test_the_check_finds_what_is_wrong(spoil: Callable[[Dataset], None], words: str) -> None:
+    plan = plan_volume(classic(5))
+    made = encode_map(values(plan.geometry.shape), plan, MAP, MADE)
+    spoil(made)
+    with pytest.raises(NonConformant, match=words):
+        check_map(made, plan, MAP)
