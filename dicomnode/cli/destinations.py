@@ -14,6 +14,7 @@ from dicomnode.cli.job_facts import at
 from dicomnode.cli.lines import Labelled
 from dicomnode.domain.delivery_options import DeliveryOptions, as_document
 from dicomnode.domain.destination import Address, Destination, parse_dimse, parse_stow, without_password
+from dicomnode.domain.job import OPEN_DELIVERY_STATES
 from dicomnode.domain.quantity import quantity
 from dicomnode.errors import AlreadyExists, DeliveryError, InvalidDestination, NotFound, UsageError
 from dicomnode.ports import DestinationView
@@ -197,13 +198,13 @@ def _facts(view: DestinationView) -> Iterator[tuple[str, str]]:
 def _answers(view: DestinationView) -> str:
     health = view.health
     if health.down_since is None:
-        return "as far as is known: no attempt has failed since the last that did not"
+        return "as far as is known, yes"
     return f"no, since {at(health.down_since)} ({quantity(health.failures, 'attempt')}): {health.words}"
 
 
 def _document(view: DestinationView) -> dict[str, Any]:
     return {
-        **_row(view.destination, view.states.get("waiting", 0)),
+        **_row(view.destination, sum(view.states.get(state, 0) for state in OPEN_DELIVERY_STATES)),
         "options": as_document(view.destination.options),
         "down_since": view.health.down_since,
         "down_words": view.health.words,

@@ -10,6 +10,7 @@ import inspect
 import pynetdicom
 from pydicom._uid_dict import UID_dictionary
 from pynetdicom import AE, evt, fsm
+from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
@@ -17,7 +18,7 @@ from pynetdicom.sop_class import uid_to_service_class
 from pynetdicom.status import PROCEDURE_STEP_STATUS
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
-from dicomnode.adapters.dimse import announcement_scp
+from dicomnode.adapters.dimse import announcement_scp, commitment
 from dicomnode.encoding.part10 import TRANSFER_SYNTAXES
 
 
@@ -82,6 +83,24 @@ def test_the_socket_and_the_server_have_the_parts_that_are_replaced() -> None:
     for name in ("server_bind", "get_request", "service_actions", "shutdown", "server_close"):
         assert callable(getattr(AssociationServer, name)), name
     assert "_create_association" in inspect.getsource(RequestHandler.handle)
+
+
+def test_reports_of_commitment_go_the_way_that_is_assumed() -> None:
+    """An acceptor sends one from its own thread: it must look as paused, and its response comes by get_msg."""
+    source = inspect.getsource(Association.send_n_event_report)
+    assert "while not self._is_paused" in source
+    assert "self.dimse.get_msg(block=True)" in source
+    assert Association(AE(), "acceptor").dul.peek_next_pdu() is None
+    service = uid_to_service_class(commitment.SOP_CLASS)(Association(AE(), "acceptor"))
+    assert {"_n_event_report_scp", "_n_action_scp"} <= set(
+        inspect.getsource(service.SCP).replace("(", ".").split(".")
+    )
+
+
+def test_each_pdu_leaves_by_the_send_of_the_socket_that_a_requestor_makes() -> None:
+    assert "self.socket.send(" in inspect.getsource(DULServiceProvider._send)
+    assert "self._create_socket(" in inspect.getsource(ApplicationEntity.associate)
+    assert callable(AssociationSocket.send)
 
 
 def test_every_transfer_syntax_that_pydicom_can_name_is_there() -> None:
