@@ -249,7 +249,7 @@ def inference_engine(settings: Settings) -> TritonEngine | InProcessEngine:
     if uses_triton(settings):
         from dicomnode.adapters.triton.engine import TritonEngine
 
-        return TritonEngine(settings.triton_folder, settings.triton_threads)
+        return TritonEngine(settings.triton_folder, settings.triton_threads, inner=settings.triton_inner)
     from dicomnode.adapters.triton.in_process import InProcessEngine
 
     return InProcessEngine(settings.triton_folder, settings.triton_threads)
@@ -263,7 +263,7 @@ def engine_at_hand(settings: Settings) -> Iterator[TritonEngine | InProcessEngin
     if uses_triton(settings):
         from dicomnode.adapters.triton.engine import TritonEngine
 
-        with TritonEngine(settings.triton_folder, settings.triton_threads) as engine:
+        with TritonEngine(settings.triton_folder, settings.triton_threads, inner=settings.triton_inner) as engine:
             if engine.is_there():
                 yield engine
                 return
@@ -311,7 +311,7 @@ def warm(settings: Settings, model: ModelVersion) -> None:
         return
     from dicomnode.adapters.triton.engine import TritonEngine
 
-    with TritonEngine(settings.triton_folder, settings.triton_threads) as engine:
+    with TritonEngine(settings.triton_folder, settings.triton_threads, inner=settings.triton_inner) as engine:
         if engine.is_there():
             engine.describe(model)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from dicomnode.domain.identifiers import is_ae_title
+from dicomnode.domain.inner import INNER
 from dicomnode.errors import InvalidSetting
 
 ENVIRONMENT_PREFIX = "DICOMNODE_"
@@ -115,6 +116,12 @@ class Settings:
     engine: str = _setting("auto", "triton, in-process, or auto: Triton where its server exists", _one_of(*_ENGINES))
     triton_threads: int = _setting(
         0, "CPU threads a model may use; 0: all cores", _whole(0, words="a whole number, 0 (all cores) or more")
+    )
+    triton_inner: str = _setting(
+        "auto",
+        "where networks run: local (in the process that prepares their input), bls (as models of Triton's own "
+        "backends), or auto: bls for what only Triton runs, or what the server has a backend for that the host lacks",
+        _one_of(*INNER),
     )
     inference_timeout_s: float = _setting(900.0, "longest that one inference may take", _ABOVE_0)
     # run

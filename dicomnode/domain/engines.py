@@ -33,7 +33,7 @@ _ON_GPU = {
     "torchscript": ("fp32", "bf16", "fp16"),
     "torch": ("fp32", "bf16", "fp16"),
     "onnxruntime": ("fp32",),
-    "tensorrt": ("fp32", "bf16", "fp16"),
+    "tensorrt": ("fp32", "bf16", "fp16", "int8"),
 }
 
 

@@ -24,7 +24,7 @@ inputs:                          # optional: further series, by the role that a 
 network:
   file: models/model.onnx        # .onnx, .ts or .pt (TorchScript), .pt2 (torch.export), .xml (OpenVINO)
   format: auto                   # by the file's name; monai-bundle, nnunet and triton have to be named
-  engine: auto                   # the fastest that gives the same answers; or one by name
+  engine: auto                   # the fastest that gives the same answers; or one by name; triton: its backends
   precision: fp32                # fp32, bf16, fp16, int8
   window: [96, 96, 96]           # along the axes above
   overlap: 0.25
@@ -37,7 +37,7 @@ parameters:                      # optional: what a rule may set beside overlap 
   threshold: {type: number, default: 0.5, at_least: 0, at_most: 1, description: ...}
 after: ...                       # optional: models that gate or crop it, see model_after
 
-A monai-bundle, a nnunet or a triton model brings its own chain: window, spacing_mm and intensity may be left out.
+A monai-bundle or a nnunet model brings its own chain: window, spacing_mm and intensity may be left out.
 
 The network's channels are the main series and then the roles, in the order of the card. When the card has
 parameters, the network takes them as a second input: a vector of float32, in the order of their names.
@@ -80,8 +80,8 @@ __all__ = [
     "parse_model_card",
 ]
 
-PLAIN_FORMATS = ("auto", "torchscript", "torch-export", "onnx", "openvino")
-CHAIN_FORMATS = ("monai-bundle", "nnunet", "triton")  # these bring what comes before and after the network
+PLAIN_FORMATS = ("auto", "torchscript", "torch-export", "onnx", "openvino", "triton")
+CHAIN_FORMATS = ("monai-bundle", "nnunet")  # these bring what comes before and after the network
 FORMATS = (*PLAIN_FORMATS, *CHAIN_FORMATS)
 RESTORED = ("labels", "scores", "probabilities")
 ENGINES = ("auto", "torch", "torchscript", "onnxruntime", "openvino", "tensorrt", "triton")

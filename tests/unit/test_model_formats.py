@@ -19,6 +19,7 @@ from dicomnode.adapters.model_store import ModelStore, package_digest
 from dicomnode.domain.model_card import ModelCard, parse_model_card
 from dicomnode.errors import InvalidModelPackage
 from tests import model_bundles
+from tests.triton_directories import python_model, two_steps
 from tests.triton_models import Thresholds, document
 
 Change = Callable[[dict[str, Any]], object]
@@ -323,7 +324,10 @@ def test_a_triton_directorys_network_runs_with_a_card(tmp_path: Path, directory:
     [
         (CONFIG + CONFIG.splitlines()[3], r"config\.pbtxt\.input: 2 tensors"),
         ("name: 7", r"config\.pbtxt: "),
-        ('default_model_filename: "other.pt"', r"config\.pbtxt: no version .*--card"),
+        (
+            'default_model_filename: "other.pt"',
+            r"config\.pbtxt\.default_model_filename: no version of it has a o",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_triton_directory_is_named(
@@ -335,11 +339,46 @@ def test_what_is_wrong_with_a_triton_directory_is_named(
         card_of(directory, tmp_path, tmp_path / "card.yaml")
 
 
-def test_a_program_of_tritons_is_refused_with_what_to_do(tmp_path: Path, directory: Path) -> None:
-    for file in directory.glob("*/model.pt"):
-        file.with_suffix(".py").write_text("class TritonPythonModel: ...")
-        file.unlink()
-    with pytest.raises(InvalidModelPackage, match=r"is a program in Triton.*export its network to ONNX"):
+@pytest.mark.parametrize(("make", "file"), [(python_model, "config.pbtxt"), (two_steps, "both/config.pbtxt")])
+def test_what_only_triton_runs_is_taken_with_a_card(tmp_path: Path, make: Callable[[Path], Path], file: str) -> None:
+    directory = make(tmp_path / "given")
+    draft = drafted(tmp_path, directory)
+    assert draft["network"] == {"file": file, "format": "triton", "window": [32, 48, 64]}
+    whole = dict(document("x", 1))
+    said = {key: whole[key] for key in ("manufacturer", "intended_use", "limits", "input", "output")}
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(said))
+    card = card_of(directory, tmp_path, tmp_path / "card.yaml")
+    assert (card.network.file, card.network.format, card.network.window) == (file, "triton", (32, 48, 64))
+    assert (card.name, card.version) == (("both", "1") if make is two_steps else ("thresholds", "1"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("TYPE_FP32, dims: [1,", "TYPE_STRING, dims: [1,", r"input\[0\]\.data_type: x is TYPE_STRING"),
+        ("dims: [1, 32, 48, 64]", "dims: [64]", r"input\[0\]\.dims: \[64\] is no window"),
+        ("output [", "# output [", r"\.output: 0 tensors are there"),
+        ("input [", "sequence_batching {} input [", r"sequence_batching: a model that remembers"),
+        ("input [", "model_transaction_policy { decoupled: true } input [", r"decoupled: one answer to each"),
+    ],
+)
+def test_what_the_node_cannot_call_is_refused_with_the_key(tmp_path: Path, old: str, new: str, words: str) -> None:
+    directory = python_model(tmp_path / "given")
+    config = directory / "config.pbtxt"
+    config.write_text(config.read_text().replace(old, new))
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(dict(document("x", 1))))
+    with pytest.raises(InvalidModelPackage, match=words):
+        card_of(directory, tmp_path, tmp_path / "card.yaml")
+
+
+def test_an_ensemble_comes_with_all_its_models(tmp_path: Path) -> None:
+    directory = two_steps(tmp_path / "given")
+    shutil.rmtree(directory / "moved")
+    with pytest.raises(InvalidModelPackage, match=r"the ensemble both runs moved, which is not here"):
+        card_of(directory, tmp_path)
+    shutil.rmtree(directory / "both")
+    python_model(directory / "other")
+    with pytest.raises(InvalidModelPackage, match=r"which of split, thresholds is to be run\?"):
         card_of(directory, tmp_path)
 
 

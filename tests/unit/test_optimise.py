@@ -112,7 +112,7 @@ def spec(file: str, format: str = "auto") -> NetworkSpec:
     ("file", "has_gpu", "expected"),
     [
         ("a.onnx", False, ["onnxruntime fp32", "openvino fp32", "openvino bf16", "openvino int8"]),
-        ("a.onnx", True, ["onnxruntime fp32", "tensorrt fp32", "tensorrt bf16", "tensorrt fp16"]),
+        ("a.onnx", True, ["onnxruntime fp32", "tensorrt fp32", "tensorrt bf16", "tensorrt fp16", "tensorrt int8"]),
         ("a.ts", True, ["torchscript fp32", "torchscript bf16", "torchscript fp16"]),
         ("a.xml", False, ["openvino fp32", "openvino bf16", "openvino int8"]),
         ("a.pt2", False, ["torch fp32", "torch bf16", "openvino fp32", "openvino bf16", "openvino int8"]),

@@ -20,7 +20,13 @@ _WHO, _WHAT_FOR, _WHERE = "WHO MADE IT?", "WHAT IS IT FOR?", "WHERE DOES IT FAIL
 _WHICH, _WHAT = "WHICH CODE?", "WHAT IS IT?"
 _QUESTIONS = (_WHO, _WHAT_FOR, _WHERE, _WHICH, _WHAT)
 _TRIED = ((32, 32, 32), (64, 64))
-_WORDS = {"onnx": "ONNX", "torchscript": "TorchScript", "torch-export": "torch.export", "openvino": "OpenVINO IR"}
+_WORDS = {
+    "onnx": "ONNX",
+    "torchscript": "TorchScript",
+    "torch-export": "torch.export",
+    "openvino": "OpenVINO IR",
+    "triton": "a Triton model directory",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +55,17 @@ def companions(file: Path) -> list[Path]:
 def needs_a_card(file: Path, package: Path | None = None) -> InvalidModelPackage:
     """What to say of a network that comes alone, or in a folder that says nothing of it."""
     name = file.relative_to(package or file.parent).as_posix()
-    kind = _WORDS[FORMATS[file.suffix.lower()]]
+    return needs_a_card_of(name, FORMATS[file.suffix.lower()], shapes_of(file), slug(file.stem))
+
+
+def needs_a_card_of(file: str, form: str, shapes: Shapes, name: str) -> InvalidModelPackage:
+    """`file`: in its package; `form`: one of model_card.FORMATS; `name`: for the model to begin with."""
     return InvalidModelPackage(
-        f"this is a network in {kind} without a card, which has to say: name, version, manufacturer, intended_use, "
-        "limits; input: modality, orientation, spacing_mm, intensity; network: window; output: segments with coded "
-        f"concepts, or a classification. Fill in what follows, and give it with --card {CARD_FILE} (see "
-        f"docs/models.md)\n\n{draft(file, name)}",
-        name,
+        f"this is a network in {_WORDS[form]} without a card, which has to say: name, version, manufacturer, "
+        "intended_use, limits; input: modality, orientation, spacing_mm, intensity; network: window; output: "
+        f"segments with coded concepts, or a classification. Fill in what follows, and give it with --card "
+        f"{CARD_FILE} (see docs/models.md)\n\n{draft(file, form, shapes, name)}",
+        file,
     )
 
 
@@ -71,22 +81,25 @@ def check_answered(document: object, path: str = CARD_FILE) -> None:
         raise InvalidModelPackage(f"{document!r} is a question: put the answer there", path)
 
 
-def draft(file: Path, name: str) -> str:
-    """A card to begin with, as YAML; `name`: of the file in its package.
+def draft(file: str, form: str, shapes: Shapes, name: str) -> str:
+    """A card to begin with, as YAML; arguments as of needs_a_card_of.
 
     What the file does not tell is a question in capital letters.
     """
-    shapes = shapes_of(file)
     classes = shapes.output[1] if len(shapes.output) > 1 else None
     window = list(shapes.input[2:]) if len(shapes.input) == 5 else [None, None, None]
     document = {
-        "name": slug(file.stem),
+        "name": name,
         "version": "1.0.0",
         "manufacturer": _WHO,
         "intended_use": _WHAT_FOR,
         "limits": _WHERE,
         "input": _input(shapes),
-        "network": {"file": name, **({} if len(shapes.input) == 4 else {"window": [n or 96 for n in window]})},
+        "network": {
+            "file": file,
+            **({"format": form} if form == "triton" else {}),
+            **({} if len(shapes.input) == 4 else {"window": [n or 96 for n in window]}),
+        },
         "output": _output(shapes, classes),
     }
     known = f"# of the file: input {_shown(shapes.input)}\n# and output {_shown(shapes.output)}\n"

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +34,18 @@ from dicomnode.adapters.triton.client import (
     shared_output,
 )
 from dicomnode.adapters.triton.hosts import cores
+from dicomnode.adapters.triton.inner_choice import InnerChoice
 from dicomnode.adapters.triton.leases import Leases
 from dicomnode.adapters.triton.place import Place
-from dicomnode.adapters.triton.repository import SELF_TEST, touch, triton_name, write_model
+from dicomnode.adapters.triton.repository import (
+    SELF_TEST,
+    net_name,
+    owner_of,
+    parts_of,
+    touch,
+    triton_name,
+    write_model,
+)
 from dicomnode.adapters.triton.shared_memory import Region, sweep
 from dicomnode.adapters.triton.stubs import Stubs
 from dicomnode.adapters.triton.tensors import (
@@ -50,18 +59,23 @@ from dicomnode.adapters.triton.tensors import (
     without_header,
 )
 from dicomnode.domain.halt import Halt
+from dicomnode.domain.inner import BLS
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import (
     EngineUnavailable,
     InferenceError,
     InferenceStopped,
     InferenceTimeout,
+    InvalidModelPackage,
     ModelFailed,
     OutOfResources,
 )
 from dicomnode.imaging.box import Box
 from dicomnode.imaging.geometry import VolumeGeometry
 from dicomnode.ports import ALL_IMAGES, ModelVersion, Placement, Rescale
+
+if TYPE_CHECKING:
+    from dicomnode.adapters.triton.native import Net
 
 log = logging.getLogger(__name__)
 
@@ -76,13 +90,17 @@ _WARM_SHAPE = (4, 8, 8)
 class TritonEngine:
     """`folder`: the one that TritonServer serves. `threads`: CPU threads a model may use, 0 for all cores.
 
+    `inner`: one of domain.inner.INNER; a network that is a model of Triton's own is loaded, unloaded and revived
+    together with its host.
+
     Any number of processes may share one server; several threads may share one engine.
     """
 
-    def __init__(self, folder: Path, threads: int = 0, *, grace_s: float = GRACE_S) -> None:
+    def __init__(self, folder: Path, threads: int = 0, *, inner: str = "auto", grace_s: float = GRACE_S) -> None:
         self._place = Place(Path(folder))
         self._threads = threads or cores()
         self._grace_s = grace_s
+        self._inner = InnerChoice(self._place.about, inner)
         self._client = Client(self._place.url)
         self._info: dict[str, Mapping[str, str]] = {}
         self._taken: dict[str, Mapping[str, float]] = {}
@@ -127,26 +145,35 @@ class TritonEngine:
                 self._warmed(model)
             except ModelFailed as error:
                 failures.append(error)
-        self._unload_all_but({triton_name(model) for model in models} | {SELF_TEST})
+        self._unload_all_but({self.name_of(model) for model in models} | {SELF_TEST})
         if failures:
             raise failures[0]
 
     def _warmed(self, model: ModelVersion) -> None:
-        if not self._client.is_model_ready(triton_name(model)):
-            self._info.pop(triton_name(model), None)
+        if not all(self._client.is_model_ready(part) for part in self._parts(model)):
+            self._info.pop(self.name_of(model), None)
         self.describe(model)
 
     def _unload_all_but(self, wanted: Collection[str]) -> None:
         """What runs a call, of whichever process, stays loaded: it is looked at again the next time."""
-        for name in self._client.loaded():
-            if name not in wanted:
-                with self._leases.alone_with(name) as alone:
-                    if alone:
-                        self._client.unload(name)
+        loaded = self._client.loaded()
+        for owner in {owner_of(name) for name in loaded} - set(wanted):
+            with self._leases.alone_with(owner) as alone:
+                # who calls goes before whom it calls
+                ours = sorted((name for name in loaded if owner_of(name) == owner), key=lambda name: name != owner)
+                for name in ours if alone else []:
+                    self._client.unload(name)
+
+    def name_of(self, model: ModelVersion) -> str:
+        """In Triton: of the one that is called here."""
+        return triton_name(model, self._inner.of(model))
+
+    def _parts(self, model: ModelVersion) -> list[str]:
+        return parts_of(self.name_of(model))
 
     def describe(self, model: ModelVersion) -> Mapping[str, str]:
         """Engine, precision and device, as the process that runs the network says; and the server's version."""
-        name = triton_name(model)
+        name = self.name_of(model)
         if name not in self._info:
             self._warm(model)
         return self._info[name]
@@ -178,18 +205,22 @@ class TritonEngine:
 
     def _ensure_loaded(self, model: ModelVersion, timeout_s: float, halt: Halt | None = None) -> str:
         """The model's name in Triton, loaded; of all processes one loads it, and calls of other models go on."""
-        name, deadline = triton_name(model), time.monotonic() + timeout_s
-        while not self._client.is_model_ready(name):
+        name, deadline = self.name_of(model), time.monotonic() + timeout_s
+        while self._missing(model):
             with self._leases.loading(name) as ours:
-                if ours and not self._client.is_model_ready(name):
+                if ours and (missing := self._missing(model)):
                     self._write(model)
-                    self._client.load(name, _left(deadline))
+                    for part in missing:
+                        self._client.load(part, _left(deadline))
                     break
             _left(deadline)
             if halt is not None:
                 halt.check()
             time.sleep(_POLL_S)
         return name
+
+    def _missing(self, model: ModelVersion) -> list[str]:
+        return [part for part in self._parts(model) if not self._client.is_model_ready(part)]
 
     def _write(self, model: ModelVersion) -> None:
         place = self._place
@@ -202,7 +233,19 @@ class TritonEngine:
             cache=place.plain(place.cache),
             calls=place.plain(place.calls),
             threads=self._threads,
+            net=self._net(model),
         )
+
+    def _net(self, model: ModelVersion) -> Net | None:
+        """Raises ModelFailed when the node cannot have Triton run it."""
+        if self._inner.of(model) != BLS:
+            return None
+        from dicomnode.adapters.triton.native import net_of
+
+        try:
+            return net_of(model.path, model.card, net_name(model), self._inner.about.backends)
+        except InvalidModelPackage as error:
+            raise ModelFailed(f"{model.name} {model.version}: {error}") from error
 
     def _infer(self, name: str, inputs: list[Any], outputs: list[Any], timeout_s: float, halt: Halt | None) -> Any:
         """The server's answer. When it comes too late, or is wanted no more, the model is free again afterwards."""
@@ -230,12 +273,16 @@ class TritonEngine:
             self._revive(name, dead)
 
     def _revive(self, name: str, dead: int | None) -> None:
-        """Loads a model whose process died, `dead`, as long as nobody else has done so."""
+        """Loads a model whose process died, `dead`, as long as nobody else has done so.
+
+        Of a network with its host either may be dead: both are loaded anew, and no request of others is lost.
+        """
         with self._leases.reviving(name):
             now = self._stubs.stub(name)
             if now is None or now.pid == dead or not self._stubs.lives(name):
-                touch(self._place.repository, name)
-                self._client.load(name, LOAD_S)
+                for part in parts_of(name):
+                    touch(self._place.repository, part)
+                    self._client.load(part, LOAD_S)
 
 
 class TritonSession:
@@ -429,7 +476,7 @@ class TritonSession:
             *(input_of(key, value) for key, value in tensors.items()),
         ]
         wanted = [*outputs, plain_output("TIMINGS"), plain_output("INFO")]
-        with engine._leases.using(triton_name(model)):
+        with engine._leases.using(engine.name_of(model)):
             name = engine._ensure_loaded(model, _left(deadline), halt)
             answer = engine._infer(name, inputs, wanted, _left(deadline), halt)
         timings, info = answer.as_numpy("TIMINGS"), answer.as_numpy("INFO")

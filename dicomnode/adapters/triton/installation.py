@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dicomnode
+from dicomnode.domain.inner import NATIVE, STAND_IN
 from dicomnode.errors import EngineUnavailable
 
 _STUB = "triton_python_backend_stub"
+STAND_INS = ("onnxruntime", "openvino", "pytorch")  # hosts.shims has one for each
 _IMAGE_FOLDER = Path("/opt/tritonserver")  # where NVIDIA's container has it
 _PRIVATE_FOLDER = Path("~/.local/share/dicomnode/tritonserver")
 
@@ -101,14 +103,67 @@ def _joined(paths: list[Path]) -> str:
     return os.pathsep.join(dict.fromkeys(map(str, paths)))
 
 
-def copy_backends(installation: Installation, folder: Path) -> None:
-    """A copy of the Python backend with the right stub: links would be followed back to the wrong one."""
+def copy_backends(installation: Installation, folder: Path) -> dict[str, str]:
+    """All backends of the server, and stand-ins for some that it lacks; their names, and which they are.
+
+    Of the Python backend it is a copy with the right stub: links would be followed back to the wrong one.
+    """
+    for old in folder.iterdir():
+        if old.is_symlink():
+            old.unlink()
+        else:
+            shutil.rmtree(old)
     target = folder / "python"
-    shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(installation.backends / "python", target, ignore=shutil.ignore_patterns("__pycache__"))
     if installation.stub is not None:
         shutil.copy2(installation.stub, target / _STUB)
     (target / _STUB).chmod(0o755)
+    own = [path for path in installation.backends.iterdir() if path.name != "python" and _is_backend(path)]
+    for path in own:
+        (folder / path.name).symlink_to(path.resolve())
+    names = {path.name for path in own}
+    for name in set(STAND_INS) - names:
+        _write_stand_in(folder / name)
+    return dict.fromkeys(STAND_INS, STAND_IN) | dict.fromkeys(sorted(names), NATIVE)
+
+
+def _is_backend(folder: Path) -> bool:
+    """A library, or a program for the Python backend: what Triton looks for, in this order."""
+    return (folder / f"libtriton_{folder.name}.so").is_file() or (folder / "model.py").is_file()
+
+
+def _write_stand_in(folder: Path) -> None:
+    """A Python-based backend: Triton runs its model.py for every model that names it."""
+    folder.mkdir()
+    (folder / "model.py").write_text(_STAND_IN_CODE.replace("NAME", repr(folder.name)), encoding="utf-8")
+
+
+_STAND_IN_CODE = '''\
+"""Written by dicomnode: hands over to dicomnode.adapters.triton.hosts.shims."""
+
+import os
+import sys
+
+# the stub's interpreter is isolated and reads no PYTHONPATH by itself
+sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+
+import triton_python_backend_utils as backend
+
+from dicomnode.adapters.triton.hosts.shims import Shim
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self._shim = Shim(backend, NAME, args)
+
+    def execute(self, requests):
+        return self._shim.execute(requests)
+'''
+
+
+def has_gpu(devices: Path = Path("/dev")) -> bool:
+    """Whether an NVIDIA GPU is there, seen without loading its libraries: by its device, or WSL's."""
+    return any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()
 
 
 def probe_stub(folder: Path, environment: Mapping[str, str]) -> None:

@@ -38,6 +38,11 @@ class Place:
         return self.folder / "backends"
 
     @property
+    def about(self) -> Path:
+        """What the server that runs or ran last has: its backends, and whether there is a GPU; JSON."""
+        return self.folder / "server.json"
+
+    @property
     def cache(self) -> Path:
         return self.folder / "cache"
 

@@ -4,6 +4,10 @@
       torso-ct-1.0.0-3f2a9c01-2/
         config.pbtxt
         1/model.py        a few lines that hand over to dicomnode.adapters.triton.hosts
+      torso-ct-1.0.0-3f2a9c01-2-bls/    as the one before, for a network that is a model of Triton's own:
+      torso-ct-1.0.0-3f2a9c01-2~net/
+        config.pbtxt
+        1/model.onnx
 
 A model package is another Triton model as soon as its digest differs, so that a new one never disturbs the
 requests of the old. Writing is idempotent and atomic file by file: several workers may do it at once.
@@ -13,12 +17,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from dicomnode.adapters.triton_config import CONFIG
+from dicomnode.domain.inner import BLS, LOCAL
 from dicomnode.ports import ModelVersion
+
+if TYPE_CHECKING:
+    from dicomnode.adapters.triton.native import Entry, Net
 
 SELF_TEST = "dicomnode-selftest"
 # Counts up when the host's inputs, outputs or parameters change: a server that outlives an upgrade of the node still
@@ -108,15 +120,39 @@ def _inputs(roles: int) -> tuple[TensorSpec, ...]:
     return (*_volume(""), *further, _PARAMETERS)
 
 
-def triton_name(model: ModelVersion) -> str:
+_NET, _BLS = "~net", "-bls"  # no model's name or version has a tilde
+
+
+def triton_name(model: ModelVersion, inner: str = LOCAL) -> str:
     """What the model is called inside Triton; another digest, engine, or other tensors, another name."""
     chosen = f"-{model.chosen_engine}-{model.chosen_precision}" if model.chosen_engine else ""
-    return f"{model.name}-{model.version}-{model.digest[:8]}-{TENSORS}{chosen}"
+    return f"{model.name}-{model.version}-{model.digest[:8]}-{TENSORS}{chosen}{_BLS if inner == BLS else ''}"
 
 
-def write_model(repository: Path, model: ModelVersion, *, cache: Path, calls: Path, threads: int) -> str:
-    """Writes the entry of a model package where it is not there already; its name in Triton."""
-    name = triton_name(model)
+def net_name(model: ModelVersion) -> str:
+    """Of the network that a host calls."""
+    return triton_name(model) + _NET
+
+
+def owner_of(name: str) -> str:
+    """The host that a network belongs to, and its parts; a host belongs to itself."""
+    head, found, _ = name.partition(_NET)
+    return head + _BLS if found else name
+
+
+def parts_of(name: str) -> list[str]:
+    """What has to be loaded for a host, in this order; Triton loads the steps of an ensemble with it."""
+    return [name.removesuffix(_BLS) + _NET, name] if name.endswith(_BLS) else [name]
+
+
+def write_model(
+    repository: Path, model: ModelVersion, *, cache: Path, calls: Path, threads: int, net: Net | None = None
+) -> str:
+    """Writes the entry of a model package where it is not there already; its name in Triton.
+
+    `net`: of a network that is a model of Triton's own, which is written before.
+    """
+    name = triton_name(model, LOCAL if net is None else BLS)
     parameters = {
         "package": str(model.path),
         "cache": str(cache),
@@ -124,7 +160,10 @@ def write_model(repository: Path, model: ModelVersion, *, cache: Path, calls: Pa
         "threads": str(threads),
         "engine": model.chosen_engine,
         "precision": model.chosen_precision,
+        **({} if net is None else {"inner": net.inner.as_text()}),
     }
+    for entry in () if net is None else net.entries:
+        _write_net(repository / entry.name, entry)
     inputs = _inputs(len(model.card.roles))
     outputs = (*(_ANSWERS[answer] for answer in model.card.output.arrays), *_ABOUT)
     _write_entry(repository, name, _config(name, inputs, outputs, parameters), _MODEL_CODE)
@@ -138,15 +177,47 @@ def write_self_test(repository: Path) -> str:
 
 
 def touch(repository: Path, name: str) -> None:
-    """Makes Triton's next load a real one: it reloads only what has changed on disk."""
-    os.utime(repository / name / "1" / "model.py")
+    """Makes Triton's next load a real one: it reloads only what has changed on disk.
+
+    Of a network it is a file of ours that changes: its own may be the package's.
+    """
+    if owner_of(name) == name:
+        os.utime(repository / name / "1" / "model.py")
+        return
+    for version in (repository / name).glob("[0-9]*"):
+        (version / _STAMP).touch()
+
+
+_STAMP = ".touched"
+
+
+def _write_net(folder: Path, entry: Entry) -> None:
+    (folder / "1").mkdir(parents=True, exist_ok=True)  # Triton wants one of an ensemble, too
+    for place, file in entry.files.items():
+        _put(file, folder / place)
+    for place, text in entry.texts.items():
+        _write(folder / place, text)
+    _write(folder / CONFIG, entry.config)
+
+
+def _put(file: Path, place: Path) -> None:
+    """The same file under another name, or a copy where that cannot be: whole, or not at all."""
+    if place.is_file():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    scratch = place.with_name(f".new-{os.getpid()}-{threading.get_ident()}-{place.name}")
+    try:
+        os.link(file, scratch)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(file, scratch)
+    scratch.replace(place)
 
 
 def _write_entry(repository: Path, name: str, config: str, code: str) -> None:
     folder = repository / name
     (folder / "1").mkdir(parents=True, exist_ok=True)
     _write(folder / "1" / "model.py", code)
-    _write(folder / "config.pbtxt", config)
+    _write(folder / CONFIG, config)
 
 
 def _write(path: Path, text: str) -> None:

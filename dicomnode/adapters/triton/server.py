@@ -26,10 +26,12 @@ import psutil
 from dicomnode.adapters.triton.client import Client, LostStub, self_test
 from dicomnode.adapters.triton.dead_stubs import DeadStubs
 from dicomnode.adapters.triton.hosts import cores
+from dicomnode.adapters.triton.inner_choice import write_about
 from dicomnode.adapters.triton.installation import (
     Installation,
     copy_backends,
     find_server,
+    has_gpu,
     probe_stub,
     server_environment,
 )
@@ -149,7 +151,7 @@ class TritonServer:
         with self._only_one():
             self._clear_up()
             self._sweep()
-            copy_backends(installation, self.place.backends)
+            write_about(self.place.about, copy_backends(installation, self.place.backends), gpu=has_gpu())
             environment = server_environment(installation, self._threads, self.place.plain)
             probe_stub(self.place.plain_backends, environment)
             write_self_test(self.place.repository)

@@ -6,7 +6,6 @@ from typing import Any
 
 from dicomnode.adapters.triton.hosts.model import Host, HostSettings, card_of
 from dicomnode.domain.model_card import ModelCard
-from dicomnode.errors import InvalidModelPackage
 
 
 def open_host(backend: Any, settings: HostSettings) -> Host:
@@ -25,11 +24,6 @@ def open_host(backend: Any, settings: HostSettings) -> Host:
         from dicomnode.adapters.triton.hosts.nnunet import NnunetHost
 
         return NnunetHost(backend, settings)
-    if network_format == "triton":
-        raise InvalidModelPackage(
-            "the node runs the network in a Triton directory: say its format (onnx, torchscript, openvino)",
-            "model.yaml.network.format",
-        )
     return _of_network(card)(backend, settings)
 
 

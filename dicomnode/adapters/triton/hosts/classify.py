@@ -16,7 +16,7 @@ import torch
 from dicomnode.adapters.golden_cases import read_golden_cases
 from dicomnode.adapters.triton.hosts.calibration import golden_volumes
 from dicomnode.adapters.triton.hosts.model import Given, Host, HostSettings, Outputs
-from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network
+from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network, on_triton
 from dicomnode.adapters.triton.hosts.networks.loaded import CPU, Tensors, as_arrays
 from dicomnode.adapters.triton.hosts.torch_threads import one_thread
 from dicomnode.domain.golden import GOLDEN_FOLDER
@@ -33,6 +33,8 @@ class ClassifyHost(Host):
 
     def _loaded(self, settings: HostSettings) -> LoadedNetwork:
         card = self._card
+        if settings.inner is not None:
+            return on_triton.load(self._backend, settings.inner)
         takes = NetworkInputs(1 + len(card.roles), len(card.own_parameters), card.input.size or (), gives=self._gives)
         spec = settings.network(card.network)
         return load_network(

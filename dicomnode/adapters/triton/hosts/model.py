@@ -27,7 +27,8 @@ from torch.utils.dlpack import from_dlpack
 from dicomnode.adapters.triton.hosts.calibration import windows_of
 from dicomnode.adapters.triton.hosts.calls import CallRecord
 from dicomnode.adapters.triton.hosts.memory import Taken, watched
-from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network
+from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network, on_triton
+from dicomnode.adapters.triton.hosts.networks.on_triton import Inner
 from dicomnode.adapters.triton.hosts.sharing import SharedCores
 from dicomnode.adapters.triton.hosts.torch_threads import one_thread
 from dicomnode.domain.model_card import ModelCard, NetworkSpec, parse_model_card
@@ -63,6 +64,7 @@ class HostSettings:
     engine: str = ""  # what tuning chose, in place of the card's
     precision: str = ""
     calls: Path | None = None  # where the host writes down which calls it is at
+    inner: Inner | None = None  # the network is another model of the same Triton
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, str]) -> HostSettings:
@@ -75,6 +77,7 @@ class HostSettings:
             values["engine"],
             values["precision"],
             Path(values["calls"]),
+            Inner.of_text(values["inner"]) if values.get("inner") else None,
         )
 
     def network(self, spec: NetworkSpec) -> NetworkSpec:
@@ -124,6 +127,8 @@ class Host:
     def _on_engine(self, settings: HostSettings, folder: Path, spec: NetworkSpec) -> LoadedNetwork:
         """The network in `folder` that `spec` names, on the engine that tuning chose."""
         card = self._card
+        if settings.inner is not None:
+            return on_triton.load(self._backend, settings.inner)
         takes = NetworkInputs(1 + len(card.roles), len(card.own_parameters), gives=self._gives)
         return load_network(
             folder,

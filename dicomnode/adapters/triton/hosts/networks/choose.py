@@ -51,6 +51,11 @@ def load_network(
     if not file.is_file():
         raise InvalidModelPackage(f"{spec.file} is not in the package", "model.yaml.network.file")
     source = Source(file, format_of(spec), spec, takes, cache, threads, calibration)
+    if spec.engine == "triton" or source.format == "triton":
+        raise InvalidModelPackage(
+            "only Triton itself runs this, and there is none here: the engine is in this process",
+            "model.yaml.network.engine",
+        )
     if spec.engine == "auto":
         return _fastest(source)
     if spec.engine not in engines_of(source.format):
