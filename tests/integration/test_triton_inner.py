@@ -99,7 +99,12 @@ def labels_of(
             return labels.copy()
 
 
-@pytest.mark.parametrize("form", ["onnx", "torchscript", "openvino"])
+SLOW = pytest.mark.slow  # each pair of processes imports torch and MONAI
+
+
+@pytest.mark.parametrize(
+    "form", ["onnx", pytest.param("torchscript", marks=SLOW), pytest.param("openvino", marks=SLOW)]
+)
 def test_a_network_in_triton_gives_the_labels_of_one_in_its_host(
     bls: TritonEngine, inside: InProcessEngine, onnx: ModelVersion, tmp_path: Path, form: str
 ) -> None:
@@ -111,6 +116,7 @@ def test_a_network_in_triton_gives_the_labels_of_one_in_its_host(
     assert bls.describe(model)["engine"] == f"Triton {backend} (stand-in)"
 
 
+@pytest.mark.slow
 def test_parameters_go_along(bls: TritonEngine, inside: InProcessEngine, tmp_path: Path) -> None:
     declared = {
         "threshold": {"type": "number", "default": 0.5, "at_least": 0, "at_most": 1},

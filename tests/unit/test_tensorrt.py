@@ -128,7 +128,10 @@ def test_a_plan_with_other_answers_is_refused(folder: Path, monkeypatch: pytest.
     memmove = fake_tensorrt.ctypes.memmove
 
     def wrong(target: int, source: int, count: int) -> None:
-        memmove(target, source, count // 2 if count > 4 else count)
+        memmove(target, source, count)
+        if count > 4:  # the scores: both classes change places
+            memmove(target, source + count // 2, count // 2)
+            memmove(target + count // 2, source, count // 2)
 
     monkeypatch.setattr(fake_tensorrt, "ctypes", SimpleNamespace(**{**vars(fake_tensorrt.ctypes), "memmove": wrong}))
     with pytest.raises(ConversionFailed, match="of its labels are those of the original"):

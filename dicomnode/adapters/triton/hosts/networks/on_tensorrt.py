@@ -86,7 +86,7 @@ class Plan:
         self._runtime, self._engine = runtime, engine  # which the context needs for as long as it lives
         self._context = engine.create_execution_context()
         # on the default stream TensorRT waits for the whole GPU after each call
-        self._stream = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def __call__(self, *inputs: torch.Tensor) -> Answers:
         """(n, channels, window) float32 → all outputs as float32, as (n, classes, window); both on the GPU."""
