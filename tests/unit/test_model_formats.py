@@ -357,7 +357,7 @@ def test_what_only_triton_runs_is_taken_with_a_card(tmp_path: Path, make: Callab
     [
         ("TYPE_FP32, dims: [1,", "TYPE_STRING, dims: [1,", r"input\[0\]\.data_type: x is TYPE_STRING"),
         ("dims: [1, 32, 48, 64]", "dims: [64]", r"input\[0\]\.dims: \[64\] is no window"),
-        ("output [", "# output [", r"\.output: 0 tensors are there"),
+        ("output [", "# output [", r"\.output: no tensor is there"),
         ("input [", "sequence_batching {} input [", r"sequence_batching: a model that remembers"),
         ("input [", "model_transaction_policy { decoupled: true } input [", r"decoupled: one answer to each"),
     ],

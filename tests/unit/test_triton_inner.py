@@ -310,7 +310,7 @@ class Backend:
         return response.output
 
 
-INNER = Inner("net", ("x",), "y", ("TYPE_FP32",), 4, True, 5, "onnxruntime", True)
+INNER = Inner("net", ("x",), ("y",), ("TYPE_FP32",), 4, True, 5, "onnxruntime", True)
 
 
 def test_windows_go_several_at_once() -> None:
