@@ -218,7 +218,7 @@ def test_host_and_network_are_written_and_touched_apart(tmp_path: Path) -> None:
     file = version.path / "model.ts"
     os.utime(file, (0, 0))
     repository = tmp_path / "repository"
-    name = write_model(repository, version, cache=tmp_path, threads=1, net=net(version))
+    name = write_model(repository, version, cache=tmp_path, calls=tmp_path, threads=1, net=net(version))
     assert (name, owner_of(net_name(version)), owner_of(name)) == (triton_name(version, BLS), name, name)
     assert owner_of(triton_name(version)) == triton_name(version)
     assert (repository / net_name(version) / "1" / "model.pt").read_bytes() == file.read_bytes()
@@ -231,7 +231,7 @@ def test_host_and_network_are_written_and_touched_apart(tmp_path: Path) -> None:
 
 def test_the_host_reads_how_its_network_is_called(tmp_path: Path) -> None:
     inner = net(package(tmp_path / "t", Thresholds(), "t", 1)).inner
-    said = {"package": "/p", "cache": "/c", "threads": "2", "engine": "", "precision": ""}
+    said = {"package": "/p", "cache": "/c", "calls": "/calls", "threads": "2", "engine": "", "precision": ""}
     for more, expected in ({}, None), ({"inner": inner.as_text()}, inner):
         parameters = {key: {"string_value": value} for key, value in {**said, **more}.items()}
         arguments = {"model_config": json.dumps({"parameters": parameters})}
