@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -271,10 +271,12 @@ def engine_at_hand(settings: Settings) -> Iterator[TritonEngine | InProcessEngin
         yield inside
 
 
-def accept_stage(settings: Settings, engine: TritonEngine | InProcessEngine) -> AcceptStage:
+def accept_stage(
+    settings: Settings, engine: TritonEngine | InProcessEngine, before: Mapping[str, ModelVersion] | None = None
+) -> AcceptStage:
     from dicomnode.stages.accept import AcceptStage
 
-    return AcceptStage(engine, SystemClock(), settings.inference_timeout_s)
+    return AcceptStage(engine, SystemClock(), settings.inference_timeout_s, before or {})
 
 
 def golden_cases(model: ModelVersion) -> tuple[GoldenCase, ...]:
@@ -283,14 +285,17 @@ def golden_cases(model: ModelVersion) -> tuple[GoldenCase, ...]:
     return read_golden_cases(model.path, model.card)
 
 
-def accept(settings: Settings, model: ModelVersion) -> Acceptance:
-    """What comes of a version's golden cases on this machine; without any nothing is loaded."""
+def accept(settings: Settings, model: ModelVersion, before: Mapping[str, ModelVersion]) -> Acceptance:
+    """What comes of a version's golden cases on this machine; without any nothing is loaded.
+
+    `before` as of AcceptStage.
+    """
     from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome
 
     if not (cases := golden_cases(model)):
         return Acceptance(AcceptanceOutcome.NONE, SystemClock().now())
     with engine_at_hand(settings) as engine:
-        return accept_stage(settings, engine).accept(model, cases)
+        return accept_stage(settings, engine, before).accept(model, cases)
 
 
 def compare_stage(settings: Settings, state: State) -> CompareStage:
@@ -302,7 +307,7 @@ def compare_stage(settings: Settings, state: State) -> CompareStage:
 def registry(settings: Settings, state: State) -> Registry:
     from dicomnode.stages.registry import Registry
 
-    return Registry(state, lambda model: accept(settings, model), lambda model: warm(settings, model))
+    return Registry(state, lambda model, before: accept(settings, model, before), lambda model: warm(settings, model))
 
 
 def warm(settings: Settings, model: ModelVersion) -> None:

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def _has_recovered(requests: Requests, before: int, killed_s: float) -> bool:
     return any(not a.failure and a.sent_s > killed_s for a in list(requests.answers)[before:])
 
 
-def _nothing_to_try(model: ModelVersion) -> Acceptance:
+def _nothing_to_try(model: ModelVersion, before: Mapping[str, ModelVersion]) -> Acceptance:
     return Acceptance(AcceptanceOutcome.NONE, datetime.now(UTC))
 
 

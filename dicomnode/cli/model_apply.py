@@ -14,6 +14,7 @@ from dicomnode import bootstrap
 from dicomnode.cli.model_lookup import Author, DryRun, Json, Reason
 from dicomnode.cli.rule_lookup import author_or_user
 from dicomnode.cli.rule_yaml import Document, Mistake, documents_in
+from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.model_list import (
     Entry,
     Known,
@@ -24,7 +25,7 @@ from dicomnode.domain.model_list import (
     parse_model_list,
     steps,
 )
-from dicomnode.errors import InvalidModelList, UsageError
+from dicomnode.errors import IllegalTransition, InvalidModelList, InvalidModelPackage, UsageError
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
@@ -113,12 +114,19 @@ class WantedFile:
             if not package.exists() or (card is not None and not card.exists()):
                 raise InvalidModelList(f"{entry.card if package.exists() else entry.package} is not there")
             found, digest = bootstrap.model_identity(package, card)
-            return Wanted(entry, found.name, found.version, digest)
+            return Wanted(entry, found.name, found.version, digest, _names_before(found))
 
     def steps(self, context: Context, wanted: list[Wanted]) -> list[Step]:
-        known = [Known(m.name, m.version, m.digest, m.active, m.shadow) for m in context.state.models()]
+        known = [
+            Known(m.name, m.version, m.digest, m.active, m.shadow, _names_before(m.card))
+            for m in context.state.models()
+        ]
         with _placed(self.path, self.document):
             return steps(wanted, known, self.models.prune)
+
+
+def _names_before(card: ModelCard) -> tuple[str, ...]:
+    return tuple(step.model.name for step in card.after)
 
 
 @contextlib.contextmanager
@@ -150,7 +158,12 @@ class _Change:
     def done(self, step: Step) -> dict[str, Any]:
         if (step.name, step.version) in self._refused:
             return {"ok": False, "message": f"not done: {step.words}: it was not accepted"}
-        said = self._carry_out(step)
+        try:
+            said = self._carry_out(step)
+        except (InvalidModelPackage, IllegalTransition) as error:  # of a composed model that lacks what comes first
+            self.failed = True
+            self._refused.add((step.name, step.version))
+            return {"ok": False, "message": f"not done: {step.words}: {error}"}
         return {"ok": (step.name, step.version) not in self._refused, "message": said}
 
     def _carry_out(self, step: Step) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ from dicomnode import bootstrap
 from dicomnode.cli.model_lookup import Author, DryRun, Json, Name, Reason, Version, find_model, model_row
 from dicomnode.cli.rule_lookup import author_or_user
 from dicomnode.domain.acceptance import AcceptanceOutcome
+from dicomnode.domain.composition import newly_broken
 from dicomnode.domain.model_change import active_before
 from dicomnode.errors import IllegalTransition, NotFound, UsageError
 from dicomnode.ports import ModelVersion
@@ -47,6 +49,7 @@ def activate(
     model = find_model(context.state, name, version)
     if dry_run:
         _check(model)
+        _check_change(context, name, version)
         words = f"{name} {version} is active already" if model.active else f"{name} {version} would be active"
         context.done(f"{words}; nothing was changed", **model_row(model))
         return
@@ -71,6 +74,7 @@ def deactivate(
     context = _context(ctx, as_json)
     model = find_model(context.state, name)
     if dry_run:
+        _check_change(context, name, "")
         context.done(f"{name} {model.version} would not be active any more; nothing was changed", **model_row(model))
         return
     model = context.state.deactivate_model(name, author=author_or_user(author), reason=reason)
@@ -96,6 +100,7 @@ def rollback(
         if not before:
             raise IllegalTransition(f"no version of {name} was active before; see dicomnode models history {name}")
         model = find_model(context.state, name, before)
+        _check_change(context, name, before)
         context.done(f"{name} {before} would be active again; nothing was changed", **model_row(model))
         return
     registry = bootstrap.registry(context.settings, context.state)
@@ -144,6 +149,14 @@ def _shadow_words(context: Context, name: str, version: str) -> str:
         raise IllegalTransition(f"{name} {version} is active; a shadow is another version beside it")
     _check(model)
     return f"{name} {version} would be a shadow; nothing was changed"
+
+
+def _check_change(context: Context, name: str, active: str) -> None:
+    """Raises as the change would, of a model that others come after; `active`: the version that would be, or ""."""
+    now = context.state.models()
+    then = [replace(m, active=m.version == active) if m.name == name else m for m in now]
+    if words := newly_broken(now, then):
+        raise IllegalTransition(f"{words}; nothing was changed")
 
 
 def _check(model: ModelVersion) -> None:

@@ -146,4 +146,4 @@ def broken(known: Sequence[V]) -> dict[str, str]:
 def newly_broken(before: Sequence[V], after: Sequence[V]) -> str:
     """What a change of the registry would break, in words; "" when nothing is."""
     was, then = broken(before), broken(after)
-    return ". ".join(f"{called} could not run: {why}" for called, why in then.items() if was.get(called) != why)
+    return ". ".join(f"{called}, could not run: {why}" for called, why in then.items() if was.get(called) != why)

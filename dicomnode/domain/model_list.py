@@ -18,6 +18,8 @@ from enum import StrEnum
 from dicomnode.domain.document import Node
 from dicomnode.errors import InvalidModelList
 
+_IN_A_ROW_MOST = 8  # over composition.DEEPEST: what is too long is found when it is added
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -67,6 +69,7 @@ class Wanted:
     name: str
     version: str
     digest: str
+    after: tuple[str, ...] = ()  # names of the models that come before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class Known:
     digest: str
     active: bool = False
     shadow: bool = False
+    after: tuple[str, ...] = ()  # as of Wanted
 
 
 class StepKind(StrEnum):
@@ -104,12 +108,28 @@ class Step:
 def steps(wanted: Sequence[Wanted], known: Sequence[Known], prune: bool) -> list[Step]:
     """What has to be done, in an order in which it can be; nothing where all is as wanted.
 
-    Raises InvalidModelList with the path of what contradicts itself or what is registered.
+    A model that others come after is there before them, and goes after them. Raises InvalidModelList with the path of
+    what contradicts itself or what is registered.
     """
     _check(wanted, known)
     names = sorted({w.name for w in wanted} | ({k.name for k in known} if prune else set()))
     found = [step for name in names for step in _of_name(name, wanted, known, prune)]
-    return sorted(found, key=lambda step: list(StepKind).index(step.kind))
+    rows = _rows([*wanted, *known])
+    return sorted(found, key=lambda step: (_turn(step, rows), list(StepKind).index(step.kind)))
+
+
+def _rows(versions: Sequence[Wanted | Known]) -> dict[str, int]:
+    """How many models come one after the other before each of those of a name."""
+    rows = dict.fromkeys((one.name for one in versions), 0)
+    for _ in range(_IN_A_ROW_MOST):
+        for one in versions:
+            rows[one.name] = max([rows[one.name], *(rows.get(first, 0) + 1 for first in one.after)])
+    return rows
+
+
+def _turn(step: Step, rows: dict[str, int]) -> int:
+    goes = step.kind in (StepKind.DEACTIVATE, StepKind.UNSHADOW)
+    return -rows[step.name] if goes else rows[step.name]
 
 
 def _of_name(name: str, wanted: Sequence[Wanted], known: Sequence[Known], prune: bool) -> Iterator[Step]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,10 @@ import numpy.typing as npt
 
 from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, CaseOutcome
 from dicomnode.domain.golden import GOLDEN_FOLDER, GoldenCase
-from dicomnode.errors import InvalidModelPackage, ModelFailed
+from dicomnode.domain.halt import Halt
+from dicomnode.domain.rules import Parameter
+from dicomnode.errors import InvalidModelPackage, ModelFailed, SeriesRefused
+from dicomnode.imaging.box import Box
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.imaging.golden import (
     GivenVolume,
@@ -24,6 +29,8 @@ from dicomnode.imaging.golden import (
     read_npz_volumes,
 )
 from dicomnode.ports import Clock, InferenceEngine, InferenceSession, ModelVersion
+from dicomnode.stages.answers import Answers, Labels, Scores
+from dicomnode.stages.composed import led
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +47,18 @@ class CaseRun:
 
 
 class AcceptStage:
-    def __init__(self, engine: InferenceEngine, clock: Clock, timeout_s: float) -> None:
-        self._engine, self._clock, self._timeout_s = engine, clock, timeout_s
+    """`before`: the versions that come before a composed model, by what the cards call them. Its golden cases run
+    through them; without them, and where no golden case is run, it runs alone.
+    """
+
+    def __init__(
+        self,
+        engine: InferenceEngine,
+        clock: Clock,
+        timeout_s: float,
+        before: Mapping[str, ModelVersion] = MappingProxyType({}),
+    ) -> None:
+        self._engine, self._clock, self._timeout_s, self._before = engine, clock, timeout_s, before
 
     def accept(self, model: ModelVersion, cases: Sequence[GoldenCase]) -> Acceptance:
         """Raises InvalidModelPackage for a case that cannot be read, EngineUnavailable, InferenceTimeout."""
@@ -76,7 +93,25 @@ class AcceptStage:
         with self._engine.open(main.shape, [given.shape for given in further]) as session:
             for given, into in zip(volumes, (session.volume, *session.further), strict=True):
                 into[...] = given.values
+            if case is not None and self._before:
+                return self._composed(session, model, volumes, case)
             return CaseRun(self._answer(session, model, volumes, case), dict(session.timings_s))
+
+    def _composed(
+        self, session: InferenceSession, model: ModelVersion, volumes: Sequence[GivenVolume], case: GoldenCase
+    ) -> CaseRun:
+        """As a job of a composed model; of what it is kept from, labels that are all 0 or no scores."""
+        timeout_s, halt, classes = model.card.timeout_s or self._timeout_s, Halt(), model.card.classification
+        with ExitStack() as opened:
+            answers = Answers([given.placement for given in volumes], lambda: session, self._clock, opened)
+            lead = led(_Given(answers, halt), model, self._before, self._timeout_s)
+            if lead.skipped:
+                shape = volumes[0].shape
+                return CaseRun(np.zeros(shape if classes is None else (0, len(classes.classes))), {})
+            ask = answers.labels if classes is None else answers.classes
+            found = ask(model, case.parameters, timeout_s, halt, lead.region)
+            parts = {name.removeprefix("infer: "): s for name, s in found.timings_s.items() if ": " in name}
+            return CaseRun(found.array.copy(), parts)
 
     def medians_s(self, model: ModelVersion, volumes: Sequence[GivenVolume], runs: int) -> dict[str, float]:
         """Of the host's parts, and "whole" of their sum; the first run, which loads and warms it, does not count."""
@@ -113,7 +148,7 @@ class AcceptStage:
         expected = read_expected(_file(model, case.expected), name)
         try:
             run = self.run_case(model, case)
-        except ModelFailed as error:
+        except (ModelFailed, SeriesRefused) as error:
             return CaseOutcome(case.name, False, (), str(error))
         judge = judged if model.card.classification is None else judged_scores
         return judge(model, case, run.answer, expected)
@@ -126,12 +161,45 @@ class AcceptStage:
             return {}
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """composed.Asked over the volumes of a golden case, which nobody else asks about."""
+
+    answers: Answers
+    never: Halt
+
+    @property
+    def geometry(self) -> VolumeGeometry:
+        return self.answers.geometry
+
+    def labels(
+        self,
+        model: ModelVersion,
+        parameters: Mapping[str, Parameter],
+        timeout_s: float,
+        halt: Halt | None = None,
+        region: Box | None = None,
+    ) -> Labels:
+        return self.answers.labels(model, parameters, timeout_s, halt or self.never, region)
+
+    def classes(
+        self,
+        model: ModelVersion,
+        parameters: Mapping[str, Parameter],
+        timeout_s: float,
+        halt: Halt | None = None,
+        region: Box | None = None,
+    ) -> Scores:
+        return self.answers.classes(model, parameters, timeout_s, halt or self.never, region)
+
+
 def read_case(model: ModelVersion, case: GoldenCase) -> list[GivenVolume]:
     """The main volume and those of the card's roles, in their order; raises InvalidModelPackage."""
     path, roles = _file(model, case.input), [role.name for role in model.card.roles]
+    alone = model.card.input.is_of_images and not model.card.after  # what comes first may need the place of images
     if not path.is_dir():
-        return read_npz_volumes(path, 1 + len(roles), needs_place=not model.card.input.is_of_images)
-    if model.card.input.is_of_images:
+        return read_npz_volumes(path, 1 + len(roles), needs_place=not alone)
+    if alone:
         return [read_dicom_images(path)]
     if set(case.roles) != set(roles):
         words = f"case {case.name}: the card has the roles {', '.join(roles) or '(none)'}; name a folder for each"

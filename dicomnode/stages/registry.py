@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome
+from dicomnode.domain.composition import faults, needed, newly_broken
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.model_change import active_before
-from dicomnode.errors import NotFound
+from dicomnode.errors import IllegalTransition, InvalidModelPackage, NotFound
 from dicomnode.ports import ModelVersion, State
+from dicomnode.stages.composed import models_before
 
-Accept = Callable[[ModelVersion], Acceptance]
+# A version's golden cases, run through the versions that come before it, by what the cards call those
+Accept = Callable[[ModelVersion, Mapping[str, ModelVersion]], Acceptance]
 Warm = Callable[[ModelVersion], None]
 
 
@@ -46,16 +49,19 @@ class Registry:
     ) -> Registered:
         """Registers a version and tries it; `activate` None: only the first version of a name becomes active.
 
-        Raises AlreadyExists, InvalidModelPackage, InferenceError; of an acceptance that failed it only tells.
+        A composed model whose first ones are not there, or do not give what it asks for, is not registered. Raises
+        AlreadyExists, InvalidModelPackage, InferenceError; of an acceptance that failed it only tells.
         """
+        _check_what_it_needs(ModelVersion(0, card.name, card.version, digest, path, card, False), self._state)
         model = self._state.add_model(card, digest, path, activate=False, author=author, reason=reason)
-        acceptance = self._accept(model)
+        acceptance = self._accept(model, models_before(model, self._state))
         model = self._state.record_acceptance(model.name, model.version, acceptance)
         wanted = self._is_first(model) if activate is None else activate
         if not acceptance.allows_activation:
             return Registered(model, _not_accepted(model))
         if wanted:
-            self._warm(model)
+            self._try_after(model)
+            self._warm_all(model)
             model = self._state.activate_model(model.name, model.version, author=author, reason=reason)
         return Registered(model, _added(model, self._state.active_model(model.name)))
 
@@ -63,7 +69,8 @@ class Registry:
         """Tries a version first that was never tried here. Raises NotFound, IllegalTransition, InferenceError."""
         model = self._tried(name, version)
         if model.acceptance is not None and model.acceptance.allows_activation:
-            self._warm(model)
+            self._try_after(model)
+            self._warm_all(model)
         model = self._state.activate_model(name, version, author=author, reason=reason)
         return Registered(model, _activated(model))
 
@@ -71,7 +78,8 @@ class Registry:
         """Raises IllegalTransition when no version was active before, InferenceError."""
         before = self._state.model_version(name, active_before(self._state.model_changes(name)))
         if before is not None:
-            self._warm(before)
+            self._try_after(before)
+            self._warm_all(before)
         model = self._state.rollback_model(name, author=author, reason=reason)
         return Registered(model, f"{name} {model.version} is active again: what is routed from now on runs it")
 
@@ -86,13 +94,55 @@ class Registry:
         model = self._state.model_version(name, version)
         if model is None:
             raise NotFound(not_there(self._state, name, version))
-        if model.acceptance is None:
-            model = self._state.record_acceptance(name, version, self._accept(model))
+        if model.card.after:  # what it was tried with may have changed since
+            _check_what_it_needs(model, self._state)
+        if model.acceptance is None or model.card.after:
+            acceptance = self._accept(model, models_before(model, self._state))
+            model = self._state.record_acceptance(name, version, acceptance)
         return model
+
+    def _warm_all(self, model: ModelVersion) -> None:
+        """With what comes before it, of which some may be named by a version that is not active."""
+        for first in models_before(model, self._state).values():
+            self._warm(first)
+        self._warm(model)
+
+    def _try_after(self, model: ModelVersion) -> None:
+        """Tries the models in use that would come after this version if it were active, before it is.
+
+        Raises IllegalTransition when one cannot run after it, or fails its golden cases.
+        """
+        now = self._state.models()
+        then = [replace(m, active=m.version == model.version) if m.name == model.name else m for m in now]
+        if words := newly_broken(now, then):
+            raise IllegalTransition(f"{words}; nothing was changed")
+        for other in then:
+            changed = needed(other, then)
+            if (other.active or other.shadow) and _digests(changed) != _digests(needed(other, now)):
+                self._try_with(other, changed, model)
+
+    def _try_with(self, other: ModelVersion, before: Mapping[str, ModelVersion], model: ModelVersion) -> None:
+        acceptance = self._accept(other, before)
+        if not acceptance.allows_activation:
+            raise IllegalTransition(
+                f"{other.name} {other.version}, which is {other.state}, runs after {model.name}, and with "
+                f"{model.version} it is {acceptance.words}; nothing was changed"
+            )
+        self._state.record_acceptance(other.name, other.version, acceptance)
 
     def _is_first(self, model: ModelVersion) -> bool:
         """Whether nobody has ever decided which version of this name is to run."""
         return not self._state.model_changes(model.name)
+
+
+def _digests(before: Mapping[str, ModelVersion]) -> dict[str, str]:
+    return {called: first.digest for called, first in before.items()}
+
+
+def _check_what_it_needs(model: ModelVersion, state: State) -> None:
+    """Raises InvalidModelPackage with the path of the first thing that a composed model asks for in vain."""
+    for path, words in faults(model, state.models()) if model.card.after else ():
+        raise InvalidModelPackage(words, f"model.yaml.{path}")
 
 
 def not_there(state: State, name: str, version: str = "") -> str:

@@ -173,7 +173,7 @@ def test_what_a_change_of_the_registry_breaks() -> None:
     without = other(version(parse_model_card({**card_document(CARD), **_only_bone()}), 1), 5, "2.0.0", active=False)
     known = [TORSO, nodules, without]
     assert broken(known) == {}
-    assert "nodules 1.0.0, which is active could not run: no version" in newly_broken(
+    assert "nodules 1.0.0, which is active, could not run: no version" in newly_broken(
         known, active_of(known, "torso-ct", "")
     )
     assert "has no segment Lungs" in newly_broken(known, active_of(known, "torso-ct", "2.0.0"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ class Machine:
     outcomes: dict[str, AcceptanceOutcome] = field(default_factory=dict)
     tried: list[str] = field(default_factory=list)
 
-    def accept(self, model: ModelVersion) -> Acceptance:
+    def accept(self, model: ModelVersion, before: Mapping[str, ModelVersion]) -> Acceptance:
         self.tried.append(model.version)
         outcome = self.outcomes.get(model.version, AcceptanceOutcome.PASSED)
         return Acceptance(outcome, AT, (CASES[outcome],) if outcome in CASES else (), "OpenVINO", "f32", "CPU")
@@ -115,7 +116,7 @@ def test_what_was_never_tried_is_tried_before_it_runs(registry: Registry, machin
 
 
 def test_a_machine_that_cannot_try_it_leaves_it_registered(state: FakeState) -> None:
-    def away(model: ModelVersion) -> Acceptance:
+    def away(model: ModelVersion, before: Mapping[str, ModelVersion]) -> Acceptance:
         raise EngineUnavailable("down")
 
     with pytest.raises(EngineUnavailable):
