@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,13 +15,13 @@ from dicomnode.domain.model_card import ClassSpec, RoleSpec
 from dicomnode.domain.model_parameter import complaints, settled
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import SeriesRefused
-from dicomnode.imaging.decode import read_frames
-from dicomnode.imaging.headers import Instance, read_instances, text
-from dicomnode.imaging.images import ImagesPlan, is_inverted, plan_images
+from dicomnode.imaging.headers import text
+from dicomnode.imaging.images import ImagesPlan, is_inverted
 from dicomnode.imaging.volume import VolumePlan
 from dicomnode.ports import Clock, InferenceEngine, InstanceStore, JobWork, ModelVersion
-from dicomnode.stages.answers import Labels, Scores, parts_of
+from dicomnode.stages.answers import Labels, Scores
 from dicomnode.stages.composed import First, Lead, led
+from dicomnode.stages.pictures import OpenImages
 from dicomnode.stages.volumes import KEEP_S, OpenVolumes, Volumes, question
 
 
@@ -73,11 +72,18 @@ class InferStage:
 
     def ahead(self, work: JobWork) -> None:
         """Does what `run` will need, which then finds it done; raises as `run`."""
-        if work.model.card.classification is not None:
+        if work.model.card.input.is_of_images:
+            with self._opened_images(work) as images:
+                lead, _ = self._led_images(work, None)
+                if not lead.skipped:
+                    self._scores_of_images(work, images, None)
             return
         with self._opened(work) as opened:
             lead, _ = self._led(work, opened, None)
-            self._labels(work, opened, lead, None)
+            if work.model.card.classification is None:
+                self._labels(work, opened, lead, None)
+            elif not lead.skipped:
+                opened.classes(work.model, work.parameters, self._timeout_of(work), None, lead.region)
 
     def _timeout_of(self, work: JobWork) -> float:
         return work.model.card.timeout_s or self._timeout_s
@@ -111,86 +117,51 @@ class InferStage:
             plans, parameters = _plans(work, opened), settled(work.model.card.parameters, work.parameters)
             timings_s = {"plan": planned_s - begun_s, **led_s, **scores.timings_s}
             details = self._details(work, opened.main.plan, plans, parameters, lead)
+            details |= {"inferred_before": scores.made_before}
             return Classified(opened.main.plan, scores.array, timings_s, details, plans, parameters, lead)
 
     def _classify_images(self, work: JobWork) -> Classified:
+        begun_s = self._clock.monotonic()
+        with self._opened_images(work) as opened:
+            planned_s = self._clock.monotonic()
+            lead, led_s = self._led_images(work, work.halt)
+            scores = _no_scores(work.model) if lead.skipped else self._scores_of_images(work, opened, work.halt)
+            parameters = settled(work.model.card.parameters, work.parameters)
+            details = self._details(work, opened.plan, {}, parameters, lead)
+            details |= {"inferred_before": scores.made_before}
+            timings_s = {"plan": planned_s - begun_s, **led_s, **scores.timings_s}
+            return Classified(opened.plan, scores.array, timings_s, details, {}, parameters, lead)
+
+    @contextmanager
+    def _opened_images(self, work: JobWork) -> Iterator[OpenImages]:
+        """The images, of which the model can make something."""
         check_modality(work.series.modality, work.model)
         check_parameters(work)
         check_roles(work)
-        begun_s = self._clock.monotonic()
-        lead, led_s = self._led_images(work)
-        instances = read_instances([self._store.path(i.path) for i in work.series.instances])
-        plan = plan_images([instance.header for instance in instances])
-        check_unit(plan, work.model.card.input.unit, work.model, "this series")
-        planned_s = self._clock.monotonic()
-        scores = _no_scores(work.model) if lead.skipped else self._scores_of_images(work, plan, instances)
-        parameters = settled(work.model.card.parameters, work.parameters)
-        details = self._details(work, plan, {}, parameters, lead)
-        timings_s = {"plan": planned_s - begun_s - sum(led_s.values()), **led_s, **scores.timings_s}
-        return Classified(plan, scores.array, timings_s, details, {}, parameters, lead)
+        with self._volumes.images(work.series) as opened:
+            check_unit(opened.plan, work.model.card.input.unit, work.model, "this series")
+            yield opened
 
-    def _led_images(self, work: JobWork) -> tuple[Lead, dict[str, float]]:
+    def _led_images(self, work: JobWork, halt: Halt | None) -> tuple[Lead, dict[str, float]]:
         """Models before one of single images are asked about the volume that these must make."""
         if not work.model.card.after:
             return Lead(), {}
         with self._volumes.open(work.series, {}) as opened:
             check_before(work, opened.main.plan)
-            return self._led(work, opened, work.halt)
+            return self._led(work, opened, halt)
 
-    def _scores_of_images(self, work: JobWork, plan: ImagesPlan, instances: Sequence[Instance]) -> Scores:
+    def _scores_of_images(self, work: JobWork, images: OpenImages, halt: Halt | None) -> Scores:
+        timeout_s = self._timeout_of(work)
         if work.model.card.after:
             with self._volumes.open(work.series, {}) as opened:
-                if _are_those_of(plan, opened.main.plan):  # decoded already
-                    return opened.classes(work.model, work.parameters, self._timeout_of(work), work.halt)
-        asked = question(work.model, work.parameters, [plan])
-        return self._volumes.scores.get(
-            asked, self._timeout_of(work), work.halt, lambda wanted: self._scores_of(work, plan, instances, wanted)
-        )
+                if _are_those_of(images.plan, opened.main.plan):  # decoded already
+                    return opened.classes(work.model, work.parameters, timeout_s, halt)
 
-    def _scores_of(self, work: JobWork, plan: ImagesPlan, instances: Sequence[Instance], halt: Halt) -> Scores:
-        """Some images of one size at a time, all of them in memory that the model's host sees.
+        def make(wanted: Halt) -> Scores:
+            return images.scores(work.model, len(classes_of(work.model)), work.parameters, timeout_s, wanted)
 
-        While those are classified, the next ones are decoded.
-        """
-        shapes = [stack.shape for stack in plan.stacks]
-        scores = np.zeros((len(plan.frames), len(classes_of(work.model))), dtype=np.float32)
-        timings_s: dict[str, float] = {}
-        begun_s = self._clock.monotonic()
-        with (
-            self._engine.open(shapes[0], shapes[1:]) as session,
-            ThreadPoolExecutor(1, thread_name_prefix="decode") as ahead,
-        ):
-
-            def decode(which: int, part: slice) -> npt.NDArray[np.int16]:
-                array = (session.volume, *session.further)[which]
-                read_frames(plan.stacks[which].part(part), instances, array[part])
-                return array
-
-            parts = [(which, part) for which, stack in enumerate(plan.stacks) for part in parts_of(stack.shape[0])]
-            decoded = [ahead.submit(decode, which, part) for which, part in parts]
-            try:
-                for (which, part), done in zip(parts, decoded, strict=True):
-                    waits_s = self._clock.monotonic()
-                    if done.result() is not (session.volume, *session.further)[which]:
-                        decode(which, part)  # a server that was started anew has another region
-                    halt.check()
-                    ready_s = self._clock.monotonic()
-                    stack = plan.stacks[which]
-                    scores[list(stack.indices[part])] = session.classify(
-                        work.model,
-                        None,
-                        stack.rescale,
-                        which=which,
-                        images=part,
-                        timeout_s=self._timeout_of(work) - (ready_s - begun_s),
-                        parameters=work.parameters,
-                        halt=halt,
-                    )
-                    _add(timings_s, {"decode": ready_s - waits_s, "infer": self._clock.monotonic() - ready_s})
-                    _add(timings_s, {f"infer: {name}": seconds for name, seconds in session.timings_s.items()})
-            finally:
-                ahead.shutdown(cancel_futures=True)
-        return Scores(scores, timings_s)
+        asked = question(work.model, work.parameters, [images.plan])
+        return self._volumes.scores.get(asked, timeout_s, halt, make)
 
     def close(self) -> None:
         self._volumes.close()
@@ -266,11 +237,6 @@ def _are_those_of(plan: ImagesPlan, volume: VolumePlan) -> bool:
 
 def _no_scores(model: ModelVersion) -> Scores:
     return Scores(np.zeros((0, len(classes_of(model))), dtype=np.float32), {})
-
-
-def _add(timings_s: dict[str, float], more: Mapping[str, float]) -> None:
-    for name, seconds in more.items():
-        timings_s[name] = timings_s.get(name, 0.0) + seconds
 
 
 def classes_of(model: ModelVersion) -> Sequence[ClassSpec]:

@@ -25,9 +25,11 @@ from dicomnode.imaging.box import Box
 from dicomnode.imaging.decode import plan_instances, read_volume
 from dicomnode.imaging.geometry import VolumeGeometry
 from dicomnode.imaging.headers import Instance, read_instances
+from dicomnode.imaging.images import plan_images
 from dicomnode.imaging.volume import VolumePlan
 from dicomnode.ports import Clock, InferenceEngine, InferenceSession, InstanceStore, ModelVersion, Placement
 from dicomnode.stages.answers import Answers, Labels, Scores
+from dicomnode.stages.pictures import KEPT_IDLE_MOST_BYTES, OpenImages
 from dicomnode.stages.shared import Shared
 
 KEEP_S = 3.0
@@ -151,12 +153,21 @@ class _Kept:
     files: _Files
     opening: threading.Lock = field(default_factory=threading.Lock)
     volumes: OpenVolumes | None = None
+    images: OpenImages | None = None
     users: int = 0
     left: int = 0  # how often the last user left
 
+    @property
+    def is_worth_keeping(self) -> bool:
+        """When nobody uses it."""
+        if self.images is not None:
+            return self.images.nbytes <= KEPT_IDLE_MOST_BYTES and self.images.is_sound
+        return self.volumes is not None
+
     def close(self) -> None:
-        if self.volumes is not None:
-            self.volumes.close()
+        for opened in (self.volumes, self.images):
+            if opened is not None:
+                opened.close()
 
 
 class Volumes:
@@ -178,6 +189,20 @@ class Volumes:
                     planned = [self._planned(series), *(self._in_role(role, s) for role, s in further.items())]
                     kept.volumes = OpenVolumes(planned, self._engine, self._clock, self.scores)
             yield kept.volumes
+        finally:
+            self._leave(kept)
+
+    @contextmanager
+    def images(self, series: Series) -> Iterator[OpenImages]:
+        """The images of a series, each by itself; raises SeriesRefused (NotAVolume, CannotDecode)."""
+        kept = self._enter((("images",), tuple(i.path for i in series.instances)))
+        try:
+            with kept.opening:
+                if kept.images is None:
+                    instances = read_instances([self._store.path(i.path) for i in series.instances])
+                    plan = plan_images([instance.header for instance in instances])
+                    kept.images = OpenImages(plan, instances, self._engine, self._clock)
+            yield kept.images
         finally:
             self._leave(kept)
 
@@ -211,7 +236,7 @@ class Volumes:
             if kept.users:
                 return
             kept.left += 1
-        if kept.volumes is None or not self._keep_s:
+        if not kept.is_worth_keeping or not self._keep_s:
             self._expire(kept, kept.left)
             return
         timer = threading.Timer(self._keep_s, self._expire, (kept, kept.left))

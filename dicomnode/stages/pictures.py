@@ -1,0 +1,133 @@
+"""The images of a series, decoded once for all models that look at each image by itself."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+
+import numpy as np
+import numpy.typing as npt
+
+from dicomnode.domain.halt import Halt
+from dicomnode.domain.rules import Parameter
+from dicomnode.imaging.decode import read_frames
+from dicomnode.imaging.headers import Instance
+from dicomnode.imaging.images import ImagesPlan
+from dicomnode.ports import Clock, InferenceEngine, InferenceSession, ModelVersion
+from dicomnode.stages.answers import Scores, parts_of
+
+# As many bytes of decoded images are kept for the next job when no job uses them; more is decoded anew for it
+KEPT_IDLE_MOST_BYTES = 256 << 20
+
+Array = npt.NDArray[np.int16]
+
+
+class OpenImages:
+    """Some images of one size at a time, all of them in memory that the models' hosts see. Any thread may ask.
+
+    They are decoded one part after the other from the first question on; each model takes up each part as soon as it
+    is there.
+    """
+
+    def __init__(
+        self, plan: ImagesPlan, instances: Sequence[Instance], engine: InferenceEngine, clock: Clock
+    ) -> None:
+        self.plan, self._instances, self._engine, self._clock = plan, tuple(instances), engine, clock
+        self._opened, self._opening, self._again = ExitStack(), threading.Lock(), threading.Lock()
+        self._parts = [(n, part) for n, stack in enumerate(plan.stacks) for part in parts_of(stack.shape[0])]
+        self._session: InferenceSession | None = None
+        self._decoded: list[Future[Array]] = []
+
+    @property
+    def nbytes(self) -> int:
+        """Of the decoded images."""
+        return sum(2 * int(np.prod(stack.shape)) for stack in self.plan.stacks)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether none of its images could not be read: a disk may do better the next time."""
+        ended = [part for part in self._decoded if part.done() and not part.cancelled()]
+        return all(part.exception() is None for part in ended)
+
+    def scores(
+        self,
+        model: ModelVersion,
+        classes: int,
+        parameters: Mapping[str, Parameter],
+        timeout_s: float,
+        halt: Halt,
+    ) -> Scores:
+        """(image, class) float32, in the order of the plan's frames.
+
+        Raises InferenceError, OutOfResources, CannotDecode; InferenceStopped once `halt` is said.
+        """
+        scores = np.zeros((len(self.plan.frames), classes), dtype=np.float32)
+        timings_s: dict[str, float] = {}
+        begun_s = self._clock.monotonic()
+        session = self._begun()
+        for number, (which, part) in enumerate(self._parts):
+            waits_s = self._clock.monotonic()
+            self._wait_for(number)
+            halt.check()
+            ready_s = self._clock.monotonic()
+            stack = self.plan.stacks[which]
+            scores[list(stack.indices[part])] = session.classify(
+                model,
+                None,
+                stack.rescale,
+                which=which,
+                images=part,
+                timeout_s=timeout_s - (ready_s - begun_s),
+                parameters=parameters,
+                halt=halt,
+            )
+            _add(timings_s, {"decode": ready_s - waits_s, "infer": self._clock.monotonic() - ready_s})
+            _add(timings_s, {f"infer: {name}": seconds for name, seconds in session.timings_s.items()})
+        return Scores(scores, timings_s)
+
+    def close(self) -> None:
+        self._opened.close()
+
+    def _begun(self) -> InferenceSession:
+        """The session, into which the images are being decoded from the first time on."""
+        with self._opening:
+            if self._session is None:
+                shapes = [stack.shape for stack in self.plan.stacks]
+                self._session = self._opened.enter_context(self._engine.open(shapes[0], shapes[1:]))
+                thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
+                self._opened.callback(thread.shutdown, cancel_futures=True)
+                self._decoded = [thread.submit(self._decode, number) for number in range(len(self._parts))]
+            return self._session
+
+    def _decode(self, number: int) -> Array:
+        """The array that the part lies in."""
+        which, part = self._parts[number]
+        array = self._array(which)
+        read_frames(self.plan.stacks[which].part(part), self._instances, array[part])
+        return array
+
+    def _wait_for(self, number: int) -> None:
+        """A server that was started anew has another region, and the part may have been decoded into the old one."""
+        decoded = self._decoded[number].result()
+        if decoded is self._array(self._parts[number][0]):
+            return
+        with self._again:
+            if self._decoded[number].result() is not self._array(self._parts[number][0]):
+                self._decoded[number] = _done(lambda: self._decode(number))
+
+    def _array(self, which: int) -> Array:
+        assert self._session is not None
+        return (self._session.volume, *self._session.further)[which]
+
+
+def _done(make: Callable[[], Array]) -> Future[Array]:
+    future: Future[Array] = Future()
+    future.set_result(make())
+    return future
+
+
+def _add(timings_s: dict[str, float], more: Mapping[str, float]) -> None:
+    for name, seconds in more.items():
+        timings_s[name] = timings_s.get(name, 0.0) + seconds
