@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dicomnode.domain.delivery_options import DeliveryOptions, Wish, parse_rate
+from dicomnode.domain.profile import FORMS, OWN_KINDS, PROFILES
 
 
 def _option(name: str, help: str, metavar: str | None = None) -> Any:
@@ -16,6 +17,13 @@ def _option(name: str, help: str, metavar: str | None = None) -> Any:
 
 
 _FOUND = "Where it is found when it is needed: env:NAME or file:/path."
+ProfileName = Annotated[
+    str | None, _option("--profile", f"What it is sent: {', '.join(PROFILES)}. Default: standard.", "NAME")
+]
+Results = Annotated[
+    str | None,
+    _option("--results", f"Kinds in place of the profile's, by comma: {', '.join((*OWN_KINDS, *FORMS))}.", "KINDS"),
+]
 Commitment = Annotated[
     Wish | None,
     _option(
@@ -47,6 +55,7 @@ def chosen(
     verify: Wish | None,
     max_rate: str | None,
     max_associations: int | None,
+    results: str | None = None,
     **texts: str | None,
 ) -> DeliveryOptions:
     """What was given in place of what was there; an empty text takes it away. Raises InvalidDestination."""
@@ -59,11 +68,15 @@ def chosen(
         given["bytes_per_s"] = parse_rate(max_rate)
     if max_associations is not None:
         given["associations"] = max_associations
+    if results is not None:
+        given["results"] = tuple(kind.strip().upper() for kind in results.split(",") if kind.strip())
     return replace(before, **given)
 
 
 def option_words(kind: str, options: DeliveryOptions) -> Iterator[tuple[str, str]]:
     """A label and words each; secrets are named by where they lie."""
+    yield "profile", options.profile
+    yield "results", ", ".join(options.wanted.kinds)
     if kind == "dimse":
         yield "commitment", str(options.commitment)
     else:

@@ -49,6 +49,8 @@ def add(
             "--replace", help="Change one that exists; what waits goes to its new address. Options not given stay."
         ),
     ] = False,
+    profile: cli_options.ProfileName = None,
+    results: cli_options.Results = None,
     commitment: cli_options.Commitment = None,
     verify: cli_options.Verify = None,
     max_rate: cli_options.MaxRate = None,
@@ -87,6 +89,8 @@ def add(
         verify,
         max_rate,
         max_associations,
+        results,
+        profile=profile,
         user=user,
         password=password,
         token=token,
@@ -125,6 +129,8 @@ def _careful(destination: Destination) -> str:
 def set_options(
     ctx: typer.Context,
     name: Name,
+    profile: cli_options.ProfileName = None,
+    results: cli_options.Results = None,
     commitment: cli_options.Commitment = None,
     verify: cli_options.Verify = None,
     max_rate: cli_options.MaxRate = None,
@@ -138,7 +144,9 @@ def set_options(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Change how a destination is sent to: proof, limits, credentials; an empty value takes one away.
+    """Change what a destination is sent, and how: profile, proof, limits, credentials; an empty value takes one away.
+
+    Example: dicomnode destinations set viewer --profile ohif
 
     Example: dicomnode destinations set pacs --commitment yes --max-associations 1 --max-rate 2MB
 
@@ -153,6 +161,8 @@ def set_options(
         verify,
         max_rate,
         max_associations,
+        results,
+        profile=profile,
         user=user,
         password=password,
         token=token,

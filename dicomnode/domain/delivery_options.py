@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
+from dicomnode.domain.profile import Profile, profile_of
 from dicomnode.errors import InvalidDestination
 
 ASSOCIATIONS_MOST = 64
@@ -30,6 +31,8 @@ class Wish(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryOptions:
+    profile: str = "standard"  # one of profile.PROFILES
+    results: tuple[str, ...] = ()  # kinds to send in place of the profile's
     commitment: Wish = Wish.AUTO  # of a DIMSE peer: Storage Commitment after C-STORE (PS3.4 J)
     verify: Wish = Wish.AUTO  # of a DICOMweb service: QIDO-RS after STOW-RS
     bytes_per_s: int = 0  # most that one worker process sends it; 0: no limit
@@ -41,6 +44,11 @@ class DeliveryOptions:
     key: str = ""
     ca_file: str = ""  # absolute path of the PEM file that the server's certificate is checked against
 
+    @property
+    def wanted(self) -> Profile:
+        """What it is sent."""
+        return profile_of(self.profile, self.results)
+
     def check(self, kind: str) -> None:
         """Raises InvalidDestination for what does not fit together, or not with "dimse" or "stow"."""
         for option, value in (("--password", self.password), ("--token", self.token)):
@@ -51,6 +59,7 @@ class DeliveryOptions:
         for name in ("certificate", "key", "ca_file"):
             if (path := getattr(self, name)) and not path.startswith("/"):
                 raise InvalidDestination(f"{path!r} is no absolute path", _option(name))
+        profile_of(self.profile, self.results)
         self._check_kind(kind)
         self._check_together()
         if not 0 <= self.associations <= ASSOCIATIONS_MOST:
@@ -103,16 +112,21 @@ def as_document(options: DeliveryOptions) -> dict[str, Any]:
     """JSON-able; what is as it is by default is left out."""
     default = DeliveryOptions()
     return {
-        spec.name: getattr(options, spec.name)
+        spec.name: _plain(getattr(options, spec.name))
         for spec in fields(options)
         if getattr(options, spec.name) != getattr(default, spec.name)
     }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def parse_options(document: Mapping[str, Any] | None) -> DeliveryOptions:
     """What `as_document` wrote; what a later version added is left out."""
     known = {spec.name for spec in fields(DeliveryOptions)}
     given = {name: value for name, value in (document or {}).items() if name in known}
+    given["results"] = tuple(given.get("results", ()))
     for name in ("commitment", "verify"):
         if name in given:
             given[name] = Wish(given[name])

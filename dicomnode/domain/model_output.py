@@ -33,6 +33,7 @@ from dicomnode.domain.coded import ClassSpec, Code, class_document, classes, cod
 from dicomnode.domain.document import Node
 from dicomnode.domain.map_output import MapOutput, map_document, map_output
 from dicomnode.domain.measured_output import MeasuredOutput, measured_document, measured_output
+from dicomnode.domain.profile import FORMS
 
 __all__ = ["ClassSpec", "Classification", "Code", "Masks", "Output", "Segment", "output_document", "parse_output"]
 
@@ -121,6 +122,11 @@ class Output:
     def is_label_map(self) -> bool:
         """Whether what it gives is a segment for each voxel, or none."""
         return self.gives == "segments" and self.masks.kind == "labels" and not self.masks.overlap
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """What can be made of it beside its own kinds."""
+        return FORMS if self.gives == "segments" and self.masks.gives_labels and not self.masks.overlap else ()
 
     @property
     def result_kinds(self) -> tuple[str, ...]:

@@ -95,9 +95,10 @@ def _about_card(rule: Rule, card: ModelCard, dictionary: Dictionary) -> Iterator
     yield from _about_roles(rule, card, dictionary)
     yield from _about_parameters(rule, card)
     for number, kind in enumerate(rule.results):
-        if kind not in card.output.result_kinds:
+        kinds = (*card.output.result_kinds, *card.output.forms)
+        if kind not in kinds:
             problem = f"the model {card.name} gives no {kind}"
-            yield f"results[{number}]", problem, f"name those that it gives: {', '.join(card.output.result_kinds)}"
+            yield f"results[{number}]", problem, f"name those that it gives: {', '.join(kinds)}"
 
 
 def _about_roles(rule: Rule, card: ModelCard, dictionary: Dictionary) -> Iterator[Found]:

@@ -150,9 +150,9 @@ def check_key_objects(dataset: Dataset, findings: Findings) -> None:
 
 def _check_references(references: Iterable[Dataset], findings: Findings) -> None:
     """To images of the source, or to the segmentation."""
-    known = {**instances_of(findings.plan)}
-    segmentation = findings.segmentation
-    known[str(segmentation.SOPInstanceUID)] = str(segmentation.SOPClassUID)
+    known = instances_of(findings.plan)
+    if findings.segmentation is not None:
+        known[str(findings.segmentation.SOPInstanceUID)] = str(findings.segmentation.SOPClassUID)
     listed = list(references)
     if not listed:
         refuse("no image of the source is named")

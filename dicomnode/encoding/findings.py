@@ -22,7 +22,8 @@ from dicomnode.encoding.provenance import (
     software_versions,
     texts_of,
 )
-from dicomnode.encoding.references import Further
+from dicomnode.encoding.references import Further, study_and_series
+from dicomnode.encoding.results import EncodedResult
 from dicomnode.encoding.seg_frames import LabelMap
 from dicomnode.encoding.source import SourceFrames, identity_header, source_frames, source_series_number
 from dicomnode.imaging.measure import SegmentStatistics
@@ -32,7 +33,7 @@ from dicomnode.imaging.volume import VolumePlan
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Label map and volume, (slice, row, column) in the plan's grid, uint8 and int16 stored values; not empty."""
+    """Label map and volume, (slice, row, column) in the plan's grid, uint8 and int16 stored values."""
 
     labels: LabelMap
     volume: Volume
@@ -40,7 +41,7 @@ class Findings:
     plan: VolumePlan
     card: ModelCard
     made: Provenance
-    segmentation: Dataset  # its attributes without frames and pixels
+    segmentation: Dataset | None  # its attributes without frames and pixels; None where nothing was found
     further: Further = field(default_factory=dict)
 
     @cached_property
@@ -95,3 +96,11 @@ class Findings:
         dataset.ContentDate, dataset.ContentTime = moment.strftime("%Y%m%d"), moment.strftime("%H%M%S.%f")
         for library in dataset.ContributingEquipmentSequence[1:]:
             library.ContributionDateTime = moment.strftime("%Y%m%d%H%M%S.%f")
+
+
+def reference(result: EncodedResult, plan: VolumePlan) -> Dataset:
+    """What another object has to know of a result to name it (PS3.3 C.17.2.1)."""
+    item = Dataset()
+    item.StudyInstanceUID, item.SeriesInstanceUID = study_and_series(plan)[0], result.series_instance_uid
+    item.SOPClassUID, item.SOPInstanceUID = result.sop_class_uid, result.sop_instance_uid
+    return item

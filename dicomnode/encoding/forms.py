@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pydicom import Dataset
@@ -14,10 +14,12 @@ from dicomnode.encoding.check_forms import (
     check_secondary_capture,
     check_structure_set,
 )
+from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.findings import Findings
 from dicomnode.encoding.key_objects import encode_key_objects
 from dicomnode.encoding.one_page import encode_one_page
 from dicomnode.encoding.presentation_state import encode_presentation_state
+from dicomnode.encoding.results import EncodedResult
 from dicomnode.encoding.rtstruct import encode_structure_set
 from dicomnode.encoding.secondary_capture import encode_secondary_captures
 
@@ -39,12 +41,27 @@ FORMS: Mapping[str, Form] = {
 }
 
 
-def encode_forms(findings: Findings, kinds: Iterable[str]) -> list[tuple[str, Dataset]]:
-    """(kind, object) of each of these kinds, all checked; raises EncodingError, NonConformant."""
-    made = []
-    for kind in kinds:
-        form = FORMS[kind]
-        for dataset in form.encode(findings):
-            form.check(dataset, findings)
-            made.append((kind, dataset))
-    return made
+_OF_NOTHING = frozenset({"PDF"})
+
+
+def encode_form(findings: Findings, kind: str) -> list[EncodedResult]:
+    """All objects of this kind, checked; raises EncodingError, NonConformant.
+
+    Where nothing was found the page says so, and there is nothing else to show.
+    """
+    if not findings.found and kind not in _OF_NOTHING:
+        return []
+    made = FORMS[kind].encode(findings)
+    for dataset in made:
+        FORMS[kind].check(dataset, findings)
+    return [_encoded(kind, dataset) for dataset in made]
+
+
+def _encoded(kind: str, dataset: Dataset) -> EncodedResult:
+    return EncodedResult(
+        kind=kind,
+        sop_class_uid=str(dataset.SOPClassUID),
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        series_instance_uid=str(dataset.SeriesInstanceUID),
+        content=to_part10_bytes(dataset),
+    )

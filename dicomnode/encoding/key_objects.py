@@ -20,7 +20,8 @@ def encode_key_objects(findings: Findings) -> Dataset:
     with odd_values_accepted():
         sources, uids = findings.sources(), findings.uids(_KIND)
         slices = sorted(set(findings.key_slices.values()))
-        chosen = [*(sources.headers[k] for k in slices), findings.segmentation]
+        segmentation = [findings.segmentation] if findings.segmentation is not None else []
+        chosen = [*(sources.headers[k] for k in slices), *segmentation]
         selection: Dataset = hd.ko.KeyObjectSelectionDocument(
             evidence=chosen,
             content=hd.ko.KeyObjectSelection(

@@ -69,8 +69,10 @@ def page(findings: Findings) -> bytes:
         title=f"{card.name} {card.version}",
         author=card.manufacturer,
         invariant=1,
+        pageCompression=0,
     )
-    document.build([*_head(findings), _pictures(findings), Spacer(0, 4 * mm), _numbers(findings), *_model(findings)])
+    seen = [_pictures(findings)] if findings.found else [_words("Nothing was found.", "Heading2")]
+    document.build([*_head(findings), *seen, Spacer(0, 4 * mm), _numbers(findings), *_model(findings)])
     return file.getvalue()
 
 

@@ -121,6 +121,7 @@ class JobWork:
     before: Mapping[str, ModelVersion] = field(default_factory=dict)  # as of NewJob
     # What jobs on this series gave before: an object that comes out again stays the file that it was
     earlier: tuple[StoredResult, ...] = ()
+    forms: tuple[str, ...] = ()  # of profile.FORMS, to be made beside what the model gives
     halt: Halt = field(default_factory=Halt, compare=False, repr=False)  # said when the job was cancelled
     priority: Priority = Priority.ROUTINE
 

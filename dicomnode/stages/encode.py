@@ -11,6 +11,8 @@ from dicomnode import __version__
 from dicomnode.domain.classification import Run, class_name, runs, shares
 from dicomnode.domain.model_card import Classification, ModelCard
 from dicomnode.domain.result import StoredResult
+from dicomnode.encoding.findings import Findings, reference
+from dicomnode.encoding.forms import encode_form
 from dicomnode.encoding.provenance import Preceding, Predecessor, Provenance
 from dicomnode.encoding.results import (
     EncodedResult,
@@ -20,6 +22,7 @@ from dicomnode.encoding.results import (
     warm_up,
 )
 from dicomnode.encoding.sr_classes import spec_of
+from dicomnode.errors import EncodingError
 from dicomnode.imaging.measure import SegmentStatistics, measure
 from dicomnode.ports import Clock, InstanceStore, JobWork, ModelVersion
 from dicomnode.stages.infer import Classified, Inference
@@ -54,13 +57,14 @@ class EncodeStage:
         measured = clock()
         made = provenance_of(work, inference, self._device_serial_number)
         results = encode_results(inference.labels, statistics, plan, card, made, inference.further)
+        forms, missing = encode_forms(work, inference, statistics, made, results)
         encoded = clock()
-        stored = tuple(self._kept(result, work) or self._stored(result, work) for result in results)
+        stored = tuple(self._kept(result, work) or self._stored(result, work) for result in (*results, *forms))
         return Encoded(
             results=stored,
             timings_s={"measure": measured - begun, "encode": encoded - measured, "store": clock() - encoded},
             details={"measurements": measurement_rows(statistics, card, plan.unit)},
-            note="; ".join(notes_on(work, [result.kind for result in results])),
+            note="; ".join([*notes_on(work, [result.kind for result in results]), *missing]),
         )
 
     def classes(self, work: JobWork, found: Classified) -> Encoded:
@@ -118,10 +122,36 @@ class EncodeStage:
         )
 
 
+def encode_forms(
+    work: JobWork,
+    inference: Inference,
+    statistics: Sequence[SegmentStatistics],
+    made: Provenance,
+    results: Sequence[EncodedResult],
+) -> tuple[list[EncodedResult], list[str]]:
+    """The further forms that destinations want, and why some are not there: none of them stops the others."""
+    plan, card = inference.plan, work.model.card
+    forms, missing = [form for form in work.forms if form in card.output.forms], []
+    if not forms:
+        return [], []
+    segmentation = next((reference(result, plan) for result in results if result.kind == "SEG"), None)
+    findings = Findings(
+        inference.labels, inference.volume, statistics, plan, card, made, segmentation, inference.further
+    )
+    encoded = []
+    for form in forms:
+        try:
+            encoded += encode_form(findings, form)
+        except EncodingError as error:
+            missing.append(f"no {form}: {error}")
+    return encoded, missing
+
+
 def notes_on(work: JobWork, kinds: Sequence[str]) -> list[str]:
     """What is to be said of the kinds of results that there are, and of those that the rule wants sent."""
     notes = [] if any(kind.startswith("SEG") for kind in kinds) else ["nothing was found: no SEG, and the SR says so"]
-    if never := [kind for kind in work.objects if kind not in work.model.card.output.result_kinds]:
+    gives = (*work.model.card.output.result_kinds, *work.model.card.output.forms)
+    if never := [kind for kind in work.objects if kind not in gives]:
         notes.append(f"the rule wants {' and '.join(never)}, which {work.model.name} does not give")
     return notes
 

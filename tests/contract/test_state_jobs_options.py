@@ -6,9 +6,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from dicomnode.adapters.db.tables import JobRow, ResultRow, SeriesRow
+from dicomnode.domain.delivery_options import DeliveryOptions
+from dicomnode.domain.destination import Destination
 from dicomnode.domain.job import JobState, Priority
 from dicomnode.ports import JobFailed, JobFinished, NewJob, State
 from tests.adapters.state_material import ARCHIVE, complete, finished, instance, new_job, results, routed
@@ -72,6 +75,46 @@ def test_a_job_starts_with_what_its_rule_asks_for(state: State) -> None:
     assert (work.parameters, work.objects) == (parameters, ("SEG",))
     assert [i.instance_number for i in work.inputs["pet"].instances] == [1, 2]
     assert (list(work.inputs), work.inputs["pet"].series_instance_uid) == (["pet"], PET)
+
+
+def profiled(state: State, *destinations: Destination) -> None:
+    for destination in destinations:
+        state.add_destination(destination, replace=destination.name == ARCHIVE.name)
+
+
+def test_a_job_makes_the_forms_that_its_destinations_want(state: State) -> None:
+    viewer = Destination("viewer", ARCHIVE.address, DeliveryOptions(profile="ohif"))
+    profiled(state, replace(ARCHIVE, options=DeliveryOptions(results=("SR", "KO"))), viewer)
+    job_id = routed_with_pet(state, destinations=("archive", "viewer", "nowhere"))
+    work = state.start_job(job_id)
+    assert work is not None
+    assert work.forms == ("PDF", "KO")
+
+
+def test_what_a_rule_names_is_made_and_nothing_else(state: State) -> None:
+    profiled(state, replace(ARCHIVE, options=DeliveryOptions(profile="generic-pacs")))
+    work = state.start_job(routed_with_pet(state, objects=("SEG", "RTSTRUCT")))
+    assert work is not None
+    assert work.forms == ("RTSTRUCT",)
+
+
+@pytest.mark.parametrize(
+    ("options", "of_rule", "sent"),
+    [
+        (DeliveryOptions(), (), ["SEG", "SR"]),
+        (DeliveryOptions(results=("SR",)), (), ["SR"]),
+        (DeliveryOptions(profile="generic-pacs"), (), []),
+        (DeliveryOptions(profile="generic-pacs"), ("SEG",), ["SEG"]),
+    ],
+)
+def test_a_destination_is_sent_what_its_profile_says_unless_the_rule_does(
+    state: State, options: DeliveryOptions, of_rule: tuple[str, ...], sent: list[str]
+) -> None:
+    profiled(state, replace(ARCHIVE, options=options))
+    job_id = routed_with_pet(state, objects=of_rule)
+    state.start_job(job_id)
+    state.finish_job(job_id, finished("1"))
+    assert sorted(delivery.kind for delivery in state.job(job_id).deliveries) == sent
 
 
 def test_a_job_of_before_there_were_options_starts_with_none(state: State) -> None:

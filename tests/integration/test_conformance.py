@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from dicomnode.encoding.file import to_part10_bytes
-from dicomnode.encoding.forms import FORMS, encode_forms
+from dicomnode.encoding.forms import FORMS, encode_form
 from dicomnode.encoding.results import EncodedResult, encode_results
 from dicomnode.imaging.decode import plan_instances, read_volume
 from dicomnode.imaging.headers import read_instances
@@ -108,8 +107,8 @@ MADE_SOURCES: dict[str, Callable[[], list[Dataset]]] = {
 @pytest.mark.parametrize("name", ["CT", "oblique, pixels not square", "PET", "enhanced MR", "type 2 absent"])
 def test_every_form_conforms(name: str, kind: str, tmp_path: Path) -> None:
     file = tmp_path / "form.dcm"
-    for _, dataset in encode_forms(findings(MADE_SOURCES[name]()), [kind])[:2]:
-        file.write_bytes(to_part10_bytes(dataset))
+    for made in encode_form(findings(MADE_SOURCES[name]()), kind)[:2]:
+        file.write_bytes(made.content)
         assert complaints(file) == []
 
 

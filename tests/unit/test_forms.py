@@ -13,9 +13,8 @@ from highdicom.sr import CodedConcept
 from matplotlib.path import Path
 from pydicom import Dataset, dcmread
 
-from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.findings import Findings
-from dicomnode.encoding.forms import FORMS, encode_forms
+from dicomnode.encoding.forms import FORMS, encode_form
 from dicomnode.encoding.seg import encode_segmentation
 from dicomnode.errors import EncodingError, NonConformant
 from dicomnode.imaging.measure import measure
@@ -25,19 +24,18 @@ from tests.made_series import classic, pixels
 from tests.unit.test_seg import SOURCES
 
 
-def findings(series: list[Dataset] | None = None) -> Findings:
+def findings(series: list[Dataset] | None = None, empty: bool = False) -> Findings:
     plan = plan_volume(classic() if series is None else series)
     labels, volume = two_fs(plan.geometry.shape), pixels(plan.geometry.shape)
+    labels *= np.uint8(not empty)
     file = encode_segmentation(labels, plan, CARD, MADE)
-    assert file is not None
     statistics = measure(labels, volume, plan.geometry, plan.rescale, [1, 2])
-    return Findings(labels, volume, statistics, plan, CARD, MADE, file.header)
+    return Findings(labels, volume, statistics, plan, CARD, MADE, file.header if file else None)
 
 
 def made(kind: str, of: Findings | None = None) -> list[Dataset]:
     """As files say it."""
-    found = encode_forms(of or findings(), [kind])
-    return [dcmread(io.BytesIO(to_part10_bytes(dataset))) for _, dataset in found]
+    return [dcmread(io.BytesIO(result.content)) for result in encode_form(of or findings(), kind)]
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -111,12 +109,13 @@ def test_key_objects_are_the_largest_slices_and_the_segmentation() -> None:
         if item.ValueType in ("IMAGE", "COMPOSITE")
     ]
     keys = sorted(set(of.key_slices.values()))
-    assert named == [*(of.plan.frames[k].sop_instance_uid for k in keys), of.segmentation.SOPInstanceUID]
+    assert of.segmentation is not None
+    assert named == [*(of.plan.frames[k].sop_instance_uid for k in keys), str(of.segmentation.SOPInstanceUID)]
 
 
 @pytest.mark.parametrize("kind", FORMS)
 def test_the_same_findings_are_the_same_objects_byte_for_byte(kind: str) -> None:
-    first, again = ([to_part10_bytes(d) for _, d in encode_forms(findings(), [kind])] for _ in range(2))
+    first, again = ([result.content for result in encode_form(findings(), kind)] for _ in range(2))
     assert first == again
 
 
@@ -192,6 +191,13 @@ def test_a_broken_form_is_refused(kind: str, spoil: Callable[[Dataset], None], w
     spoil(dataset)
     with pytest.raises(NonConformant, match=words):
         FORMS[kind].check(dataset, of)
+
+
+def test_of_nothing_there_is_a_page_that_says_so() -> None:
+    nothing = findings(empty=True)
+    assert {kind for kind in FORMS if encode_form(nothing, kind)} == {"PDF"}
+    assert b"Nothing was found" in made("PDF", nothing)[0].EncapsulatedDocument
+    assert b"Nothing was found" not in made("PDF")[0].EncapsulatedDocument
 
 
 def test_codes_name_the_regions() -> None:

@@ -79,7 +79,7 @@ def _found(rule: Rule, cards: Cards | None = CARDS) -> list[tuple[str, str, str]
         ),
         ({"parameters": {"threshold": 2}}, "parameters.threshold", "2 is over 1", "of the map"),
         ({"parameters": {"overlap": "half"}}, "parameters.overlap", "'half' is not a number", "share of a window"),
-        ({"results": ["SEG", "PDF"]}, "results[1]", "the model m gives no PDF", "SEG, SR"),
+        ({"results": ["SEG", "MAP"]}, "results[1]", "the model m gives no MAP", "SEG, SR, RTSTRUCT"),
         (
             {"destinations": ["pacs", "pac"]},
             "destinations[1]",
@@ -144,7 +144,7 @@ def test_what_may_come_later_is_no_error() -> None:
 
 
 def test_what_the_model_does_not_have_is_an_error() -> None:
-    assert _severities(_rule(version="3.0.0", parameters={"x": 1}, results=["PDF"], roles=PET_ROLE)) == [
+    assert _severities(_rule(version="3.0.0", parameters={"x": 1}, results=["MAP"], roles=PET_ROLE)) == [
         ("when.Modality", Severity.ERROR),
         ("roles.pet", Severity.ERROR),
         ("parameters.x", Severity.ERROR),

@@ -26,6 +26,7 @@ from dicomnode.domain.job import (
     next_delivery_state,
 )
 from dicomnode.domain.outage import Turn
+from dicomnode.domain.profile import OWN_KINDS, wanted_forms, wanted_kinds
 from dicomnode.domain.proof import PROOF_FIRST_S
 from dicomnode.domain.result import StoredResult
 from dicomnode.errors import NotFound
@@ -42,25 +43,34 @@ def deliver_results(unit: Unit, job: JobRow, results: Sequence[ResultRow]) -> No
     Call it after `superseded_by` was set: what this job's results supersede is not sent any more.
     """
     _withdraw(unit, job)
-    wanted = [result for result in results if _is_wanted(job, result)]
-    for result in (result for result in results if result not in wanted):
+    of_rule = _of_rule(job)
+    for result in (result for result in results if of_rule and result.kind not in of_rule):
         _tell(
             unit, result, "delivery.unwanted", f"{result.kind} kept here and not sent: its rule does not want it sent"
         )
     for name in job.destinations:
         destination = destination_in_force(unit, name)
-        for result in wanted:
+        for result in (result for result in results if not of_rule or result.kind in of_rule):
             if destination is None:
                 words = f"{result.kind} not sent: there is no destination {name} any more"
                 _tell(unit, result, "delivery.skipped", words)
-            else:
+            elif result.kind in wanted_kinds(of_rule, parse_options(destination.options).wanted):
                 _deliver(unit, result, destination)
+            elif result.kind in OWN_KINDS:
+                words = f"{result.kind} not sent to {name}: its profile {parse_options(destination.options).profile} "
+                _tell(unit, result, "delivery.unwanted", f"{words}does not take it")
 
 
-def _is_wanted(job: JobRow, result: ResultRow) -> bool:
-    """Whether the rule wants this kind sent; one that names no kinds wants all."""
-    kinds = (job.options or {}).get("objects")
-    return not kinds or result.kind in kinds
+def forms_for(unit: Unit, job: JobRow) -> tuple[str, ...]:
+    """What has to be made beside what the model gives, for the destinations as they are now."""
+    rows = [destination_in_force(unit, name) for name in job.destinations]
+    profiles = [parse_options(row.options).wanted for row in rows if row is not None]
+    return wanted_forms(_of_rule(job), profiles)
+
+
+def _of_rule(job: JobRow) -> tuple[str, ...]:
+    """The kinds that the rule names; a job of before rules could name any has none."""
+    return tuple((job.options or {}).get("objects", ()))
 
 
 def _withdraw(unit: Unit, job: JobRow) -> None:
@@ -208,12 +218,13 @@ def is_taken_over(unit: Unit, row: DeliveryRow) -> bool:
 
 def deliver_missing(unit: Unit, job: JobRow) -> int:
     """To destinations that were not there when the job finished, and are now. How many are queued."""
-    wanted = [result for result in job.results if _is_wanted(job, result) and not result.superseded_by]
+    results = [result for result in job.results if not result.superseded_by]
     made = 0
     for name in job.destinations:
         if (destination := destination_in_force(unit, name)) is None:
             continue
-        for result in wanted:
+        kinds = wanted_kinds(_of_rule(job), parse_options(destination.options).wanted)
+        for result in (result for result in results if result.kind in kinds):
             if name not in {delivery.destination.name for delivery in result.deliveries}:
                 _deliver(unit, result, destination)
                 made += 1

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dicomnode.adapters.db.classes import job_ended
-from dicomnode.adapters.db.deliveries import deliver_results, stored_result
+from dicomnode.adapters.db.deliveries import deliver_results, forms_for, stored_result
 from dicomnode.adapters.db.models import model_of, models_before
 from dicomnode.adapters.db.queueing import enqueue, full, is_current, locked_job, park, too_early_s, wake
 from dicomnode.adapters.db.receive import load_series
@@ -53,7 +53,8 @@ def start_job(unit: Unit, job_id: str, run: int | None) -> JobWork | None:
         words = f"the series in the role {' and '.join(gone)} is not here any more: send it again and rerun the study"
         _end(unit, job, JobEvent.REFUSE, "input-gone", words)
         return None
-    return _work(unit.session, job, {role: series for role, series in inputs.items() if series is not None})
+    given = {role: series for role, series in inputs.items() if series is not None}
+    return _work(unit.session, job, given, forms_for(unit, job))
 
 
 def waiting_job(session: Session, job_id: str, run: int) -> JobWork | None:
@@ -255,7 +256,7 @@ def cancel_job(unit: Unit, job: JobRow) -> None:
     _end(unit, job, JobEvent.CANCEL, "cancelled", "by the administrator")
 
 
-def _work(session: Session, job: JobRow, inputs: dict[str, Series]) -> JobWork:
+def _work(session: Session, job: JobRow, inputs: dict[str, Series], forms: tuple[str, ...] = ()) -> JobWork:
     options = job.options or {}
     return JobWork(
         job_id=job.id,
@@ -273,6 +274,7 @@ def _work(session: Session, job: JobRow, inputs: dict[str, Series]) -> JobWork:
         before=models_before(session, options),
         earlier=_earlier(session, job),
         priority=job.priority,
+        forms=forms,
     )
 
 
