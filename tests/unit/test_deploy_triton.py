@@ -21,7 +21,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 def environment_of_the_image() -> dict[str, str]:
     lines = DOCKERFILE.replace("\\\n", " ").splitlines()
-    (line,) = [line for line in lines if line.startswith("ENV ")]
+    (line,) = [line for line in lines if line.startswith("ENV ") and "DICOMNODE_" in line]
     return dict(pair.split("=", 1) for pair in line.removeprefix("ENV ").split())
 
 
@@ -64,6 +64,12 @@ def test_who_calls_shares_memory_and_process_numbers_with_triton() -> None:
 def test_the_port_is_the_settings() -> None:
     port = SERVICES["receiver"]["environment"]["DICOMNODE_DICOM_PORT"]
     assert SERVICES["receiver"]["ports"] == [f"{port}:{port}"]
+
+
+def test_what_is_installed_is_what_make_installs() -> None:
+    (torch,) = set(re.findall(r"torch==[\d.]+", (FOLDER.parents[1] / "Makefile").read_text()))
+    assert f"pip install {torch} " in DOCKERFILE
+    assert "--require-hashes --requirement requirements.lock" in DOCKERFILE
 
 
 def test_one_release_of_the_container_is_named() -> None:
