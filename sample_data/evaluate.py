@@ -21,8 +21,9 @@ from scipy import ndimage
 
 from dicomnode.domain.model_card import ModelCard, parse_model_card
 from dicomnode.imaging.geometry import VolumeGeometry
-from dicomnode.imaging.inference import intensity, model_input, scores, source_labels
+from dicomnode.imaging.inference import intensity, model_input, model_labels, source_labels
 from dicomnode.imaging.resample import model_grid
+from dicomnode.imaging.windows import WindowedNetwork, at_once
 from sample_data.export import PACKAGE
 from sample_data.protocols import PROTOCOLS
 from sample_data.real import REAL_DATA, RealVolume, body_mask, read_series
@@ -103,11 +104,12 @@ def _closed(mask: Mask, mm: float, spacing_mm: npt.NDArray[np.float64]) -> Mask:
 def predict(hu: npt.NDArray[np.int16], geometry: VolumeGeometry, card: ModelCard, network: torch.nn.Module) -> Labels:
     """The node's own stages around the network; (slice, row, column) uint8."""
     grid = model_grid(geometry, card.input.orientation, card.input.spacing_mm)
-    labels = torch.zeros(geometry.shape, dtype=torch.uint8)
+    windowed, spec = WindowedNetwork(at_once(network)), card.network
     with torch.inference_mode():
         image = model_input(torch.from_numpy(hu), grid, intensity(card.input, 1.0, 0.0))
-        source_labels(scores(image, network, card.network, 1), grid, labels)
-    return labels.numpy()
+        found = model_labels(image, windowed, spec, len(card.segments) + 1, spec.overlap)
+    labels: Labels = source_labels(found, grid).numpy()
+    return labels
 
 
 def dice(one: Mask, other: Mask) -> float:

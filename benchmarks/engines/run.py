@@ -28,10 +28,11 @@ import yaml
 from dicomnode.adapters.triton.hosts import cpu_name
 from dicomnode.adapters.triton.hosts.calibration import windows_of
 from dicomnode.adapters.triton.hosts.networks import ConversionFailed, LoadedNetwork, NetworkInputs, load_network
+from dicomnode.adapters.triton.hosts.torch_threads import one_thread
 from dicomnode.domain.engines import candidates
 from dicomnode.domain.model_card import ModelCard, NetworkSpec, parse_model_card
 from dicomnode.errors import InvalidModelPackage
-from dicomnode.imaging.inference import label_map, scores
+from dicomnode.imaging.inference import model_labels
 from sample_data.net import TorsoNet
 
 TORSO, REGIONS = (Path("sample_data/models") / name for name in ("torso-ct", "slice-ct-region"))
@@ -119,7 +120,12 @@ def window_way(network: LoadedNetwork, spec: NetworkSpec) -> Way:
 
 
 def volume_way(network: LoadedNetwork, spec: NetworkSpec, image: torch.Tensor) -> Way:
-    return Way(name_of(network), lambda: label_map(scores(image, network, spec, network.batch)), 1)
+    def run() -> torch.Tensor:
+        windowed = network.windowed(before_each=lambda: None)
+        with torch.no_grad(), one_thread(network.has_own_threads):
+            return model_labels(image, windowed, spec, len(card_of(TORSO).segments) + 1, spec.overlap)
+
+    return Way(name_of(network), run, 1)
 
 
 def timed(ways: Sequence[Way], rounds: int) -> dict[str, tuple[float, float]]:

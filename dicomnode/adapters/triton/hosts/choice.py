@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from dicomnode.adapters.triton.hosts.model import Host, HostSettings, card_of
+from dicomnode.adapters.triton.hosts.model import Host, HostSettings, card_of, prove
 from dicomnode.domain.model_card import ModelCard
 
 
 def open_host(backend: Any, settings: HostSettings) -> Host:
     """Raises InvalidModelPackage when nothing here runs the package. `backend` as Host has it."""
+    prove(backend)
     card = card_of(settings.package)
     network_format = card.network.format
     if network_format == "monai-bundle" and card.classification is not None:

@@ -113,7 +113,6 @@ class Host:
 
     def __init__(self, backend: Any, settings: HostSettings) -> None:
         torch.set_num_threads(settings.threads)
-        prove(backend)
         self._backend = backend
         name = f"{settings.package} {settings.engine} {settings.precision}"
         self._cores = SharedCores(settings.cache / "at-work", name, settings.threads)
