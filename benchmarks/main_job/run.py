@@ -96,7 +96,7 @@ def prepare_peers() -> None:
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", "nibabel"], check=True)
 
 
-def set_up_node(folder: Path, model: str) -> RunningNode:
+def set_up_node(folder: Path, model: str, destination: str = ORTHANC) -> RunningNode:
     package = folder / "package"
     package.mkdir()
     (package / "model.yaml").write_text(yaml.safe_dump(CARD))
@@ -106,7 +106,7 @@ def set_up_node(folder: Path, model: str) -> RunningNode:
     node = RunningNode(folder / "home")
     node.run("models", "add", str(package))
     node.run("rules", "add", str(rule))
-    node.run("destinations", "add", "orthanc", "--dimse", ORTHANC)
+    node.run("destinations", "add", "orthanc", "--dimse", destination)
     return node
 
 

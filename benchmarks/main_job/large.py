@@ -1,0 +1,118 @@
+"""Of 300 images of 512 x 512: how much of the wait is not the network, beside the script of a researcher?
+
+The same network, card, Orthanc and way of timing as `benchmarks.main_job.run`; the CT is made (noise at 0.9 mm, which
+is the hardest there is for what encodes masks). From the end of storescu's association to the last result in Orthanc.
+
+    python -m benchmarks.main_job.large [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.main_job.run import PEERS, WORK, peak_memory, prepare_peers, set_up_node, stage_times
+from tests.servers import Orthanc, free_port
+
+PYTHON = WORK / "venv" / "bin" / "python"
+STUDIES = WORK / "data" / "ct300"  # s0 to s3, made with the peers' other data
+SHARE_MOST, RATIO_MOST = 0.10, 0.20  # of issue 4
+
+
+@contextmanager
+def naive_script(folder: Path, model: str, orthanc: Orthanc) -> Iterator[tuple[int, Path]]:
+    """The researcher's script as a warm service: its port, and the file where it notes its stages."""
+    port, marks = free_port(), folder / "naive.marks"
+    (folder / "in").mkdir()
+    command = [str(PYTHON), str(PEERS / "naive.py"), "--port", str(port), "--dir", str(folder / "in")]
+    model_file = str(WORK / "models" / model / "model.ts")
+    command += ["--model", model_file, "--pacs", f"127.0.0.1:{orthanc.dicom_port}:ORTHANC", "--marks", str(marks)]
+    with (folder / "naive.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            _wait_for(port, process)
+            yield port, marks
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise SystemExit(f"the script ended with status {process.returncode}")
+
+
+def sent(port: int, ae_title: str, orthanc: Orthanc, expected: int, study: Path) -> float:
+    """Seconds from the end of the association to the last of so many results in Orthanc."""
+    command = [sys.executable, str(PEERS / "e2e.py"), "--port", str(port), "--aet", ae_title]
+    command += ["--http", str(orthanc.http_port), "--expect", str(expected), str(study)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    if len(found["got"]) != expected:
+        raise SystemExit(f"{ae_title} gave {found['got']}")
+    return float(found["result_s"])
+
+
+def naive_networks(marks: Path) -> list[float]:
+    """Seconds of the sliding window of each study, in order."""
+    rows = [line.split() for line in marks.read_text().splitlines()]
+    ends = {name: [float(row[1]) for row in rows if row[0] == name] for name in ("pre.end", "swi.end")}
+    return [end - begin for begin, end in zip(ends["pre.end"], ends["swi.end"], strict=True)]
+
+
+def report(ours: Sequence[float], theirs: Sequence[float], network_s: float, naive_network_s: float) -> None:
+    whole, naive_whole = statistics.median(ours), statistics.median(theirs)
+    rest, naive_rest = whole - network_s, naive_whole - naive_network_s
+    print(f"released → results in Orthanc, 300 images, median of {len(ours)} rounds (load {os.getloadavg()[0]:.1f}):")
+    for name, of, network, others in (
+        ("dicomnode (SEG and SR)", whole, network_s, rest),
+        ("naive script (SEG)", naive_whole, naive_network_s, naive_rest),
+    ):
+        print(f"  {name:23}{of:6.2f} s   network {network:6.2f} s   the rest {others:6.2f} s")
+    print(f"the rest is {rest / whole:.2f} of the whole (goal {SHARE_MOST})")
+    print(f"and {rest / naive_rest:.2f} of the script's (goal {RATIO_MOST})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, choices=(1, 2, 3))
+    parser.add_argument("--model", choices=("unet", "thr", "both"), default="both")
+    given = parser.parse_args()
+    if not PEERS.is_dir():
+        raise SystemExit("../shared/peers is absent: there is nothing to measure against")
+    prepare_peers()
+    with (
+        tempfile.TemporaryDirectory(prefix="main-job-large-") as scratch,
+        Orthanc(Path(scratch) / "orthanc") as orthanc,
+        naive_script(Path(scratch), given.model, orthanc) as (naive_port, marks),
+    ):
+        node = set_up_node(Path(scratch), given.model, orthanc.dimse)
+        with node, peak_memory(node) as peak:
+            ours, theirs = [], []
+            for number in range(given.rounds + 1):
+                study = STUDIES / f"s{number}"
+                theirs.append(sent(naive_port, "NAIVE", orthanc, 1, study))
+                ours.append(sent(node.port, "DICOMNODE", orthanc, 2, study))
+            stages = stage_times(node)
+        network_s = stages["infer: network"]
+        report(ours[1:], theirs[1:], network_s, statistics.median(naive_networks(marks)[1:]))
+        print("stages, median seconds: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in stages.items()))
+        print(f"the node's peak memory {peak['bytes'] / 1e6:.0f} MB (all processes)")
+
+
+if __name__ == "__main__":
+    main()
