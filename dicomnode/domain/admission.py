@@ -30,6 +30,9 @@ class Room:
     def least_of(self, other: Room) -> Room:
         return Room(*map(min, self.parts, other.parts))
 
+    def most_of(self, other: Room) -> Room:
+        return Room(*map(max, self.parts, other.parts))
+
     @property
     def parts(self) -> tuple[float, float, float]:
         return self.host_bytes, self.shared_bytes, self.gpu_bytes
@@ -44,6 +47,14 @@ class Needs:
 
     surely: Room = NOTHING
     likely: Room = NOTHING
+
+
+def in_turn(needs: Iterable[Needs]) -> Needs:
+    """Of models that run one after the other on a series: the most that one of them needs."""
+    most = Needs()
+    for each in needs:
+        most = Needs(most.surely.most_of(each.surely), most.likely.most_of(each.likely))
+    return most
 
 
 class Verdict(StrEnum):

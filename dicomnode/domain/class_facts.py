@@ -97,6 +97,8 @@ def is_of_classes(name: str) -> bool:
 
 def classes_given(model: str, spec: Classification, details: Mapping[str, Any]) -> dict[str, Element]:
     """The facts of a job that succeeded, from what it keeps: its `classes` and its `runs`."""
+    if skipped := details.get("skipped"):  # of a composed model: see stages.composed
+        return no_classes(model, f"the images were not looked at: {skipped}")
     shares = {row["class"]: float(row["share"]) for row in details.get("classes", ())}
     codes = {one.name: one.code.value for one in spec.classes}
     names = [name for name in shares if name in codes]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,10 +22,12 @@ from dicomnode.domain.admission import (
     Room,
     Verdict,
     decide,
+    in_turn,
     learned,
     needs_of,
 )
 from dicomnode.domain.job import Priority
+from dicomnode.domain.model_after import Crop
 from dicomnode.ports import Admitted, JobFinished, JobOutcome, JobWork, Machine, ModelVersion
 
 LOOK_EVERY_S = 1.0
@@ -157,9 +159,15 @@ class InTurn:
     def _needs(self, work: JobWork) -> Needs:
         if self.machine is None or not (sizes := self.sizes(work)):
             return Needs()
-        card = work.model.card
-        estimate = needs_of(card, sizes, windows_at_once=self.windows_at_once, on_gpu=self.machine.has_gpu)
-        took = self._took.get(work.model.digest)
+        own = self._needs_of(work.model, sizes)
+        if any(isinstance(step.use, Crop) for step in work.model.card.after):
+            own = Needs(likely=own.likely)  # of a box it may take far less: only what comes first is sure
+        return in_turn([own, *(self._needs_of(first, sizes[:1]) for first in work.before.values())])
+
+    def _needs_of(self, model: ModelVersion, sizes: Sequence[Extent]) -> Needs:
+        assert self.machine is not None
+        estimate = needs_of(model.card, sizes, windows_at_once=self.windows_at_once, on_gpu=self.machine.has_gpu)
+        took = self._took.get(model.digest)
         if took is None:
             return estimate
         larger = max(sizes[0].voxels / max(took.voxels, 1), 1.0)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,10 +20,12 @@ from dicomnode.domain.admission import (
     Room,
     Verdict,
     decide,
+    in_turn,
     learned,
     needs_of,
 )
 from dicomnode.domain.job import Priority
+from dicomnode.domain.model_after import Crop, Reference, Step
 from dicomnode.domain.study import Series
 from dicomnode.ports import Admitted, JobFinished, JobWork, ModelVersion
 from dicomnode.stages.admission import InTurn
@@ -297,3 +300,25 @@ def test_what_a_model_took_is_remembered_and_grows_with_the_series() -> None:
 def test_without_sizes_nothing_is_asked_for() -> None:
     turns = InTurn(1, FakeMachine(8e9, 0.0))
     assert turns._needs(work()) == Needs()
+
+
+def test_a_composed_model_needs_what_the_neediest_of_them_does() -> None:
+    small, large = model_card(), model_card()
+    large = replace(large, network=replace(large.network, window=(192, 192, 192)))
+    of_each = [needs_of(card, [CT], windows_at_once=1, on_gpu=False) for card in (small, large)]
+    both = in_turn(of_each)
+    assert both.likely == of_each[1].likely
+    assert in_turn([]) == Needs()
+    assert in_turn([Needs(Room(1, 5), Room(2, 5)), Needs(Room(3, 0), Room(3, 6))]) == Needs(Room(3, 5), Room(3, 6))
+
+
+def test_a_cropped_model_is_never_refused_for_the_size_of_the_whole_series() -> None:
+    crop = Step(Reference("first"), Crop(("Lungs",)))
+    job = work()
+    cropped = replace(job, model=replace(job.model, card=replace(job.model.card, after=(crop,))))
+    turns = InTurn(1, FakeMachine(), lambda work: (CT,))
+    assert turns._needs(job).surely != Room()
+    assert turns._needs(cropped).surely == Room()
+    assert turns._needs(cropped).likely == turns._needs(job).likely
+    beside = replace(cropped, before={"first": job.model})
+    assert turns._needs(beside) == turns._needs(job)
