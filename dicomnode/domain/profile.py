@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dicomnode.errors import InvalidDestination
 
 OWN_KINDS = ("SEG", "SEG-PROB", "MAP", "SR")
-FORMS = ("RTSTRUCT", "GSPS", "SC", "PDF", "KO")
+FORMS = ("SEG-LABELMAP", "SEG-FULL", "RTSTRUCT", "GSPS", "SC", "PDF", "KO")
 
 # (PS3.5 A): names that people know, for the UIDs
 TRANSFER_SYNTAXES = {

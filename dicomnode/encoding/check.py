@@ -22,6 +22,7 @@ from dicomnode.imaging.masks import FULL
 from dicomnode.imaging.volume import VolumePlan
 
 _COSINE_TOLERANCE = 1e-4
+_LABEL_MAP_SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"  # pydicom 3.0 cannot name it
 
 _FILLED = (
     "SOPClassUID",
@@ -107,6 +108,26 @@ def check_segmentation(
         check_grid(segmentation, plan)
         check_series_references(segmentation, plan, further)
         check_frames(segmentation, plan, len(segmentation.PixelData) if pixel_bytes is None else pixel_bytes)
+
+
+def check_label_map(segmentation: Dataset, plan: VolumePlan, further: Further = NONE) -> None:
+    """As check_segmentation, of a Label Map Segmentation: its segment 0 is the background (PS3.3 C.8.20.2)."""
+    with odd_values_accepted():
+        check_common(segmentation, plan, _LABEL_MAP_SEGMENTATION_STORAGE, "SEG")
+        check_filled(segmentation, (*_SEGMENTATION_FILLED, "PixelData"), "the segmentation")
+        check_present(segmentation, _SEGMENTATION_PRESENT, "the segmentation")
+        kind, bits = text(segmentation, "SegmentationType"), whole(segmentation, "BitsAllocated")
+        if (kind, bits) != ("LABELMAP", 8):
+            refuse(f"the segmentation's type is {kind} of {bits} bits a pixel")
+        background, *segments = items(segmentation, "SegmentSequence")
+        if whole(background, "SegmentNumber") != 0:
+            refuse("the first segment of the label map is not the background, 0")
+        _check_segments(segments)
+        if (highest := max(segmentation.PixelData)) > len(segments):
+            refuse(f"a pixel is of segment {highest}, which is not described")
+        check_grid(segmentation, plan)
+        check_series_references(segmentation, plan, further)
+        check_frames(segmentation, plan, len(segmentation.PixelData), of_segments=False)
 
 
 def check_report(report: Dataset, plan: VolumePlan, segmentation: Dataset | None, further: Further = NONE) -> None:

@@ -19,7 +19,9 @@ from dicomnode.encoding.check import (
     REPORT_PRESENT,
     check_common,
     check_filled,
+    check_label_map,
     check_present,
+    check_segmentation,
     evidence_of,
 )
 from dicomnode.encoding.findings import Findings
@@ -107,6 +109,19 @@ def _check_graphic(graphic: Dataset, rows: int, columns: int) -> None:
 def _images_of(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
     for series in items(dataset, keyword):
         yield from items(series, "ReferencedImageSequence")
+
+
+def check_label_map_form(dataset: Dataset, findings: Findings) -> None:
+    """Raises NonConformant naming what is wrong with a Label Map Segmentation."""
+    check_label_map(dataset, findings.plan, findings.further)
+
+
+def check_full(dataset: Dataset, findings: Findings) -> None:
+    """As check_segmentation, and of every segment that is found there is a frame of every slice."""
+    check_segmentation(dataset, findings.plan, findings.further)
+    needed = len(findings.found) * len(findings.plan.frames)
+    if dataset.NumberOfFrames != needed:
+        refuse(f"there are {dataset.NumberOfFrames} frames; {needed} have no gap between them")
 
 
 def check_secondary_capture(dataset: Dataset, findings: Findings) -> None:

@@ -18,15 +18,18 @@ FRAMES = "PerFrameFunctionalGroupsSequence"
 Found = TypeVar("Found")
 
 
-def check_frames(segmentation: Dataset, plan: VolumePlan, pixel_bytes: int) -> None:
-    """Raises NonConformant, naming the frame. `pixel_bytes`: the length of the pixel data (PS3.5 8.1.1)."""
+def check_frames(segmentation: Dataset, plan: VolumePlan, pixel_bytes: int, *, of_segments: bool = True) -> None:
+    """Raises NonConformant, naming the frame. `pixel_bytes`: the length of the pixel data (PS3.5 8.1.1).
+
+    `of_segments`: whether each frame is one segment's; in a label map each has all of a slice.
+    """
     groups = items(segmentation, FRAMES)
     _check_length(segmentation, len(groups), pixel_bytes)
     shared = items(segmentation, "SharedFunctionalGroupsSequence")[0]
     described = len(items(segmentation, "SegmentSequence"))
     slices = {(f.sop_instance_uid, f.number): f for f in plan.frames}
     many = _multi_frame_uids(plan)
-    segment_of = _Once("SegmentIdentificationSequence", lambda group: _segment(group, shared))
+    segment_of = _Once("SegmentIdentificationSequence", lambda group: _segment(group, shared) if of_segments else 1)
     sources_of = _Once("DerivationImageSequence", _sources)
     position_of = _Once("PlanePositionSequence", _position)
     seen: set[tuple[int, tuple[str, int]]] = set()

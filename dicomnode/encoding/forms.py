@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pydicom import Dataset
 
 from dicomnode.encoding.check_forms import (
+    check_full,
     check_key_objects,
+    check_label_map_form,
     check_one_page,
     check_presentation_state,
     check_secondary_capture,
@@ -22,6 +24,7 @@ from dicomnode.encoding.presentation_state import encode_presentation_state
 from dicomnode.encoding.results import EncodedResult
 from dicomnode.encoding.rtstruct import encode_structure_set
 from dicomnode.encoding.secondary_capture import encode_secondary_captures
+from dicomnode.encoding.seg_label_map import encode_full, encode_label_map
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class Form:
 
 
 FORMS: Mapping[str, Form] = {
+    "SEG-LABELMAP": Form(lambda findings: [encode_label_map(findings)], check_label_map_form),
+    "SEG-FULL": Form(lambda findings: [encode_full(findings)], check_full),
     "RTSTRUCT": Form(lambda findings: [encode_structure_set(findings)], check_structure_set),
     "GSPS": Form(lambda findings: [encode_presentation_state(findings)], check_presentation_state),
     "SC": Form(encode_secondary_captures, check_secondary_capture),

@@ -18,7 +18,7 @@ from dicomnode.imaging.headers import text
 
 MANUFACTURER = "dicomnode"
 # In the order of their series' numbers
-_KINDS = ("SEG", "SR", "SEG-PROB", "MAP", "SEG-LABELMAP", "SC", "PDF", "RTSTRUCT", "GSPS", "KO")
+_KINDS = ("SEG", "SR", "SEG-PROB", "MAP", "SEG-LABELMAP", "SEG-FULL", "SC", "PDF", "RTSTRUCT", "GSPS", "KO")
 _LO_MOST = 64  # characters of a long string (PS3.5 6.2)
 _ST_MOST = 1024
 

@@ -41,6 +41,7 @@ from dicomnode.imaging.headers import odd_values_accepted, text
 from dicomnode.imaging.masks import FULL
 from dicomnode.imaging.volume import VolumePlan
 
+_TYPES = {"SEG-PROB": SegmentationTypeValues.FRACTIONAL, "SEG-LABELMAP": SegmentationTypeValues.LABELMAP}
 _SKELETON_SHAPE = (1, 8)  # rows and columns of the frames that highdicom is given: their pixels are not used
 
 
@@ -58,9 +59,18 @@ def encode_segmentation(
 
 
 def encode_masks(
-    masks: SegFrames, plan: VolumePlan, card: ModelCard, made: Provenance, further: Further = NONE
+    masks: SegFrames,
+    plan: VolumePlan,
+    card: ModelCard,
+    made: Provenance,
+    further: Further = NONE,
+    *,
+    every_frame: bool = False,
 ) -> SegFile | None:
-    """As encode_segmentation; of probabilities a SEG FRACTIONAL (PS3.3 C.8.20.2.3), 255 for 1."""
+    """As encode_segmentation; of probabilities a SEG FRACTIONAL (PS3.3 C.8.20.2.3), 255 for 1.
+
+    `every_frame`: of a segment that is found in one slice, frames of the others too, for readers that need a stack.
+    """
     if masks.shape != plan.geometry.shape:
         raise ValueError(f"masks of {plan.geometry.shape} are needed, not {masks.shape}")
     if masks.highest > len(card.segments):
@@ -70,17 +80,35 @@ def encode_masks(
     if not segments:
         return None
     kind = "SEG" if masks.is_binary else "SEG-PROB"
+    if every_frame:
+        kind = "SEG-FULL"
+        segments = dict.fromkeys(range(masks.shape[0]), sorted({n for numbers in segments.values() for n in numbers}))
     with odd_values_accepted():
         sources = source_frames(plan, texts_of(card, made))
         uids = result_uids(kind, plan, further, card, made, masks.digest())
-        skeleton = _skeleton(list(segments), kind, sources, uids, plan, card, made)
-        slices = _slices(skeleton, sources)
-        sources.mend(skeleton)
-        add_references(skeleton, plan, further)
-        sources.set_character_set(skeleton)
-        skeleton.setdefault("ContentCreatorName", None)  # type 2 (PS3.3 10.9), which highdicom leaves out
-        _make_repeatable(skeleton, made)
+        skeleton, slices = skeleton_of(list(segments), kind, sources, uids, plan, card, made, further)
         return seg_file(skeleton, slices, masks, segments)
+
+
+def skeleton_of(
+    used: Sequence[int],
+    kind: str,
+    sources: SourceFrames,
+    uids: tuple[str, str],
+    plan: VolumePlan,
+    card: ModelCard,
+    made: Provenance,
+    further: Further,
+) -> tuple[Dataset, list[int]]:
+    """A SEG with one small frame for each of the used slices, and of which slice each is."""
+    skeleton = _skeleton(used, kind, sources, uids, plan, card, made)
+    slices = _slices(skeleton, sources)
+    sources.mend(skeleton)
+    add_references(skeleton, plan, further)
+    sources.set_character_set(skeleton)
+    skeleton.setdefault("ContentCreatorName", None)  # type 2 (PS3.3 10.9), which highdicom leaves out
+    _make_repeatable(skeleton, made)
+    return skeleton, slices
 
 
 def _skeleton(
@@ -101,7 +129,7 @@ def _skeleton(
     skeleton: Dataset = hd.seg.Segmentation(
         source_images=list(sources.headers),
         pixel_array=small,
-        segmentation_type=SegmentationTypeValues.BINARY if kind == "SEG" else SegmentationTypeValues.FRACTIONAL,
+        segmentation_type=_TYPES.get(kind, SegmentationTypeValues.BINARY),
         fractional_type=SegmentationFractionalTypeValues.PROBABILITY,
         max_fractional_value=FULL,
         segment_descriptions=[_description(s, plan, card, made) for s in card.segments],

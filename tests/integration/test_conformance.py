@@ -103,7 +103,8 @@ MADE_SOURCES: dict[str, Callable[[], list[Dataset]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", FORMS)
+# dciodvfy of Debian does not know the Label Map Segmentation yet
+@pytest.mark.parametrize("kind", sorted(set(FORMS) - {"SEG-LABELMAP"}))
 @pytest.mark.parametrize("name", ["CT", "oblique, pixels not square", "PET", "enhanced MR", "type 2 absent"])
 def test_every_form_conforms(name: str, kind: str, tmp_path: Path) -> None:
     file = tmp_path / "form.dcm"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import highdicom as hd
 import numpy as np
 import pytest
 from highdicom.sr import CodedConcept
@@ -75,6 +76,19 @@ def test_outlines_lie_on_the_images_that_a_state_names(name: str) -> None:
             labels[k][inside] = int(annotation.GraphicLayer.split()[1])
     np.testing.assert_array_equal(labels, of.labels)
     assert state.RescaleIntercept == of.plan.frames[0].rescale.intercept
+
+
+@pytest.mark.parametrize("kind", ["SEG-LABELMAP", "SEG-FULL"])
+@pytest.mark.parametrize("name", sorted(set(SOURCES) - {"tilted"}))
+def test_other_segmentations_hold_the_same_label_map(name: str, kind: str) -> None:
+    of = findings(SOURCES[name]())
+    [dataset] = made(kind, of)
+    volume = hd.seg.Segmentation.from_dataset(dataset, copy=False).get_volume(combine_segments=True)
+    to_ours = np.linalg.inv(of.plan.geometry.affine) @ volume.affine
+    indices = np.indices(volume.array.shape).reshape(3, -1)
+    ours = np.rint(to_ours[:3, :3] @ indices + to_ours[:3, 3:]).astype(int)
+    np.testing.assert_array_equal(of.labels[tuple(ours)], volume.array.ravel())
+    assert np.count_nonzero(volume.array) == np.count_nonzero(of.labels)
 
 
 def test_pictures_show_every_slice_with_a_segment_and_warn() -> None:
@@ -180,6 +194,10 @@ BROKEN: list[tuple[str, Callable[[Dataset], None], str]] = [
     ("SC", put("SourceImageSequence", []), "no image of the source"),
     ("PDF", put("EncapsulatedDocument", b"%PDF-1.4 cut"), "no whole PDF"),
     ("PDF", put("ReferencedSOPInstanceUID", "1.2", "SourceInstanceSequence"), "does not have"),
+    ("SEG-LABELMAP", put("SegmentationType", "BINARY"), "type is BINARY"),
+    ("SEG-LABELMAP", put("SegmentNumber", 1, "SegmentSequence"), "not the background"),
+    ("SEG-LABELMAP", put("NumberOfFrames", 3), "NumberOfFrames is 3"),
+    ("SEG-FULL", put("NumberOfFrames", 3), "NumberOfFrames is 3"),
     ("KO", without_evidence, "not those in the evidence"),
 ]
 
