@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -293,9 +295,16 @@ def accept(settings: Settings, model: ModelVersion, before: Mapping[str, ModelVe
     from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome
 
     if not (cases := golden_cases(model)):
-        return Acceptance(AcceptanceOutcome.NONE, SystemClock().now())
+        return Acceptance(AcceptanceOutcome.NONE, SystemClock().now(), host=this_host())
+    from dicomnode.adapters.triton.hosts import cpu_name
+
     with engine_at_hand(settings) as engine:
-        return accept_stage(settings, engine, before).accept(model, cases)
+        return replace(accept_stage(settings, engine, before).accept(model, cases), host=this_host(), cpu=cpu_name())
+
+
+def this_host() -> str:
+    """The name by which acceptances tell machines apart."""
+    return platform.node() or "this host"
 
 
 def compare_stage(settings: Settings, state: State) -> CompareStage:
@@ -307,7 +316,12 @@ def compare_stage(settings: Settings, state: State) -> CompareStage:
 def registry(settings: Settings, state: State) -> Registry:
     from dicomnode.stages.registry import Registry
 
-    return Registry(state, lambda model, before: accept(settings, model, before), lambda model: warm(settings, model))
+    return Registry(
+        state,
+        lambda model, before: accept(settings, model, before),
+        lambda model: warm(settings, model),
+        host=this_host(),
+    )
 
 
 def warm(settings: Settings, model: ModelVersion) -> None:

@@ -73,6 +73,13 @@ class ModelStore:
                 _move(staged, place)
         return found, digest, place
 
+    def remove(self, place: Path) -> bool:
+        """A copy that `add` made; False when it is not here, or not in this folder."""
+        if not place.is_dir() or self._folder.resolve() not in place.resolve().parents:
+            return False
+        shutil.rmtree(place)
+        return True
+
     def check(self, package: Path, card: Path | None = None) -> ModelCard:
         """The card that `add` would keep; nothing is kept."""
         with _staged(package, card, None) as staged:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +11,9 @@ from rich.markdown import Markdown
 
 from dicomnode import bootstrap
 from dicomnode.cli.model_lookup import Json, Name, OfVersion, engine_words, find_model, model_row
+from dicomnode.domain.engines import Candidate, candidates
 from dicomnode.domain.model_card_text import card_markdown
+from dicomnode.domain.tuning import chosen_document
 from dicomnode.errors import NotFound, UsageError
 from dicomnode.ports import ModelVersion
 from dicomnode.stages.accept import synthetic_volumes
@@ -66,7 +68,7 @@ def _registered(model: ModelVersion) -> Iterator[tuple[str, str]]:
 def compare(
     ctx: typer.Context,
     name: Name,
-    first: Annotated[str, typer.Argument(help="A version.", show_default=False)],
+    first: Annotated[str, typer.Argument(help="VERSION, or VERSION@ENGINE:PRECISION.", show_default=False)],
     second: Annotated[str, typer.Argument(help="Another one.", show_default=False)],
     study: Annotated[
         str, typer.Option(help="Run both on this study now, and send nothing.", show_default=False)
@@ -74,20 +76,27 @@ def compare(
     most: Annotated[int, typer.Option(min=1, help="At most so many series, the newest first.")] = 100,
     as_json: Json = False,
 ) -> None:
-    """How two versions differ on the series that both have run on: Dice and volumes, or classes; times.
+    """How two versions, or two engines of one, differ: Dice and volumes, or classes and images; times.
 
-    A shadow gives the second version its series. --study takes a Study Instance UID, an accession number or a
-    patient ID, and runs both versions on that study's series now.
+    Versions are compared on the series that both have run on: a shadow gives the second version its series. Engines
+    are compared on a study, now; a precision that is left out is fp32. --study takes a Study Instance UID, an
+    accession number or a patient ID, and runs both on that study's series now.
 
     Example: dicomnode models compare torso-ct 1.0.0 1.1.0
 
     Example: dicomnode models compare torso-ct 1.0.0 1.1.0 --study 1.2.840.113619.2.55.3
+
+    Example: dicomnode models compare torso-ct 1.0.0@torchscript 1.0.0@openvino:bf16 --study 20240131-007
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
-    pair = (find_model(context.state, name, first), find_model(context.state, name, second))
+    pair = (_on_engine(context, name, first), _on_engine(context, name, second))
     if first == second:
-        raise UsageError("two versions are needed; `dicomnode models optimise` compares engines of one")
+        raise UsageError(
+            "two versions are needed, or two engines of one, as in 1.0.0@torchscript 1.0.0@openvino:bf16"
+        )
+    if ("@" in first or "@" in second) and not study:
+        raise UsageError("what is kept of jobs is told apart by version: engines are compared with --study STUDY")
     if not common_segments(pair) and not gives_classes(pair):
         raise UsageError(f"{name} {first} and {second} give nothing of the same name: there is nothing to compare")
     found = _compared(context, pair, study, most)
@@ -96,7 +105,7 @@ def compare(
         return
     columns = ["series", "segment", "dice", f"{first}_ml", f"{second}_ml", "difference_ml", "note"]
     if gives_classes(pair):
-        columns = ["series", "images", "same_class", "largest_difference", "note"]
+        columns = ["series", "images", "same_class", "differing", "largest_difference", "note"]
     context.show(list(_rows(found, first, second)), columns, f"{name} {first} and {second}")
     context.done(_summary_words(found, first, second))
 
@@ -106,7 +115,7 @@ def _compared(
 ) -> list[SeriesComparison]:
     stage = bootstrap.compare_stage(context.settings, context.state)
     if study:
-        uid = context.state.study(study).study_instance_uid
+        uid = context.state.only_study(study).study_instance_uid
         with bootstrap.engine_at_hand(context.settings) as engine:
             return stage.now(pair, uid, bootstrap.infer_stage(context.settings, engine))
     found = stage.stored(pair, most)
@@ -116,6 +125,33 @@ def _compared(
             f"`dicomnode models shadow {pair[1].name} VERSION` makes some, and --study STUDY runs both now"
         )
     return found
+
+
+def _on_engine(context: Context, name: str, words: str) -> ModelVersion:
+    """VERSION, or VERSION@ENGINE:PRECISION; raises NotFound, and UsageError where its network has no such engine."""
+    version, _, wanted = words.partition("@")
+    model = find_model(context.state, name, version)
+    if not wanted:
+        return model
+    engine, _, precision = wanted.partition(":")
+    chosen = Candidate(engine, precision or "fp32")
+    known = dict.fromkeys([*candidates(model.card.network, False), *candidates(model.card.network, True)])
+    if chosen not in known:
+        there = ", ".join(f"{one.engine}:{one.precision}" for one in known)
+        none = f"none, for a {model.card.network.format} brings its own way of running"
+        raise UsageError(f"{name} {version} does not run on {wanted}; there are: {there or none}")
+    return replace(model, tuning=chosen_document(chosen))
+
+
+def _image_numbers(images: Sequence[int]) -> str:
+    """1, 3-5, in their order."""
+    runs: list[list[int]] = []
+    for image in images:
+        if runs and image == runs[-1][-1] + 1:
+            runs[-1].append(image)
+        else:
+            runs.append([image])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def _document(one: SeriesComparison) -> dict[str, Any]:
@@ -129,7 +165,8 @@ def _rows(found: Sequence[SeriesComparison], first: str, second: str) -> Iterato
         if one.classes:
             seen = one.classes
             yield {"series": series, "images": seen.images, "same_class": seen.same, "note": one.note} | {
-                "largest_difference": seen.largest_difference
+                "largest_difference": seen.largest_difference,
+                "differing": _image_numbers(seen.differing),
             }
         elif not one.segments:
             yield {"series": series, "note": one.note}

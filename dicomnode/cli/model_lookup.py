@@ -38,6 +38,7 @@ def model_row(model: ModelVersion) -> dict[str, Any]:
         "shadow": model.shadow,
         "acceptance": str(acceptance.outcome) if acceptance else "not tried",
         "accepted_at": acceptance.at if acceptance else None,
+        "accepted_on": acceptance.machine if acceptance else "",
         "engine": engine_words(model),
         "modality": list(model.card.input.modality),
         "gives": model.card.gives,

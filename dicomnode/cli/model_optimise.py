@@ -46,7 +46,9 @@ def optimise(
     if context.json:
         context.print_json({"name": model.name, "version": model.version, "dry_run": dry_run, **document})
         return
-    context.show([_row(one) for one in tuning.candidates], list(_row(tuning.chosen)), f"{model.name} {model.version}")
+    figure, _ = tuning.chosen.figure
+    rows = [_row(one, figure) for one in tuning.candidates]
+    context.show(rows, list(rows[0]), f"{model.name} {model.version}")
     context.done("\n".join([*_remarks(tuning), _words(tuning, dry_run)]))
 
 
@@ -55,14 +57,15 @@ def _tell(line: str) -> None:
     typer.echo(f"trying {line} ...", err=True)
 
 
-def _row(tried: Tried) -> dict[str, Any]:
+def _row(tried: Tried, figure: str) -> dict[str, Any]:
+    """`figure` names what all of the table were judged by."""
     return {
         "engine": tried.engine,
         "precision": tried.precision,
         "ran as": tried.ran,
         "seconds": f"{tried.seconds:.3f}" if tried.seconds else "",
         "network": f"{tried.network_s:.3f}" if tried.seconds else "",
-        "Dice": f"{tried.dice:.4f}" if tried.seconds else "",
+        figure: tried.figure[1],
         "right": "yes" if tried.right else "no",
     }
 

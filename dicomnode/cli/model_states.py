@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command("rollback")(rollback)
     app.command("shadow")(shadow)
     app.command("history")(history)
+    app.command("remove")(remove)
 
 
 def activate(
@@ -179,6 +180,45 @@ def history(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
         for c in changes
     ]
     context.show(rows, ["at", "version", "change", "author", "reason"], f"History of {name}")
+
+
+def remove(
+    ctx: typer.Context,
+    name: Name,
+    version: Version,
+    files_only: Annotated[
+        bool, typer.Option("--files-only", help="Remove its files, and keep what jobs and the history say of it.")
+    ] = False,
+    reason: Reason = "",
+    author: Author = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Take a version out of the registry, and its files from the disk.
+
+    It is refused while the version is active, a shadow, named by a rule in force or needed by jobs that wait or run.
+    Of a version that jobs have run only the files can go: results name it. Who made it active stays in the history.
+
+    Example: dicomnode models remove torso-ct 1.0.0 --dry-run
+    """
+    context = _context(ctx, as_json)
+    find_model(context.state, name, version)
+    who = author_or_user(author)
+    model = context.state.remove_model(
+        name, version, files_only=files_only, author=who, reason=reason, dry_run=dry_run
+    )
+    what = f"the files of {name} {version}" if files_only else f"{name} {version}"
+    row = model_row(model) | {"files_only": files_only, "dry_run": dry_run}
+    if dry_run:
+        context.done(f"{what} would be removed; nothing was changed", **row)
+        return
+    gone = bootstrap.model_store(context.settings).remove(model.path)
+    stays = f"; dicomnode models history {name} says who removed it"
+    context.done(f"{what} {'are' if files_only else 'is'} removed{stays if gone else _not_here(model)}", **row)
+
+
+def _not_here(model: ModelVersion) -> str:
+    return f"; {model.path} is not on this host, or no copy of this node's: remove it where it is"
 
 
 def _context(ctx: typer.Context, as_json: bool) -> Context:

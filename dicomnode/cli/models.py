@@ -15,6 +15,7 @@ from dicomnode.cli.rule_lookup import author_or_user
 from dicomnode.domain.acceptance import acceptance_document
 from dicomnode.domain.model_card import ClassSpec, ModelCard, card_document
 from dicomnode.ports import ModelVersion
+from dicomnode.stages.registry import not_accepted_here
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
@@ -106,6 +107,7 @@ def show(
         return
     card, active = model.card, " (active)" if model.active else ""
     context.done(f"{model.name} {model.version}{active}: {card.intended_use.strip()}\nLimits: {card.limits.strip()}")
+    context.done(_accepted(model))
     context.show(_inputs(card), ["role", "modality", "frame_of_reference"], "Series")
     if before := [{"model": str(step.model), "how": step.use.words} for step in card.after]:
         context.show(before, ["model", "how"], "Runs after")
@@ -114,6 +116,17 @@ def show(
     )
     gives, title = _gives(card)
     context.show(gives, list(gives[0]), title)
+
+
+def _accepted(model: ModelVersion) -> str:
+    """What its golden cases came to, and whether that was on this machine."""
+    if model.acceptance is None:
+        return "Its golden cases were never run: dicomnode models activate runs them"
+    words = (
+        f"{model.acceptance.words[:1].upper()}{model.acceptance.words[1:]}, {model.acceptance.at:%Y-%m-%d %H:%M} UTC"
+    )
+    host = bootstrap.this_host()
+    return words if model.acceptance.counts_on(host) else f"{words}. Mind: {not_accepted_here(model, host)}"
 
 
 def _gives(card: ModelCard) -> tuple[list[dict[str, object]], str]:

@@ -5,6 +5,8 @@ engine: OpenVINO 2026.4        # as the engine describes itself
 precision: f32
 device: CPU
 server: triton 2.51.0          # or in-process
+host: ai-node-1                # where it was run, by its host name; it says nothing of another machine
+cpu: AMD EPYC 7B13
 at: 2026-03-01T12:00:00+00:00
 seconds: 3.2
 cases:
@@ -50,6 +52,17 @@ class Acceptance:
     device: str = ""
     server: str = ""
     seconds: float = 0.0
+    host: str = ""  # "": of before this was kept
+    cpu: str = ""
+
+    def counts_on(self, host: str) -> bool:
+        """Whether it says what the version gives on that machine; of what has no cases there is nothing to say."""
+        return self.outcome is AcceptanceOutcome.NONE or self.host == host
+
+    @property
+    def machine(self) -> str:
+        """In words; "" when nobody noted it."""
+        return f"{self.host} ({self.cpu})" if self.host and self.cpu else self.host
 
     @property
     def allows_activation(self) -> bool:
@@ -60,7 +73,8 @@ class Acceptance:
         """What is to be said of it, in one line."""
         if self.outcome is AcceptanceOutcome.NONE:
             return "the package has no golden cases: nobody has checked what this version gives on this machine"
-        where = f"on {self.engine} {self.precision}, {self.device}" if self.engine else "here"
+        place = f", at {self.machine}" if self.machine else ""
+        where = f"on {self.engine} {self.precision}, {self.device}{place}" if self.engine else f"here{place}"
         if self.outcome is AcceptanceOutcome.PASSED:
             count = len(self.cases)
             return f"accepted: {count} golden case{'s' if count != 1 else ''} passed {where}"
@@ -78,6 +92,8 @@ def acceptance_document(acceptance: Acceptance) -> dict[str, Any]:
         "server": acceptance.server,
         "at": acceptance.at.isoformat(),
         "seconds": acceptance.seconds,
+        "host": acceptance.host,
+        "cpu": acceptance.cpu,
         "cases": [
             {"name": case.name, "passed": case.passed, "figures": dict(case.figures), "words": case.words}
             for case in acceptance.cases
@@ -99,4 +115,6 @@ def parse_acceptance(document: Mapping[str, Any]) -> Acceptance:
         device=document["device"],
         server=document["server"],
         seconds=document["seconds"],
+        host=document.get("host", ""),
+        cpu=document.get("cpu", ""),
     )

@@ -10,6 +10,7 @@ from dicomnode.domain.boxes_output import BoxesOutput
 from dicomnode.domain.coded import shown
 from dicomnode.domain.measured_output import MeasuredValue
 from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.tuning import DICE, LARGEST_DIFFERENCE
 
 Row = Sequence[str]
 
@@ -136,14 +137,21 @@ def _acceptance(acceptance: Acceptance | None) -> list[str]:
     return [*(table[:1] or ["## Acceptance"]), words, *table[1:]]
 
 
+def _figure(tried: Mapping[str, Any]) -> str:
+    found = tried.get("difference") if tried.get("difference") is not None else tried.get("dice")
+    return "" if found is None else f"{found:.4f}"
+
+
 def _tuning(tuning: Mapping[str, Any] | None) -> list[str]:
     chosen = (tuning or {}).get("chosen", {})
     if not chosen:
         return []
     rows = [
-        (one["engine"], one["precision"], f"{one['seconds']:.3f}", f"{one['dice']:.4f}", one["words"])
+        (one["engine"], one["precision"], f"{one['seconds']:.3f}", _figure(one), one["words"])
         for one in (tuning or {}).get("candidates", [])
     ]
-    table = _section("Engine", ("engine", "precision", "seconds", "Dice", ""), rows)
+    of_classes = any(one.get("difference") is not None for one in (tuning or {}).get("candidates", []))
+    judged_by = LARGEST_DIFFERENCE if of_classes else DICE
+    table = _section("Engine", ("engine", "precision", "seconds", judged_by, ""), rows)
     words = f"`dicomnode models optimise` chose {chosen.get('engine')} {chosen.get('precision')}."
     return [*(table[:1] or ["## Engine"]), words, *table[1:]]

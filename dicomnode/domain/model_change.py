@@ -14,6 +14,7 @@ class ModelChangeKind(StrEnum):
     ROLLED_BACK = "rolled back"  # to the version that it names
     SHADOWED = "shadowed"
     UNSHADOWED = "unshadowed"
+    REMOVED = "removed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from typing import Any
 
 from dicomnode.domain.engines import Candidate
 
+DICE, LARGEST_DIFFERENCE = "Dice", "largest difference"
 # A candidate must be so much faster than the one before it in the table: less is noise, and the plainer one wins.
 _WORTH_IT = 0.95
 
@@ -33,7 +34,15 @@ class Tried:
     ran: str = ""  # engine, release and precision as they really were
     seconds: float = 0.0  # a whole inference, the median
     network_s: float = 0.0  # of which the network
-    dice: float = 0.0  # the least of all segments and volumes, against the reference
+    dice: float | None = None  # the least of all segments and volumes, against the reference; of masks
+    difference: float | None = None  # the largest of a probability, against the reference; of classes
+
+    @property
+    def figure(self) -> tuple[str, str]:
+        """What it was judged by, named, and its value; "" where it did not run."""
+        if self.difference is not None:
+            return LARGEST_DIFFERENCE, f"{self.difference:.4f}"
+        return DICE, "" if self.dice is None else f"{self.dice:.4f}"
 
     @property
     def candidate(self) -> Candidate:

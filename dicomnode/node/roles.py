@@ -20,6 +20,7 @@ from dicomnode.node.supervisor import forget_ready, write_ready, write_starting
 from dicomnode.ports import EngineState, InferenceEngine, ModelVersion, State
 from dicomnode.stages.evidence import FactFinder
 from dicomnode.stages.receive import ReceiveStage
+from dicomnode.stages.registry import not_accepted_here
 from dicomnode.stages.sources import KnownSources
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
     with bootstrap.inference_engine(settings) as engine, closing(bootstrap.infer_stage(settings, engine)) as infer:
         work, ahead = bootstrap.work(settings, state, infer), bootstrap.ahead(settings, state, infer)
         completer = bootstrap.completer(settings, state, ahead)
-        models = ModelLoop(state, engine)
+        models = ModelLoop(state, engine, host=bootstrap.this_host())
         tried = threading.Event()
         with _Loop("start", lambda: _let_go(engine, stop, tried), stop):
             try:
@@ -176,8 +177,10 @@ class ModelLoop:
     done and no call of it runs.
     """
 
-    def __init__(self, state: State, engine: InferenceEngine, clock: Callable[[], float] = time.monotonic) -> None:
-        self._state, self._engine, self._clock = state, engine, clock
+    def __init__(
+        self, state: State, engine: InferenceEngine, clock: Callable[[], float] = time.monotonic, host: str = ""
+    ) -> None:
+        self._state, self._engine, self._clock, self._host = state, engine, clock, host
         self._prepared: frozenset[tuple[str, ...]] | None = None
         self._again_at_s = 0.0
 
@@ -198,8 +201,15 @@ class ModelLoop:
             log.warning("models are not ready: %s", error)
             return False
         if is_news:
+            self._tell_unaccepted(used)
             log.info("ready to run: %s", ", ".join(f"{m.name} {m.version}" for m in used) or "no model")
         return True
+
+    def _tell_unaccepted(self, used: Sequence[ModelVersion]) -> None:
+        """It runs all the same: of many alike hosts not each has to be stopped for its golden cases."""
+        for model in used if self._host else ():
+            if model.acceptance is not None and not model.acceptance.counts_on(self._host):
+                log.warning("%s", not_accepted_here(model, self._host))
 
     def run(self, stop: threading.Event) -> None:
         while not stop.wait(MODELS_POLL_S):

@@ -305,6 +305,22 @@ class State(Protocol):
         Raises NotFound, and IllegalTransition of the active version and of one whose acceptance failed.
         """
 
+    def remove_model(
+        self,
+        name: str,
+        version: str,
+        *,
+        files_only: bool = False,
+        author: str = "",
+        reason: str = "",
+        dry_run: bool = False,
+    ) -> ModelVersion:
+        """As it was before; its files are the caller's to remove. Of what jobs ran only the files may go.
+
+        The changes stay in the history, and with `files_only` the version, which nobody can activate then.
+        Raises NotFound, and IllegalTransition while it is active, a shadow, or asked for by rules or jobs.
+        """
+
     def model_changes(self, name: str) -> list[ModelChange]:
         """What was made active or a shadow, by whom and why; oldest first."""
 

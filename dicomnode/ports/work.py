@@ -64,9 +64,11 @@ class ModelVersion:
 
     @property
     def state(self) -> str:
-        """In one word: active, shadow, failed (its acceptance), registered."""
+        """In one word: active, shadow, failed (its acceptance), removed (its files), registered."""
         if self.active or self.shadow:
             return "active" if self.active else "shadow"
+        if self.path == Path():
+            return "removed"
         failed = self.acceptance is not None and not self.acceptance.allows_activation
         return "failed" if failed else "registered"
 

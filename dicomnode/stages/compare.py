@@ -44,6 +44,7 @@ class ClassComparison:
     images: int
     same: int
     largest_difference: float  # of one probability, of a class that both know
+    differing: tuple[int, ...] = ()  # the images that have another class, counted from 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +209,13 @@ def agreement(pair: Pair, first: Probabilities, second: Probabilities) -> ClassC
     if not len(first) or len(first) != len(second):
         return None
     both = [name for name in names[0] if name in names[1]]
-    same = sum(
-        names[0][a] == names[1][b] for a, b in zip(first.argmax(1).tolist(), second.argmax(1).tolist(), strict=True)
-    )
+    best = zip(first.argmax(1).tolist(), second.argmax(1).tolist(), strict=True)
+    differing = tuple(image for image, (a, b) in enumerate(best, 1) if names[0][a] != names[1][b])
     ours, theirs = (
         rows[:, [own.index(name) for name in both]] for rows, own in zip((first, second), names, strict=True)
     )
-    return ClassComparison(len(first), same, round(float(np.abs(ours - theirs).max(initial=0.0)), 4))
+    largest = round(float(np.abs(ours - theirs).max(initial=0.0)), 4)
+    return ClassComparison(len(first), len(first) - len(differing), largest, differing)
 
 
 def _class_names(model: ModelVersion) -> list[str]:

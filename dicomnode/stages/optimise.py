@@ -78,7 +78,8 @@ class OptimiseStage:
         """Raises UsageError for a model that brings its own way of running; ModelFailed when its own engine fails."""
         reference, *others = _candidates(model)(self._has_gpu)
         original = self._measure(model, reference, trials, runs)
-        tried = [_tried(reference, original, 1.0, "", "what the others are compared with")]
+        same = _Judged(difference=0.0) if model.card.classification is not None else _Judged(dice=1.0)
+        tried = [_tried(reference, original, same, "what the others are compared with")]
         tried += [self._try(model, candidate, trials, runs, original) for candidate in others]
         return Tuning(tuple(tried), self._machine, self._clock.now(), runs)
 
@@ -89,13 +90,8 @@ class OptimiseStage:
             measured = self._measure(model, candidate, trials, runs)
         except ModelFailed as error:
             return Tried(candidate.engine, candidate.precision, right=False, words=str(error))
-        if model.card.classification is not None:
-            least = 1.0 - _largest_difference(measured.labels, original.labels)
-            wrong = "" if least >= 1.0 - DIFFERENCE_MOST else _differs(1.0 - least)
-        else:
-            least = _least_dice(measured.labels, original.labels, model.card)
-            wrong = "" if least >= DICE_LEAST else f"Dice {least:.4f} against the reference; {DICE_LEAST} is needed"
-        return _tried(candidate, measured, least, wrong, f"{original.seconds / measured.seconds:.2f} times as fast")
+        judged = _judged(model.card, measured.labels, original.labels)
+        return _tried(candidate, measured, judged, f"{original.seconds / measured.seconds:.2f} times as fast")
 
     def _measure(self, model: ModelVersion, candidate: Candidate, trials: Sequence[Trial], runs: int) -> _Measured:
         """A first run that is not counted chooses kernels and maps memory."""
@@ -123,16 +119,35 @@ def _candidates(model: ModelVersion) -> Callable[[bool], list[Candidate]]:
     return of
 
 
-def _tried(candidate: Candidate, measured: _Measured, least: float, wrong: str, words: str) -> Tried:
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """How far the answers, masks or classes, are from the reference's, and what is wrong with that, if anything."""
+
+    wrong: str = ""
+    dice: float | None = None
+    difference: float | None = None
+
+
+def _judged(card: ModelCard, found: Sequence[npt.NDArray[Any]], expected: Sequence[npt.NDArray[Any]]) -> _Judged:
+    if card.classification is not None:
+        difference = _largest_difference(found, expected)
+        return _Judged("" if difference <= DIFFERENCE_MOST else _differs(difference), difference=round(difference, 6))
+    least = _least_dice(found, expected, card)
+    wrong = "" if least >= DICE_LEAST else f"Dice {least:.4f} against the reference; {DICE_LEAST} is needed"
+    return _Judged(wrong, dice=round(least, 6))
+
+
+def _tried(candidate: Candidate, measured: _Measured, judged: _Judged, words: str) -> Tried:
     return Tried(
         candidate.engine,
         candidate.precision,
-        right=not wrong,
-        words=wrong or words,
+        right=not judged.wrong,
+        words=judged.wrong or words,
         ran=measured.ran,
         seconds=round(measured.seconds, 4),
         network_s=round(measured.network_s, 4),
-        dice=round(least, 6),
+        dice=judged.dice,
+        difference=judged.difference,
     )
 
 

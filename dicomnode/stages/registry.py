@@ -32,10 +32,13 @@ class Registered:
 
 
 class Registry:
-    """`warm` loads a version before it becomes active, so that no series waits; what it raises prevents that."""
+    """`warm` loads a version before it becomes active, so that no series waits; what it raises prevents that.
 
-    def __init__(self, state: State, accept: Accept, warm: Warm = lambda model: None) -> None:
-        self._state, self._accept, self._warm = state, accept, warm
+    `host` is this machine's name: what was accepted on another one is tried here first.
+    """
+
+    def __init__(self, state: State, accept: Accept, warm: Warm = lambda model: None, host: str = "") -> None:
+        self._state, self._accept, self._warm, self._host = state, accept, warm, host
 
     def add(
         self,
@@ -66,7 +69,10 @@ class Registry:
         return Registered(model, _added(model, self._state.active_model(model.name)))
 
     def activate(self, name: str, version: str, *, author: str = "", reason: str = "") -> Registered:
-        """Tries a version first that was never tried here. Raises NotFound, IllegalTransition, InferenceError."""
+        """Tries a version first that was never tried on this machine.
+
+        Raises NotFound, IllegalTransition, InferenceError.
+        """
         model = self._tried(name, version)
         if model.acceptance is not None and model.acceptance.allows_activation:
             self._try_after(model)
@@ -96,7 +102,7 @@ class Registry:
             raise NotFound(not_there(self._state, name, version))
         if model.card.after:  # what it was tried with may have changed since
             _check_what_it_needs(model, self._state)
-        if model.acceptance is None or model.card.after:
+        if model.acceptance is None or model.card.after or not model.acceptance.counts_on(self._host):
             acceptance = self._accept(model, models_before(model, self._state))
             model = self._state.record_acceptance(name, version, acceptance)
         return model
@@ -143,6 +149,16 @@ def _check_what_it_needs(model: ModelVersion, state: State) -> None:
     """Raises InvalidModelPackage with the path of the first thing that a composed model asks for in vain."""
     for path, words in faults(model, state.models()) if model.card.after else ():
         raise InvalidModelPackage(words, f"model.yaml.{path}")
+
+
+def not_accepted_here(model: ModelVersion, host: str) -> str:
+    """Of a version whose golden cases were run on another machine."""
+    assert model.acceptance is not None
+    where = f"were run at {model.acceptance.machine}" if model.acceptance.host else "were run nobody knows where"
+    return (
+        f"the golden cases of {model.name} {model.version} {where}, not at {host}: dicomnode models activate "
+        f"{model.name} {model.version}, said there, runs them"
+    )
 
 
 def not_there(state: State, name: str, version: str = "") -> str:

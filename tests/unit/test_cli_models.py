@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
+from dicomnode import bootstrap
 from dicomnode.cli.context import Context
 from dicomnode.cli.models import app
+from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, CaseOutcome
 from dicomnode.domain.model_card import card_document, parse_model_card
 from dicomnode.errors import IllegalTransition, InvalidModelList, NotFound, UsageError
 from tests.adapters.fake_engine import FakeEngine, FakeSession
@@ -361,3 +364,42 @@ def test_a_limit_that_is_none_or_of_no_model_is_refused(context: Context) -> Non
     assert isinstance(run(context, "limit", "torso-ct", "0").exception, UsageError)
     assert isinstance(run(context, "limit", "lung", "1").exception, NotFound)
     assert isinstance(run(context, "limit", "lung").exception, NotFound)
+
+
+def test_a_version_is_removed_with_its_files_and_only_where_that_is_said(context: Context, tmp_path: Path) -> None:
+    context.given["home"] = tmp_path
+    place = tmp_path / "models" / "torso-ct" / "abc"
+    place.mkdir(parents=True)
+    (place / "model.onnx").write_bytes(b"x")
+    card = parse_model_card({**card_document(CARD), "version": "0.1"})
+    context.state.add_model(card, "a" * 64, place, activate=False)
+    with pytest.raises(IllegalTransition, match="is active: activate another version or dicomnode models deactivate"):
+        raise_of(run(context, "remove", "torso-ct", "1.0"))
+    assert run(context, "remove", "torso-ct", "0.1", "--dry-run").exit_code == 0
+    assert place.is_dir()
+    done = run(context, "remove", "torso-ct", "0.1", "--reason", "recalled", "--json")
+    assert json.loads(done.stdout)["version"] == "0.1"
+    assert not place.exists()
+    assert place.parent.is_dir()
+    assert [m.version for m in context.state.models()] == ["0.9", "1.0"]
+    history = json.loads(run(context, "history", "torso-ct", "--json").stdout)
+    assert [(row["version"], row["change"], row["reason"]) for row in history][-1] == ("0.1", "removed", "recalled")
+    elsewhere = json.loads(run(context, "remove", "torso-ct", "0.9", "--json").stdout)
+    assert "is not on this host" in elsewhere["message"]
+
+
+def raise_of(done: Result) -> None:
+    if done.exception:
+        raise done.exception
+
+
+def test_show_says_where_the_golden_cases_were_run(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = (CaseOutcome("trunk", True, (), "as expected"),)
+    moment = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    passed = Acceptance(AcceptanceOutcome.PASSED, moment, case, "OpenVINO", "f32", "CPU", host="a", cpu="EPYC")
+    context.state.record_acceptance("torso-ct", "1.0", passed)
+    monkeypatch.setattr(bootstrap, "this_host", lambda: "b")
+    assert run(context, "show", "torso-ct").exit_code == 0
+    text = context.console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Accepted: 1 golden case passed on OpenVINO f32, CPU, at a (EPYC), 2026-03-01 12:00 UTC" in text
+    assert "were run at a (EPYC), not at b" in text

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -13,7 +15,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from dicomnode import bootstrap
 from dicomnode.cli.context import Context
+from dicomnode.cli.model_compare import _image_numbers
 from dicomnode.cli.models import app
 from dicomnode.domain.job import Priority
 from dicomnode.domain.model_card import ModelCard, card_document, parse_model_card
@@ -196,7 +200,7 @@ def test_classes_are_compared_by_their_names() -> None:
     pair = (classifier("1", "Head", "Chest"), classifier("2", "Chest", "Leg", "Head"))
     first = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
     second = np.array([[0.1, 0.0, 0.9], [0.75, 0.0, 0.25], [0.3, 0.4, 0.3]])
-    assert agreement(pair, first, second) == ClassComparison(images=3, same=2, largest_difference=0.3)
+    assert agreement(pair, first, second) == ClassComparison(3, 2, 0.3, differing=(3,))
     assert agreement(pair, first, second[:2]) is None
     assert agreement(pair, first[:0], second[:0]) is None
 
@@ -209,7 +213,7 @@ def test_classes_of_jobs_and_of_now_are_compared(node: Node) -> None:
     node.engine.thresholds = (5000.0,)
     node.run(second=(-5000.0,))
     (found,) = node.compare.stored(node.pair, 10)
-    assert found.classes == ClassComparison(images=5, same=0, largest_difference=0.8)
+    assert found.classes == ClassComparison(5, 0, 0.8, differing=(1, 2, 3, 4, 5))
     node.clock.advance(60)  # what the jobs were told is not kept so long
     (now,) = node.compare.now(node.pair, node.study, node.infer)
     assert now.classes == ClassComparison(images=5, same=5, largest_difference=0.0)
@@ -279,3 +283,55 @@ def test_compare_says_what_to_do_when_there_is_nothing_to_compare(context: Conte
         shown(context, "compare", "torso-ct", "1.0.0", "1.0.0")
     with pytest.raises(NotFound, match=r"there are: 1\.0\.0, 2\.0\.0"):
         shown(context, "compare", "torso-ct", "1.0.0", "3.0.0")
+
+
+# ------------------------------------------------------------------------------------------- engines of one version
+
+
+def test_images_that_differ_are_numbered() -> None:
+    assert _image_numbers([1, 3, 4, 5, 9]) == "1, 3-5, 9"
+    assert _image_numbers([]) == ""
+
+
+def test_engines_are_named_after_the_version(node: Node, context: Context) -> None:
+    with pytest.raises(UsageError, match="engines are compared with --study STUDY"):
+        shown(context, "compare", "torso-ct", "1.0.0@onnxruntime", "1.0.0@openvino:bf16")
+    with pytest.raises(
+        UsageError, match=r"1\.0\.0 does not run on torch; there are: onnxruntime:fp32, openvino:fp32"
+    ):
+        shown(context, "compare", "torso-ct", "1.0.0@torch", "1.0.0@openvino", "--study", node.study)
+    with pytest.raises(NotFound, match=r"there are: 1\.0\.0, 2\.0\.0"):
+        shown(context, "compare", "torso-ct", "9@onnxruntime", "1.0.0@openvino", "--study", node.study)
+
+
+def test_two_engines_of_one_version_run_on_a_study(
+    node: Node, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.run()
+    ran = []
+
+    def run(self: CompareStage, pair: tuple[ModelVersion, ModelVersion], study: str, _: object) -> Any:
+        ran.append([(m.version, m.chosen_engine, m.chosen_precision) for m in pair])
+        return self.stored(node.pair, 1)
+
+    monkeypatch.setattr(CompareStage, "now", run)
+    monkeypatch.setattr(bootstrap, "engine_at_hand", lambda settings: contextlib.nullcontext())
+    monkeypatch.setattr(bootstrap, "infer_stage", lambda settings, engine: node.infer)
+    text = shown(context, "compare", "torso-ct", "1.0.0@onnxruntime", "1.0.0@openvino:bf16", "--study", node.study)
+    assert ran == [[("1.0.0", "onnxruntime", "fp32"), ("1.0.0", "openvino", "bf16")]]
+    assert "torso-ct 1.0.0@onnxruntime and 1.0.0@openvino:bf16" in text
+    assert "Lungs: Dice" in text
+
+
+def test_one_series_and_two_engines_are_two_inferences(node: Node) -> None:
+    """They share the decoded volume, and not what came out."""
+    series = node.state.complete_series(node.series, 0)
+    assert series is not None
+    node.state.record_routing(series, [], "no rule", {})
+    pair = tuple(
+        replace(node.pair[0], tuning={"chosen": {"engine": engine, "precision": "fp32"}})
+        for engine in ("onnxruntime", "openvino")
+    )
+    found = node.compare.now((pair[0], pair[1]), node.study, node.infer)
+    assert [one.dice for one in found[0].segments] == [1.0, 1.0]
+    assert node.engine.runs == ["torso-ct", "torso-ct"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from dicomnode.cli.model_optimise import _row
 from dicomnode.domain.engines import Candidate, candidates, format_of
 from dicomnode.domain.model_card import NetworkSpec, parse_model_card
+from dicomnode.domain.model_card_text import card_markdown
 from dicomnode.domain.tuning import Tried, Tuning, choose, tuning_document
 from dicomnode.errors import InvalidModelPackage, ModelFailed, UsageError
 from dicomnode.imaging.geometry import VolumeGeometry
@@ -172,3 +174,17 @@ def test_a_classifier_is_judged_by_its_probabilities() -> None:
     assert found.chosen.candidate == ("openvino", "bf16")
     assert [one.right for one in found.candidates] == [True, True, True, False]
     assert found.candidates[3].words == "a probability differs by 0.0200 from the reference's; 0.01 is allowed"
+
+
+def test_the_table_names_what_it_was_judged_by() -> None:
+    mask = Tried("openvino", "fp32", right=True, words="", seconds=1.0, dice=0.9995)
+    scores = Tried("openvino", "fp32", right=True, words="", seconds=1.0, difference=0.0021)
+    assert (mask.figure, scores.figure) == (("Dice", "0.9995"), ("largest difference", "0.0021"))
+    broken = Tried("openvino", "int8", right=False, words="no memory")
+    rows = [_row(one, scores.figure[0]) for one in (scores, broken)]
+    assert [row["largest difference"] for row in rows] == ["0.0021", ""]
+    tuning = {"chosen": {"engine": "openvino", "precision": "fp32"}, "candidates": [asdict(scores), asdict(broken)]}
+    card = parse_model_card(document("regions"))
+    text = card_markdown(card, None, tuning, [])
+    assert "largest difference" in text
+    assert "Dice" not in text

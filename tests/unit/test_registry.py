@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, CaseOutcome
+from dicomnode.domain.acceptance import (
+    Acceptance,
+    AcceptanceOutcome,
+    CaseOutcome,
+    acceptance_document,
+    parse_acceptance,
+)
 from dicomnode.errors import EngineUnavailable, IllegalTransition, ModelFailed, NotFound
 from dicomnode.ports import ModelVersion
-from dicomnode.stages.registry import Registered, Registry
+from dicomnode.stages.registry import Registered, Registry, not_accepted_here
 from tests.adapters.fake_state import FakeState
 from tests.adapters.state_material import model_card
 
@@ -165,3 +171,33 @@ def test_a_version_that_cannot_be_loaded_does_not_become_active(state: FakeState
     active = state.active_model("torso-ct")
     assert active is not None
     assert active.version == "1"
+
+
+def test_what_was_accepted_on_another_machine_is_tried_on_this_one(state: FakeState, machine: Machine) -> None:
+    def on(host: str) -> Registry:
+        return Registry(
+            state, lambda model, before: replace(machine.accept(model, before), host=host, cpu="a CPU"), host=host
+        )
+
+    add(on("a"), "1")
+    add(on("a"), "2")
+    assert machine.tried == ["1", "2"]
+    on("a").activate("torso-ct", "2")
+    assert machine.tried == ["1", "2"]
+    machine.outcomes["1"] = AcceptanceOutcome.FAILED
+    with pytest.raises(IllegalTransition, match=r"not accepted on OpenVINO f32, CPU, at b \(a CPU\)"):
+        on("b").activate("torso-ct", "1")
+    assert machine.tried == ["1", "2", "1"]
+    model = state.active_model("torso-ct")
+    assert model is not None
+    words = not_accepted_here(model, "b")
+    assert "of torso-ct 2 were run at a (a CPU), not at b: dicomnode models activate torso-ct 2" in words
+
+
+def test_without_golden_cases_every_machine_is_alike() -> None:
+    none = Acceptance(AcceptanceOutcome.NONE, AT, host="a")
+    passed = Acceptance(AcceptanceOutcome.PASSED, AT, host="a")
+    assert [none.counts_on("b"), passed.counts_on("b"), passed.counts_on("a")] == [True, False, True]
+    older = {k: v for k, v in acceptance_document(passed).items() if k not in ("host", "cpu")}
+    assert parse_acceptance(older).machine == ""
+    assert parse_acceptance(acceptance_document(passed)) == passed

@@ -53,7 +53,7 @@ def models_in_use(session: Session) -> list[ModelVersion]:
     """With those that come before one of them, as the registry is now and as it was for a job that waits."""
     waiting = session.execute(sa.select(JobRow.model_id, JobRow.options).where(JobRow.state.in_(ACTIVE_JOB_STATES)))
     awaited = {number for model_id, options in waiting for number in (model_id, *before_ids(options))}
-    named = sa.tuple_(ModelRow.name, ModelRow.version).in_(_named_by_rules(session))
+    named = sa.tuple_(ModelRow.name, ModelRow.version).in_(named_by_rules(session))
     used = sa.or_(ModelRow.active, ModelRow.shadow, ModelRow.id.in_(awaited), named)
     chosen = [model_of(row) for row in session.scalars(sa.select(ModelRow).where(used).order_by(ModelRow.id))]
     if not any(model.card.after for model in chosen):
@@ -78,7 +78,7 @@ def models_before(session: Session, options: Mapping[str, Any]) -> dict[str, Mod
     }
 
 
-def _named_by_rules(session: Session) -> list[tuple[str, str]]:
+def named_by_rules(session: Session) -> list[tuple[str, str]]:
     """Name and version of what rules in force ask for by its version."""
     documents = session.scalars(sa.select(RuleRow.document).where(RuleRow.in_force))
     named = ((str(d.get("model", "")), str(d.get("version", ""))) for d in documents if _is_asked(d))
@@ -149,7 +149,7 @@ def _new(unit: Unit, card: ModelCard, digest: str, author: str, reason: str) -> 
 
 
 def activate_model(unit: Unit, name: str, version: str, author: str, reason: str) -> ModelVersion:
-    row = _found(unit, name, version)
+    row = found_row(unit, name, version)
     _activate(unit, row, ModelChangeKind.ACTIVATED, author, reason)
     return model_of(row)
 
@@ -161,7 +161,7 @@ def rollback_model(unit: Unit, name: str, author: str, reason: str) -> ModelVers
         raise IllegalTransition(
             f"no version of {name} was active before; `dicomnode models activate {name} VERSION` chooses one"
         )
-    row = _found(unit, name, before)
+    row = found_row(unit, name, before)
     _activate(unit, row, ModelChangeKind.ROLLED_BACK, author, reason)
     return model_of(row)
 
@@ -177,7 +177,7 @@ def _activate(unit: Unit, row: ModelRow, kind: ModelChangeKind, author: str, rea
         if row.shadow:
             _unshadow(unit, row, author, reason)
         row.active = True
-        _record(unit, row, kind, author, reason)
+        record_change(unit, row, kind, author, reason)
 
 
 def deactivate_model(unit: Unit, name: str, author: str, reason: str) -> ModelVersion:
@@ -187,14 +187,14 @@ def deactivate_model(unit: Unit, name: str, author: str, reason: str) -> ModelVe
         raise IllegalTransition(f"no version of {name} is active; `dicomnode models list` shows what is")
     with _kept_whole(unit):
         row.active = False
-        _record(unit, row, ModelChangeKind.DEACTIVATED, author, reason)
+        record_change(unit, row, ModelChangeKind.DEACTIVATED, author, reason)
     return model_of(row)
 
 
 def shadow_model(unit: Unit, name: str, version: str, author: str, reason: str) -> ModelVersion:
     unit.alone_with(ModelRow)
     before = next((row for row in _versions(unit, name) if row.shadow), None)
-    row = _found(unit, name, version) if version else before
+    row = found_row(unit, name, version) if version else before
     if row is None:
         raise IllegalTransition(f"no version of {name} is a shadow; `dicomnode models list` shows what is")
     if row is before and version:
@@ -212,17 +212,17 @@ def _shadow(unit: Unit, row: ModelRow, author: str, reason: str) -> None:
     _check_accepted(row)
     with _kept_whole(unit):
         row.shadow = True
-        _record(unit, row, ModelChangeKind.SHADOWED, author, reason)
+        record_change(unit, row, ModelChangeKind.SHADOWED, author, reason)
 
 
 def _unshadow(unit: Unit, row: ModelRow, author: str, reason: str) -> None:
     row.shadow = False
     unit.session.flush()
-    _record(unit, row, ModelChangeKind.UNSHADOWED, author, reason)
+    record_change(unit, row, ModelChangeKind.UNSHADOWED, author, reason)
 
 
 def record_acceptance(unit: Unit, name: str, version: str, acceptance: Acceptance) -> ModelVersion:
-    row = _found(unit, name, version)
+    row = found_row(unit, name, version)
     row.acceptance = acceptance_document(acceptance)
     unit.tell("model.tried", f"Model {name} {version}: {acceptance.words}")
     unit.session.flush()
@@ -230,7 +230,7 @@ def record_acceptance(unit: Unit, name: str, version: str, acceptance: Acceptanc
 
 
 def record_tuning(unit: Unit, name: str, version: str, tuning: Mapping[str, Any]) -> ModelVersion:
-    row = _found(unit, name, version)
+    row = found_row(unit, name, version)
     row.tuning = dict(tuning)
     unit.session.flush()
     return model_of(row)
@@ -239,7 +239,7 @@ def record_tuning(unit: Unit, name: str, version: str, tuning: Mapping[str, Any]
 # ------------------------------------------------------------------------------------------------------ parts
 
 
-def _found(unit: Unit, name: str, version: str) -> ModelRow:
+def found_row(unit: Unit, name: str, version: str) -> ModelRow:
     unit.alone_with(ModelRow)
     row = _row(unit, name, version)
     if row is None:
@@ -269,6 +269,10 @@ def _kept_whole(unit: Unit) -> Iterator[None]:
 
 
 def _check_accepted(row: ModelRow) -> None:
+    if not row.path:
+        raise IllegalTransition(
+            f"the files of {row.name} {row.version} were removed; dicomnode models add its package again"
+        )
     acceptance = parse_acceptance(row.acceptance) if row.acceptance else None
     if acceptance is not None and not acceptance.allows_activation:
         raise IllegalTransition(
@@ -282,10 +286,11 @@ _WORDS = {
     ModelChangeKind.DEACTIVATED: "is not active any more",
     ModelChangeKind.SHADOWED: "is a shadow",
     ModelChangeKind.UNSHADOWED: "is no shadow any more",
+    ModelChangeKind.REMOVED: "is removed",
 }
 
 
-def _record(unit: Unit, row: ModelRow, kind: ModelChangeKind, author: str, reason: str) -> None:
+def record_change(unit: Unit, row: ModelRow, kind: ModelChangeKind, author: str, reason: str) -> None:
     unit.session.add(
         ModelChangeRow(
             at=unit.now(),

@@ -22,6 +22,7 @@ from dicomnode.adapters.db import (
     executors,
     forget,
     jobs,
+    model_removal,
     models,
     past,
     proofs,
@@ -324,6 +325,18 @@ class SqlState:
 
     def shadow_model(self, name: str, version: str = "", *, author: str = "", reason: str = "") -> ModelVersion:
         return self._write(models.shadow_model, name, version, author, reason)
+
+    def remove_model(
+        self,
+        name: str,
+        version: str,
+        *,
+        files_only: bool = False,
+        author: str = "",
+        reason: str = "",
+        dry_run: bool = False,
+    ) -> ModelVersion:
+        return self._change(dry_run, model_removal.remove_model, name, version, files_only, author, reason)
 
     def model_changes(self, name: str) -> list[ModelChange]:
         return self._read(models.model_changes, name)
