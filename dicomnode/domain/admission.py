@@ -107,6 +107,8 @@ class Extent:
 # Of a window, how many float32 volumes of its size a network keeps at once: two layers of 32 channels at full
 # resolution, as U-Nets have them. What a model really took takes the place of this once it has run.
 _VOLUMES_OF_ACTIVATIONS = 64
+# Of the model's grid along its first axis: a window of some hundred.
+_KEPT_SHARE = 0.4
 _FLOAT_BYTES, _STORED_BYTES, _LABEL_BYTES = 4, 2, 1
 _LABEL_MAPS_TO_ENCODE = 4  # beside the one in shared memory: segments, statistics, frames
 
@@ -121,6 +123,7 @@ def needs_of(card: ModelCard, extents: Iterable[Extent], *, windows_at_once: int
     labels = 0 if card.classification else _LABEL_BYTES * main
     regions = float(stored + labels)
     own, guessed = _grid_bytes(card, sizes[0]), _activation_bytes(card, windows_at_once)
+    guessed += _scores_guessed_bytes(card, sizes[0])
     encoding = _LABEL_MAPS_TO_ENCODE * labels
     gpu_surely, gpu = (own, own + guessed) if on_gpu else (0.0, 0.0)
     on_host = 0.0 if on_gpu else own + guessed
@@ -133,13 +136,24 @@ def needs_of(card: ModelCard, extents: Iterable[Extent], *, windows_at_once: int
 
 
 def _grid_bytes(card: ModelCard, main: Extent) -> float:
-    """The model's input and its scores, float32 on the model's own grid; 0 where that is not known."""
-    if card.input.is_of_images or card.network.brings_its_chain or not main.volume_mm3:
+    """The model's input and the scores it has to have at once, float32 on the model's grid; 0 where not known."""
+    if not (voxels := _grid_voxels(card, main)):
         return 0.0
-    if card.classification is not None:
-        return 0.0  # of a series as a whole the network sees one window
-    voxels = main.volume_mm3 / math.prod(card.input.spacing_mm)
-    return voxels * _FLOAT_BYTES * (1 + len(card.roles) + 1 + len(card.segments))
+    scores = voxels if card.network.restore != "labels" else min(math.prod(card.network.window), voxels)
+    return _FLOAT_BYTES * (voxels * (1 + len(card.roles)) + scores * (1 + len(card.segments)))
+
+
+def _scores_guessed_bytes(card: ModelCard, main: Extent) -> float:
+    """Scores that are kept until windows beside have been there, where labels are made of them as they come."""
+    if card.network.restore != "labels":
+        return 0.0
+    return _FLOAT_BYTES * _KEPT_SHARE * _grid_voxels(card, main) * (1 + len(card.segments))
+
+
+def _grid_voxels(card: ModelCard, main: Extent) -> float:
+    if card.input.is_of_images or card.network.brings_its_chain or card.classification is not None:
+        return 0.0  # of a series as a whole a classifier sees one window
+    return main.volume_mm3 / math.prod(card.input.spacing_mm)
 
 
 def _activation_bytes(card: ModelCard, windows_at_once: int) -> float:

@@ -92,6 +92,16 @@ def test_needs_count_volume_labels_grid_and_activations() -> None:
     assert found.likely.host_bytes > found.surely.host_bytes
 
 
+def test_scores_of_the_whole_volume_count_only_where_they_are_kept() -> None:
+    """Else a job of many classes would be refused for memory that it never asks for."""
+    card, large = model_card(), Extent(CT.voxels, 40 * CT.volume_mm3)
+    kept = dataclasses.replace(card, network=dataclasses.replace(card.network, restore="scores"))
+    by_labels, by_scores = (needs_of(c, [large], windows_at_once=1, on_gpu=False) for c in (card, kept))
+    voxels = large.volume_mm3 / 27
+    assert by_scores.surely.host_bytes - by_labels.surely.host_bytes == pytest.approx(2 * 4 * (voxels - 96**3))
+    assert by_labels.surely.host_bytes < by_labels.likely.host_bytes < by_scores.likely.host_bytes
+
+
 def test_on_a_gpu_the_grid_lies_there() -> None:
     found = needs_of(model_card(), [CT], windows_at_once=4, on_gpu=True)
     assert found.surely.host_bytes == found.surely.shared_bytes
