@@ -61,7 +61,7 @@ def test_each_role_is_a_volume_with_its_place(tmp_path: Path) -> None:
 
 
 def test_another_digest_is_another_model() -> None:
-    assert triton_name(MODEL) == "torso-ct-1.0.0+b-01234567-3"
+    assert triton_name(MODEL) == "torso-ct-1.0.0+b-01234567-4"
     assert triton_name(dataclasses.replace(MODEL, digest="f" * 64)) != triton_name(MODEL)
 
 

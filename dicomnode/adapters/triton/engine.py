@@ -52,9 +52,11 @@ from dicomnode.adapters.triton.tensors import (
     Answers,
     Shape,
     Timings,
+    is_gathered,
     numbered,
     placements_of,
     small_inputs,
+    ungathered,
     volume_arrays,
     without_header,
 )
@@ -455,7 +457,7 @@ class TritonSession:
         few = [name for name in model.card.output.arrays if name not in found]
         wanted += map(plain_output, few)
         answer = self._asked(model, tensors, deadline, wanted, which, images, halt)
-        return found | {name: without_header(name, answer.as_numpy(name)) for name in few}
+        return found | {name: without_header(name, ungathered(model.card, answer.as_numpy(name))) for name in few}
 
     def _asked(
         self,
@@ -475,11 +477,13 @@ class TritonSession:
             *(mapped.as_input(number) for number, mapped in enumerate(used[1:], 1)),
             *(input_of(key, value) for key, value in tensors.items()),
         ]
+        if is_gathered(model.card):
+            inputs = [tensor.set_shape([1, *tensor.shape()]) for tensor in inputs]
         wanted = [*outputs, plain_output("TIMINGS"), plain_output("INFO")]
         with engine._leases.using(engine.name_of(model)):
             name = engine._ensure_loaded(model, _left(deadline), halt)
             answer = engine._infer(name, inputs, wanted, _left(deadline), halt)
-        timings, info = answer.as_numpy("TIMINGS"), answer.as_numpy("INFO")
+        timings, info = (ungathered(model.card, answer.as_numpy(name)) for name in ("TIMINGS", "INFO"))
         self._last.timings = Timings(*map(float, timings))
         engine._remember(name, json.loads(info.tobytes()))
         return answer

@@ -33,6 +33,7 @@ from dicomnode.adapters.triton.tensors import (
     numbered,
     placements_of,
     small_inputs,
+    ungathered,
     without_header,
 )
 from dicomnode.domain.halt import Halt
@@ -181,7 +182,10 @@ class InProcessSession:
         placements = placements_of(model, volumes[which][images].shape, geometry, rescale, further)
         used = (volumes[which][images], *self.further[: len(placements) - 1])
         found = self._asked(model, used, small_inputs(placements, parameters), timeout_s, halt)
-        yield {name: without_header(name, found[name].numpy()) for name in model.card.output.arrays}
+        yield {
+            name: without_header(name, ungathered(model.card, found[name]).numpy())
+            for name in model.card.output.arrays
+        }
 
     @contextlib.contextmanager
     def run(
@@ -254,7 +258,7 @@ class InProcessSession:
             outputs = self._engine._execute(model, request)
         except InferenceTimeout as error:
             raise timed_out(model, timeout_s) from error
-        self._last.timings = Timings(*outputs["TIMINGS"].tolist())
+        self._last.timings = Timings(*ungathered(model.card, outputs["TIMINGS"]).tolist())
         return outputs
 
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dicomnode.adapters.triton.tensors import is_gathered
 from dicomnode.adapters.triton_config import CONFIG
 from dicomnode.domain.inner import BLS, LOCAL
 from dicomnode.ports import ModelVersion
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 SELF_TEST = "dicomnode-selftest"
 # Counts up when the host's inputs, outputs or parameters change: a server that outlives an upgrade of the node still
 # runs the old entry, which takes others.
-TENSORS = 3
+TENSORS = 4
 
 _MODEL_CODE = '''\
 """Written by dicomnode: hands over to dicomnode.adapters.triton.hosts."""
@@ -81,6 +82,9 @@ class TritonPythonModel:
     def execute(self, requests):
         return self._host.execute(requests)
 '''
+
+
+REQUESTS_MOST = 8  # at once, of a model whose host gathers their images
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +170,8 @@ def write_model(
         _write_net(repository / entry.name, entry)
     inputs = _inputs(len(model.card.roles))
     outputs = (*(_ANSWERS[answer] for answer in model.card.output.arrays), *_ABOUT)
-    _write_entry(repository, name, _config(name, inputs, outputs, parameters), _MODEL_CODE)
+    config = _config(name, inputs, outputs, parameters, gathered=is_gathered(model.card))
+    _write_entry(repository, name, config, _MODEL_CODE)
     return name
 
 
@@ -230,14 +235,25 @@ def _write(path: Path, text: str) -> None:
 
 
 def _config(
-    name: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], parameters: Mapping[str, str]
+    name: str,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    parameters: Mapping[str, str],
+    *,
+    gathered: bool = False,
 ) -> str:
-    """config.pbtxt: one instance, one request at a time; the host knows by itself whether there is a GPU."""
+    """config.pbtxt: one instance, one request at a time; the host knows by itself whether there is a GPU.
+
+    `gathered`: those that wait when the instance is free come together, whatever their images' sizes; none waits
+    for others to come.
+    """
+    ragged = ", allow_ragged_batch: true" if gathered else ""
     lines = [
         f"name: {_quoted(name)}",
         'backend: "python"',
-        "max_batch_size: 0",
-        *(f"input [{_tensor(spec)}]" for spec in inputs),
+        f"max_batch_size: {REQUESTS_MOST if gathered else 0}",
+        *(["dynamic_batching { }"] if gathered else []),
+        *(f"input [{_tensor(spec, ragged)}]" for spec in inputs),
         *(f"output [{_tensor(spec)}]" for spec in outputs),
         "instance_group [{ count: 1, kind: KIND_CPU }]",
         *(
@@ -248,8 +264,8 @@ def _config(
     return "\n".join(lines) + "\n"
 
 
-def _tensor(spec: TensorSpec) -> str:
-    return f"{{ name: {_quoted(spec.name)}, data_type: {spec.data_type}, dims: {list(spec.dims)} }}"
+def _tensor(spec: TensorSpec, more: str = "") -> str:
+    return f"{{ name: {_quoted(spec.name)}, data_type: {spec.data_type}, dims: {list(spec.dims)}{more} }}"
 
 
 def _quoted(text: str) -> str:

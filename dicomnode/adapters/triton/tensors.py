@@ -31,6 +31,20 @@ class Timings:
         return {"before": self.before_s, "network": self.network_s, "after": self.after_s}
 
 
+def is_gathered(card: ModelCard) -> bool:
+    """Whether Triton hands several requests at once to the host, which runs their images in common batches.
+
+    All tensors of such a model have one axis more, of length 1: what Triton counts requests by.
+    """
+    plain = not card.roles and not card.network.brings_its_chain
+    return plain and card.input.is_of_images and card.classification is not None
+
+
+def ungathered(card: ModelCard, array: Any) -> Any:
+    """An answer, array or tensor, without the axis that counts requests."""
+    return array[0] if is_gathered(card) else array
+
+
 def numbered(name: str, number: int) -> str:
     """The host's name for a tensor of the main volume (0) or of a role (1 and so on)."""
     return f"{name}_{number}" if number else name

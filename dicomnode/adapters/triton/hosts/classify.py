@@ -7,7 +7,8 @@ nothing. Outputs: SCORES (image, class or value) float32, one row for a whole se
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 from dicomnode.adapters.golden_cases import read_golden_cases
 from dicomnode.adapters.triton.hosts.calibration import golden_volumes
+from dicomnode.adapters.triton.hosts.memory import watched
 from dicomnode.adapters.triton.hosts.model import Given, Host, HostSettings, Outputs
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network, on_triton
 from dicomnode.adapters.triton.hosts.networks.loaded import CPU, Tensors, as_arrays
@@ -26,6 +28,38 @@ from dicomnode.imaging.classify import IMAGES_AT_ONCE, centred, image_inputs, pr
 from dicomnode.imaging.golden import GivenVolume, read_dicom_images, read_npz_volumes
 from dicomnode.imaging.inference import intensity
 from dicomnode.imaging.resample import model_grid
+
+
+@dataclass(frozen=True, eq=False)
+class Waiting:
+    """A request among others: its images, and what is asked of them."""
+
+    request: Any
+    main: Given
+    parameters: Mapping[str, Value]
+
+
+def _alike(waiting: Sequence[Waiting]) -> list[list[Waiting]]:
+    """Those with the same parameters together, in their order."""
+    groups: dict[str, list[Waiting]] = {}
+    for one in waiting:
+        groups.setdefault(repr(sorted(one.parameters.items())), []).append(one)
+    return list(groups.values())
+
+
+def filled(pieces: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
+    """(n, ...) tensors, put together and cut so that each but the last has `size` rows."""
+    held: list[torch.Tensor] = []
+    count = 0
+    for piece in pieces:
+        held.append(piece)
+        count += len(piece)
+        while count >= size:
+            whole = torch.cat(held)
+            yield whole[:size]
+            held, count = [whole[size:]], count - size
+    if count:
+        yield torch.cat(held)
 
 
 class ClassifyHost(Host):
@@ -60,6 +94,45 @@ class ClassifyHost(Host):
         spec = self._card.classification
         assert spec is not None  # choice.open_host
         return spec
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Several requests, of single images, share their batches; what is asked with other parameters goes alone."""
+        if len(requests) == 1:
+            return super().execute(requests)
+        with self._cores.at_work(), self._calls.of([request.request_id() for request in requests]):
+            torch.set_num_threads(self._threads)
+            waiting = [Waiting(r, self._given(r, ""), self._parameters(r)) for r in requests if not r.is_cancelled()]
+            answers: dict[int, Any] = {}
+            for alike in _alike(waiting):
+                answers |= self._answered_together(alike)
+            return [answers.get(id(request)) or self._refused("cancelled by the client") for request in requests]
+
+    def _answered_together(self, alike: Sequence[Waiting]) -> dict[int, Any]:
+        """By the request's id(); where one of them makes the network fail, the others are answered without it."""
+        try:
+            with watched() as taken:
+                found = self._gathered(alike)
+        except (RuntimeError, ValueError) as error:
+            if len(alike) == 1:
+                return {id(alike[0].request): self._refused(f"{type(error).__name__}: {error}")}
+            return {key: answer for one in alike for key, answer in self._answered_together([one]).items()}
+        about = self._about(taken)
+        return {
+            id(one.request): self._response({"SCORES": scores[None], "TIMINGS": seconds[None], "INFO": about[None]})
+            for one, (scores, seconds) in zip(alike, found, strict=True)
+        }
+
+    def _gathered(self, alike: Sequence[Waiting]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Scores, and the seconds before, in and after the network, which each has a share of, for each request."""
+        seconds, own = torch.zeros(3), self._own(alike[0].parameters, self._network.device)
+        pieces = (part for one in alike for part in self._parts(one.main, (), seconds))
+        begun = time.perf_counter()
+        rows = [self._scores_of(batch, own) for batch in filled(pieces, IMAGES_AT_ONCE)]
+        seconds[1] = time.perf_counter() - begun - seconds[0]
+        counts = [len(one.main.volume) for one in alike]
+        scores = torch.split(self._meant(torch.cat(rows)), counts)
+        shares = (count / sum(counts) for count in counts)
+        return [(part.contiguous(), seconds * share) for part, share in zip(scores, shares, strict=True)]
 
     def _answers(
         self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any

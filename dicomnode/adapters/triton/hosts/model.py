@@ -31,6 +31,7 @@ from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInput
 from dicomnode.adapters.triton.hosts.networks.on_triton import Inner
 from dicomnode.adapters.triton.hosts.sharing import SharedCores
 from dicomnode.adapters.triton.hosts.torch_threads import one_thread
+from dicomnode.adapters.triton.tensors import is_gathered
 from dicomnode.domain.model_card import ModelCard, NetworkSpec, parse_model_card
 from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, OVERLAP, Value, as_numbers, settled
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
@@ -48,6 +49,9 @@ from dicomnode.imaging.inference import (
 from dicomnode.imaging.resample import ModelGrid, model_grid
 
 Outputs = Mapping[str, torch.Tensor]
+
+
+_AXES = {"VOLUME": 3, "RESCALE": 1, "AFFINE": 2, "PARAMETERS": 1}  # one more where Triton gathers requests
 
 
 class Cancelled(RuntimeError):
@@ -176,11 +180,19 @@ class Host:
             with watched() as taken:
                 answers, timings = self._answers(main, further, self._parameters(request), request)
         except Cancelled as cancelled:
-            return self._backend.InferenceResponse(error=self._backend.TritonError(str(cancelled)))
+            return self._refused(str(cancelled))
         outputs = {**answers, "TIMINGS": timings, "INFO": self._about(taken)}
+        if is_gathered(self._card):
+            outputs = {name: tensor[None] for name, tensor in outputs.items()}
+        return self._response(outputs)
+
+    def _response(self, outputs: Mapping[str, torch.Tensor]) -> Any:
         return self._backend.InferenceResponse(
             [self._backend.Tensor.from_dlpack(name, tensor) for name, tensor in outputs.items()]
         )
+
+    def _refused(self, why: str) -> Any:
+        return self._backend.InferenceResponse(error=self._backend.TritonError(why))
 
     def _about(self, taken: Taken) -> torch.Tensor:
         document = json.dumps({**self._network.info, "taken": taken})
@@ -206,8 +218,8 @@ class Host:
         return settled(self._card.parameters, json.loads(document))
 
     def _input(self, request: Any, name: str) -> torch.Tensor:
-        tensor = self._backend.get_input_tensor_by_name(request, name)
-        return from_dlpack(tensor.to_dlpack())
+        tensor = from_dlpack(self._backend.get_input_tensor_by_name(request, name).to_dlpack())
+        return tensor[0] if tensor.ndim > _AXES[name.partition("_")[0]] else tensor
 
     def _segment(
         self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
