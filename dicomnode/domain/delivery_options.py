@@ -15,7 +15,8 @@ from dicomnode.domain.profile import Profile, profile_of
 from dicomnode.errors import InvalidDestination
 
 ASSOCIATIONS_MOST = 64
-RATE_LEAST_BYTES_PER_S = 1_000
+# Below it a PDU of 128 kB takes longer than many peers wait for the next one
+RATE_LEAST_BYTES_PER_S = 10_000
 _REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/[^\0]*")
 _RATE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>[kKmMgG]?)B?(?:/s)?")
 _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
@@ -65,7 +66,7 @@ class DeliveryOptions:
         if not 0 <= self.associations <= ASSOCIATIONS_MOST:
             raise InvalidDestination(f"0 (no limit) to {ASSOCIATIONS_MOST}", "--max-associations")
         if self.bytes_per_s and self.bytes_per_s < RATE_LEAST_BYTES_PER_S:
-            raise InvalidDestination("0 (no limit), or 1kB and more a second", "--max-rate")
+            raise InvalidDestination("0 (no limit), or 10kB and more a second", "--max-rate")
 
     def _check_kind(self, kind: str) -> None:
         default = DeliveryOptions()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 
 from dicomnode.domain.proof import ProofAnswer
-from dicomnode.errors import DatabaseAway, DeliveryError, ProofUnsupported, trace_of
+from dicomnode.errors import DatabaseAway, DeliveryError, ProofUnsupported
 from dicomnode.ports import ProofWork, Prover, State
 
 log = logging.getLogger(__name__)
@@ -32,11 +31,10 @@ class ProofStage:
         self._lock = threading.Lock()
 
     def run(self, stop: threading.Event) -> None:
-        """Until told to stop; what is being asked then has at most its timeouts left."""
-        with ThreadPoolExecutor(AT_ONCE_MOST, thread_name_prefix="prove") as pool:
-            while not stop.wait(POLL_S):
-                for work in self._due():
-                    pool.submit(self._one, work).add_done_callback(_log_bug)
+        """Until told to stop; who is being asked then keeps no process from ending: it is asked again later."""
+        while not stop.wait(POLL_S):
+            for work in self._due():
+                threading.Thread(target=self._one, args=(work,), name="prove", daemon=True).start()
 
     def once(self) -> int:
         """Asks what is due now, one destination after the other; how many were asked."""
@@ -79,8 +77,3 @@ class ProofStage:
             self._state.proof_answered(work.transaction_uid, answer)
         else:
             self._state.proof_put_off(work.transaction_uid, answer.words)
-
-
-def _log_bug(future: Future[None]) -> None:
-    if isinstance(error := future.exception(), Exception):
-        log.error("asking for proof failed: %s", trace_of(error))

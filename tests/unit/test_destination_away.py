@@ -167,6 +167,18 @@ def test_when_the_one_that_looks_is_dropped_another_does(simulation: Simulation)
     assert simulation.states("archive") == {DeliveryState.SENT: 1, DeliveryState.CANCELLED: 1}
 
 
+def test_a_retry_by_hand_looks_at_once(simulation: Simulation) -> None:
+    archive = simulation.peers["archive"]
+    archive.away_from_s, archive.away_until_s = 0.0, 7000.0
+    simulation.job(1)
+    simulation.run(7001)
+    waiting = simulation.state.deliveries(DeliveryFilter(destination="archive"))
+    assert {view.state for view in waiting} == {DeliveryState.WAITING}
+    simulation.state.retry_delivery(waiting[0].delivery_id)
+    simulation.run(7010)
+    assert simulation.states("archive") == {DeliveryState.SENT: 2}
+
+
 def test_one_bad_object_keeps_no_other_from_being_sent(simulation: Simulation) -> None:
     simulation.job(1)
     first, second = simulation.state.deliveries(DeliveryFilter(destination="archive"))

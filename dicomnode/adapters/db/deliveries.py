@@ -348,6 +348,7 @@ def retry_delivery(unit: Unit, row: DeliveryRow) -> None:
     row.state = next_delivery_state(row.state, DeliveryEvent.RETRY)
     row.attempts, row.reason, row.since, row.next_attempt_at = 0, "", unit.now(), None
     row.failure, row.ask_at, row.proof_words, row.proven_at, row.losses = "", None, "", None, 0
+    outages.look_now(unit, destination)
     tell_delivery(unit, row, "delivery.retried", "queued again")
     _enqueue(unit, row, delay_s=0.0)
 

@@ -36,6 +36,13 @@ def turn_of(unit: Unit, row: DestinationRow) -> Turn:
     return turn
 
 
+def look_now(unit: Unit, row: DestinationRow) -> None:
+    """The next delivery that starts looks whether it is back: the administrator does not want to wait."""
+    if row.down_since is not None:
+        _lock(unit, row)
+        row.probe_at = unit.now() if row.down_since is not None else None
+
+
 def parked_s(row: DestinationRow, now: datetime) -> float:
     return outage.parked_s(health_of(row), now)
 
