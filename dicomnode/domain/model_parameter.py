@@ -187,6 +187,14 @@ def _canonical(spec: ParameterSpec, value: Value) -> Value:
     return float(value) if spec.type == "number" else value
 
 
+def threshold_of(output: Output, values: Mapping[str, Value]) -> float:
+    """From which probability on a voxel is of a segment; where segments exclude each other, nobody asks.
+
+    A card of those may have a parameter of this name, of its own meaning.
+    """
+    return float(values.get(THRESHOLD, output.masks.threshold)) if output.masks.overlap else output.masks.threshold
+
+
 def as_numbers(specs: tuple[ParameterSpec, ...], values: Mapping[str, Value]) -> list[float]:
     """What the network is given for the card's own parameters, in the order of their names."""
     return [_as_number(spec, values[spec.name]) for spec in specs]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from dicomnode.imaging.geometry import VolumeGeometry
 _ROUNDING = 1e-4
 
 Triple = tuple[int, int, int]
+Voxel = TypeVar("Voxel", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,8 @@ def geometry_of_part(geometry: VolumeGeometry, box: Box) -> VolumeGeometry:
     return VolumeGeometry(box.shape, affine)
 
 
-def put_back(part: npt.NDArray[np.uint8], box: Box, shape: Triple) -> npt.NDArray[np.uint8]:
-    """A label map of the box as one of the whole volume: (slice, row, column) uint8, 0 outside the box."""
-    whole = np.zeros(shape, dtype=np.uint8)
-    whole[box.slices] = part
+def put_back(part: npt.NDArray[Voxel], box: Box, shape: Triple) -> npt.NDArray[Voxel]:
+    """A label map, or a map, of the box as one of the whole volume: (..., slice, row, column), 0 outside the box."""
+    whole = np.zeros((*part.shape[:-3], *shape), dtype=part.dtype)
+    whole[..., *box.slices] = part
     return whole

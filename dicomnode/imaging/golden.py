@@ -3,8 +3,8 @@
 An input is an .npz with `volume` (slice, row, column) int16, stored values; `affine` (4, 4) float64, LPS mm, as
 VolumeGeometry has it; `slope` and `intercept`, the modality LUT (PS3.3 C.11.1.1.2), 1 and 0 when they are absent.
 Further series have the same names with `_1`, `_2` and so on, in the order of the card's roles. Or it is a folder of
-DICOM files. What is expected is an .npz with `labels` (slice, row, column) uint8 in the main volume's grid, or
-`scores` (image, class) float32, probabilities. Single images are (image, row, column), and need no affine.
+DICOM files. What is expected is an .npz with the one array that domain.golden.EXPECTED names for what the card gives.
+Single images are (image, row, column), and need no affine.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def read_dicom_images(folder: Path) -> GivenVolume:
 
 
 def read_expected(path: Path, name: str) -> npt.NDArray[Any]:
-    """`labels` as uint8 (slice, row, column), or `scores` as float32; raises InvalidModelPackage."""
+    """`labels` and `masks` as uint8, all else as float32 (domain.golden.EXPECTED); raises InvalidModelPackage."""
     array = _named(_arrays(path), name, path)
-    wanted = np.uint8 if name == "labels" else np.float32
+    wanted = np.uint8 if name in ("labels", "masks") else np.float32
     if array.dtype != wanted:
         raise InvalidModelPackage(f"{name} is {array.dtype}, {np.dtype(wanted)} is needed", _shown(path))
     return array

@@ -14,30 +14,31 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, CaseOutcome
-from dicomnode.domain.golden import GOLDEN_FOLDER, GoldenCase
+from dicomnode.domain.golden import GOLDEN_FOLDER, GoldenCase, expected_array
 from dicomnode.domain.halt import Halt
+from dicomnode.domain.model_parameter import threshold_of
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import InvalidModelPackage, ModelFailed, SeriesRefused
 from dicomnode.imaging.box import Box
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.imaging.golden import (
     GivenVolume,
-    dice,
     read_dicom_images,
     read_dicom_volume,
     read_expected,
     read_npz_volumes,
 )
 from dicomnode.ports import Clock, InferenceEngine, InferenceSession, ModelVersion
-from dicomnode.stages.answers import Answers, Labels, Scores
+from dicomnode.stages.answers import Answers, Labels, Scores, gives_arrays
 from dicomnode.stages.composed import led
+from dicomnode.stages.judge import answer_of, judged, nothing_of
 
 
 @dataclass(frozen=True, eq=False)
 class CaseRun:
     """What a model gave for a golden case, and how long its parts took."""
 
-    answer: npt.NDArray[Any]  # labels (slice, row, column) uint8, or probabilities (image, class) float32
+    answer: npt.NDArray[Any]  # what golden cases expect of such a card, see domain.golden.EXPECTED
     timings_s: Mapping[str, float]
 
     @property
@@ -100,18 +101,22 @@ class AcceptStage:
     def _composed(
         self, session: InferenceSession, model: ModelVersion, volumes: Sequence[GivenVolume], case: GoldenCase
     ) -> CaseRun:
-        """As a job of a composed model; of what it is kept from, labels that are all 0 or no scores."""
-        timeout_s, halt, classes = model.card.timeout_s or self._timeout_s, Halt(), model.card.classification
+        """As a job of a composed model; of what it is kept from, what says nothing (see judge.nothing_of)."""
+        timeout_s, halt, card = model.card.timeout_s or self._timeout_s, Halt(), model.card
         with ExitStack() as opened:
             answers = Answers([given.placement for given in volumes], lambda: session, self._clock, opened)
             lead = led(_Given(answers, halt), model, self._before, self._timeout_s)
             if lead.skipped:
-                shape = volumes[0].shape
-                return CaseRun(np.zeros(shape if classes is None else (0, len(classes.classes))), {})
-            ask = answers.labels if classes is None else answers.classes
-            found = ask(model, case.parameters, timeout_s, halt, lead.region)
+                return CaseRun(nothing_of(card, volumes[0].shape), {})
+            found: Labels | Scores
+            if gives_arrays(model):
+                found = answers.labels(model, case.parameters, timeout_s, halt, lead.region)
+                answer = answer_of(card, found.arrays, threshold_of(card.output, case.parameters))
+            else:
+                found = answers.classes(model, case.parameters, timeout_s, halt, lead.region)
+                answer = found.array.copy()
             parts = {name.removeprefix("infer: "): s for name, s in found.timings_s.items() if ": " in name}
-            return CaseRun(found.array.copy(), parts)
+            return CaseRun(answer, parts)
 
     def medians_s(self, model: ModelVersion, volumes: Sequence[GivenVolume], runs: int) -> dict[str, float]:
         """Of the host's parts, and "whole" of their sum; the first run, which loads and warms it, does not count."""
@@ -129,29 +134,24 @@ class AcceptStage:
     ) -> npt.NDArray[Any]:
         place, further = volumes[0].placement, [given.placement for given in volumes[1:]]
         parameters, timeout_s = case.parameters if case else {}, model.card.timeout_s or self._timeout_s
-        if model.card.classification is not None:
-            return session.classify(
-                model,
-                None if model.card.input.is_of_images else place.geometry,
-                place.rescale,
-                timeout_s=timeout_s,
-                further=further,
-                parameters=parameters,
-            )
-        with session.run(
-            model, place.geometry, place.rescale, timeout_s=timeout_s, further=further, parameters=parameters
-        ) as labels:
-            return labels.copy()
+        threshold = threshold_of(model.card.output, parameters)
+        with session.ask(
+            model,
+            None if model.card.input.is_of_images else place.geometry,
+            place.rescale,
+            timeout_s=timeout_s,
+            further=further,
+            parameters=parameters,
+        ) as arrays:
+            return answer_of(model.card, arrays, threshold)
 
     def _tried(self, model: ModelVersion, case: GoldenCase) -> CaseOutcome:
-        name = "labels" if model.card.classification is None else "scores"
-        expected = read_expected(_file(model, case.expected), name)
+        expected = read_expected(_file(model, case.expected), expected_array(model.card))
         try:
             run = self.run_case(model, case)
         except (ModelFailed, SeriesRefused) as error:
             return CaseOutcome(case.name, False, (), str(error))
-        judge = judged if model.card.classification is None else judged_scores
-        return judge(model, case, run.answer, expected)
+        return judged(model.card, case, run.answer, expected)
 
     def _described(self, model: ModelVersion) -> Mapping[str, str]:
         """Nothing of a model that could not be loaded."""
@@ -224,36 +224,6 @@ def _noise(rng: np.random.Generator, low: float, high: float) -> npt.NDArray[np.
 
 
 _SYNTHETIC_SHAPE = (64, 256, 256)  # (slice, row, column)
-
-
-def judged(
-    model: ModelVersion, case: GoldenCase, labels: npt.NDArray[np.uint8], expected: npt.NDArray[np.uint8]
-) -> CaseOutcome:
-    """Labels, (slice, row, column) uint8, against those that the package expects."""
-    if labels.shape != expected.shape:
-        words = f"what is expected is {expected.shape}, the volume {labels.shape}"
-        return CaseOutcome(case.name, False, (), words)
-    found = {segment: dice(labels, expected, segment.number) for segment in model.card.segments}
-    wrong = [
-        f"Dice of {segment.name} is {value:.4f}, {case.dice_least[segment.number]:g} is needed"
-        for segment, value in found.items()
-        if value < case.dice_least[segment.number]
-    ]
-    figures = tuple((f"Dice {segment.name}", round(value, 6)) for segment, value in found.items())
-    return CaseOutcome(case.name, not wrong, figures, "; ".join(wrong) or "as expected")
-
-
-def judged_scores(
-    model: ModelVersion, case: GoldenCase, scores: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]
-) -> CaseOutcome:
-    """Probabilities, (image, class) float32, against those that the package expects."""
-    if scores.shape != expected.shape:
-        words = f"what is expected is {expected.shape}, (image, class), the answer {scores.shape}"
-        return CaseOutcome(case.name, False, (), words)
-    difference = float(np.abs(scores - expected).max(initial=0.0))
-    right = bool(difference <= case.difference_most)  # False of a NaN too
-    words = "as expected" if right else f"a score differs by {difference:.4f}, {case.difference_most:g} is allowed"
-    return CaseOutcome(case.name, right, (("largest difference", round(difference, 6)),), words)
 
 
 def _file(model: ModelVersion, name: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,26 +14,47 @@ from dicomnode.domain.halt import Halt
 from dicomnode.domain.rules import Parameter
 from dicomnode.imaging.box import Box, geometry_of_part, put_back
 from dicomnode.imaging.geometry import VolumeGeometry
+from dicomnode.imaging.masks import SegmentMasks
 from dicomnode.ports import ALL_IMAGES, Clock, InferenceSession, ModelVersion, Placement
 
 # What goes to the model's host in one request: 32 MB of 512 × 512
 IMAGES_AT_ONCE = 64
 
 
+# Answers that have a value for every voxel of the main volume
+_AS_LARGE_AS_A_VOLUME = ("LABELMAP", "PROBABILITIES", "MAP")
+
+
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What a model said; the array is valid while the volumes are open."""
+    """What a model said of a volume; the arrays are valid while the volumes are open."""
 
-    array: npt.NDArray[np.uint8]  # (slice, row, column), 0 for background
+    arrays: Mapping[str, npt.NDArray[Any]]  # as ports.InferenceSession.ask gives them
     timings_s: Mapping[str, float]
     made_before: bool = False  # for another job, or ahead of this one
+
+    @property
+    def array(self) -> npt.NDArray[np.uint8]:
+        """(slice, row, column), 0 for background, of a model whose segments do not overlap."""
+        labels: npt.NDArray[np.uint8] = self.arrays["LABELMAP"]
+        return labels
+
+    def where(self, numbers: Sequence[int], threshold: float) -> npt.NDArray[np.uint8]:
+        """A label map of these segments together, whether they overlap or not: theirs is the first one's number."""
+        if "LABELMAP" in self.arrays:
+            return self.array
+        masks = SegmentMasks.of_answers(self.arrays, threshold)
+        together = np.zeros(masks.shape, dtype=np.uint8)
+        for number in numbers:
+            together[masks.of(number)] = numbers[0]
+        return together
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a model that gives classes said."""
+    """What a model that gives classes or measurements said, or boxes on single images."""
 
-    array: npt.NDArray[np.float32]  # (image, class) probabilities; one row of a whole series
+    array: npt.NDArray[np.float32]  # (image, class or value), one row of a whole series; or (box, 7)
     timings_s: Mapping[str, float]
     made_before: bool = False  # as of Labels
 
@@ -74,7 +96,7 @@ class Answers:
         decoded_s = self._clock.monotonic()
         with ExitStack() as until:
             session, geometry = until.enter_context(self._part(region))
-            run = session.run(
+            asked = session.ask(
                 model,
                 geometry,
                 self._main.rescale,
@@ -83,10 +105,14 @@ class Answers:
                 parameters=parameters,
                 halt=halt,
             )
-            labels = (self._opened if region is None else until).enter_context(run)
+            arrays = (self._opened if region is None else until).enter_context(asked)
             if region is not None:
-                labels = put_back(labels, region, self.geometry.shape)
-            return Labels(labels, self._timings_s(session, begun_s, decoded_s))
+                arrays = {name: self._put_back(name, array, region) for name, array in arrays.items()}
+            return Labels(arrays, self._timings_s(session, begun_s, decoded_s))
+
+    def _put_back(self, name: str, array: npt.NDArray[Any], region: Box) -> npt.NDArray[Any]:
+        """As it is of the whole volume; boxes are in the patient, and stay where they are."""
+        return put_back(array, region, self.geometry.shape) if name in _AS_LARGE_AS_A_VOLUME else array.copy()
 
     def classes(
         self,
@@ -103,8 +129,9 @@ class Answers:
         decoded_s = self._clock.monotonic()
         of_images = model.card.input.is_of_images
         with self._part(region) as (session, geometry):
-            rows = [
-                session.classify(
+            count, found = geometry.shape[0], []
+            for images in parts_of(count) if of_images else [ALL_IMAGES]:
+                asked = session.ask(
                     model,
                     None if of_images else geometry,
                     self._main.rescale,
@@ -114,9 +141,9 @@ class Answers:
                     parameters=parameters,
                     halt=halt,
                 )
-                for images in (parts_of(geometry.shape[0]) if of_images else [ALL_IMAGES])
-            ]
-            return Scores(np.concatenate(rows), self._timings_s(session, begun_s, decoded_s))
+                with asked as arrays:
+                    found.append((range(count)[images] if of_images else range(1), few_of(arrays)))
+            return Scores(of_all_images(model, found), self._timings_s(session, begun_s, decoded_s))
 
     def _further_of(self, model: ModelVersion) -> tuple[Placement, ...]:
         """None of a model that comes before the one of the job, which takes the main series alone."""
@@ -135,6 +162,41 @@ class Answers:
     def _timings_s(self, session: InferenceSession, begun_s: float, decoded_s: float) -> dict[str, float]:
         timings_s = {"decode": decoded_s - begun_s, "infer": self._clock.monotonic() - decoded_s}
         return timings_s | {f"infer: {part}": seconds for part, seconds in session.timings_s.items()}
+
+
+def gives_arrays(model: ModelVersion) -> bool:
+    """Whether its answer is about a volume as a whole: masks, a map, or boxes in it; else it is few numbers."""
+    return model.card.gives in ("segments", "map") or (model.card.gives == "boxes" and not model.card.input.size)
+
+
+def few_of(arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+    """SCORES, or BOXES of single images, as an array of its own."""
+    (array,) = arrays.values()
+    copied: npt.NDArray[np.float32] = array.copy()
+    return copied
+
+
+def of_all_images(
+    model: ModelVersion, found: Sequence[tuple[Sequence[int], npt.NDArray[np.float32]]]
+) -> npt.NDArray[np.float32]:
+    """What was said of some images at a time, in the images' order; with each, which of all images these are.
+
+    Scores have a row for each image; boxes, (box, 7), name their image, and are put in the order of these.
+    """
+    if model.card.gives == "boxes":
+        return _boxes_of_all(found)
+    together = np.zeros((sum(len(images) for images, _ in found), found[0][1].shape[1]), dtype=np.float32)
+    for images, array in found:
+        together[list(images)] = array
+    return together
+
+
+def _boxes_of_all(found: Sequence[tuple[Sequence[int], npt.NDArray[np.float32]]]) -> npt.NDArray[np.float32]:
+    every = [array.copy() for _, array in found]
+    for (images, _), array in zip(found, every, strict=True):
+        array[:, 0] = np.array(images, dtype=np.float32)[array[:, 0].astype(int)]
+    boxes: npt.NDArray[np.float32] = np.concatenate(every)
+    return boxes[np.argsort(boxes[:, 0], kind="stable")]
 
 
 def parts_of(images: int) -> Iterator[slice]:

@@ -133,6 +133,8 @@ class CompareStage:
     def _run(self, pair: Pair, series: Series, infer: InferStage) -> SeriesComparison:
         uids = (series.study_instance_uid, series.series_instance_uid)
         first, second = (self._work(model, series) for model in pair)
+        if {pair[0].card.gives, pair[1].card.gives} - {"segments", "classification"}:
+            return SeriesComparison(*uids, note="only segments and classes are compared")
         try:
             if gives_classes(pair):
                 return _of_classified(pair, uids, infer.classify(first), infer.classify(second))
@@ -168,11 +170,11 @@ def _of_labels(pair: Pair, found: tuple[Inference, Inference], name: str) -> Seg
     numbers = [_number(model, name) for model in pair]
     voxel_ml = found[0].plan.geometry.voxel_volume_mm3 / 1000
     volumes = [
-        round(float((inference.labels == number).sum()) * voxel_ml, 3)
+        round(float(inference.masks.of(number).sum()) * voxel_ml, 3)
         for inference, number in zip(found, numbers, strict=True)
     ]
     # the versions may number a segment differently
-    ours, theirs = ((i.labels == n).view("u1") for i, n in zip(found, numbers, strict=True))
+    ours, theirs = (i.masks.of(n).view("u1") for i, n in zip(found, numbers, strict=True))
     return SegmentComparison(name, dice(ours, theirs, 1), (volumes[0], volumes[1]))
 
 

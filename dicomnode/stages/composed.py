@@ -159,8 +159,9 @@ def _verdict(asking: _Asking, use: Use, first: ModelVersion, region: Box | None)
     asked, timeout_s = asking.asked, first.card.timeout_s or asking.timeout_s
     if isinstance(use, ClassGate):
         return by_class(use, first, asked.classes(first, {}, timeout_s, asking.halt, region))
-    labels = asked.labels(first, {}, timeout_s, asking.halt, region).array
-    seen = found(labels, numbers_of(first.card, use.segments))
+    numbers = numbers_of(first.card, use.segments)
+    labels = asked.labels(first, {}, timeout_s, asking.halt, region).where(numbers, first.card.masks.threshold)
+    seen = found(labels, numbers)
     return by_segments(use, first, seen, asked.geometry)
 
 

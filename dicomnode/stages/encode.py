@@ -1,31 +1,49 @@
-"""Encode: a label map becomes a SEG and an SR that have passed their own check and lie in the instance store."""
+"""Encode: what a model said becomes DICOM objects that have passed their own check and lie in the instance store."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from dicomnode import __version__
-from dicomnode.domain.classification import Run, class_name, runs, shares
-from dicomnode.domain.model_card import Classification, ModelCard
+from dicomnode.domain.classification import runs
+from dicomnode.domain.findings import ImageBox, VolumeBox, image_boxes, volume_boxes
+from dicomnode.domain.measured_output import rounded
 from dicomnode.domain.result import StoredResult
 from dicomnode.encoding.findings import Findings, reference
 from dicomnode.encoding.forms import encode_form
+from dicomnode.encoding.parametric_map import map_of
 from dicomnode.encoding.provenance import Preceding, Predecessor, Provenance
 from dicomnode.encoding.results import (
     EncodedResult,
+    encode_box_results,
     encode_class_results,
+    encode_map_results,
+    encode_measured_results,
     encode_results,
     encode_skipped_results,
     warm_up,
 )
+from dicomnode.encoding.sr_boxes import boxes_of
 from dicomnode.encoding.sr_classes import spec_of
+from dicomnode.encoding.sr_measured import measured_of
 from dicomnode.errors import EncodingError
-from dicomnode.imaging.measure import SegmentStatistics, measure
+from dicomnode.imaging.measure import SegmentStatistics, measure_masks
 from dicomnode.ports import Clock, InstanceStore, JobWork, ModelVersion
 from dicomnode.stages.infer import Classified, Inference
+from dicomnode.stages.told import (
+    box_rows,
+    class_notes,
+    class_rows,
+    map_row,
+    measurement_rows,
+    notes_on,
+    number_notes,
+    number_rows,
+    unwanted,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,61 +63,93 @@ class EncodeStage:
         warm_up(model.card, _provenance_of_nothing(model))
 
     def run(self, work: JobWork, inference: Inference) -> Encoded:
-        """Raises EncodingError, NonConformant, OutOfResources; what fails its check is never stored."""
+        """Of masks, a map, or boxes in a volume.
+
+        Raises EncodingError, NonConformant, OutOfResources; what fails its check is never stored.
+        """
         if inference.lead.skipped:
             return self._skipped(work, inference)
+        if work.model.card.map is not None:
+            return self._map(work, inference)
+        if work.model.card.boxes is not None:
+            return self._boxes(work, inference, volume_boxes(inference.answers["BOXES"].tolist()))
         clock = self._clock.monotonic
-        card, plan = work.model.card, inference.plan
+        card, plan, masks = work.model.card, inference.plan, inference.masks
         begun = clock()
-        statistics = measure(
-            inference.labels, inference.volume, plan.geometry, plan.rescale, [s.number for s in card.segments]
-        )
+        numbers = [s.number for s in card.segments]
+        statistics = measure_masks(masks, inference.volume, plan.geometry, plan.rescale, numbers)
         measured = clock()
         made = provenance_of(work, inference, self._device_serial_number)
-        results = encode_results(inference.labels, statistics, plan, card, made, inference.further)
+        results = encode_results(masks, statistics, plan, card, made, inference.further)
         forms, missing = encode_forms(work, inference, statistics, made, results)
-        encoded = clock()
-        stored = tuple(self._kept(result, work) or self._stored(result, work) for result in (*results, *forms))
-        return Encoded(
-            results=stored,
-            timings_s={"measure": measured - begun, "encode": encoded - measured, "store": clock() - encoded},
-            details={"measurements": measurement_rows(statistics, card, plan.unit)},
-            note="; ".join([*notes_on(work, [result.kind for result in results]), *missing]),
-        )
+        details = {"measurements": measurement_rows(statistics, card, plan.unit)}
+        notes = [*notes_on(work, [result.kind for result in results]), *missing]
+        kept = self._kept_all(work, [*results, *forms], measured, details, notes)
+        return replace(kept, timings_s={"measure": measured - begun, **kept.timings_s})
 
-    def classes(self, work: JobWork, found: Classified) -> Encoded:
-        """As run, of a model that gives classes."""
+    def few(self, work: JobWork, found: Classified) -> Encoded:
+        """As run, of classes, of numbers, or of boxes on single images."""
         if found.lead.skipped:
             return self._skipped(work, found)
-        clock, card, spec = self._clock.monotonic, work.model.card, spec_of(work.model.card)
-        begun = clock()
+        if work.model.card.boxes is not None:
+            return self._boxes(work, found, image_boxes(found.scores.tolist()))
+        if work.model.card.measurements is not None:
+            return self._numbers(work, found)
+        card, spec, begun = work.model.card, spec_of(work.model.card), self._clock.monotonic()
         probabilities: list[list[float]] = found.scores.astype(float).tolist()
         series = runs(probabilities, spec)
         made = provenance_of(work, found, self._device_serial_number)
         results = encode_class_results(series, found.plan, card, made, found.further)
-        encoded = clock()
+        details = class_rows(series, spec, probabilities)
+        return self._kept_all(work, results, begun, details, class_notes(work, series))
+
+    def _numbers(self, work: JobWork, found: Classified) -> Encoded:
+        card, spec, begun = work.model.card, measured_of(work.model.card), self._clock.monotonic()
+        rows = rounded(found.scores.astype(float).tolist())
+        made = provenance_of(work, found, self._device_serial_number)
+        results = encode_measured_results(rows, found.plan, card, made, found.further)
+        notes = [*number_notes(rows, spec), *unwanted(work)]
+        return self._kept_all(work, results, begun, {"numbers": number_rows(rows, spec)}, notes)
+
+    def _boxes(
+        self,
+        work: JobWork,
+        found: Inference | Classified,
+        boxes: Sequence[VolumeBox] | Sequence[ImageBox],
+    ) -> Encoded:
+        card, begun = work.model.card, self._clock.monotonic()
+        made = provenance_of(work, found, self._device_serial_number)
+        results = encode_box_results(boxes, found.plan, card, made, found.further)
+        notes = [*([] if boxes else ["nothing was found, and the SR says so"]), *unwanted(work)]
+        return self._kept_all(work, results, begun, {"boxes": box_rows(boxes, found.plan, boxes_of(card))}, notes)
+
+    def _map(self, work: JobWork, inference: Inference) -> Encoded:
+        card, begun, values = work.model.card, self._clock.monotonic(), inference.answers["MAP"]
+        made = provenance_of(work, inference, self._device_serial_number)
+        results = encode_map_results(values, inference.plan, card, made, inference.further)
+        return self._kept_all(work, results, begun, {"map": map_row(values, map_of(card))}, unwanted(work))
+
+    def _kept_all(
+        self,
+        work: JobWork,
+        results: Sequence[EncodedResult],
+        begun: float,
+        details: Mapping[str, Any],
+        notes: Sequence[str],
+    ) -> Encoded:
+        """In the store, with what there is to be said; encoding was `begun` at that moment."""
+        encoded = self._clock.monotonic()
         stored = tuple(self._kept(result, work) or self._stored(result, work) for result in results)
-        return Encoded(
-            results=stored,
-            timings_s={"encode": encoded - begun, "store": clock() - encoded},
-            details=class_rows(series, spec, probabilities),
-            note="; ".join(class_notes(work, series)),
-        )
+        timings_s = {"encode": encoded - begun, "store": self._clock.monotonic() - encoded}
+        return Encoded(stored, timings_s, details, "; ".join(notes))
 
     def _skipped(self, work: JobWork, found: Inference | Classified) -> Encoded:
         """Of a model that one before it kept from running: an SR that says so, and why."""
-        clock, why = self._clock.monotonic, found.lead.skipped
-        begun = clock()
+        begun, why = self._clock.monotonic(), found.lead.skipped
         made = provenance_of(work, found, self._device_serial_number)
         results = encode_skipped_results(why, found.plan, work.model.card, made, found.further)
-        encoded = clock()
-        stored = tuple(self._kept(result, work) or self._stored(result, work) for result in results)
-        return Encoded(
-            results=stored,
-            timings_s={"encode": encoded - begun, "store": clock() - encoded},
-            details={"skipped": why},
-            note=f"skipped, nothing was looked for, and the SR says so: {why}",
-        )
+        notes = [f"skipped, nothing was looked for, and the SR says so: {why}"]
+        return self._kept_all(work, results, begun, {"skipped": why}, notes)
 
     def _kept(self, result: EncodedResult, work: JobWork) -> StoredResult | None:
         """The same object as an earlier job gave: its file may have been sent, and is not written again."""
@@ -136,7 +186,7 @@ def encode_forms(
         return [], []
     segmentation = next((reference(result, plan) for result in results if result.kind == "SEG"), None)
     findings = Findings(
-        inference.labels, inference.volume, statistics, plan, card, made, segmentation, inference.further
+        inference.answers["LABELMAP"], inference.volume, statistics, plan, card, made, segmentation, inference.further
     )
     encoded = []
     for form in forms:
@@ -145,48 +195,6 @@ def encode_forms(
         except EncodingError as error:
             missing.append(f"no {form}: {error}")
     return encoded, missing
-
-
-def notes_on(work: JobWork, kinds: Sequence[str]) -> list[str]:
-    """What is to be said of the kinds of results that there are, and of those that the rule wants sent."""
-    notes = [] if any(kind.startswith("SEG") for kind in kinds) else ["nothing was found: no SEG, and the SR says so"]
-    gives = (*work.model.card.output.result_kinds, *work.model.card.output.forms)
-    if never := [kind for kind in work.objects if kind not in gives]:
-        notes.append(f"the rule wants {' and '.join(never)}, which {work.model.name} does not give")
-    return notes
-
-
-def class_rows(found: Sequence[Run], spec: Classification, probabilities: list[list[float]]) -> dict[str, Any]:
-    """What `dicomnode jobs show` prints: the share of each class, and the runs of images; images count from 1."""
-    return {
-        "classes": [
-            {"class": class_name(share.number, spec), "images": share.images, "share": share.share}
-            for share in shares(found)
-        ],
-        "runs": [
-            {
-                "images": f"{run.first + 1}-{run.last + 1}",
-                "class": class_name(run.number, spec),
-                "probability": run.mean,
-                "least": run.least,
-            }
-            for run in found
-        ],
-        "probabilities": [[round(p, 4) for p in row] for row in probabilities],
-    }
-
-
-def class_notes(work: JobWork, found: Sequence[Run]) -> list[str]:
-    """What is to be said of images that nothing is said of, and of what the rule wants sent in vain."""
-    unsaid = sum(run.images for run in found if run.number is None)
-    total = sum(run.images for run in found)
-    notes = []
-    if unsaid:
-        what = f"{unsaid} of {total} images" if spec_of(work.model.card).of == "image" else "the series"
-        notes.append(f"no class is certain enough of {what}, and the SR says so")
-    if never := [kind for kind in work.objects if kind != "SR"]:
-        notes.append(f"the rule wants {' and '.join(never)}, which {work.model.name} does not give")
-    return notes
 
 
 def provenance_of(work: JobWork, inference: Inference | Classified, device_serial_number: str) -> Provenance:
@@ -236,18 +244,3 @@ def _predecessors(work: JobWork) -> tuple[Predecessor, ...]:
         return ()
     study = work.series.study_instance_uid
     return (Predecessor(study, earlier.series_instance_uid, earlier.sop_class_uid, earlier.sop_instance_uid),)
-
-
-def measurement_rows(statistics: list[SegmentStatistics], card: ModelCard, unit: str) -> list[dict[str, Any]]:
-    """What `dicomnode jobs show` prints; None where a segment is empty."""
-    names = {segment.number: segment.name for segment in card.segments}
-    shown_unit = "HU" if unit == "[hnsf'U]" else unit
-    return [
-        {
-            "segment": names[found.segment_number],
-            "volume_ml": round(found.volume_ml, 3),
-            "mean": None if found.mean is None else round(found.mean, 2),
-            "unit": shown_unit,
-        }
-        for found in statistics
-    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,15 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomnode.domain.halt import Halt
-from dicomnode.domain.model_card import ClassSpec, RoleSpec
-from dicomnode.domain.model_parameter import complaints, settled
+from dicomnode.domain.model_card import RoleSpec
+from dicomnode.domain.model_parameter import complaints, settled, threshold_of
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import SeriesRefused
 from dicomnode.imaging.headers import text
 from dicomnode.imaging.images import ImagesPlan, is_inverted
+from dicomnode.imaging.masks import SegmentMasks
 from dicomnode.imaging.volume import VolumePlan
 from dicomnode.ports import Clock, InferenceEngine, InstanceStore, JobWork, ModelVersion
-from dicomnode.stages.answers import Labels, Scores
+from dicomnode.stages.answers import Labels, Scores, gives_arrays
 from dicomnode.stages.composed import First, Lead, led
 from dicomnode.stages.pictures import OpenImages
 from dicomnode.stages.volumes import KEEP_S, OpenVolumes, Volumes, question
@@ -31,20 +32,27 @@ class Inference:
 
     plan: VolumePlan
     volume: npt.NDArray[np.int16]  # (slice, row, column) int16, stored values; real = plan.rescale of them
-    labels: npt.NDArray[np.uint8]  # (slice, row, column) uint8 on the same grid, 0 for background
+    answers: Mapping[str, npt.NDArray[Any]]  # as ports.InferenceSession.ask gives them; none where it was skipped
     timings_s: Mapping[str, float]
     details: Mapping[str, Any]
     further: Mapping[str, VolumePlan] = field(default_factory=dict)  # role → the plan of its series
     parameters: Mapping[str, Parameter] = field(default_factory=dict)  # every one, with its value in this job
-    lead: Lead = Lead()  # what the models before it said; where that was no, the labels are all 0
+    lead: Lead = Lead()  # what the models before it said; where that was no, there are no answers
+    threshold: float = 0.5  # of masks that overlap
+
+    @property
+    def masks(self) -> SegmentMasks:
+        """Of a model that gives segments."""
+        return SegmentMasks.of_answers(self.answers, self.threshold)
 
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """What a model said of the images of a series, or of the series as a whole."""
+    """What a model said of the images of a series, or of the series as a whole, in few numbers."""
 
     plan: ImagesPlan | VolumePlan
-    scores: npt.NDArray[np.float32]  # (image, class) probabilities, in the order of plan.frames; of a series one row
+    # (image, class or value), in the order of plan.frames; of a series one row; or BOXES of single images, (box, 7)
+    scores: npt.NDArray[np.float32]
     timings_s: Mapping[str, float]
     details: Mapping[str, Any]
     further: Mapping[str, VolumePlan] = field(default_factory=dict)  # as of Inference
@@ -80,7 +88,7 @@ class InferStage:
             return
         with self._opened(work) as opened:
             lead, _ = self._led(work, opened, None)
-            if work.model.card.classification is None:
+            if gives_arrays(work.model):
                 self._labels(work, opened, lead, None)
             elif not lead.skipped:
                 opened.classes(work.model, work.parameters, self._timeout_of(work), None, lead.region)
@@ -98,11 +106,11 @@ class InferStage:
 
     def _labels(self, work: JobWork, opened: OpenVolumes, lead: Lead, halt: Halt | None) -> Labels:
         if lead.skipped:
-            return Labels(np.zeros(opened.geometry.shape, dtype=np.uint8), {})
+            return Labels({}, {})
         return opened.labels(work.model, work.parameters, self._timeout_of(work), halt, lead.region)
 
     def classify(self, work: JobWork) -> Classified:
-        """Of a model that gives classes; raises as `run`."""
+        """Of a model whose answer is few numbers (see gives_arrays); raises as `run`."""
         if work.model.card.input.is_of_images:
             return self._classify_images(work)
         begun_s = self._clock.monotonic()
@@ -110,7 +118,7 @@ class InferStage:
             planned_s = self._clock.monotonic()
             lead, led_s = self._led(work, opened, work.halt)
             scores = (
-                _no_scores(work.model)
+                _no_scores()
                 if lead.skipped
                 else opened.classes(work.model, work.parameters, self._timeout_of(work), work.halt, lead.region)
             )
@@ -125,7 +133,7 @@ class InferStage:
         with self._opened_images(work) as opened:
             planned_s = self._clock.monotonic()
             lead, led_s = self._led_images(work, work.halt)
-            scores = _no_scores(work.model) if lead.skipped else self._scores_of_images(work, opened, work.halt)
+            scores = _no_scores() if lead.skipped else self._scores_of_images(work, opened, work.halt)
             parameters = settled(work.model.card.parameters, work.parameters)
             details = self._details(work, opened.plan, {}, parameters, lead)
             details |= {"inferred_before": scores.made_before}
@@ -158,7 +166,7 @@ class InferStage:
                     return opened.classes(work.model, work.parameters, timeout_s, halt)
 
         def make(wanted: Halt) -> Scores:
-            return images.scores(work.model, len(classes_of(work.model)), work.parameters, timeout_s, wanted)
+            return images.scores(work.model, work.parameters, timeout_s, wanted)
 
         asked = question(work.model, work.parameters, [images.plan])
         return self._volumes.scores.get(asked, timeout_s, halt, make)
@@ -191,7 +199,8 @@ class InferStage:
         parameters, plans = settled(work.model.card.parameters, work.parameters), _plans(work, opened)
         main = opened.main.plan
         details = self._details(work, main, plans, parameters, lead) | {"inferred_before": labels.made_before}
-        return Inference(main, opened.volume, labels.array, timings_s, details, plans, parameters, lead)
+        threshold = threshold_of(work.model.card.output, parameters)
+        return Inference(main, opened.volume, labels.arrays, timings_s, details, plans, parameters, lead, threshold)
 
     def _details(
         self,
@@ -235,14 +244,8 @@ def _are_those_of(plan: ImagesPlan, volume: VolumePlan) -> bool:
     return images == slices and not is_inverted(plan.first)
 
 
-def _no_scores(model: ModelVersion) -> Scores:
-    return Scores(np.zeros((0, len(classes_of(model))), dtype=np.float32), {})
-
-
-def classes_of(model: ModelVersion) -> Sequence[ClassSpec]:
-    spec = model.card.classification
-    assert spec is not None  # work.Work asks for classes of no other
-    return spec.classes
+def _no_scores() -> Scores:
+    return Scores(np.zeros((0, 0), dtype=np.float32), {})
 
 
 def check_before(work: JobWork, plan: VolumePlan) -> None:

@@ -8,19 +8,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from dicomnode.domain.engines import Candidate, candidates
-from dicomnode.domain.golden import DIFFERENCE_MOST, GoldenCase
+from dicomnode.domain.golden import GoldenCase
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.tuning import Tried, Tuning, chosen_document
 from dicomnode.errors import ModelFailed, UsageError
-from dicomnode.imaging.golden import GivenVolume, dice, read_dicom_volume
+from dicomnode.imaging.golden import GivenVolume, read_dicom_volume
 from dicomnode.ports import Clock, InferenceEngine, ModelVersion
 from dicomnode.stages.accept import AcceptStage, read_case
-
-DICE_LEAST = 0.999
+from dicomnode.stages.judge import likeness
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +46,7 @@ def trials_of(model: ModelVersion, folders: Sequence[Path], cases: Sequence[Gold
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    labels: tuple[npt.NDArray[Any], ...]  # of each trial, (slice, row, column) uint8; or (image, class) float32
+    labels: tuple[npt.NDArray[Any], ...]  # of each trial, what golden cases would expect
     seconds: float
     network_s: float
     described: Mapping[str, str]
@@ -121,7 +119,7 @@ def _candidates(model: ModelVersion) -> Callable[[bool], list[Candidate]]:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """How far the answers, masks or classes, are from the reference's, and what is wrong with that, if anything."""
+    """How far the answers, whatever they are, are from the reference's, and what is wrong with that, if anything."""
 
     wrong: str = ""
     dice: float | None = None
@@ -129,12 +127,10 @@ class _Judged:
 
 
 def _judged(card: ModelCard, found: Sequence[npt.NDArray[Any]], expected: Sequence[npt.NDArray[Any]]) -> _Judged:
-    if card.classification is not None:
-        difference = _largest_difference(found, expected)
-        return _Judged("" if difference <= DIFFERENCE_MOST else _differs(difference), difference=round(difference, 6))
-    least = _least_dice(found, expected, card)
-    wrong = "" if least >= DICE_LEAST else f"Dice {least:.4f} against the reference; {DICE_LEAST} is needed"
-    return _Judged(wrong, dice=round(least, 6))
+    figure, wrong = likeness(card, found, expected)
+    if card.gives == "segments":
+        return _Judged(wrong, dice=round(figure, 6))
+    return _Judged(wrong, difference=round(figure, 6))
 
 
 def _tried(candidate: Candidate, measured: _Measured, judged: _Judged, words: str) -> Tried:
@@ -148,24 +144,4 @@ def _tried(candidate: Candidate, measured: _Measured, judged: _Judged, words: st
         network_s=round(measured.network_s, 4),
         dice=judged.dice,
         difference=judged.difference,
-    )
-
-
-def _largest_difference(found: Sequence[npt.NDArray[Any]], expected: Sequence[npt.NDArray[Any]]) -> float:
-    """Of a probability, (image, class) float32; 1 where there is one that is no number."""
-    differences = [float(np.abs(one - other).max(initial=0.0)) for one, other in zip(found, expected, strict=True)]
-    return max((d if np.isfinite(d) else 1.0 for d in differences), default=0.0)
-
-
-def _differs(by: float) -> str:
-    return f"a probability differs by {by:.4f} from the reference's; {DIFFERENCE_MOST} is allowed"
-
-
-def _least_dice(
-    found: Sequence[npt.NDArray[np.uint8]], expected: Sequence[npt.NDArray[np.uint8]], card: ModelCard
-) -> float:
-    return min(
-        dice(one, other, segment.number)
-        for one, other in zip(found, expected, strict=True)
-        for segment in card.segments
     )

@@ -16,7 +16,7 @@ from dicomnode.imaging.decode import read_frames
 from dicomnode.imaging.headers import Instance
 from dicomnode.imaging.images import ImagesPlan
 from dicomnode.ports import Clock, InferenceEngine, InferenceSession, ModelVersion
-from dicomnode.stages.answers import Scores, parts_of
+from dicomnode.stages.answers import Scores, few_of, of_all_images, parts_of
 
 # As many bytes of decoded images are kept for the next job when no job uses them; more is decoded anew for it
 KEPT_IDLE_MOST_BYTES = 256 << 20
@@ -54,16 +54,15 @@ class OpenImages:
     def scores(
         self,
         model: ModelVersion,
-        classes: int,
         parameters: Mapping[str, Parameter],
         timeout_s: float,
         halt: Halt,
     ) -> Scores:
-        """(image, class) float32, in the order of the plan's frames.
+        """(image, class or value) float32, in the order of the plan's frames; or BOXES, (box, 7), in that order.
 
         Raises InferenceError, OutOfResources, CannotDecode; InferenceStopped once `halt` is said.
         """
-        scores = np.zeros((len(self.plan.frames), classes), dtype=np.float32)
+        found: list[tuple[Sequence[int], npt.NDArray[np.float32]]] = []
         timings_s: dict[str, float] = {}
         begun_s = self._clock.monotonic()
         session = self._begun()
@@ -73,7 +72,7 @@ class OpenImages:
             halt.check()
             ready_s = self._clock.monotonic()
             stack = self.plan.stacks[which]
-            scores[list(stack.indices[part])] = session.classify(
+            asked = session.ask(
                 model,
                 None,
                 stack.rescale,
@@ -83,9 +82,11 @@ class OpenImages:
                 parameters=parameters,
                 halt=halt,
             )
+            with asked as arrays:
+                found.append((stack.indices[part], few_of(arrays)))
             _add(timings_s, {"decode": ready_s - waits_s, "infer": self._clock.monotonic() - ready_s})
             _add(timings_s, {f"infer: {name}": seconds for name, seconds in session.timings_s.items()})
-        return Scores(scores, timings_s)
+        return Scores(of_all_images(model, found), timings_s)
 
     def close(self) -> None:
         self._opened.close()

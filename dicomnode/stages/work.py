@@ -18,6 +18,7 @@ from dicomnode.ports import (
     JobWork,
     ModelVersion,
 )
+from dicomnode.stages.answers import gives_arrays
 from dicomnode.stages.deliver import DeliverStage
 from dicomnode.stages.encode import EncodeStage
 from dicomnode.stages.infer import Classified, Inference, InferStage
@@ -52,12 +53,12 @@ class Work:
 
     def _perform(self, work: JobWork) -> JobFinished:
         inference: Inference | Classified
-        if work.model.card.classification is not None:
-            inference = self._infer.classify(work)
-            encoded = self._encode.classes(work, inference)
-        else:
+        if gives_arrays(work.model):
             with self._infer.run(work) as inference:
                 encoded = self._encode.run(work, inference)
+        else:
+            inference = self._infer.classify(work)
+            encoded = self._encode.few(work, inference)
         work.halt.check()
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return JobFinished(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,7 @@ class Engine:
         yield self
 
     @contextlib.contextmanager
-    def run(self, model: ModelVersion, *_: object, **__: object) -> Iterator[npt.NDArray[np.uint8]]:
+    def ask(self, model: ModelVersion, *_: object, **__: object) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
         way = self._ways[f"{model.chosen_engine} {model.chosen_precision}"]
         if way is None:
             raise ModelFailed("there is no such engine here")
@@ -54,7 +55,7 @@ class Engine:
         labels = np.ones(SHAPE, np.uint8)
         labels.flat[:wrong] = 2
         labels.flat[100:] = 2
-        yield labels
+        yield {"LABELMAP": labels}
 
     def prepare(self, models: Sequence[ModelVersion]) -> None: ...
 
@@ -152,12 +153,13 @@ def test_the_document_holds_the_whole_table() -> None:
 class ClassEngine(Engine):
     """As Engine; a probability is off by what is said, in thousandths."""
 
-    def classify(self, model: ModelVersion, *_: object, **__: object) -> npt.NDArray[np.float32]:
-        with self.run(model):
+    @contextlib.contextmanager
+    def ask(self, model: ModelVersion, *_: object, **__: object) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+        with super().ask(model):
             way = self._ways[f"{model.chosen_engine} {model.chosen_precision}"]
             assert way is not None
             off = way[1] / 1000
-            return np.array([[0.9 - off, 0.1 + off, 0.0], [0.2, 0.8, 0.0]], dtype=np.float32)
+            yield {"SCORES": np.array([[0.9 - off, 0.1 + off, 0.0], [0.2, 0.8, 0.0]], dtype=np.float32)}
 
 
 def test_a_classifier_is_judged_by_its_probabilities() -> None:

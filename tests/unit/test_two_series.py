@@ -221,9 +221,9 @@ def test_parameters_that_the_model_does_not_take_are_refused(
 
 
 def test_a_kind_that_the_model_does_not_give_is_noted(bench: Bench) -> None:
-    outcome = bench.perform(work_on(bench, card(), objects=("SEG", "PDF")))
+    outcome = bench.perform(work_on(bench, card(), objects=("SEG", "MAP")))
     assert isinstance(outcome, JobFinished)
-    assert outcome.note == "the rule wants PDF, which torso-ct does not give"
+    assert outcome.note == "the rule wants MAP, which torso-ct does not give"
     assert [r.kind for r in outcome.results] == ["SEG", "SR"]
 
 

@@ -14,7 +14,7 @@ import torch
 
 from dicomnode.adapters.triton.hosts.model import Given, Host, HostSettings, Outputs
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork
-from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, THRESHOLD, Value
+from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, Value, threshold_of
 from dicomnode.imaging.masks import SegmentMasks, drop_small_parts
 from dicomnode.imaging.resample import ModelGrid, model_grid
 from dicomnode.imaging.restore_values import restore_map, restore_masks
@@ -66,7 +66,7 @@ class MasksHost(ValuesHost):
         if "PROBABILITIES" in card.output.arrays:
             outputs["PROBABILITIES"] = torch.empty((len(card.segments), *shape), dtype=torch.uint8)
         arrays = {name: tensor.numpy() for name, tensor in outputs.items()}
-        masks = SegmentMasks.of_answers(arrays, float(parameters.get(THRESHOLD, 0.5)))
+        masks = SegmentMasks.of_answers(arrays, threshold_of(card.output, parameters))
         restore_masks(
             scores, grid, card.masks, card.network.restore, masks.probabilities, masks.labels, self._threads
         )
