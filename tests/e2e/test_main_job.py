@@ -94,6 +94,24 @@ def test_the_synthetic_study_comes_back_too(node: RunningNode, pacs: Orthanc, tm
     assert "torso-ct" in story
 
 
+def test_a_destination_gets_the_forms_it_asks_for(node: RunningNode, pacs: Orthanc, second_pacs: Orthanc) -> None:
+    from sample_data.phantom import write_study
+
+    node.run("destinations", "set", "web", "--results", "SEG,SR,SEG-LABELMAP,RTSTRUCT,GSPS,SC,PDF,KO")
+    folder = node.home.parent / "forms"
+    study = write_study(folder, "chest-abdomen", 6)
+    assert storescu(node.port, folder) == 0
+    own = objects(pacs, study)
+    node.wait_idle()
+    assert set(own) == {"SEG", "SR"}
+    uids = second_pacs.wait_for(2, 60, StudyInstanceUID=study)
+    found = [pydicom.dcmread(BytesIO(second_pacs.file(uid))) for uid in uids]
+    assert {dataset.Modality for dataset in found} == {"SEG", "SR", "RTSTRUCT", "PR", "OT", "DOC", "KO"}
+    assert sum(dataset.Modality == "SEG" for dataset in found) == 2
+    assert len({dataset.SeriesInstanceUID for dataset in found}) == 8  # the pictures are one series
+    assert {str(dataset.PatientID) for dataset in found} == {str(own["SEG"].PatientID)}
+
+
 def test_a_study_nobody_routed_says_why(node: RunningNode, tmp_path: Path) -> None:
     dataset = pydicom.dcmread(pydicom.data.get_testdata_file("MR_small.dcm", download=False))
     dataset.StudyInstanceUID, dataset.AccessionNumber = "1.2.3.4.5.6", "ACC-77"
