@@ -16,7 +16,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -30,12 +29,12 @@ from dicomnode.adapters.triton.client import (
     input_of,
     plain_output,
     self_test,
-    shared_input,
     shared_output,
 )
 from dicomnode.adapters.triton.hosts import cores
 from dicomnode.adapters.triton.inner_choice import InnerChoice
 from dicomnode.adapters.triton.leases import Leases
+from dicomnode.adapters.triton.mapped import Mapped
 from dicomnode.adapters.triton.place import Place
 from dicomnode.adapters.triton.repository import (
     SELF_TEST,
@@ -46,16 +45,16 @@ from dicomnode.adapters.triton.repository import (
     triton_name,
     write_model,
 )
-from dicomnode.adapters.triton.shared_memory import Region, sweep
+from dicomnode.adapters.triton.shared_memory import sweep
 from dicomnode.adapters.triton.stubs import Stubs
 from dicomnode.adapters.triton.tensors import (
     Answers,
     Shape,
     Timings,
     is_gathered,
-    numbered,
     placements_of,
     small_inputs,
+    timed_out,
     ungathered,
     volume_arrays,
     without_header,
@@ -314,10 +313,10 @@ class TritonSession:
         """As `volume`, of further series, each in its own grid."""
         return [mapped.array for mapped in self._mapped[1:]]
 
-    def _new(self, shape: Shape) -> _Mapped:
+    def _new(self, shape: Shape) -> Mapped:
         shared = self._engine._client.shared(self._engine._place.client_prefix, 2 * math.prod(shape))
         region = self._regions.enter_context(shared)
-        return _Mapped(region, region.array(shape, np.int16))
+        return Mapped(region, region.array(shape, np.int16))
 
     @contextlib.contextmanager
     def ask(
@@ -401,7 +400,7 @@ class TritonSession:
             part._mapped = [volume, *self._mapped[1:]]
             yield part
 
-    def _copied(self, volume: npt.NDArray[np.int16]) -> _Mapped:
+    def _copied(self, volume: npt.NDArray[np.int16]) -> Mapped:
         """(slice, row, column) int16 in a region of its own."""
         slices, rows, columns = volume.shape
         copied = self._new((slices, rows, columns))
@@ -487,35 +486,6 @@ class TritonSession:
         self._last.timings = Timings(*map(float, timings))
         engine._remember(name, json.loads(info.tobytes()))
         return answer
-
-
-@dataclass(frozen=True, eq=False)
-class _Mapped:
-    """A volume, (slice, row, column) int16, and the region of shared memory that it lies in, and from which byte."""
-
-    region: Region
-    array: npt.NDArray[np.int16]
-    offset: int = 0
-
-    @property
-    def shape(self) -> Shape:
-        slices, rows, columns = self.array.shape
-        return slices, rows, columns
-
-    def part(self, box: Box) -> _Mapped:
-        """Of whole slices."""
-        return _Mapped(self.region, self.array[box.slices], self.offset + box.start[0] * self.array[0].nbytes)
-
-    def as_input(self, number: int, images: slice = ALL_IMAGES) -> Any:
-        first, _, _ = images.indices(len(self.array))
-        offset = self.offset + first * self.array[0].nbytes
-        return shared_input(numbered("VOLUME", number), self.array[images].shape, np.int16, self.region, offset)
-
-
-def timed_out(model: ModelVersion, timeout_s: float) -> InferenceTimeout:
-    return InferenceTimeout(
-        f"the model {model.name} {model.version} gave no answer within {timeout_s:.3g} s and was stopped"
-    )
 
 
 def _left(deadline: float) -> float:

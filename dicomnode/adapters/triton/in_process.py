@@ -21,7 +21,6 @@ import numpy.typing as npt
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from dicomnode.adapters.triton.engine import timed_out
 from dicomnode.adapters.triton.hosts import cores
 from dicomnode.adapters.triton.hosts.choice import open_host
 from dicomnode.adapters.triton.hosts.model import Host, HostSettings
@@ -33,6 +32,7 @@ from dicomnode.adapters.triton.tensors import (
     numbered,
     placements_of,
     small_inputs,
+    timed_out,
     ungathered,
     without_header,
 )

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.rules import Parameter
+from dicomnode.errors import InferenceTimeout
 from dicomnode.imaging.geometry import VolumeGeometry
 from dicomnode.ports import ModelVersion, Placement, Rescale
 
@@ -89,3 +90,9 @@ def small_inputs(
         tensors[numbered("RESCALE", number)] = np.array([rescale.slope, rescale.intercept], dtype=np.float32)
         tensors[numbered("AFFINE", number)] = np.array(affine, dtype=np.float64)
     return tensors
+
+
+def timed_out(model: ModelVersion, timeout_s: float) -> InferenceTimeout:
+    return InferenceTimeout(
+        f"the model {model.name} {model.version} gave no answer within {timeout_s:.3g} s and was stopped"
+    )
