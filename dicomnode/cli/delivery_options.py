@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dicomnode.domain.delivery_options import DeliveryOptions, Wish, parse_rate
-from dicomnode.domain.profile import FORMS, OWN_KINDS, PROFILES
+from dicomnode.domain.profile import FORMS, OWN_KINDS, PROFILES, TRANSFER_SYNTAXES
 
 
 def _option(name: str, help: str, metavar: str | None = None) -> Any:
@@ -23,6 +23,14 @@ ProfileName = Annotated[
 Results = Annotated[
     str | None,
     _option("--results", f"Kinds in place of the profile's, by comma: {', '.join((*OWN_KINDS, *FORMS))}.", "KINDS"),
+]
+TransferSyntaxes = Annotated[
+    str | None,
+    _option(
+        "--transfer-syntaxes",
+        f"To offer a DIMSE peer first, by comma: {', '.join(TRANSFER_SYNTAXES)}. Default: the profile's.",
+        "NAMES",
+    ),
 ]
 Commitment = Annotated[
     Wish | None,
@@ -56,6 +64,7 @@ def chosen(
     max_rate: str | None,
     max_associations: int | None,
     results: str | None = None,
+    transfer_syntaxes: str | None = None,
     **texts: str | None,
 ) -> DeliveryOptions:
     """What was given in place of what was there; an empty text takes it away. Raises InvalidDestination."""
@@ -69,8 +78,14 @@ def chosen(
     if max_associations is not None:
         given["associations"] = max_associations
     if results is not None:
-        given["results"] = tuple(kind.strip().upper() for kind in results.split(",") if kind.strip())
+        given["results"] = _names(results.upper())
+    if transfer_syntaxes is not None:
+        given["transfer_syntaxes"] = _names(transfer_syntaxes.lower())
     return replace(before, **given)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def option_words(kind: str, options: DeliveryOptions) -> Iterator[tuple[str, str]]:
@@ -78,6 +93,7 @@ def option_words(kind: str, options: DeliveryOptions) -> Iterator[tuple[str, str
     yield "profile", options.profile
     yield "results", ", ".join(options.wanted.kinds)
     if kind == "dimse":
+        yield "transfer syntaxes", ", ".join(options.transfer_syntaxes or options.wanted.transfer_syntaxes)
         yield "commitment", str(options.commitment)
     else:
         yield "verify", str(options.verify)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
-from dicomnode.domain.profile import Profile, profile_of
+from dicomnode.domain.profile import TRANSFER_SYNTAXES, Profile, profile_of
 from dicomnode.errors import InvalidDestination
 
 ASSOCIATIONS_MOST = 64
@@ -34,6 +34,7 @@ class Wish(StrEnum):
 class DeliveryOptions:
     profile: str = "standard"  # one of profile.PROFILES
     results: tuple[str, ...] = ()  # kinds to send in place of the profile's
+    transfer_syntaxes: tuple[str, ...] = ()  # of profile.TRANSFER_SYNTAXES, to offer a DIMSE peer first
     commitment: Wish = Wish.AUTO  # of a DIMSE peer: Storage Commitment after C-STORE (PS3.4 J)
     verify: Wish = Wish.AUTO  # of a DICOMweb service: QIDO-RS after STOW-RS
     bytes_per_s: int = 0  # most that one worker process sends it; 0: no limit
@@ -50,6 +51,12 @@ class DeliveryOptions:
         """What it is sent."""
         return profile_of(self.profile, self.results)
 
+    @property
+    def syntaxes(self) -> tuple[str, ...]:
+        """UIDs of the transfer syntaxes to offer, the best first."""
+        names = self.transfer_syntaxes or self.wanted.transfer_syntaxes
+        return tuple(TRANSFER_SYNTAXES[name] for name in names)
+
     def check(self, kind: str) -> None:
         """Raises InvalidDestination for what does not fit together, or not with "dimse" or "stow"."""
         for option, value in (("--password", self.password), ("--token", self.token)):
@@ -61,6 +68,9 @@ class DeliveryOptions:
             if (path := getattr(self, name)) and not path.startswith("/"):
                 raise InvalidDestination(f"{path!r} is no absolute path", _option(name))
         profile_of(self.profile, self.results)
+        if unknown := [name for name in self.transfer_syntaxes if name not in TRANSFER_SYNTAXES]:
+            words = f"{', '.join(unknown)}: there are {', '.join(TRANSFER_SYNTAXES)}"
+            raise InvalidDestination(words, "--transfer-syntaxes")
         self._check_kind(kind)
         self._check_together()
         if not 0 <= self.associations <= ASSOCIATIONS_MOST:
@@ -88,7 +98,7 @@ class DeliveryOptions:
 
 
 _WEB_ONLY = ("verify", "user", "password", "token", "certificate", "key", "ca_file")
-_DIMSE_ONLY = ("commitment",)
+_DIMSE_ONLY = ("commitment", "transfer_syntaxes")
 _OPTIONS = {
     "certificate": "--client-certificate",
     "key": "--client-key",
@@ -127,7 +137,8 @@ def parse_options(document: Mapping[str, Any] | None) -> DeliveryOptions:
     """What `as_document` wrote; what a later version added is left out."""
     known = {spec.name for spec in fields(DeliveryOptions)}
     given = {name: value for name, value in (document or {}).items() if name in known}
-    given["results"] = tuple(given.get("results", ()))
+    for name in ("results", "transfer_syntaxes"):
+        given[name] = tuple(given.get(name, ()))
     for name in ("commitment", "verify"):
         if name in given:
             given[name] = Wish(given[name])

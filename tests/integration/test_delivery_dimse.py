@@ -6,8 +6,10 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.uid import (
@@ -15,17 +17,23 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
     SegmentationStorage,
 )
 from pynetdicom.events import Event
 
 from dicomnode.adapters.dimse.storage_scu import StorageScu, Timeouts
+from dicomnode.domain.delivery_options import DeliveryOptions
 from dicomnode.domain.destination import Destination, DimseAddress
+from dicomnode.domain.result import StoredResult
+from dicomnode.encoding.forms import encode_form
 from dicomnode.errors import DeliveryError, DestinationRefused, DestinationUnavailable
 from tests.adapters.difficult_peers import DifficultPacs, stalls_after_accepting, tcp_server
 from tests.adapters.sample_results import sample_result
 from tests.server_fixtures import require_orthanc
 from tests.servers import DcmQrScp, Orthanc, StoreScp
+from tests.unit.test_forms import findings
 
 IMPATIENT = Timeouts(connect_s=2, association_s=10, response_s=0.5, stall_s=0.5, slowest_bytes_per_s=1e8)
 
@@ -110,6 +118,54 @@ def test_a_copy_is_converted_for_a_peer_that_takes_only_implicit_vr(tmp_path: Pa
     assert received == dcmread(path)
     assert received.SOPInstanceUID == result.sop_instance_uid
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "takes", "syntax"),
+    [
+        (1 << 21, DeliveryOptions(), None, DeflatedExplicitVRLittleEndian),
+        (1 << 10, DeliveryOptions(), None, ExplicitVRLittleEndian),
+        (1 << 21, DeliveryOptions(), [ExplicitVRLittleEndian], ExplicitVRLittleEndian),
+        (1 << 21, DeliveryOptions(profile="ohif"), None, ExplicitVRLittleEndian),
+        (1 << 21, DeliveryOptions(transfer_syntaxes=("implicit",)), None, ImplicitVRLittleEndian),
+    ],
+)
+def test_large_objects_are_deflated_for_who_takes_that_and_what_is_asked_for_comes_first(
+    tmp_path: Path, size: int, options: DeliveryOptions, takes: list[str] | None, syntax: str
+) -> None:
+    path, result = sample_result(tmp_path, "SEG", payload_bytes=size)
+    before = path.read_bytes()
+    with DifficultPacs(tmp_path / "pacs", only=takes) as pacs:
+        assert scu().send(replace(pacs.destination(), options=options), path, result) == "stored"
+    (arrived,) = (tmp_path / "pacs").glob("*.dcm")
+    received = dcmread(arrived)
+    assert received.file_meta.TransferSyntaxUID == syntax
+    assert received == dcmread(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(("name", "syntax"), [("rle", RLELossless), ("jpeg-ls", JPEGLSLossless)])
+def test_pictures_are_compressed_for_who_wants_that_without_loss(tmp_path: Path, name: str, syntax: str) -> None:
+    [picture, *_] = encode_form(findings(), "SC")
+    path = tmp_path / "picture.dcm"
+    path.write_bytes(picture.content)
+    result = StoredResult(
+        "SC", picture.sop_class_uid, picture.sop_instance_uid, picture.series_instance_uid, path.name, 1, ""
+    )
+    with DifficultPacs(tmp_path / "pacs") as pacs:
+        wishes = DeliveryOptions(transfer_syntaxes=(name,))
+        assert scu().send(replace(pacs.destination(), options=wishes), path, result) == "stored"
+    (arrived,) = (tmp_path / "pacs").glob("*.dcm")
+    received = dcmread(arrived)
+    assert received.file_meta.TransferSyntaxUID == syntax
+    assert received.SOPInstanceUID == picture.sop_instance_uid
+    np.testing.assert_array_equal(received.pixel_array, dcmread(path).pixel_array)
+
+
+def test_orthanc_takes_a_large_segmentation_deflated(orthanc: Orthanc, tmp_path: Path) -> None:
+    path, result = sample_result(tmp_path, "SEG", payload_bytes=1 << 21)
+    assert scu().send(orthanc.dimse_destination(), path, result) == "stored"
+    assert dcmread(BytesIO(orthanc.file(result.sop_instance_uid))) == dcmread(path)
 
 
 def test_a_compressed_object_is_not_converted_in_silence(tmp_path: Path) -> None:

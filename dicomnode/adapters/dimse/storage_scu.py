@@ -15,13 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
-from pydicom import dcmread, dcmwrite
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
@@ -31,19 +27,16 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
+from dicomnode.adapters.dimse.encodings import encoded_as, proposed, read_header
 from dicomnode.adapters.dimse.peer_words import abort_words, context_words, no_connection_words, rejection_words
 from dicomnode.domain.delivery_failure import FailureKind
 from dicomnode.domain.destination import Destination, DimseAddress
 from dicomnode.domain.result import StoredResult
 from dicomnode.domain.store_status import Verdict, store_status
-from dicomnode.errors import DeliveryError, DestinationRefused, DestinationUnavailable
+from dicomnode.errors import DestinationRefused, DestinationUnavailable
 
 # A path given to send_c_store is sent as it lies in the file, and not read into a data set
 _config.STORE_SEND_CHUNKED_DATASET = True
-
-# Native encodings that can be made from one another without touching a pixel (PS3.5 A.1, A.2, A.5)
-_NATIVE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-_CONVERTIBLE = (*_NATIVE, DeflatedExplicitVRLittleEndian)
 
 Pace = Callable[[int], None]  # returns when so many bytes may leave
 
@@ -90,11 +83,13 @@ class StorageScu:
 
     def send(self, destination: Destination, file: Path, result: StoredResult) -> str:
         """C-STOREs the file; repeats are harmless, the SOP Instance UID being the same."""
-        header = read_header(file)
-        contexts = [build_context(header.sop_class_uid, syntax) for syntax in proposed(header.transfer_syntax_uid)]
+        preferred = destination.options.syntaxes
+        header = read_header(file, preferred)
+        wanted = proposed(header, preferred)
+        contexts = [build_context(header.sop_class_uid, syntax) for syntax in wanted]
         timeout_s = self._timeouts.for_object(header.size_bytes, destination.options.bytes_per_s)
         with self.associated(_address(destination), contexts, timeout_s, self._paces(destination)) as call:
-            syntax = chosen(header.transfer_syntax_uid, call.accepted)
+            syntax = next((syntax for syntax in wanted if syntax in call.accepted), None)
             if syntax is None:
                 words = f"{call.peer} {context_words(call.association.rejected_contexts)}"
                 raise DestinationRefused(words, FailureKind.CONTEXT_NOT_ACCEPTED)
@@ -310,63 +305,3 @@ def _why_not_connected(address: DimseAddress, elapsed_s: float, timeout_s: float
     except OSError as error:
         return no_connection_words(error)
     return "was not there a moment ago, and is now"
-
-
-# -------------------------------------------------------------------------------------------- the file to send
-
-
-@dataclass(frozen=True, slots=True)
-class FileHeader:
-    """What a Part 10 file says of itself (PS3.10 7.1)."""
-
-    sop_class_uid: UID
-    sop_instance_uid: UID
-    transfer_syntax_uid: UID
-    size_bytes: int
-
-
-def read_header(file: Path) -> FileHeader:
-    """Raises DeliveryError, which is not retryable, when the file cannot be sent to anybody."""
-    try:
-        size_bytes = file.stat().st_size
-        meta = read_file_meta_info(file)
-        header = FileHeader(
-            UID(meta.MediaStorageSOPClassUID),
-            UID(meta.MediaStorageSOPInstanceUID),
-            UID(meta.TransferSyntaxUID),
-            size_bytes,
-        )
-    except (OSError, EOFError, InvalidDicomError, AttributeError) as error:
-        raise DeliveryError(f"the result's file cannot be read: {error}", FailureKind.FILE) from error
-    if size_bytes % 2:
-        words = "the result's data set has an odd length (PS3.5 7.1.1); it was written incompletely"
-        raise DeliveryError(words, FailureKind.FILE)
-    return header
-
-
-def proposed(transfer_syntax_uid: UID) -> tuple[UID, ...]:
-    """The file's own transfer syntax first, then those that it can be turned into without loss.
-
-    One presentation context each: in one context the peer would choose for us (PS3.8 9.3.3.2).
-    """
-    others = _NATIVE if transfer_syntax_uid in _CONVERTIBLE else ()
-    return (transfer_syntax_uid, *(syntax for syntax in others if syntax != transfer_syntax_uid))
-
-
-def chosen(transfer_syntax_uid: UID, accepted: Sequence[UID]) -> UID | None:
-    """The best of what the peer took, or None."""
-    return next((syntax for syntax in proposed(transfer_syntax_uid) if syntax in accepted), None)
-
-
-@contextmanager
-def encoded_as(transfer_syntax_uid: UID, file: Path, header: FileHeader) -> Iterator[Path]:
-    """The file itself, or a copy of it in another native transfer syntax that lives as long as the `with`."""
-    if transfer_syntax_uid == header.transfer_syntax_uid:
-        yield file
-        return
-    dataset = dcmread(file)
-    dataset.file_meta.TransferSyntaxUID = transfer_syntax_uid
-    with TemporaryDirectory(prefix="dicomnode-") as folder:
-        copy = Path(folder) / "converted.dcm"
-        dcmwrite(copy, dataset, implicit_vr=transfer_syntax_uid.is_implicit_VR, little_endian=True)
-        yield copy
