@@ -85,8 +85,10 @@ class OpenVolumes:
 
     @property
     def volume(self) -> npt.NDArray[np.int16]:
-        """The main series: (slice, row, column) int16, stored values."""
-        return self._decoded().volume
+        """The main series: (slice, row, column) int16, stored values; read-only, since others look at it, too."""
+        volume = self._decoded().volume.view()
+        volume.flags.writeable = False
+        return volume
 
     @property
     def geometry(self) -> VolumeGeometry:

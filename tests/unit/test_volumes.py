@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,15 +33,26 @@ class Engine(FakeEngine):
         self.open_now, self.opened = 0, 0
         self.gate = threading.Event()
         self.gate.set()
+        self.meet: threading.Barrier | None = None  # where runs wait until all are there
 
     @contextlib.contextmanager
     def open(self, shape: Shape, further: Sequence[Shape] = ()) -> Iterator[FakeSession]:
         self.opened, self.open_now = self.opened + 1, self.open_now + 1
         self.gate.wait(20)
         try:
-            yield FakeSession(self, shape, further)
+            yield Session(self, shape, further)
         finally:
             self.open_now -= 1
+
+
+class Session(FakeSession):
+    @contextlib.contextmanager
+    def run(self, *args: Any, **options: Any) -> Iterator[Any]:
+        assert isinstance(self._engine, Engine)
+        if self._engine.meet is not None:
+            self._engine.meet.wait(20)
+        with super().run(*args, **options) as answers:
+            yield answers
 
 
 class Bench:
@@ -76,6 +88,27 @@ def test_two_models_one_after_the_other_share_the_volume(bench: Bench) -> None:
         with bench.volumes.open(series, NONE) as opened:
             assert not opened.labels(model(number), {}, 5.0).made_before
     assert (bench.engine.opened, len(bench.engine.runs)) == (1, 2)
+
+
+def test_several_models_run_at_the_same_time_on_one_volume(bench: Bench) -> None:
+    series, together = bench.series(), threading.Barrier(3)
+    bench.engine.meet = together
+
+    def ask(number: int) -> bool:
+        with bench.volumes.open(series, NONE) as opened:
+            return opened.labels(model(number), {}, 20.0).made_before
+
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(ask, range(3))) == [False] * 3
+    assert (bench.engine.opened, len(bench.engine.runs)) == (1, 3)
+
+
+def test_nobody_changes_the_volume_that_others_look_at(bench: Bench) -> None:
+    with (
+        bench.volumes.open(bench.series(), NONE) as opened,
+        pytest.raises(ValueError, match="read-only"),
+    ):
+        opened.volume[0, 0, 0] = 7
 
 
 def test_the_same_question_is_not_asked_of_the_model_twice(bench: Bench) -> None:
