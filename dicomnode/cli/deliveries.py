@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -88,11 +90,16 @@ def _which(
 
 
 def _found(state: State, which: DeliveryFilter, study: str, most: int) -> list[DeliveryView]:
-    found = state.deliveries(which, most=most if not study else _ALL_MOST)
-    if study:
-        uids = {named.study_instance_uid for named in state.studies_named(study)}
-        found = [one for one in found if one.study_instance_uid in uids][:most]
-    return found
+    """Newest first; of all studies that the key fits, if one is given."""
+    if not study:
+        return state.deliveries(which, most=most)
+    uids = [named.study_instance_uid for named in state.studies_named(study)]
+    found = [one for uid in uids for one in state.deliveries(replace(which, study_instance_uid=uid), most=most)]
+    return sorted(found, key=_begun, reverse=True)[:most]
+
+
+def _begun(delivery: DeliveryView) -> datetime:
+    return delivery.since or datetime.min.replace(tzinfo=UTC)
 
 
 def _row(delivery: DeliveryView) -> dict[str, Any]:
