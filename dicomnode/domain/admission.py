@@ -120,7 +120,7 @@ def needs_of(card: ModelCard, extents: Iterable[Extent], *, windows_at_once: int
         return Needs()
     main = sizes[0].voxels
     stored = _STORED_BYTES * sum(extent.voxels for extent in sizes)
-    labels = 0 if card.classification else _LABEL_BYTES * main
+    labels = _answer_bytes(card) * main
     regions = float(stored + labels)
     own, guessed = _grid_bytes(card, sizes[0]), _activation_bytes(card, windows_at_once)
     guessed += _scores_guessed_bytes(card, sizes[0])
@@ -135,17 +135,29 @@ def needs_of(card: ModelCard, extents: Iterable[Extent], *, windows_at_once: int
     )
 
 
+def _answer_bytes(card: ModelCard) -> int:
+    """For each voxel of the main series, of the answers that are as large as it (ports.InferenceSession.ask)."""
+    each = {"LABELMAP": _LABEL_BYTES, "PROBABILITIES": _LABEL_BYTES * len(card.segments), "MAP": _FLOAT_BYTES}
+    return sum(each.get(name, 0) for name in card.output.arrays)
+
+
+def _has_labels_at_once(card: ModelCard) -> bool:
+    """Whether labels are made of the scores as they come, so that these are never whole."""
+    return card.network.restore == "labels" and card.output.arrays == ("LABELMAP",)
+
+
 def _grid_bytes(card: ModelCard, main: Extent) -> float:
     """The model's input and the scores it has to have at once, float32 on the model's grid; 0 where not known."""
     if not (voxels := _grid_voxels(card, main)):
         return 0.0
-    scores = voxels if card.network.restore != "labels" else min(math.prod(card.network.window), voxels)
+    whole = card.gives in ("segments", "map") and not _has_labels_at_once(card)
+    scores = voxels if whole else min(math.prod(card.network.window), voxels)
     return _FLOAT_BYTES * (voxels * (1 + len(card.roles)) + scores * (1 + len(card.segments)))
 
 
 def _scores_guessed_bytes(card: ModelCard, main: Extent) -> float:
     """Scores that are kept until windows beside have been there, where labels are made of them as they come."""
-    if card.network.restore != "labels":
+    if not _has_labels_at_once(card):
         return 0.0
     return _FLOAT_BYTES * _KEPT_SHARE * _grid_voxels(card, main) * (1 + len(card.segments))
 

@@ -264,7 +264,7 @@ def _output(root: Node) -> Output:
 def _fits(form: object, output: Output) -> bool:
     """Whether the host of a package with a chain of its own gives this."""
     if form == "monai-bundle":
-        return output.gives in ("segments", "classification")
+        return output.gives == "classification" or (output.gives == "segments" and output.masks.kind == "labels")
     plain = output.gives == "segments" and output.masks == Masks()
     return form != "nnunet" or plain
 

@@ -63,8 +63,8 @@ def needs_a_card_of(file: str, form: str, shapes: Shapes, name: str) -> InvalidM
     return InvalidModelPackage(
         f"this is a network in {_WORDS[form]} without a card, which has to say: name, version, manufacturer, "
         "intended_use, limits; input: modality, orientation, spacing_mm, intensity; network: window; output: "
-        f"segments with coded concepts, or a classification. Fill in what follows, and give it with --card "
-        f"{CARD_FILE} (see docs/models.md)\n\n{draft(file, form, shapes, name)}",
+        "segments with coded concepts, or what else docs/outputs.md has. Fill in what follows, and give it with "
+        f"--card {CARD_FILE} (see docs/models.md)\n\n{draft(file, form, shapes, name)}",
         file,
     )
 

@@ -16,13 +16,15 @@ from typing import Any
 import torch
 
 from dicomnode.adapters.triton.hosts.bundle import Bundle
-from dicomnode.adapters.triton.hosts.model import Given, Host, HostSettings
+from dicomnode.adapters.triton.hosts.model import Given, Host, HostSettings, Outputs
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork
-from dicomnode.adapters.triton.hosts.own_chain import OwnChain, images_of
+from dicomnode.adapters.triton.hosts.own_chain import OwnChain, Prediction, images_of
 from dicomnode.domain.bundle_chain import StandardChain
 from dicomnode.domain.model_card import ModelCard, NetworkSpec
-from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, Value
+from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, Value, threshold_of
 from dicomnode.imaging.inference import without_islands
+from dicomnode.imaging.masks import SegmentMasks, drop_small_parts
+from dicomnode.imaging.restore_values import quantised
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ class BundleHost(Host):
         bundle = self._bundle = Bundle(settings.package, device)
         chain = bundle.chain()
         module = bundle.network()
-        if isinstance(chain, StandardChain) and not self._card.roles:
+        if isinstance(chain, StandardChain) and not self._card.roles and not self._card.masks.overlap:
             self._card = _with_chain(self._card, chain)
             traced = _traced(module, self._card, settings)
             if traced is not None:
@@ -47,7 +49,7 @@ class BundleHost(Host):
                 return dataclasses.replace(found, info={**found.info, "chain": "the node's"})
             return LoadedNetwork(plain_runner(module), device, 1, described(device, "the node's"))
         self._own = OwnChain(bundle, module)
-        why = chain if isinstance(chain, str) else "several series"
+        why = chain if isinstance(chain, str) else "several series" if self._card.roles else "masks that overlap"
         return LoadedNetwork(plain_runner(module), device, 1, described(device, f"the bundle's: {why}"))
 
     def _segment(
@@ -55,24 +57,56 @@ class BundleHost(Host):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if self._own is None:
             return super()._segment(main, further, parameters, request)
-
-        def check() -> None:
-            self._go_on(request)
-
-        try:
-            prediction = self._own.run(images_of(self._bundle, main, further), check)
-        except (RuntimeError, ValueError, IndexError):
-            if not _is_empty(main) or request.is_cancelled():
-                raise
-            # air alone, as on warming up: transforms that look for a patient find none, and there is nothing to mark
+        prediction = self._predicted(self._own, main, further, request)
+        if prediction is None:
             return torch.zeros(main.volume.shape, dtype=torch.uint8), torch.zeros(3)
         labels = labels_of(prediction.values, self._card, main)
         without_islands(labels, main.placement.geometry, float(parameters[MINIMUM_VOLUME_ML]))
         return labels, torch.tensor(prediction.seconds)
 
+    def _answers(
+        self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
+    ) -> tuple[Outputs, torch.Tensor]:
+        """A mask a channel where the card says so: each by itself."""
+        if self._own is None or not self._card.masks.overlap:
+            return super()._answers(main, further, parameters, request)
+        prediction = self._predicted(self._own, main, further, request)
+        if prediction is None:
+            nothing = torch.zeros((len(self._card.segments), *main.volume.shape), dtype=torch.uint8)
+            return {"PROBABILITIES": nothing}, torch.zeros(3)
+        found = probabilities_of(prediction.values, self._card, main)
+        masks = SegmentMasks(None, found.numpy(), threshold_of(self._card.output, parameters))
+        drop_small_parts(masks, main.placement.geometry.voxel_volume_mm3, float(parameters[MINIMUM_VOLUME_ML]))
+        return {"PROBABILITIES": found}, torch.tensor(prediction.seconds)
+
+    def _predicted(self, own: OwnChain, main: Given, further: Sequence[Given], request: Any) -> Prediction | None:
+        """None of air alone, as on warming up: transforms that look for a patient find none, and nothing is there."""
+
+        def check() -> None:
+            self._go_on(request)
+
+        try:
+            return own.run(images_of(self._bundle, main, further), check)
+        except (RuntimeError, ValueError, IndexError):
+            if not _is_empty(main) or request.is_cancelled():
+                raise
+            return None
+
 
 def _is_empty(given: Given) -> bool:
     return bool((given.volume == given.volume[0, 0, 0]).all())
+
+
+def probabilities_of(values: torch.Tensor, card: ModelCard, main: Given) -> torch.Tensor:
+    """(segment, column, row, slice), masks or probabilities → (segment, slice, row, column) uint8, 255 for 1."""
+    expected = (len(card.segments), *reversed(main.volume.shape))
+    if tuple(values.shape) != expected:
+        raise ValueError(
+            f"the bundle's prediction is {tuple(values.shape)}, its card means a mask a segment: {expected}"
+        )
+    if not (float(values.min()) >= -1e-3 and float(values.max()) <= 1 + 1e-3):
+        raise ValueError("the bundle's channels are neither masks nor probabilities: they leave 0 to 1")
+    return torch.from_numpy(quantised(values.permute(0, 3, 2, 1).contiguous().numpy()))
 
 
 def labels_of(values: torch.Tensor, card: ModelCard, main: Given) -> torch.Tensor:
