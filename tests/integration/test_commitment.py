@@ -170,7 +170,7 @@ def test_silence_leaves_it_sent_and_it_is_asked_again_later(tmp_path: Path) -> N
 def test_a_wrong_transaction_uid_commits_nothing_on_either_association(tmp_path: Path) -> None:
     port = free_port()
     with CommittingPacs(tmp_path / "pacs", peer.another_transaction, report_to=port) as pacs:
-        node = sent(tmp_path, pacs.destination(), report_wait_s=1.0)
+        node = sent(tmp_path, pacs.destination(), report_wait_s=3.0)
         node.ask()
         with listening(node, port):
             peer.with_data_set(pacs, peer.report(pacs.requests[0], uid="2.25.4712"), role=True)
