@@ -79,7 +79,7 @@ def _found(rule: Rule, cards: Cards | None = CARDS) -> list[tuple[str, str, str]
         ),
         ({"parameters": {"threshold": 2}}, "parameters.threshold", "2 is over 1", "of the map"),
         ({"parameters": {"overlap": "half"}}, "parameters.overlap", "'half' is not a number", "share of a window"),
-        ({"results": ["SEG", "MAP"]}, "results[1]", "the model m gives no MAP", "SEG, SR, RTSTRUCT"),
+        ({"results": ["SEG", "MAP"]}, "results[1]", "the model m gives no MAP", "SEG, SR, SEG-LABELMAP"),
         (
             {"destinations": ["pacs", "pac"]},
             "destinations[1]",
