@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dicomnode.adapters.db.repositories import SqlState
     from dicomnode.adapters.dimse.storage_scp import StorageSCP
     from dicomnode.adapters.instance_store import FolderInstanceStore
+    from dicomnode.adapters.quarantine import FolderQuarantine
     from dicomnode.adapters.queue.engine import DbosJobEngine
     from dicomnode.adapters.triton.engine import TritonEngine
     from dicomnode.adapters.triton.in_process import InProcessEngine
@@ -149,6 +150,12 @@ def instance_store(settings: Settings) -> FolderInstanceStore:
     from dicomnode.adapters.instance_store import FolderInstanceStore
 
     return FolderInstanceStore(settings.store_folder)
+
+
+def quarantine(settings: Settings) -> FolderQuarantine:
+    from dicomnode.adapters.quarantine import FolderQuarantine
+
+    return FolderQuarantine(settings.quarantine_folder, settings.quarantine_most_bytes)
 
 
 def model_store(settings: Settings) -> ModelStore:
@@ -417,7 +424,7 @@ def work(settings: Settings, state: SqlState, infer: InferStage) -> Work:
     store, clock = instance_store(settings), SystemClock()
     return Work(
         infer,
-        EncodeStage(store, clock, device_serial_number=settings.ae_title),
+        EncodeStage(store, clock, device_serial_number=settings.ae_title, quarantine=quarantine(settings)),
         DeliverStage(result_sink(settings), store, state),
     )
 

@@ -92,6 +92,12 @@ class Settings:
         "C-STORE is answered 0xA700 when the disk has less than this left",
         _whole(0, words="a whole number of bytes, 0 or more"),
     )
+    quarantine_most_bytes: int = _setting(
+        2 << 30,
+        "results that did not pass their own check are kept under quarantine/ in the home up to so many bytes; the "
+        "oldest go first",
+        _whole(0, words="a whole number of bytes, 0 or more"),
+    )
     # complete
     quiet_period_s: float = _setting(
         5.0,
@@ -157,6 +163,10 @@ class Settings:
     @property
     def triton_folder(self) -> Path:
         return self.home / "triton"
+
+    @property
+    def quarantine_folder(self) -> Path:
+        return self.home / "quarantine"
 
     @property
     def run_folder(self) -> Path:

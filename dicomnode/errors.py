@@ -301,7 +301,11 @@ class EncodingError(DicomNodeError):
 
 
 class NonConformant(EncodingError):
+    """`kind` and `content`, its Part 10 file, are of the object that was refused, once its maker has added them."""
+
     code = "non-conformant"
+    kind = ""
+    content: bytes | bytearray = b""
 
 
 class DeliveryError(DicomNodeError):

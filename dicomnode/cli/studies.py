@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from dicomnode import bootstrap
 from dicomnode.cli import study_story
 from dicomnode.cli.known_names import check_names
 from dicomnode.cli.lines import Labelled
@@ -219,7 +220,7 @@ def forget(
             f"(dicomnode studies forget {shlex.quote(key)} --dry-run)"
         )
     else:
-        removed = forget_study(context.state, context.store, key)
+        removed = forget_study(context.state, context.store, key, quarantine=bootstrap.quarantine(context.settings))
         _say_forgotten(context, removed.forgotten, removed)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from pydicom import Dataset
 
@@ -21,6 +22,7 @@ from dicomnode.encoding.findings import Findings
 from dicomnode.encoding.key_objects import encode_key_objects
 from dicomnode.encoding.one_page import encode_one_page
 from dicomnode.encoding.presentation_state import encode_presentation_state
+from dicomnode.encoding.refusal import kept_when_refused
 from dicomnode.encoding.results import EncodedResult
 from dicomnode.encoding.rtstruct import encode_structure_set
 from dicomnode.encoding.secondary_capture import encode_secondary_captures
@@ -58,7 +60,8 @@ def encode_form(findings: Findings, kind: str) -> list[EncodedResult]:
         return []
     made = FORMS[kind].encode(findings)
     for dataset in made:
-        FORMS[kind].check(dataset, findings)
+        with kept_when_refused(kind, partial(to_part10_bytes, dataset)):
+            FORMS[kind].check(dataset, findings)
     return [_encoded(kind, dataset) for dataset in made]
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from pydicom import DataElement, Dataset
 
 from dicomnode.domain.identifiers import is_uid
 from dicomnode.errors import NonConformant
+from dicomnode.imaging.headers import UNREADABLE
 
 # A decimal string keeps ten digits or more: this is rounding, far below a voxel.
 POSITION_TOLERANCE_MM = 1e-3
@@ -17,6 +19,20 @@ POSITION_TOLERANCE_MM = 1e-3
 def refuse(what: str) -> NoReturn:
     """Raises NonConformant."""
     raise NonConformant(what)
+
+
+@contextmanager
+def kept_when_refused(kind: str, content: Callable[[], bytes | bytearray]) -> Iterator[None]:
+    """What is refused inside goes with its refusal, as a file: somebody will want to look at it."""
+    try:
+        yield
+    except NonConformant as error:
+        error.kind = kind
+        try:
+            error.content = content()
+        except UNREADABLE:
+            error.content = b""  # so broken that no file can be made of it
+        raise
 
 
 def check_uids(dataset: Dataset, but: str = "") -> None:

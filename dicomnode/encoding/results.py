@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from pydicom import Dataset, dcmread
@@ -22,6 +24,7 @@ from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.parametric_map import FloatMap, encode_map
 from dicomnode.encoding.provenance import Provenance
 from dicomnode.encoding.references import NONE, Further, UsedImages
+from dicomnode.encoding.refusal import kept_when_refused
 from dicomnode.encoding.seg import encode_masks
 from dicomnode.encoding.seg_file import SegFile
 from dicomnode.encoding.seg_frames import LabelMap, ProbabilityFrames, SegFrames, frames_of_masks
@@ -68,8 +71,10 @@ def encode_results(
     for kind, file in files.items():
         with odd_values_accepted():
             as_written = dcmread(file.attributes())
-        check_segmentation(as_written, plan, further, pixel_bytes=file.pixel_bytes, fractional=kind == "SEG-PROB")
-    check_report(report, plan, segmentation, further)
+        with kept_when_refused(kind, partial(_same, file.content)):
+            check_segmentation(as_written, plan, further, pixel_bytes=file.pixel_bytes, fractional=kind == "SEG-PROB")
+    with _gate("SR", report):
+        check_report(report, plan, segmentation, further)
     return (*(_encoded(kind, file.header, file.content) for kind, file in files.items()), _encoded("SR", report))
 
 
@@ -84,6 +89,14 @@ def _segmentations(
         frames["SEG-PROB"] = ProbabilityFrames(masks.probabilities)
     made_of = {kind: encode_masks(each, plan, card, made, further) for kind, each in frames.items()}
     return {kind: file for kind, file in made_of.items() if file is not None}
+
+
+def _same(content: bytes | bytearray) -> bytes | bytearray:
+    return content
+
+
+def _gate(kind: str, dataset: Dataset) -> AbstractContextManager[None]:
+    return kept_when_refused(kind, lambda: to_part10_bytes(dataset))
 
 
 def _encoded(kind: str, dataset: Dataset, content: bytes | bytearray = b"") -> EncodedResult:
@@ -101,7 +114,8 @@ def encode_class_results(
 ) -> tuple[EncodedResult, ...]:
     """The SR of a model that gives classes; raises NonConformant."""
     report = encode_classes(found, plan, card, made, further)
-    check_classes(report, plan, card, further)
+    with _gate("SR", report):
+        check_classes(report, plan, card, further)
     return (_encoded("SR", report),)
 
 
@@ -110,7 +124,8 @@ def encode_skipped_results(
 ) -> tuple[EncodedResult, ...]:
     """The SR of a composed model that was not run on a series; raises NonConformant."""
     report = encode_skipped(why, plan, card, made, further)
-    check_skipped(report, plan, further)
+    with _gate("SR", report):
+        check_skipped(report, plan, further)
     return (_encoded("SR", report),)
 
 
@@ -119,7 +134,8 @@ def encode_measured_results(
 ) -> tuple[EncodedResult, ...]:
     """The SR of a model that gives numbers; raises NonConformant."""
     report = encode_measured(rows, plan, card, made, further)
-    check_measured(report, plan, card, further)
+    with _gate("SR", report):
+        check_measured(report, plan, card, further)
     return (_encoded("SR", report),)
 
 
@@ -135,7 +151,8 @@ def encode_box_results(
         report = encode_volume_boxes([b for b in found if isinstance(b, VolumeBox)], plan, card, made, further)
     else:
         report = encode_image_boxes([b for b in found if isinstance(b, ImageBox)], plan, card, made, further)
-    check_boxes(report, plan, card, further)
+    with _gate("SR", report):
+        check_boxes(report, plan, card, further)
     return (_encoded("SR", report),)
 
 
@@ -144,7 +161,8 @@ def encode_map_results(
 ) -> tuple[EncodedResult, ...]:
     """The parametric map, (slice, row, column) float32; raises NonConformant, EncodingError."""
     found = encode_map(values, plan, card, made, further)
-    check_map(found, plan, card, further)
+    with _gate("MAP", found):
+        check_map(found, plan, card, further)
     return (_encoded("MAP", found),)
 
 

@@ -8,7 +8,7 @@ from dicomnode.ports.clock import Clock
 from dicomnode.ports.delivery import Prover, ResultSink
 from dicomnode.ports.engine import Admission, Admitted, EngineState, Executor, JobEngine, JobHandlers, Pulse, Running
 from dicomnode.ports.inference import ALL_IMAGES, InferenceEngine, InferenceSession
-from dicomnode.ports.instances import InstanceStore, Spooled, StoredFile
+from dicomnode.ports.instances import InstanceStore, Quarantine, RefusedResult, Spooled, StoredFile
 from dicomnode.ports.machine import Machine
 from dicomnode.ports.state import State
 from dicomnode.ports.views import (
@@ -87,6 +87,8 @@ __all__ = [
     "ProofWork",
     "Prover",
     "Pulse",
+    "Quarantine",
+    "RefusedResult",
     "Rescale",
     "ResultSink",
     "RuleRevision",

@@ -27,6 +27,30 @@ class Spooled:
     received_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedResult:
+    """A result that did not pass its check. `content` is its Part 10 file; empty when none could be made."""
+
+    study_instance_uid: str
+    job_id: str
+    kind: str
+    reason: str
+    content: bytes | bytearray
+
+
+class Quarantine(Protocol):
+    """Where results lie that their own check refused: never sent, kept for a person to look at, bounded in size."""
+
+    def keep(self, refused: RefusedResult) -> str:
+        """Where the object lies now, in words. The same job, kind and study again take the place of the first.
+
+        Raises OutOfResources.
+        """
+
+    def forget(self, study: str) -> int:
+        """Takes away what lies there of a study; how many objects that were."""
+
+
 class InstanceStore(Protocol):
     """Instances and results on disk. A spooled instance is safe; filing it only gives it its place."""
 

@@ -29,10 +29,11 @@ from dicomnode.encoding.results import (
 from dicomnode.encoding.sr_boxes import boxes_of
 from dicomnode.encoding.sr_classes import spec_of
 from dicomnode.encoding.sr_measured import measured_of
-from dicomnode.errors import EncodingError
+from dicomnode.errors import EncodingError, NonConformant
 from dicomnode.imaging.measure import SegmentStatistics, measure_masks
-from dicomnode.ports import Clock, InstanceStore, JobWork, ModelVersion
+from dicomnode.ports import Clock, InstanceStore, JobWork, ModelVersion, Quarantine
 from dicomnode.stages.infer import Classified, Inference
+from dicomnode.stages.set_aside import set_aside
 from dicomnode.stages.told import (
     box_rows,
     class_notes,
@@ -55,8 +56,19 @@ class Encoded:
 
 
 class EncodeStage:
-    def __init__(self, store: InstanceStore, clock: Clock, *, device_serial_number: str) -> None:
+    def __init__(
+        self,
+        store: InstanceStore,
+        clock: Clock,
+        *,
+        device_serial_number: str,
+        quarantine: Quarantine | None = None,
+    ) -> None:
         self._store, self._clock, self._device_serial_number = store, clock, device_serial_number
+        self._quarantine = quarantine
+
+    def set_aside(self, work: JobWork, error: NonConformant) -> str:
+        return set_aside(self._quarantine, work, error)
 
     def warm_up(self, model: ModelVersion) -> None:
         """Once, before the first study: what the encoder reads when it is first used then costs no study time."""
@@ -81,7 +93,7 @@ class EncodeStage:
         measured = clock()
         made = provenance_of(work, inference, self._device_serial_number)
         results = encode_results(masks, statistics, plan, card, made, inference.further)
-        forms, missing = encode_forms(work, inference, statistics, made, results)
+        forms, missing = encode_forms(work, inference, statistics, made, results, self._quarantine)
         details = {"measurements": measurement_rows(statistics, card, plan.unit)}
         notes = [*notes_on(work, [result.kind for result in results]), *missing]
         kept = self._kept_all(work, [*results, *forms], measured, details, notes)
@@ -178,6 +190,7 @@ def encode_forms(
     statistics: Sequence[SegmentStatistics],
     made: Provenance,
     results: Sequence[EncodedResult],
+    quarantine: Quarantine | None = None,
 ) -> tuple[list[EncodedResult], list[str]]:
     """The further forms that destinations want, and why some are not there: none of them stops the others."""
     plan, card = inference.plan, work.model.card
@@ -192,6 +205,8 @@ def encode_forms(
     for form in forms:
         try:
             encoded += encode_form(findings, form)
+        except NonConformant as error:
+            missing.append(set_aside(quarantine, work, error))
         except EncodingError as error:
             missing.append(f"no {form}: {error}")
     return encoded, missing

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dicomnode.domain.job import ARRIVED_DELIVERY_STATES
 from dicomnode.errors import NotFound
-from dicomnode.ports import Forgotten, InstanceStore, JobView, State
+from dicomnode.ports import Forgotten, InstanceStore, JobView, Quarantine, State
 
 # A file that got its place just now may be on its way into the database.
 SETTLED_S = 60.0
@@ -15,21 +15,28 @@ SETTLED_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What was taken away: out of the database, and how many files out of the store and its spool."""
+    """What was taken away: out of the database, and how many files out of the store, its spool, quarantine."""
 
     forgotten: Forgotten
     files: int
     spooled: int
 
 
-def forget(state: State, store: InstanceStore, key: str, settled_s: float = SETTLED_S) -> Removed:
+def forget(
+    state: State,
+    store: InstanceStore,
+    key: str,
+    settled_s: float = SETTLED_S,
+    quarantine: Quarantine | None = None,
+) -> Removed:
     """Raises NotFound, Ambiguous, and IllegalTransition while something of the study is still to be done."""
     forgotten = state.forget_study(key)
     study = forgotten.study_instance_uid
     spooled = store.discard_study(study)
     files = store.remove(forgotten.paths)
     left = [path for path in store.files_of(study, settled_s) if not _is_known(state, path)]
-    return Removed(forgotten, files + store.remove(left), spooled)
+    aside = quarantine.forget(study) if quarantine is not None else 0
+    return Removed(forgotten, files + store.remove(left) + aside, spooled)
 
 
 def _is_known(state: State, path: str) -> bool:

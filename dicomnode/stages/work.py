@@ -6,7 +6,7 @@ import logging
 import resource
 from collections.abc import Sequence
 
-from dicomnode.errors import DicomNodeError, InferenceStopped, SeriesRefused
+from dicomnode.errors import DicomNodeError, InferenceStopped, NonConformant, SeriesRefused
 from dicomnode.ports import (
     DeliveryOutcome,
     DeliveryWork,
@@ -42,6 +42,8 @@ class Work:
             return self._perform(work)
         except SeriesRefused as error:
             return JobRefused(getattr(error, "reason", error.code), str(error))
+        except NonConformant as error:
+            return JobFailed(error.code, self._encode.set_aside(work, error), error.retryable)
         except InferenceStopped as error:
             return JobStopped(str(error))
         except DicomNodeError as error:
