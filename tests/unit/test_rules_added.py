@@ -54,8 +54,8 @@ NEVER = [
     ("Modality: CT", "Modality: US", "when.all[0].Modality (rule torso): the model torso-ct takes CT, and the rule"),
     (
         "model: torso-ct",
-        "model: torso-ct\nresults: [PDF]",
-        "results[0] (rule torso): the model torso-ct gives no PDF",
+        "model: torso-ct\nresults: [MAP]",
+        "results[0] (rule torso): the model torso-ct gives no MAP",
     ),
 ]
 
