@@ -15,14 +15,14 @@ from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
 from dicomnode.encoding.check_frames import FRAMES, check_frames
 from dicomnode.encoding.references import NONE, Further, UsedImages, instances_of, study_and_series
-from dicomnode.encoding.refusal import POSITION_TOLERANCE_MM, check_uids, refuse
+from dicomnode.encoding.refusal import POSITION_TOLERANCE_MM, check_uids, is_empty, refuse
 from dicomnode.encoding.source import IDENTITY, checked_identity
 from dicomnode.imaging.headers import items, numbers, odd_values_accepted, text, value, whole
 from dicomnode.imaging.masks import FULL
 from dicomnode.imaging.volume import VolumePlan
 
 _COSINE_TOLERANCE = 1e-4
-_LABEL_MAP_SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"  # pydicom 3.0 cannot name it
+LABEL_MAP_SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"  # pydicom 3.0 cannot name it
 
 _FILLED = (
     "SOPClassUID",
@@ -113,7 +113,7 @@ def check_segmentation(
 def check_label_map(segmentation: Dataset, plan: VolumePlan, further: Further = NONE) -> None:
     """As check_segmentation, of a Label Map Segmentation: its segment 0 is the background (PS3.3 C.8.20.2)."""
     with odd_values_accepted():
-        check_common(segmentation, plan, _LABEL_MAP_SEGMENTATION_STORAGE, "SEG")
+        check_common(segmentation, plan, LABEL_MAP_SEGMENTATION_STORAGE, "SEG")
         check_filled(segmentation, (*_SEGMENTATION_FILLED, "PixelData"), "the segmentation")
         check_present(segmentation, _SEGMENTATION_PRESENT, "the segmentation")
         kind, bits = text(segmentation, "SegmentationType"), whole(segmentation, "BitsAllocated")
@@ -172,13 +172,8 @@ def check_common(
 def check_filled(dataset: Dataset, keywords: Iterable[str], where: str) -> None:
     """Type 1 attributes (PS3.5 7.4.1)."""
     for keyword in keywords:
-        found = value(dataset, keyword)
-        if found is None or (hasattr(found, "__len__") and len(found) == 0) or _is_blank(found):
+        if is_empty(dataset, keyword):
             refuse(f"{keyword} of {where} is absent or empty (type 1)")
-
-
-def _is_blank(found: object) -> bool:
-    return isinstance(found, str) and not found.strip()
 
 
 def check_present(dataset: Dataset, keywords: Iterable[str], where: str) -> None:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import highdicom as hd
+from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
 from dicomnode.domain.identifiers import deterministic_uid
 from dicomnode.domain.model_card import Code, ModelCard
 from dicomnode.domain.model_parameter import Value
 from dicomnode.encoding.references import Further, UsedImages
-from dicomnode.imaging.headers import text
+from dicomnode.imaging.headers import text, value
 
 MANUFACTURER = "dicomnode"
 # In the order of their series' numbers
@@ -244,3 +245,9 @@ def _meanings(card: ModelCard) -> Sequence[str]:
         names.append(card.map.name)
         codes_of.append(card.map.quantity)
     return [*names, *(code.meaning for code in codes_of)]
+
+
+def is_own(dataset: Dataset) -> bool:
+    """Whether a node made it: its software versions begin with the node's (software_versions)."""
+    found = value(dataset, "SoftwareVersions", "")
+    return any(str(one).startswith("dicomnode ") for one in ([found] if isinstance(found, str) else found))

@@ -10,7 +10,7 @@ from pydicom import DataElement, Dataset
 
 from dicomnode.domain.identifiers import is_uid
 from dicomnode.errors import NonConformant
-from dicomnode.imaging.headers import UNREADABLE
+from dicomnode.imaging.headers import UNREADABLE, value
 
 # A decimal string keeps ten digits or more: this is rounding, far below a voxel.
 POSITION_TOLERANCE_MM = 1e-3
@@ -19,6 +19,14 @@ POSITION_TOLERANCE_MM = 1e-3
 def refuse(what: str) -> NoReturn:
     """Raises NonConformant."""
     raise NonConformant(what)
+
+
+def is_empty(dataset: Dataset, keyword: str) -> bool:
+    """Whether an attribute is absent, empty or blank."""
+    found = value(dataset, keyword)
+    if found is None or (isinstance(found, str) and not found.strip()):
+        return True
+    return hasattr(found, "__len__") and len(found) == 0
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def series_in(paths: Iterable[Path]) -> Found:
     left_out: dict[Path, str] = {}
     seen: set[str] = set()
     with odd_values_accepted():
-        for path in _files(paths):
+        for path in files_in(paths):
             header = _index(path)
             reason = NO_DICOM if header is None else _refused(header, seen)
             if header is None or reason:
@@ -64,7 +64,8 @@ def series_in(paths: Iterable[Path]) -> Found:
     return Found(series, tuple(_in_words(left_out)))
 
 
-def _files(paths: Iterable[Path]) -> Iterator[Path]:
+def files_in(paths: Iterable[Path]) -> Iterator[Path]:
+    """The files, and those in the folders, sorted; raises NotFound for one that is not there."""
     for path in paths:
         if path.is_dir():
             # the shorter name first: a store keeps other bytes under the same UID beside, with a longer one
