@@ -5,6 +5,7 @@ See measured_output, boxes_output and map_output for the last three.
 output:
   segments:
     - {number: 1, name: Lungs, category: {...}, type: {...}, colour: [0, 151, 206]}
+      # diameter: true   the longest one within a slice is reported too, with its line
     # value: 4, optional: what a bundle's own label map has for it, where that is not its number
   channels: exclusive            # optional: the background's channel first, and the highest counts; or independent:
                                  # a channel a segment and none for the background, and masks may overlap
@@ -52,6 +53,7 @@ class Segment:
     category: Code
     type: Code
     colour: tuple[int, int, int]  # RGB, 0 to 255
+    diameter: bool = False  # whether its longest diameter within a slice is reported
     value: int = 0  # in the label map of a package that makes one by itself; 0: its number
 
     @property
@@ -190,7 +192,7 @@ def segments(node: Node) -> tuple[Segment, ...]:
 
 
 def _segment(node: Node) -> Segment:
-    node.only("number", "name", "category", "type", "colour", "value")
+    node.only("number", "name", "category", "type", "colour", "value", "diameter")
     colour = node["colour"].numbers(3)
     if any(not 0 <= c <= 255 or c != int(c) for c in colour):
         node["colour"].fail("a colour is three whole numbers from 0 to 255")
@@ -200,6 +202,7 @@ def _segment(node: Node) -> Segment:
         category=code(node["category"]),
         type=code(node["type"]),
         colour=(int(colour[0]), int(colour[1]), int(colour[2])),
+        diameter=node.get("diameter", False).boolean(),
         value=_value(node["value"]) if "value" in node else 0,
     )
 
@@ -262,5 +265,6 @@ def _segment_document(segment: Segment) -> Mapping[str, Any]:
         "category": code_document(segment.category),
         "type": code_document(segment.type),
         "colour": list(segment.colour),
+        **({"diameter": True} if segment.diameter else {}),
         **({"value": segment.value} if segment.value else {}),
     }

@@ -6,16 +6,6 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
-    """One number about one segment; the unit is a UCUM code (PS3.16 CID 7460 ff.)."""
-
-    segment_number: int
-    name: str  # "volume", "mean", ...
-    value: float
-    unit: str
-
-
-@dataclass(frozen=True, slots=True)
 class StoredResult:
     """A result object that lies, checked, in the instance store."""
 

@@ -22,6 +22,7 @@ from dicomnode.imaging.masks import FULL
 from dicomnode.imaging.volume import VolumePlan
 
 _COSINE_TOLERANCE = 1e-4
+_LINE_COORDINATES = 6  # of two points
 LABEL_MAP_SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"  # pydicom 3.0 cannot name it
 
 _FILLED = (
@@ -319,10 +320,18 @@ def _check_group(group: Dataset, number: int, segmentation: Dataset | None, evid
         check_number(item, number)
     reference = content.get(("121191", "DCM"))
     if reference is None:
+        if measured and all(_is_drawn(item) for item in measured):
+            return
         if measured or code_of(content.get(("121052", "DCM"), Dataset()), "ConceptCodeSequence") != ("121054", "DCM"):
             refuse(f"measurement group {number} neither references a segment nor says that there is none")
         return
     _check_segment_reference(reference, number, segmentation, evidence)
+
+
+def _is_drawn(measurement: Dataset) -> bool:
+    """Whether it says which line it is the length of."""
+    inferred = (item for item in items(measurement, "ContentSequence") if text(item, "ValueType") == "SCOORD3D")
+    return any(len(value(item, "GraphicData", ())) == _LINE_COORDINATES for item in inferred)
 
 
 def check_number(item: Dataset, number: int) -> float:

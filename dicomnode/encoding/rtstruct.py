@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
 from highdicom.sr import CodedConcept
 from pydicom import Dataset
 from pydicom.uid import RTStructureSetStorage
@@ -13,7 +11,8 @@ from dicomnode.domain.model_card import Segment
 from dicomnode.encoding.findings import Findings
 from dicomnode.encoding.provenance import parameters_in_words
 from dicomnode.encoding.references import instances_of, study_and_series
-from dicomnode.imaging.contours import Points, outlines, with_keyholes
+from dicomnode.imaging.contours import outlines, with_keyholes
+from dicomnode.imaging.diameter import in_patient
 from dicomnode.imaging.frames import Frame
 from dicomnode.imaging.headers import odd_values_accepted, text
 
@@ -98,14 +97,6 @@ def _image(frame: Frame, header: Dataset) -> Dataset:
     if "PerFrameFunctionalGroupsSequence" in header:
         item.ReferencedFrameNumber = frame.number
     return item
-
-
-def in_patient(points: Points, frame: Frame) -> npt.NDArray[np.float64]:
-    """(point, 3) LPS mm of (point, 2) rows and columns of a frame (PS3.3 C.7.6.2.1.1)."""
-    along_row, along_column = np.array(frame.orientation[:3]), np.array(frame.orientation[3:])
-    rows, columns = points[:, :1] * frame.spacing_mm[0], points[:, 1:] * frame.spacing_mm[1]
-    placed: npt.NDArray[np.float64] = np.array(frame.position_mm) + columns * along_row + rows * along_column
-    return placed
 
 
 def _observation(segment: Segment) -> Dataset:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
 from highdicom import sr
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
@@ -33,11 +34,13 @@ from dicomnode.encoding.provenance import (
 from dicomnode.encoding.references import NONE, Further, UsedImages, evidence_of
 from dicomnode.encoding.seg import coded, set_creation
 from dicomnode.encoding.source import source_frames, source_series_number
+from dicomnode.imaging.diameter import Diameter
 from dicomnode.imaging.headers import odd_values_accepted, text
 from dicomnode.imaging.measure import SegmentStatistics
 from dicomnode.imaging.volume import VolumePlan
 
 MILLILITRE = SrCode("mL", "UCUM", "milliliter")
+_MILLIMETRE = SrCode("mm", "UCUM", "millimeter")
 # What a mean is a mean of, by modality and UCUM unit (PS3.16 CID 7469)
 _QUANTITIES = {
     ("CT", "[hnsf'U]"): (codes.DCM.AttenuationCoefficient, "Hounsfield unit"),
@@ -142,7 +145,10 @@ def _content(
     return sr.MeasurementReport(
         observation_context=observer(card, made),
         procedure_reported=procedure_of(plan.modality),
-        imaging_measurements=[_group(s, plan, card, made, segmentation) for s in statistics],
+        imaging_measurements=[
+            *(_group(s, plan, card, made, segmentation) for s in statistics),
+            *(_line_group(s, s.diameter, plan, card, made) for s in statistics if s.diameter is not None),
+        ],
         title=codes.DCM.ImagingMeasurementReport,
         language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
             sr.CodedConcept("en-US", "RFC5646", "English (United States)")
@@ -240,12 +246,48 @@ def _measurements(found: SegmentStatistics, plan: VolumePlan) -> list[sr.Measure
         unit=MILLILITRE,
         method=codes.DCM.SumOfSegmentedVoxelMethodForVolume,
     )
-    assert found.mean is not None
     quantity, meaning = _quantity(plan)
-    mean = sr.Measurement(
-        name=quantity,
-        value=shown(found.mean),
-        unit=SrCode(plan.unit, "UCUM", meaning),
-        derivation=codes.SCT.Mean,
+    unit = SrCode(plan.unit, "UCUM", meaning)
+    # CID 7464
+    values = (
+        (codes.SCT.Mean, found.mean),
+        (codes.SCT.Minimum, found.minimum),
+        (codes.SCT.Maximum, found.maximum),
+        (codes.SCT.StandardDeviation, found.standard_deviation),
     )
-    return [volume, mean]
+    of_voxels = [
+        sr.Measurement(name=quantity, value=shown(value), unit=unit, derivation=derivation)
+        for derivation, value in values
+        if value is not None
+    ]
+    return [volume, *of_voxels]
+
+
+def _line_group(
+    found: SegmentStatistics, diameter: Diameter, plan: VolumePlan, card: ModelCard, made: Provenance
+) -> sr.MeasurementsAndQualitativeEvaluations:
+    """Of the same finding: a group that refers to a segment has no room for coordinates (TID 1411, TID 1501)."""
+    segment = card.segments[found.segment_number - 1]
+    identifier, uid = tracking(text(plan.first, "SeriesInstanceUID"), card, found.segment_number)
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=uid, identifier=identifier),
+        finding_type=coded(segment.type),
+        finding_category=coded(segment.category),
+        algorithm_id=algorithm_identification(card, made),
+        measurements=[_long_axis(diameter, plan)],
+    )
+
+
+def _long_axis(found: Diameter, plan: VolumePlan) -> sr.Measurement:
+    """CID 7470, and the line that was measured."""
+    line = sr.CoordinatesForMeasurement3D(
+        graphic_type=sr.GraphicTypeValues3D.POLYLINE,
+        graphic_data=np.array(found.ends),
+        frame_of_reference_uid=text(plan.first, "FrameOfReferenceUID"),
+    )
+    return sr.Measurement(
+        name=codes.SCT.LongAxis,
+        value=shown(found.length_mm),
+        unit=_MILLIMETRE,
+        referenced_coordinates=[line],
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from dicomnode.domain.result import Measurement
+from dicomnode.imaging.diameter import Diameter, longest_diameter
+from dicomnode.imaging.frames import Frame
 from dicomnode.imaging.geometry import Rescale, VolumeGeometry
 from dicomnode.imaging.masks import SegmentMasks
 
@@ -26,6 +27,7 @@ class SegmentStatistics:
     standard_deviation: float | None  # of the population
     minimum: float | None
     maximum: float | None
+    diameter: Diameter | None = None  # where the card asks for it
 
 
 def measure(
@@ -62,6 +64,21 @@ def measure_masks(
         (alone,) = measure(masks.of(number).view(np.uint8), volume, geometry, rescale, [1])
         found.append(replace(alone, segment_number=number))
     return found
+
+
+def with_diameters(
+    statistics: Iterable[SegmentStatistics],
+    masks: SegmentMasks,
+    frames: Sequence[Frame],
+    segment_numbers: Collection[int],
+) -> list[SegmentStatistics]:
+    """The same, those of these segments with their longest diameter within a slice; `frames`: one a slice."""
+    return [
+        replace(found, diameter=longest_diameter(masks.of(found.segment_number), frames))
+        if found.segment_number in segment_numbers
+        else found
+        for found in statistics
+    ]
 
 
 def _histograms(
@@ -102,20 +119,3 @@ def _statistics(
         minimum=ends[0],
         maximum=ends[1],
     )
-
-
-def as_measurements(statistics: Iterable[SegmentStatistics], unit: str) -> list[Measurement]:
-    """What is reported and stored: volume in mL, mean and its spread in `unit` (a UCUM code)."""
-    found: list[Measurement] = []
-    for s in statistics:
-        found.append(Measurement(s.segment_number, "volume", s.volume_ml, "mL"))
-        values = {
-            "mean": s.mean,
-            "standard deviation": s.standard_deviation,
-            "minimum": s.minimum,
-            "maximum": s.maximum,
-        }
-        found += [
-            Measurement(s.segment_number, name, value, unit) for name, value in values.items() if value is not None
-        ]
-    return found

@@ -30,7 +30,7 @@ from dicomnode.encoding.sr_boxes import boxes_of
 from dicomnode.encoding.sr_classes import spec_of
 from dicomnode.encoding.sr_measured import measured_of
 from dicomnode.errors import EncodingError, NonConformant
-from dicomnode.imaging.measure import SegmentStatistics, measure_masks
+from dicomnode.imaging.measure import SegmentStatistics, measure_masks, with_diameters
 from dicomnode.ports import Clock, InstanceStore, JobWork, ModelVersion, Quarantine
 from dicomnode.stages.infer import Classified, Inference
 from dicomnode.stages.set_aside import set_aside
@@ -90,6 +90,7 @@ class EncodeStage:
         begun = clock()
         numbers = [s.number for s in card.segments]
         statistics = measure_masks(masks, inference.volume, plan.geometry, plan.rescale, numbers)
+        statistics = with_diameters(statistics, masks, plan.frames, {s.number for s in card.segments if s.diameter})
         measured = clock()
         made = provenance_of(work, inference, self._device_serial_number)
         results = encode_results(masks, statistics, plan, card, made, inference.further)

@@ -144,6 +144,7 @@ class FactFinder:
 
     def __init__(self, state: State, store: InstanceStore) -> None:
         self._state, self._store = state, store
+        self._told = ""  # why files could not be read, said once
         self._turns = 0  # until series without any evidence are looked for again
 
     def some(self, most: int = 10) -> int:
@@ -159,9 +160,15 @@ class FactFinder:
             for series in lacking:
                 self._complete(series)
         except OSError as error:  # the disk is away for a moment: what is read then must not be kept
-            log.warning("facts of headers are not read for now: %s", error.strerror or error)
+            self._tell(error.strerror or str(error))
             return 0
+        self._told = ""
         return len(lacking)
+
+    def _tell(self, why: str) -> None:
+        if why != self._told:
+            log.warning("facts of headers are not read for now: %s", why)
+        self._told = why
 
     def _complete(self, series: Series) -> None:
         """A header that is kept stays as it is: its file may be gone by now."""

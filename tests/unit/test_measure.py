@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dicomnode.imaging.geometry import Rescale, VolumeGeometry
-from dicomnode.imaging.measure import as_measurements, measure
+from dicomnode.imaging.measure import measure
 
 SHAPE = (3, 4, 5)
 GEOMETRY = VolumeGeometry(SHAPE, np.diag([2.5, 0.5, 0.8, 1.0]))
@@ -38,21 +38,6 @@ def test_a_sheared_voxel_is_measured_by_its_volume() -> None:
         np.ones(SHAPE, np.uint8), np.zeros(SHAPE, np.int16), VolumeGeometry(SHAPE, affine), Rescale(1, 0), [1]
     )
     assert s.volume_ml == pytest.approx(60 * 4 / 1000)
-
-
-def test_what_is_stored_leaves_out_what_is_not_there() -> None:
-    labels = np.zeros(SHAPE, np.uint8)
-    labels[0, 0, 0] = 1
-    found = as_measurements(measure(labels, np.full(SHAPE, 7, np.int16), GEOMETRY, Rescale(1, 0), [1, 2]), "[hnsf'U]")
-    assert [(m.segment_number, m.name, m.unit) for m in found] == [
-        (1, "volume", "mL"),
-        (1, "mean", "[hnsf'U]"),
-        (1, "standard deviation", "[hnsf'U]"),
-        (1, "minimum", "[hnsf'U]"),
-        (1, "maximum", "[hnsf'U]"),
-        (2, "volume", "mL"),
-    ]
-    assert (found[0].value, found[1].value, found[-1].value) == (0.001, 7, 0)
 
 
 def test_grids_must_agree() -> None:

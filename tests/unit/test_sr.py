@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
+from dicomnode.encoding.check import check_report
 from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.provenance import Predecessor
+from dicomnode.encoding.seg import encode_segmentation
+from dicomnode.encoding.sr import encode_report
 from dicomnode.imaging.headers import odd_values_accepted
-from dicomnode.imaging.measure import measure
-from tests.made_results import CARD, result
-from tests.made_series import classic, enhanced, pixels
+from dicomnode.imaging.masks import SegmentMasks
+from dicomnode.imaging.measure import measure, with_diameters
+from dicomnode.imaging.volume import plan_volume
+from tests.made_results import CARD, MADE, result, two_fs
+from tests.made_series import OBLIQUE, classic, enhanced, pixels
 
 
 def written(dataset: Dataset) -> Dataset:
@@ -45,6 +51,35 @@ def number(item: Dataset) -> tuple[float, str]:
     return float(measured.NumericValue), measured.MeasurementUnitsCodeSequence[0].CodeValue
 
 
+DERIVATIONS = ["Mean", "Minimum", "Maximum", "Standard Deviation"]
+
+
+def test_a_diameter_is_reported_with_its_line_where_the_card_asks() -> None:
+    card = replace(
+        CARD, output=replace(CARD.output, segments=(replace(CARD.segments[0], diameter=True), CARD.segments[1]))
+    )
+    plan = plan_volume(classic(orientation=OBLIQUE, spacing=(0.7, 0.9)))
+    labels = two_fs(plan.geometry.shape)
+    masks = SegmentMasks(labels)
+    numbers = measure(labels, pixels(plan.geometry.shape), plan.geometry, plan.rescale, [1, 2])
+    statistics = with_diameters(numbers, masks, plan.frames, {1})
+    file = encode_segmentation(labels, plan, card, MADE)
+    assert file is not None
+    report = encode_report(statistics, plan, card, MADE, file.header)
+    check_report(report, plan, file.header)
+    first, second, drawn = groups(written(report))
+    [axis] = within(drawn, "Long axis")
+    assert (
+        next(within(drawn, "Tracking Identifier")).TextValue == next(within(first, "Tracking Identifier")).TextValue
+    )
+    [line] = [item for item in axis.ContentSequence if item.ValueType == "SCOORD3D"]
+    ends = np.array(line.GraphicData).reshape(2, 3)
+    assert number(axis) == (pytest.approx(np.linalg.norm(ends[1] - ends[0]), rel=1e-4), "mm")
+    index = np.linalg.inv(plan.geometry.affine) @ np.vstack([ends.T, [1, 1]])
+    assert len(set(np.rint(index[0]).astype(int))) == 1  # both ends in one slice
+    assert not list(within(second, "Long axis"))
+
+
 def test_each_segment_has_its_volume_and_mean() -> None:
     plan, labels, seg, sr = result()
     report = written(sr)
@@ -53,10 +88,13 @@ def test_each_segment_has_its_volume_and_mean() -> None:
 
     assert len(groups(report)) == 2
     for group, s, segment in zip(groups(report), statistics, CARD.segments, strict=True):
-        [volume], [mean] = within(group, "Volume"), within(group, "Attenuation Coefficient")
+        [volume], voxels = within(group, "Volume"), list(within(group, "Attenuation Coefficient"))
+        mean, least, most, spread = voxels
         assert number(volume) == (pytest.approx(s.volume_ml, rel=1e-5), "mL")
         assert number(mean) == (pytest.approx(s.mean, rel=1e-5), "[hnsf'U]")
-        assert next(within(mean, "Derivation")).ConceptCodeSequence[0].CodeMeaning == "Mean"
+        assert [next(within(v, "Derivation")).ConceptCodeSequence[0].CodeMeaning for v in voxels] == DERIVATIONS
+        assert [number(v)[0] for v in (least, most)] == [s.minimum, s.maximum]
+        assert number(spread)[0] == pytest.approx(s.standard_deviation, rel=1e-5)
         assert next(within(group, "Finding")).ConceptCodeSequence[0].CodeValue == segment.type.value
         [reference] = within(group, "Referenced Segment")
         assert reference.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == seg.SOPInstanceUID
@@ -169,5 +207,6 @@ def test_the_mean_is_of_what_the_modality_measures(
     modality: str, attributes: dict[str, object], quantity: str, unit: str
 ) -> None:
     _, _, _, sr = result(classic(modality=modality, **attributes))
-    [mean] = within(groups(written(sr))[0], quantity)
-    assert number(mean)[1] == unit
+    found = list(within(groups(written(sr))[0], quantity))
+    assert [next(within(item, "Derivation")).ConceptCodeSequence[0].CodeMeaning for item in found] == DERIVATIONS
+    assert {number(item)[1] for item in found} == {unit}
