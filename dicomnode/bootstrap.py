@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dicomnode.domain.golden import GoldenCase
     from dicomnode.domain.model_card import ModelCard
     from dicomnode.domain.tuning import Tuning
-    from dicomnode.ports import ModelVersion, Prover, State
+    from dicomnode.ports import InstanceStore, JobView, ModelVersion, Prover, State
     from dicomnode.stages.accept import AcceptStage
     from dicomnode.stages.admission import InTurn
     from dicomnode.stages.ahead import Ahead
@@ -156,6 +156,25 @@ def quarantine(settings: Settings) -> FolderQuarantine:
     from dicomnode.adapters.quarantine import FolderQuarantine
 
     return FolderQuarantine(settings.quarantine_folder, settings.quarantine_most_bytes)
+
+
+@contextmanager
+def preview(
+    store: InstanceStore, state: State, job: JobView, *, host: str, port: int, key: str, viewer: Path | None
+) -> Iterator[int]:
+    """Serves a job's images and results meanwhile, with the OHIF of a folder; the port. See PreviewServer."""
+    from dicomnode.adapters.dicomweb.face.catalogue import Catalogue
+    from dicomnode.adapters.dicomweb.face.server import PreviewServer, serving
+    from dicomnode.adapters.dicomweb.face.service import ReadOnlyService
+    from dicomnode.adapters.dicomweb.face.viewer import OhifFiles, find_ohif, no_viewer, page_of
+    from dicomnode.stages.preview import shown_of
+
+    catalogue = Catalogue(shown_of(state, store, job))
+    files = OhifFiles(find_ohif(viewer)) if viewer is not None else no_viewer
+    page = page_of(catalogue.studies, next((r.series_instance_uid for r in job.results if r.kind == "SEG"), ""))
+    server = PreviewServer((host, port), ReadOnlyService(catalogue), key, files, page)
+    with serving(server):
+        yield server.port
 
 
 def model_store(settings: Settings) -> ModelStore:

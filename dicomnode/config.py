@@ -161,6 +161,11 @@ class Settings:
         return self.home / "models"
 
     @property
+    def viewer_folder(self) -> Path:
+        """Where OHIF lies, if somebody put it there."""
+        return self.home / "viewer"
+
+    @property
     def triton_folder(self) -> Path:
         return self.home / "triton"
 

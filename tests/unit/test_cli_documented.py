@@ -34,7 +34,7 @@ def test_every_command_has_help_with_an_example(words: tuple[str, ...]) -> None:
 
 
 def test_commands_that_the_documentation_names_are_there() -> None:
-    named = ["up", "status", "doctor", "settings", "run receiver", "run worker", "run triton"]
+    named = ["up", "status", "doctor", "settings", "preview", "run receiver", "run worker", "run triton"]
     named += ["models add", "models list", "models show", "models card", "models history", "models apply"]
     named += ["models activate", "models deactivate", "models rollback", "models shadow", "models compare"]
     named += ["models bench", "models optimise", "rules add", "rules list", "rules show", "rules remove"]
