@@ -1,0 +1,288 @@
+"""What the node writes, read back by dcmqi: the same voxels in the patient, the same measurements.
+
+And the other way round: what dcmqi and others wrote says the same to us as to its makers.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from pydicom import Dataset, dcmread
+
+from dicomnode.encoding.check import code_of, groups_of
+from dicomnode.encoding.findings import Findings
+from dicomnode.encoding.forms import encode_form
+from dicomnode.encoding.results import encode_results
+from dicomnode.encoding.seg import encode_segmentation
+from dicomnode.imaging.decode import plan_instances, read_volume
+from dicomnode.imaging.frames import frames_of
+from dicomnode.imaging.headers import items, odd_values_accepted, read_instances, text, whole
+from dicomnode.imaging.measure import measure
+from dicomnode.imaging.volume import VolumePlan, plan_volume
+from tests import dcmqi_readers
+from tests.made_outputs import BOTH, OVERLAP, exclusive, overlapping
+from tests.made_results import CARD, MADE, two_fs
+from tests.made_series import classic, pixels
+from tests.unit.test_seg import SOURCES
+from tests.unit.test_seg_masks_kinds import encoded
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+SEG_SR = DATA / "seg_sr"
+# A grid of slices that are shifted against each other is no image of ITK's
+VOLUMES = {name: make for name, make in SOURCES.items() if name != "tilted"}
+
+pytestmark = pytest.mark.skipif(dcmqi_readers.programs() is None, reason="dcmqi (PyPI) is not installed")
+real_data = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not there")
+
+
+def labels_of(file: Path, plan: VolumePlan, folder: Path) -> npt.NDArray[np.uint8]:
+    """(slice, row, column) in the plan's grid, of segments that do not overlap."""
+    shape = plan.geometry.shape
+    found = np.zeros(shape, np.uint8)
+    for volume in dcmqi_readers.segmentation(file, folder):
+        there = dcmqi_readers.onto(volume, plan.geometry.affine, shape)
+        assert set(np.unique(there)) <= {0, *volume.segments}
+        found[there > 0] = there[there > 0]
+    return found
+
+
+def findings(plan: VolumePlan, values: npt.NDArray[np.int16]) -> Findings:
+    labels = two_fs(plan.geometry.shape)
+    file = encode_segmentation(labels, plan, CARD, MADE)
+    assert file is not None
+    statistics = measure(labels, values, plan.geometry, plan.rescale, [1, 2])
+    return Findings(labels, values, statistics, plan, CARD, MADE, file.header)
+
+
+def check_kinds(of: Findings, folder: Path, *kinds: str) -> None:
+    """Every voxel of these kinds of SEG, and the numbers of the SR."""
+    results = list(encode_results(of.labels, of.statistics, of.plan, of.card, of.made))
+    for kind in kinds:
+        results += encode_form(of, kind)
+    for result in results:
+        file = folder / f"{result.kind}.dcm"
+        file.write_bytes(result.content)
+        if result.kind != "SR":
+            np.testing.assert_array_equal(labels_of(file, of.plan, folder / result.kind), of.labels, result.kind)
+    check_report(of, folder)
+
+
+def check_report(of: Findings, folder: Path) -> None:
+    said = dcmqi_readers.report(folder / "SR.dcm", folder / "SR")
+    assert of.segmentation is not None
+    for group, found, segment in zip(said["Measurements"], of.statistics, of.card.segments, strict=True):
+        assert group["ReferencedSegment"] == segment.number
+        assert group["segmentationSOPInstanceUID"] == of.segmentation.SOPInstanceUID
+        assert group["SourceSeriesForImageSegmentation"] == text(of.plan.first, "SeriesInstanceUID")
+        assert group["Finding"]["CodeValue"] == segment.type.value
+        assert group["TrackingUniqueIdentifier"] == of.segmentation.SegmentSequence[segment.number - 1].TrackingUID
+        volume = next(one for one in group["measurementItems"] if one["quantity"]["CodeValue"] == "118565006")
+        assert volume["units"]["CodeValue"] == "mL"
+        assert float(volume["value"]) == pytest.approx(found.volume_ml, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", VOLUMES)
+def test_every_kind_is_the_label_map_in_the_patient(name: str, tmp_path: Path) -> None:
+    plan = plan_volume(VOLUMES[name]())
+    check_kinds(findings(plan, pixels(plan.geometry.shape)), tmp_path, "SEG-LABELMAP", "SEG-FULL")
+
+
+def test_a_mask_elsewhere_is_noticed(tmp_path: Path) -> None:
+    """That the comparison can fail: one voxel over, flipped, and one slice on."""
+    plan = plan_volume(classic())
+    of = findings(plan, pixels(plan.geometry.shape))
+    (seg, *_) = encode_results(of.labels, of.statistics, plan, CARD, MADE)
+    (tmp_path / "seg.dcm").write_bytes(seg.content)
+    found = labels_of(tmp_path / "seg.dcm", plan, tmp_path / "s")
+    for other in (
+        np.roll(of.labels, 1, axis=2),
+        of.labels[:, :, ::-1],
+        of.labels[::-1],
+        of.labels.swapaxes(0, 0)[:, ::-1],
+    ):
+        assert (found != other).any()
+
+
+@pytest.mark.parametrize("name", ["axial", "oblique", "enhanced MR in another order"])
+def test_probabilities_and_overlaps(name: str, tmp_path: Path) -> None:
+    plan = plan_volume(VOLUMES[name]())
+    shape = plan.geometry.shape
+    for masks, card, kind in ((exclusive(shape), BOTH, "SEG-PROB"), (overlapping(shape), OVERLAP, "SEG")):
+        file = tmp_path / f"{kind}.dcm"
+        file.write_bytes(encoded(masks, plan, card)[kind].content)
+        for number, volume in enumerate(dcmqi_readers.segmentation(file, tmp_path / kind), 1):
+            there = dcmqi_readers.onto(volume, plan.geometry.affine, shape)
+            if kind == "SEG":
+                there = there == number
+            np.testing.assert_array_equal(there, _wanted(masks, kind, number))
+
+
+def _wanted(masks: Any, kind: str, number: int) -> npt.NDArray[Any]:
+    if kind == "SEG-PROB":
+        return np.asarray(masks.probabilities[number - 1])
+    return np.asarray(masks.of(number), bool)
+
+
+@real_data
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "ct/crlm-1004",
+        "ct/lidc-0002-part",
+        "mr/qin-prostate-adc/pm-example-dcm.zip",
+        "mr/t1-j2k-multifragment",
+        "multi/sts_002/ct/image",
+        "multi/sts_002/mr_t1/image",
+        "multi/sts_002/pet/image",
+        "seg_sr/dcmqi-liver/ct-3slice",
+        "seg_sr/dcmqi-24x38x3/image",
+        "seg_sr/dcmqi-24x38x3/multiframe",
+    ],
+)
+def test_real_series(folder: str, tmp_path: Path) -> None:
+    place = DATA / folder
+    if place.suffix == ".zip":
+        with zipfile.ZipFile(place) as archive:
+            archive.extractall(tmp_path / "in")
+        place = tmp_path / "in"
+    files = [p for p in sorted(place.rglob("*")) if p.is_file() and p.name not in ("LICENSE", "README.md")]
+    instances = read_instances(files)
+    plan = plan_instances(instances)
+    values = np.empty(plan.geometry.shape, np.int16)
+    read_volume(plan, instances, values)
+    check_kinds(findings(plan, values), tmp_path, "SEG-LABELMAP")
+
+
+# ------------------------------------------------------------------------------------- what others wrote, to us
+
+
+def our_frames(seg: Dataset) -> dict[int, list[tuple[npt.NDArray[np.float64], npt.NDArray[Any]]]]:
+    """Segment → (affine of (row, column, 1) to LPS mm, pixels) of its frames, where imaging.frames puts them."""
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    found: dict[int, list[tuple[npt.NDArray[np.float64], npt.NDArray[Any]]]] = {}
+    planes = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
+    for frame, group, values in zip(frames_of([seg], [0]), seg.PerFrameFunctionalGroupsSequence, planes, strict=True):
+        holder = group if "SegmentIdentificationSequence" in group else shared
+        number = int(holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        along = np.array(frame.orientation).reshape(2, 3)
+        affine = np.column_stack(
+            [along[1] * frame.spacing_mm[0], along[0] * frame.spacing_mm[1], np.array(frame.position_mm)]
+        )
+        found.setdefault(number, []).append((affine, values))
+    return found
+
+
+def in_grid_of(
+    volume: dcmqi_readers.Volume, frames: list[tuple[npt.NDArray[np.float64], npt.NDArray[Any]]]
+) -> npt.NDArray[Any]:
+    """Our frames' values (slice, row, column) at the voxels of a volume that dcmqi made; each has to lie on one."""
+    found = np.zeros(volume.values.shape, int)
+    inverse = np.linalg.inv(volume.affine)
+    for affine, values in frames:
+        where = np.argwhere(values > 0)
+        places = np.column_stack([where @ affine[:, :2].T + affine[:, 2], np.ones(len(where))])
+        index = places @ inverse[:3].T
+        whole_index = np.rint(index).astype(int)
+        np.testing.assert_allclose(index, whole_index, atol=0.01)
+        found[tuple(whole_index.T)] = values[tuple(where.T)]
+    return found
+
+
+@real_data
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dcmqi-24x38x3/seg/label.seg",
+        "dcmqi-liver/seg/liver.dcm",
+        "dcmqi-liver/seg/partial_overlaps.dcm",
+        "dcmqi-sr-example/seg.dcm",
+        "highdicom/seg_image_ct_binary.dcm",
+        "highdicom/seg_image_ct_binary_overlap.dcm",
+        "highdicom/seg_image_ct_true_fractional.dcm",
+        "qin-headneck-0139-seg/mask/mask.dcm",
+    ],
+)
+def test_reference_segmentations_lie_where_dcmqi_says(name: str, tmp_path: Path) -> None:
+    with odd_values_accepted():
+        seg = dcmread(SEG_SR / name)
+        ours = our_frames(seg)
+    fractional = text(seg, "SegmentationType") == "FRACTIONAL"
+    theirs = {
+        number: volume
+        for volume in dcmqi_readers.segmentation(SEG_SR / name, tmp_path / "s")
+        for number in volume.segments
+    }
+    assert sorted(theirs) == [whole(segment, "SegmentNumber") for segment in items(seg, "SegmentSequence")]
+    for number, volume in theirs.items():
+        wanted = volume.values if fractional else volume.values == number
+        np.testing.assert_array_equal(in_grid_of(volume, ours.get(number, [])), wanted, f"segment {number}")
+
+
+@real_data
+@pytest.mark.real_data
+def test_the_reference_with_its_makers_label_map() -> None:
+    folder = SEG_SR / "dcmqi-24x38x3"
+    plan = plan_volume([one.header for one in read_instances(sorted((folder / "image").iterdir()))])
+    theirs = dcmqi_readers.onto(
+        dcmqi_readers.nrrd(folder / "nrrd" / "label.nrrd"), plan.geometry.affine, plan.geometry.shape
+    )
+    ours = np.zeros(plan.geometry.shape, np.uint8)
+    index = {tuple(np.round(frame.position_mm, 3)): k for k, frame in enumerate(plan.frames)}
+    for affine, values in our_frames(dcmread(folder / "seg" / "label.seg"))[1]:
+        ours[index[tuple(np.round(affine[:, 2], 3))]] = values
+    np.testing.assert_array_equal(ours, theirs > 0)
+
+
+@real_data
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dcmqi-liver/sr/dcmqi/result.dcm",
+        "dcmqi-liver/sr/rsna2018_dataset1/sr-tid1500-ct-liver-example.dcm",
+        "dcmqi-sr-example/sr.dcm",
+        "qin-headneck-0139-sr/Measurements_User2_SemiAuto_Trial2.dcm",
+    ],
+)
+def test_reference_reports_say_the_same_to_us(name: str, tmp_path: Path) -> None:
+    with odd_values_accepted():
+        groups = groups_of(dcmread(SEG_SR / name))
+        ours = [_said(group) for group in groups]
+    theirs = dcmqi_readers.report(SEG_SR / name, tmp_path / "r")["Measurements"]
+    read = [
+        (
+            group["TrackingUniqueIdentifier"],
+            group.get("ReferencedSegment"),
+            [
+                (m["quantity"]["CodeValue"], m["units"]["CodeValue"], float(m["value"]))
+                for m in group["measurementItems"]
+            ],
+        )
+        for group in theirs
+    ]
+    assert ours == read
+    assert sum(len(measured) for _, _, measured in ours) >= 3
+
+
+def _said(group: Dataset) -> tuple[str, int | None, list[tuple[str, str, float]]]:
+    content = items(group, "ContentSequence")
+    tracking = next(str(item.UID) for item in content if code_of(item) == ("112040", "DCM"))
+    references = [r for item in content for r in items(item, "ReferencedSOPSequence")]
+    segment = next((whole(r, "ReferencedSegmentNumber") for r in references if "ReferencedSegmentNumber" in r), None)
+    measured = [
+        (
+            code_of(item)[0],
+            code_of(item.MeasuredValueSequence[0], "MeasurementUnitsCodeSequence")[0],
+            float(item.MeasuredValueSequence[0].NumericValue),
+        )
+        for item in content
+        if text(item, "ValueType") == "NUM"
+    ]
+    return tracking, segment, measured
