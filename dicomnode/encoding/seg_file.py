@@ -24,7 +24,8 @@ from dicomnode.errors import EncodingError
 
 _SEQUENCE = struct.Struct("<HH2sHL")  # tag, VR, reserved, length (PS3.5 7.1.2)
 _ITEM = struct.Struct("<HHL")  # (PS3.5 7.5.1)
-_SEGMENTS_MOST = 255
+# Dimension Index Values of two numbers and Referenced Segment Number, up to their first byte (PS3.5 7.1.2)
+_OF_THE_SEGMENT = (b"\x20\x00\x57\x91UL\x08\x00", b"\x62\x00\x0b\x00US\x02\x00")
 _LONGEST = 0xFFFFFFFE  # bytes of one element (PS3.5 7.1.1)
 _FRAMES_AND_PIXELS = ("PerFrameFunctionalGroupsSequence", "PixelData")
 
@@ -117,8 +118,9 @@ class _Template:
 
     @classmethod
     def of(cls, group: Dataset) -> _Template:
-        zero, other = (np.frombuffer(_item(group, number), np.uint8) for number in (0, _SEGMENTS_MOST))
-        return cls(zero.tobytes(), np.flatnonzero(zero != other).tolist())
+        item = _item(group)
+        ends = ((item.rfind(element), len(element)) for element in _OF_THE_SEGMENT)
+        return cls(item, [at + length for at, length in ends if at >= 0])
 
     def of_segment(self, number: int) -> bytes:
         item = bytearray(self.item)
@@ -127,13 +129,7 @@ class _Template:
         return bytes(item)
 
 
-def _item(group: Dataset, segment: int) -> bytes:
-    group.FrameContentSequence[0].DimensionIndexValues = [
-        segment,
-        *group.FrameContentSequence[0].DimensionIndexValues[1:],
-    ]
-    for identification in group.get("SegmentIdentificationSequence", []):  # among those shared if there is but one
-        identification.ReferencedSegmentNumber = segment
+def _item(group: Dataset) -> bytes:
     file = DicomBytesIO()
     file.is_little_endian, file.is_implicit_VR = True, False
     write_dataset(file, group)
