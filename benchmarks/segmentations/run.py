@@ -103,9 +103,7 @@ def card(segments: int) -> ModelCard:
 def make(maker: str, segments: int, slices: int, file: Path) -> dict[str, float]:
     """In this process: seconds and MB, and the bytes of the file."""
     by = by_node if maker == "node" else by_highdicom
-    by(
-        label_map(1, 8), source(8), card(1), file
-    )  # tables are read when first needed, as in a node that runs
+    by(label_map(1, 8), source(8), card(1), file)  # tables are read when first needed, as in a node that runs
     labels, headers, what = label_map(segments, slices), source(slices), card(segments)
     before = _peak_mb()
     started, started_cpu = time.perf_counter(), time.process_time()
