@@ -112,9 +112,9 @@ def test_the_second_network_sees_the_box_around_what_the_first_found(
         assert (region.start, region.stop) == ((2, 4, 6), (7, 14, 18))
         seen = np.zeros(SHAPE, dtype=bool)
         seen[region.slices] = True
-        np.testing.assert_array_equal(inference.labels, (values() > 1060) & seen)
-        assert inference.labels[4, 9, 7] == 1
-        assert inference.labels[4, 9, 5] == 0
+        np.testing.assert_array_equal(inference.masks.labels, (values() > 1060) & seen)
+        assert inference.masks.labels[4, 9, 7] == 1
+        assert inference.masks.labels[4, 9, 5] == 0
     assert inference.details["before"][0]["engine"]
 
 
@@ -126,7 +126,7 @@ def test_a_job_of_the_first_on_the_same_series_is_answered_already(
         own = replace(work, model=models["organ"], before={})
         with node.infer.run(own) as inference:
             assert inference.details["inferred_before"]
-            np.testing.assert_array_equal(inference.labels, values() == 1200)
+            np.testing.assert_array_equal(inference.masks.labels, values() == 1200)
 
 
 def test_results_of_open_and_closed_gates_conform(
