@@ -9,7 +9,20 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from dicomnode import __version__, bootstrap
-from dicomnode.cli import check, deliveries, destinations, jobs, models, node, preview, roles, rules, sources, studies
+from dicomnode.cli import (
+    check,
+    conformance,
+    deliveries,
+    destinations,
+    jobs,
+    models,
+    node,
+    preview,
+    roles,
+    rules,
+    sources,
+    studies,
+)
 from dicomnode.cli.context import Context
 from dicomnode.cli.setting_options import takes_settings
 from dicomnode.errors import DicomNodeError
@@ -31,6 +44,7 @@ app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(roles.app, name="run")
 node.register(app)
 check.register(app)
+conformance.register(app)
 preview.register(app)
 
 

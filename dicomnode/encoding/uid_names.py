@@ -11,6 +11,11 @@ from dicomnode.domain.identifiers import is_uid
 
 SOP_CLASS = "SOP Class"
 TRANSFER_SYNTAX = "Transfer Syntax"
+# Which pydicom 3.0 cannot name
+_NEWER = {
+    "1.2.840.10008.5.1.4.1.1.66.7": "Label Map Segmentation Storage",
+    "1.2.840.10008.5.1.4.1.1.66.8": "Height Map Segmentation Storage",
+}
 _Entry = tuple[str, str, str, str, str]  # name, type, information, whether it is retired, keyword
 
 
@@ -37,7 +42,7 @@ def uid_of(text: str, kind: str) -> str:
 def name_of(uid: str) -> str:
     """As in PS3.6, or the UID itself."""
     known: _Entry | None = UID_dictionary.get(uid)
-    return known[0] if known else uid
+    return (known[0] if known else _NEWER.get(uid, "")) or uid
 
 
 def _names(kind: str) -> dict[str, str]:

@@ -38,7 +38,7 @@ def test_commands_that_the_documentation_names_are_there() -> None:
     named += ["models add", "models list", "models show", "models card", "models history", "models apply"]
     named += ["models activate", "models deactivate", "models rollback", "models shadow", "models compare"]
     named += ["models bench", "models optimise", "rules add", "rules list", "rules show", "rules remove"]
-    named += ["check", "rules explain", "rules test", "rules lint", "rules schema", "rules replay"]
+    named += ["check", "conformance", "rules explain", "rules test", "rules lint", "rules schema", "rules replay"]
     named += ["rules enable", "rules disable", "rules shadow", "rules history", "rules diff"]
     named += ["destinations add", "destinations list", "destinations remove", "destinations echo"]
     named += ["destinations set", "destinations show"]
