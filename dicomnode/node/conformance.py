@@ -338,9 +338,9 @@ def _created_objects() -> Section:
         "SOP instances that the node creates",
         (
             "In the study of their source images, with its patient and study attributes as they are. UIDs under 2.25 "
-            "follow from the source series, the model and the result: a repeat is the same object. Attributes of type "
-            "1 and 2 are those of PS3.3; none is private. Codes are of DCM, SCT and UCUM (PS3.16), and of 99DICOMNODE "
-            "where the standard has none.",
+            "follow from the source series, the model and the result: a repeat is the same object. Attributes of "
+            "type 1 and 2 are those of PS3.3; none is private. Codes are of DCM, SCT and UCUM (PS3.16), and of "
+            "99DICOMNODE where the standard has none.",
             "Every object passed the node's own check before it is sent (`dicomnode check`).",
         ),
         (Table(("kind", "SOP class", "UID"), rows),),

@@ -81,7 +81,9 @@ def test_what_the_scu_proposes_is_asked_of_the_scu() -> None:
 def test_every_kind_of_result_is_of_the_sop_class_that_is_claimed(tmp_path: Path) -> None:
     assert set(SOP_CLASSES) == {*OWN_KINDS, *FORMS}
     for kind, file in files_of(classic(), tmp_path).items():
-        assert dcmread(file, stop_before_pixels=True).SOPClassUID == SOP_CLASSES[kind], kind
+        dataset = dcmread(file)
+        assert dataset.SOPClassUID == SOP_CLASSES[kind], kind
+        assert [element.tag for element in dataset.iterall() if element.tag.is_private] == [], kind
 
 
 def test_the_command_prints_both_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
