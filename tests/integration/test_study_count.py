@@ -170,7 +170,7 @@ def test_own_results_that_the_archive_gives_back_do_not_hold_the_study_up(
 def test_a_study_that_its_archive_does_not_know_waits_for_quiet(
     archive: Archive, receiver: Callable[..., Receiver]
 ) -> None:
-    node = receiver(archive.address, quiet_period_s=0.5, study_quiet_period_s=2.0)
+    node = receiver(archive.address, quiet_period_s=0.5, study_quiet_period_s=5.0)
     node.state.add_rule("pet-ct", PET_CT)
     fill(node.port, CT)
     told = node.completed("study")

@@ -34,6 +34,7 @@ from dicomnode.ports import Delivered, DeliveryOutcome, DeliveryWork, NotDeliver
 
 RETRYABLE = frozenset({DeliveryState.WAITING, DeliveryState.FAILED, DeliveryState.CANCELLED})
 NOT_YET_SENT = frozenset({DeliveryState.QUEUED, DeliveryState.WAITING})
+_DUE_S = 5.0  # after a look is due it has been taken up
 _MAY_BE_MADE_AGAIN = frozenset({DeliveryState.FAILED, DeliveryState.CANCELLED})
 
 
@@ -152,9 +153,24 @@ def _park(unit: Unit, row: DeliveryRow) -> None:
         return
     row.state = next_delivery_state(row.state, DeliveryEvent.POSTPONE)
     row.reason = f"{row.destination.name} is away: {row.destination.down_words}"
-    delay_s = outages.parked_s(row.destination, now)
+    wait_s = outages.parked_s if _another_looks(unit, row) else outages.probe_in_s
+    delay_s = wait_s(row.destination, now)
     row.next_attempt_at = now + timedelta(seconds=delay_s)
     _enqueue(unit, row, delay_s)
+
+
+def _another_looks(unit: Unit, row: DeliveryRow) -> bool:
+    """Whether a delivery is at it, or will be when the next look is due; those that looked may all be cancelled."""
+    probe_at = row.destination.probe_at
+    assert probe_at is not None
+    due = DeliveryRow.next_attempt_at <= probe_at + timedelta(seconds=_DUE_S)
+    looks = sa.or_(
+        DeliveryRow.state == DeliveryState.SENDING, sa.and_(DeliveryRow.state == DeliveryState.WAITING, due)
+    )
+    query = sa.select(DeliveryRow.id).where(
+        DeliveryRow.destination_id == row.destination_id, DeliveryRow.id != row.id, looks
+    )
+    return unit.session.scalar(query.limit(1)) is not None
 
 
 def may_send(session: Session, delivery_id: str) -> bool:
