@@ -93,7 +93,9 @@ class Page:
         """The first value of it that is true."""
         end = time.monotonic() + timeout_s
         while not (
-            found := self.evaluate(f"(() => {{ try {{ return {expression} }} catch (e) {{ return null }} }})()")
+            found := self.evaluate(
+                f"(() => {{ try {{ return ({expression.strip()}) }} catch (e) {{ return null }} }})()"
+            )
         ):
             if time.monotonic() > end:
                 raise BrowserFailed(f"never true: {expression}\n" + "\n".join(self.said[-15:]))

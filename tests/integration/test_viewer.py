@@ -23,7 +23,7 @@ from dicomnode.errors import NotFound
 from dicomnode.imaging.volume import VolumePlan, plan_volume
 from tests.browser import CHROMIUM, Page, browser
 from tests.made_results import CARD, result, two_fs
-from tests.made_series import OBLIQUE, SAGITTAL, classic
+from tests.made_series import OBLIQUE, SAGITTAL, classic, enhanced
 from tests.previews import KEY, previewed, saved
 
 SHAPE = (6, 22, 30)
@@ -37,6 +37,14 @@ _ONLY_IMAGES = """
   document.head.append(style); })()
 """
 _VIEWPORT = "cornerstone.getRenderingEngines()[0].getViewports()[0]"
+# OHIF makes viewports anew while it opens a segmentation: the same one, with it and all images, ten times in a row
+_SETTLED = f"""
+(() => {{ const v = {_VIEWPORT};
+  const there = services.segmentationService.getSegmentationRepresentations(v.id).length
+    && v.getImageIds().length === IMAGES && v.getCornerstoneImage();
+  window.times = there && window.last === v ? (window.times ?? 0) + 1 : 0; window.last = v;
+  return window.times >= 10; }})()
+"""
 _SHOW = f"""
 (async () => {{ const v = {_VIEWPORT};
   await v.setImageIdIndex(INDEX); v.render();
@@ -99,6 +107,7 @@ SOURCES: dict[str, Sequence[Dataset]] = {
     "reversed": reversed_order(),
     "sagittal": _classic("sagittal", orientation=SAGITTAL),
     "oblique": _classic("oblique", orientation=OBLIQUE, spacing=(0.9, 0.7)),
+    "enhanced": [enhanced(SHAPE[0], rows=SHAPE[1], columns=SHAPE[2], values=values(), order=(3, 1, 0, 5, 4, 2))],
 }
 
 
@@ -129,10 +138,7 @@ def opened(page: tuple[Page, str], case: Case) -> Page:
     browser, address = page
     study, series = case.segmentation.StudyInstanceUID, case.segmentation.SeriesInstanceUID
     browser.open(f"{address}/viewer?StudyInstanceUIDs={study}&initialSeriesInstanceUID={series}")
-    browser.wait_for(
-        f"services.segmentationService.getSegmentationRepresentations({_VIEWPORT}.id).length"
-        f" && {_VIEWPORT}.getImageIds().length === {len(case.plan.frames)}"
-    )
+    browser.wait_for(_SETTLED.replace("IMAGES", str(len(case.plan.frames))))
     browser.evaluate(_ONLY_IMAGES)
     return browser
 

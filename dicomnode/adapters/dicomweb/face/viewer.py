@@ -20,6 +20,19 @@ from dicomnode.errors import NotFound
 OHIF = "@ohif/app@3.12.10"  # the release that this was tried with
 _PLACES = ("", "dist", "package/dist", "node_modules/@ohif/app/dist")
 _CONFIGURATION = "/app-config.js"
+# OHIF 3.9 to 3.12 knows of a multi-frame source its first frame alone when it loads a segmentation (its issue 4645)
+_MULTI_FRAME = """{
+  id: 'dicomnode.multi-frame',
+  preRegistration: ({ servicesManager }) => {
+    const { displaySetService } = servicesManager.services;
+    const add = ({ displaySetsAdded }) => displaySetsAdded.forEach(set => {
+      const frames = Number(set.images?.length === 1 && set.images[0].NumberOfFrames) || 0;
+      if (frames > 1 && !set.imageIds && /frames.1$/.test(set.images[0].imageId))
+        set.imageIds = Array.from({ length: frames }, (_, n) => set.images[0].imageId.replace(/1$/, n + 1));
+    });
+    displaySetService.subscribe(displaySetService.EVENTS.DISPLAY_SETS_ADDED, add);
+  },
+}"""
 _DAY = {"Cache-Control": "private, max-age=86400"}
 
 
@@ -95,7 +108,7 @@ def configuration() -> str:
             }
         ],
     }
-    return f"window.config = {json.dumps(found, indent=2)};\n"
+    return f"window.config = {json.dumps(found, indent=2)};\nwindow.config.extensions.push({_MULTI_FRAME});\n"
 
 
 def find_ohif(folder: Path) -> Path:
