@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.set-up
 
-.PHONY: help demo test unit soak lint types train servers lock clean
+.PHONY: help demo viewer test unit soak lint types train servers lock clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -21,6 +21,11 @@ $(SETUP): requirements.lock pyproject.toml
 
 demo: $(SETUP) ## set up, run a node on a synthetic study, show what came back
 	@$(BIN)/python -m sample_data.demo
+
+viewer: $(SETUP) ## get OHIF with npm if need be, show the demo's last result in a browser
+	@mkdir -p .demo/home/viewer
+	@ls .demo/home/viewer/ohif-app-*.tgz >/dev/null 2>&1 || npm pack --silent @ohif/app@3.12.10 --pack-destination .demo/home/viewer
+	@$(BIN)/dicomnode --home .demo/home preview
 
 servers: ## Orthanc, dcmtk, dicom3tools and PostgreSQL from Debian, for the tests
 	@bash tests/install_servers.sh
