@@ -37,11 +37,8 @@ def upgrade() -> None:
 def _states(before: tuple[str, ...], after: tuple[str, ...], renamed: dict[str, str]) -> None:
     """The states that the table takes. SQLite changes no constraint in place: the table is copied."""
     op.drop_index("ix_delivery_open", "delivery")
-    with op.batch_alter_table("delivery", recreate="auto") as batch:
-        if op.get_bind().dialect.name == "postgresql":
-            batch.drop_constraint(op.f("ck_delivery_state"), type_="check")
-        else:
-            batch.alter_column("state", existing_type=sa.String(16), type_=sa.String(16), nullable=False)
+    with op.batch_alter_table("delivery") as batch:
+        batch.drop_constraint(op.f("ck_delivery_state"), type_="check")
     for old, new in renamed.items():
         op.execute(f"UPDATE delivery SET state = '{new}' WHERE state = '{old}'")
     with op.batch_alter_table("delivery") as batch:

@@ -91,6 +91,21 @@ def test_an_upgrade_keeps_what_is_there(database_url: str) -> None:
         assert [(c.kind, c.version) for c in state.model_changes("torso-ct")] == [("activated", "1.0.0")]
 
 
+def test_what_was_delivered_is_sent_after_the_upgrade(database_url: str) -> None:
+    """The states of deliveries have other names since revision 0004: the constraint must not stand in the way."""
+    migrate(database_url, "0003")
+    engine = open_engine(database_url)
+    rows = {**FIRST_ROWS, "delivery": FIRST_ROWS["delivery"].replace("'waiting'", "'delivered'")}
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        for statement in rows.values():
+            connection.execute(sa.text(statement))
+    engine.dispose()
+    migrate(database_url)
+    with open_state(database_url, RecordingQueue()) as state:
+        (job,) = state.jobs()
+        assert job.deliveries[0].state is DeliveryState.SENT
+
+
 def contents(engine: sa.Engine) -> dict[str, list[sa.Row[Any]]]:
     with engine.connect() as connection:
         return {t: list(connection.execute(sa.text(f"SELECT * FROM {t}"))) for t in FIRST_ROWS}
