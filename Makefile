@@ -31,7 +31,7 @@ servers: ## Orthanc, dcmtk, dicom3tools and PostgreSQL from Debian, for the test
 	@bash tests/install_servers.sh
 
 test: $(SETUP) servers lint types ## set up and run the tests
-	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 unit: $(SETUP) ## the quick tests alone
 	@$(BIN)/python -m pytest tests/unit tests/contract
