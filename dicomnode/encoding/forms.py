@@ -23,7 +23,7 @@ from dicomnode.encoding.key_objects import encode_key_objects
 from dicomnode.encoding.one_page import encode_one_page
 from dicomnode.encoding.presentation_state import encode_presentation_state
 from dicomnode.encoding.refusal import kept_when_refused
-from dicomnode.encoding.results import EncodedResult
+from dicomnode.encoding.results import EncodedResult, encoded
 from dicomnode.encoding.rtstruct import encode_structure_set
 from dicomnode.encoding.secondary_capture import encode_secondary_captures
 from dicomnode.encoding.seg_label_map import encode_full, encode_label_map
@@ -62,14 +62,4 @@ def encode_form(findings: Findings, kind: str) -> list[EncodedResult]:
     for dataset in made:
         with kept_when_refused(kind, partial(to_part10_bytes, dataset)):
             FORMS[kind].check(dataset, findings)
-    return [_encoded(kind, dataset) for dataset in made]
-
-
-def _encoded(kind: str, dataset: Dataset) -> EncodedResult:
-    return EncodedResult(
-        kind=kind,
-        sop_class_uid=str(dataset.SOPClassUID),
-        sop_instance_uid=str(dataset.SOPInstanceUID),
-        series_instance_uid=str(dataset.SeriesInstanceUID),
-        content=to_part10_bytes(dataset),
-    )
+    return [encoded(kind, dataset) for dataset in made]

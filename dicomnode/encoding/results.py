@@ -75,7 +75,7 @@ def encode_results(
             check_segmentation(as_written, plan, further, pixel_bytes=file.pixel_bytes, fractional=kind == "SEG-PROB")
     with _gate("SR", report):
         check_report(report, plan, segmentation, further)
-    return (*(_encoded(kind, file.header, file.content) for kind, file in files.items()), _encoded("SR", report))
+    return (*(encoded(kind, file.header, file.content) for kind, file in files.items()), encoded("SR", report))
 
 
 def _segmentations(
@@ -99,7 +99,8 @@ def _gate(kind: str, dataset: Dataset) -> AbstractContextManager[None]:
     return kept_when_refused(kind, lambda: to_part10_bytes(dataset))
 
 
-def _encoded(kind: str, dataset: Dataset, content: bytes | bytearray = b"") -> EncodedResult:
+def encoded(kind: str, dataset: Dataset, content: bytes | bytearray = b"") -> EncodedResult:
+    """Of an object that passed its check; `content`: its file, where that was written already."""
     return EncodedResult(
         kind=kind,
         sop_class_uid=str(dataset.SOPClassUID),
@@ -116,7 +117,7 @@ def encode_class_results(
     report = encode_classes(found, plan, card, made, further)
     with _gate("SR", report):
         check_classes(report, plan, card, further)
-    return (_encoded("SR", report),)
+    return (encoded("SR", report),)
 
 
 def encode_skipped_results(
@@ -126,7 +127,7 @@ def encode_skipped_results(
     report = encode_skipped(why, plan, card, made, further)
     with _gate("SR", report):
         check_skipped(report, plan, further)
-    return (_encoded("SR", report),)
+    return (encoded("SR", report),)
 
 
 def encode_measured_results(
@@ -136,7 +137,7 @@ def encode_measured_results(
     report = encode_measured(rows, plan, card, made, further)
     with _gate("SR", report):
         check_measured(report, plan, card, further)
-    return (_encoded("SR", report),)
+    return (encoded("SR", report),)
 
 
 def encode_box_results(
@@ -153,7 +154,7 @@ def encode_box_results(
         report = encode_image_boxes([b for b in found if isinstance(b, ImageBox)], plan, card, made, further)
     with _gate("SR", report):
         check_boxes(report, plan, card, further)
-    return (_encoded("SR", report),)
+    return (encoded("SR", report),)
 
 
 def encode_map_results(
@@ -163,7 +164,7 @@ def encode_map_results(
     found = encode_map(values, plan, card, made, further)
     with _gate("MAP", found):
         check_map(found, plan, card, further)
-    return (_encoded("MAP", found),)
+    return (encoded("MAP", found),)
 
 
 def warm_up(card: ModelCard, made: Provenance) -> None:
