@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -94,6 +95,23 @@ def test_a_conversion_that_gives_other_labels_is_not_used(tmp_path: Path) -> Non
     network = load_network(tmp_path, spec("model.ts", "auto"), tmp_path / "cache", 2)
     assert network.info["engine"].startswith("TorchScript")
     assert list((tmp_path / "cache").rglob("*.xml")) == []
+
+
+class Inverting(torch.nn.Module):
+    """OpenVINO has no such operation."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.linalg.lstsq(x, x)[0].sum()
+
+
+def test_a_conversion_that_fails_leaves_the_process_its_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(Inverting()).save(str(tmp_path / "model.ts"))
+    with pytest.raises(ConversionFailed, match="linalg_lstsq"):
+        load_network(tmp_path, spec("model.ts", "openvino"), tmp_path / "cache", 2)
+    logging.getLogger("dicomnode.something").warning("still heard")
+    assert "still heard" in caplog.messages
 
 
 @pytest.mark.parametrize(

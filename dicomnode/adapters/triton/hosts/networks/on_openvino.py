@@ -7,9 +7,11 @@ that a restart takes none of that time.
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -172,17 +174,30 @@ def _read(source: Source) -> Any:
     shapes = source.takes.shapes(source.spec)
     if source.format == "torchscript":
         # a scripted module converts only once it is frozen
-        return openvino.convert_model(
-            on_torch.scripted(source.file), example_input=tuple(map(torch.zeros, shapes)), input=shapes
-        )
+        with _log_kept():
+            return openvino.convert_model(
+                on_torch.scripted(source.file), example_input=tuple(map(torch.zeros, shapes)), input=shapes
+            )
     if source.format == "torch-export":
-        with on_torch.own_warnings_ignored():
+        with on_torch.own_warnings_ignored(), _log_kept():
             model = openvino.convert_model(torch.export.load(source.file))
     else:
         model = openvino.Core().read_model(source.file)
     check_inputs(source, len(model.inputs))
     model.reshape(dict(zip(model.inputs, map(openvino.PartialShape, shapes), strict=True)))
     return model
+
+
+@contextmanager
+def _log_kept() -> Iterator[None]:
+    """The converter silences the whole process below ERROR, and for good when it fails."""
+    root = logging.getLogger()
+    level, filters = root.level, list(root.filters)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters[:] = filters
 
 
 def _quantised(model: Any, source: Source) -> Any:
