@@ -59,6 +59,14 @@ def report(file: Path, folder: Path) -> dict[str, Any]:
     return found
 
 
+def parametric_map(file: Path, folder: Path) -> tuple[Volume, dict[str, Any]]:
+    """Its values, and what dcmqi says of their meaning."""
+    folder.mkdir(parents=True)
+    _run("paramap2itkimage", "--inputDICOM", file, "--outputDirectory", folder, "--prefix", "m")
+    described: dict[str, Any] = json.loads((folder / "m-meta.json").read_text())
+    return _volume(folder / "m-pmap.nrrd", {}), described
+
+
 def nrrd(path: Path) -> Volume:
     """A NRRD file (teem.sourceforge.net/nrrd/format.html) in LPS or RAS."""
     return _volume(path, {})

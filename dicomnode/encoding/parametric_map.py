@@ -15,6 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from dicomnode.domain.identifiers import deterministic_uid
 from dicomnode.domain.map_output import MapOutput
 from dicomnode.domain.model_card import ModelCard
+from dicomnode.encoding.anatomy import frame_anatomy
 from dicomnode.encoding.provenance import (
     MANUFACTURER,
     Provenance,
@@ -57,7 +58,9 @@ def encode_map(
         add_references(found, plan, further)
         sources.set_character_set(found)
         found.setdefault("ContentCreatorName", None)  # type 2 (PS3.3 10.9)
-        found.setdefault("Laterality", None)  # type 2C of a paired body part (PS3.3 C.7.3.1), which nobody knows here
+        # dcmqi's reader, by which 3D Slicer loads maps, ends at once where this macro is absent
+        found.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [frame_anatomy(plan.first)]
+        _sort_frames(found, values, plan)
         set_creation(found, made)
         _make_repeatable(found)
     return found
@@ -123,6 +126,23 @@ def _meaning(spec: MapOutput, low: float, high: float) -> RealWorldValueMapping:
         intercept=0.0,
         quantity_definition=coded(spec.quantity),
     )
+
+
+def _sort_frames(found: Dataset, values: FloatMap, plan: VolumePlan) -> None:
+    """Along row × column, as the plan's slices are: highdicom sorts them the other way round.
+
+    dcmqi's reader takes frames as they come and calls the lowest position the first one's.
+    """
+    normal = np.array(plan.frames[0].normal)
+
+    def height_mm(group: Dataset) -> float:
+        return float(normal @ np.array(group.PlanePositionSequence[0].ImagePositionPatient, dtype=float))
+
+    groups = sorted(found.PerFrameFunctionalGroupsSequence, key=height_mm)
+    for number, group in enumerate(groups, 1):
+        group.FrameContentSequence[0].DimensionIndexValues = number
+    found.PerFrameFunctionalGroupsSequence = groups
+    found.FloatPixelData = values.astype("<f4", copy=False).tobytes()
 
 
 def _make_repeatable(found: Dataset) -> None:

@@ -17,7 +17,7 @@ from pydicom import Dataset, dcmread
 from dicomnode.encoding.check import code_of, groups_of
 from dicomnode.encoding.findings import Findings
 from dicomnode.encoding.forms import encode_form
-from dicomnode.encoding.results import encode_results
+from dicomnode.encoding.results import encode_map_results, encode_results
 from dicomnode.encoding.seg import encode_segmentation
 from dicomnode.imaging.decode import plan_instances, read_volume
 from dicomnode.imaging.frames import frames_of
@@ -25,7 +25,7 @@ from dicomnode.imaging.headers import items, odd_values_accepted, read_instances
 from dicomnode.imaging.measure import measure
 from dicomnode.imaging.volume import VolumePlan, plan_volume
 from tests import dcmqi_readers
-from tests.made_outputs import BOTH, OVERLAP, exclusive, overlapping
+from tests.made_outputs import BOTH, MAP, OVERLAP, exclusive, overlapping, values
 from tests.made_results import CARD, MADE, two_fs
 from tests.made_series import classic, pixels
 from tests.unit.test_seg import SOURCES
@@ -51,12 +51,12 @@ def labels_of(file: Path, plan: VolumePlan, folder: Path) -> npt.NDArray[np.uint
     return found
 
 
-def findings(plan: VolumePlan, values: npt.NDArray[np.int16]) -> Findings:
+def findings(plan: VolumePlan, stored: npt.NDArray[np.int16]) -> Findings:
     labels = two_fs(plan.geometry.shape)
     file = encode_segmentation(labels, plan, CARD, MADE)
     assert file is not None
-    statistics = measure(labels, values, plan.geometry, plan.rescale, [1, 2])
-    return Findings(labels, values, statistics, plan, CARD, MADE, file.header)
+    statistics = measure(labels, stored, plan.geometry, plan.rescale, [1, 2])
+    return Findings(labels, stored, statistics, plan, CARD, MADE, file.header)
 
 
 def check_kinds(of: Findings, folder: Path, *kinds: str) -> None:
@@ -128,6 +128,18 @@ def _wanted(masks: Any, kind: str, number: int) -> npt.NDArray[Any]:
     return np.asarray(masks.of(number), bool)
 
 
+@pytest.mark.parametrize("name", ["axial", "reversed", "oblique", "coronal", "enhanced MR in another order"])
+def test_maps(name: str, tmp_path: Path) -> None:
+    plan = plan_volume(VOLUMES[name]())
+    wanted = values(plan.geometry.shape)
+    (made,) = encode_map_results(wanted, plan, MAP, MADE)
+    (tmp_path / "map.dcm").write_bytes(made.content)
+    found, meaning = dcmqi_readers.parametric_map(tmp_path / "map.dcm", tmp_path / "m")
+    np.testing.assert_array_equal(dcmqi_readers.onto(found, plan.geometry.affine, plan.geometry.shape), wanted)
+    assert meaning["QuantityValueCode"]["CodeValue"] == "113055"
+    assert meaning["MeasurementUnitsCode"]["CodeValue"] == "ml/(100.g.min)"
+
+
 @real_data
 @pytest.mark.real_data
 @pytest.mark.parametrize(
@@ -154,9 +166,9 @@ def test_real_series(folder: str, tmp_path: Path) -> None:
     files = [p for p in sorted(place.rglob("*")) if p.is_file() and p.name not in ("LICENSE", "README.md")]
     instances = read_instances(files)
     plan = plan_instances(instances)
-    values = np.empty(plan.geometry.shape, np.int16)
-    read_volume(plan, instances, values)
-    check_kinds(findings(plan, values), tmp_path, "SEG-LABELMAP")
+    stored = np.empty(plan.geometry.shape, np.int16)
+    read_volume(plan, instances, stored)
+    check_kinds(findings(plan, stored), tmp_path, "SEG-LABELMAP")
 
 
 # ------------------------------------------------------------------------------------- what others wrote, to us
@@ -167,14 +179,14 @@ def our_frames(seg: Dataset) -> dict[int, list[tuple[npt.NDArray[np.float64], np
     shared = seg.SharedFunctionalGroupsSequence[0]
     found: dict[int, list[tuple[npt.NDArray[np.float64], npt.NDArray[Any]]]] = {}
     planes = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
-    for frame, group, values in zip(frames_of([seg], [0]), seg.PerFrameFunctionalGroupsSequence, planes, strict=True):
+    for frame, group, plane in zip(frames_of([seg], [0]), seg.PerFrameFunctionalGroupsSequence, planes, strict=True):
         holder = group if "SegmentIdentificationSequence" in group else shared
         number = int(holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
         along = np.array(frame.orientation).reshape(2, 3)
         affine = np.column_stack(
             [along[1] * frame.spacing_mm[0], along[0] * frame.spacing_mm[1], np.array(frame.position_mm)]
         )
-        found.setdefault(number, []).append((affine, values))
+        found.setdefault(number, []).append((affine, plane))
     return found
 
 
@@ -184,13 +196,13 @@ def in_grid_of(
     """Our frames' values (slice, row, column) at the voxels of a volume that dcmqi made; each has to lie on one."""
     found = np.zeros(volume.values.shape, int)
     inverse = np.linalg.inv(volume.affine)
-    for affine, values in frames:
-        where = np.argwhere(values > 0)
+    for affine, plane in frames:
+        where = np.argwhere(plane > 0)
         places = np.column_stack([where @ affine[:, :2].T + affine[:, 2], np.ones(len(where))])
         index = places @ inverse[:3].T
         whole_index = np.rint(index).astype(int)
         np.testing.assert_allclose(index, whole_index, atol=0.01)
-        found[tuple(whole_index.T)] = values[tuple(where.T)]
+        found[tuple(whole_index.T)] = plane[tuple(where.T)]
     return found
 
 
@@ -235,8 +247,8 @@ def test_the_reference_with_its_makers_label_map() -> None:
     )
     ours = np.zeros(plan.geometry.shape, np.uint8)
     index = {tuple(np.round(frame.position_mm, 3)): k for k, frame in enumerate(plan.frames)}
-    for affine, values in our_frames(dcmread(folder / "seg" / "label.seg"))[1]:
-        ours[index[tuple(np.round(affine[:, 2], 3))]] = values
+    for affine, plane in our_frames(dcmread(folder / "seg" / "label.seg"))[1]:
+        ours[index[tuple(np.round(affine[:, 2], 3))]] = plane
     np.testing.assert_array_equal(ours, theirs > 0)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
+from dicomnode.encoding.anatomy import frame_anatomy
 from dicomnode.encoding.check_map import check_map
 from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.parametric_map import encode_map
@@ -132,3 +134,52 @@ def test_the_check_finds_what_is_wrong(spoil: Callable[[Dataset], None], words: 
     spoil(made)
     with pytest.raises(NonConformant, match=words):
         check_map(made, plan, MAP)
+
+
+def test_frames_lie_in_the_order_of_the_slices() -> None:
+    """dcmqi, and so 3D Slicer, takes them as they come."""
+    plan = plan_volume(classic(5)[::-1])
+    made = encode_map(values(plan.geometry.shape), plan, MAP, MADE)
+    groups = made.PerFrameFunctionalGroupsSequence
+    heights = [float(group.PlanePositionSequence[0].ImagePositionPatient[2]) for group in groups]
+    assert heights == [frame.position_mm[2] for frame in plan.frames] == sorted(heights)
+    assert [group.FrameContentSequence[0].DimensionIndexValues for group in groups] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "side"),
+    [
+        ({}, "85756007", "U"),
+        ({"BodyPartExamined": "LIVER\\X"}, "85756007", "U"),
+        ({"BodyPartExamined": "HEAD", "Laterality": "X"}, "69536005", "U"),
+        ({"BodyPartExamined": "UPPER LIMB", "Laterality": "L"}, "53120007", "L"),
+        ({"BodyPartExamined": "TSPINE"}, "122495006", "U"),
+        ({"BodyPartExamined": "HEAD", "AnatomicRegionSequence": [("76752008", "SCT", "Breast")]}, "76752008", "U"),
+        ({"BodyPartExamined": "HEAD", "AnatomicRegionSequence": [("76752008", "", "Breast")]}, "69536005", "U"),
+    ],
+)
+def test_the_anatomy_is_the_source_s(said: dict[str, Any], code: str, side: str) -> None:
+    header = Dataset()
+    for keyword, found in said.items():
+        setattr(header, keyword, [_code_item(*one) for one in found] if isinstance(found, list) else found)
+    for source in (header, _enhanced(header)):
+        anatomy = frame_anatomy(source)
+        assert anatomy.AnatomicRegionSequence[0].CodeValue == code
+        assert anatomy.FrameLaterality == side
+
+
+def _code_item(value: str, scheme: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
+
+
+def _enhanced(header: Dataset) -> Dataset:
+    """As an enhanced image says it: of all frames."""
+    found, shared, own = Dataset(), Dataset(), Dataset()
+    own.AnatomicRegionSequence = header.get("AnatomicRegionSequence", [])
+    own.FrameLaterality = header.get("Laterality", "U")
+    found.BodyPartExamined = header.get("BodyPartExamined")
+    shared.FrameAnatomySequence = [own]
+    found.SharedFunctionalGroupsSequence = [shared]
+    return found
