@@ -28,7 +28,8 @@ TransferSyntaxes = Annotated[
     str | None,
     _option(
         "--transfer-syntaxes",
-        f"To offer a DIMSE peer first, by comma: {', '.join(TRANSFER_SYNTAXES)}. Default: the profile's.",
+        f"How objects are encoded if it takes that, the best first: {', '.join(TRANSFER_SYNTAXES)}. "
+        "Default: the profile's.",
         "NAMES",
     ),
 ]
@@ -92,8 +93,9 @@ def option_words(kind: str, options: DeliveryOptions) -> Iterator[tuple[str, str
     """A label and words each; secrets are named by where they lie."""
     yield "profile", options.profile
     yield "results", ", ".join(options.wanted.kinds)
+    syntaxes = options.transfer_syntaxes or options.wanted.transfer_syntaxes
+    yield "transfer syntaxes", ", ".join(name for name in syntaxes if kind == "dimse" or name != "implicit")
     if kind == "dimse":
-        yield "transfer syntaxes", ", ".join(options.transfer_syntaxes or options.wanted.transfer_syntaxes)
         yield "commitment", str(options.commitment)
     else:
         yield "verify", str(options.verify)

@@ -34,7 +34,7 @@ class Wish(StrEnum):
 class DeliveryOptions:
     profile: str = "standard"  # one of profile.PROFILES
     results: tuple[str, ...] = ()  # kinds to send in place of the profile's
-    transfer_syntaxes: tuple[str, ...] = ()  # of profile.TRANSFER_SYNTAXES, to offer a DIMSE peer first
+    transfer_syntaxes: tuple[str, ...] = ()  # of profile.TRANSFER_SYNTAXES, the best first
     commitment: Wish = Wish.AUTO  # of a DIMSE peer: Storage Commitment after C-STORE (PS3.4 J)
     verify: Wish = Wish.AUTO  # of a DICOMweb service: QIDO-RS after STOW-RS
     bytes_per_s: int = 0  # most that one worker process sends it; 0: no limit
@@ -71,6 +71,8 @@ class DeliveryOptions:
         if unknown := [name for name in self.transfer_syntaxes if name not in TRANSFER_SYNTAXES]:
             words = f"{', '.join(unknown)}: there are {', '.join(TRANSFER_SYNTAXES)}"
             raise InvalidDestination(words, "--transfer-syntaxes")
+        if kind == "stow" and "implicit" in self.transfer_syntaxes:
+            raise InvalidDestination("implicit is none of DICOMweb's (PS3.18 8.7.3)", "--transfer-syntaxes")
         self._check_kind(kind)
         self._check_together()
         if not 0 <= self.associations <= ASSOCIATIONS_MOST:
@@ -98,7 +100,7 @@ class DeliveryOptions:
 
 
 _WEB_ONLY = ("verify", "user", "password", "token", "certificate", "key", "ca_file")
-_DIMSE_ONLY = ("commitment", "transfer_syntaxes")
+_DIMSE_ONLY = ("commitment",)
 _OPTIONS = {
     "certificate": "--client-certificate",
     "key": "--client-key",

@@ -52,6 +52,7 @@ _EXACT: dict[int, tuple[Verdict, str, str]] = {
     0x0122: (_V.REFUSED, "SOP class not supported", "the peer does not store this kind of object"),
     0x0124: (_V.TRY_AGAIN, "not authorised", "allow this node to store at the peer"),
     0x0210: (_V.TRY_AGAIN, "duplicate invocation", ""),
+    0xC122: (_V.TRY_AGAIN, "transfer syntax not supported", "enable it at the peer or offer it another"),
     0x0213: (_V.TRY_AGAIN, "resource limitation", "see the peer's log"),
 }
 _OUT_OF_RESOURCES = (_V.TRY_AGAIN, "out of resources", "free space at the peer")

@@ -271,6 +271,9 @@ def _dicomweb(of: Configuration) -> Section:
         "DICOMweb services",
         (
             f"As user agent: connection {CONNECT_TIMEOUT_S:g} s, response {READ_TIMEOUT_S:g} s.",
+            "Results are posted in the first transfer syntax of their destination that suits them, never in implicit "
+            "VR; where the answer is HTTP 400, 406, 409 or 415, or a failure reason that may be the encoding's, once "
+            "more in explicit VR.",
             "As origin server: none of a running node. `dicomnode preview` serves one job's images and results to a "
             "viewer, read only, while it runs:",
         ),

@@ -132,6 +132,9 @@ class WebPeer:
         self._server.server_close()
         self._thread.join(10)
 
+    def look_at(self, received: bytes) -> None:
+        """Before it answers."""
+
     def destination(self, userinfo: str = "", path: str = "/dicom-web") -> Destination:
         port = self._server.server_address[1]
         return Destination("web", StowAddress(f"http://{userinfo}127.0.0.1:{port}{path}"))
@@ -144,6 +147,7 @@ class WebPeer:
                 peer.requests.append((self.command, self.path, dict(self.headers), received))
                 if peer.wait_for is not None:
                     peer.wait_for.wait(20)
+                peer.look_at(received)
                 with contextlib.suppress(OSError):
                     self.send_response(peer.status)
                     for name, value in peer.headers.items():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -111,7 +112,8 @@ def test_a_copy_is_converted_for_a_peer_that_takes_only_implicit_vr(tmp_path: Pa
     path, result = sample_result(tmp_path, transfer_syntax_uid=own)
     before = path.read_bytes()
     with DifficultPacs(tmp_path / "pacs", only=[ImplicitVRLittleEndian]) as pacs:
-        assert scu().send(pacs.destination(), path, result) == "stored"
+        said = scu().send(pacs.destination(), path, result)
+    assert said == "stored, as Implicit VR Little Endian"
     (arrived,) = (tmp_path / "pacs").glob("*.dcm")
     received = dcmread(arrived)
     assert received.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
@@ -136,7 +138,8 @@ def test_large_objects_are_deflated_for_who_takes_that_and_what_is_asked_for_com
     path, result = sample_result(tmp_path, "SEG", payload_bytes=size)
     before = path.read_bytes()
     with DifficultPacs(tmp_path / "pacs", only=takes) as pacs:
-        assert scu().send(replace(pacs.destination(), options=options), path, result) == "stored"
+        said = scu().send(replace(pacs.destination(), options=options), path, result)
+    assert said == ("stored" if syntax == ExplicitVRLittleEndian else f"stored, as {UID(syntax).name}")
     (arrived,) = (tmp_path / "pacs").glob("*.dcm")
     received = dcmread(arrived)
     assert received.file_meta.TransferSyntaxUID == syntax
@@ -154,7 +157,9 @@ def test_pictures_are_compressed_for_who_wants_that_without_loss(tmp_path: Path,
     )
     with DifficultPacs(tmp_path / "pacs") as pacs:
         wishes = DeliveryOptions(transfer_syntaxes=(name,))
-        assert scu().send(replace(pacs.destination(), options=wishes), path, result) == "stored"
+        assert (
+            scu().send(replace(pacs.destination(), options=wishes), path, result) == f"stored, as {UID(syntax).name}"
+        )
     (arrived,) = (tmp_path / "pacs").glob("*.dcm")
     received = dcmread(arrived)
     assert received.file_meta.TransferSyntaxUID == syntax
@@ -164,7 +169,7 @@ def test_pictures_are_compressed_for_who_wants_that_without_loss(tmp_path: Path,
 
 def test_orthanc_takes_a_large_segmentation_deflated(orthanc: Orthanc, tmp_path: Path) -> None:
     path, result = sample_result(tmp_path, "SEG", payload_bytes=1 << 21)
-    assert scu().send(orthanc.dimse_destination(), path, result) == "stored"
+    assert scu().send(orthanc.dimse_destination(), path, result) == "stored, as Deflated Explicit VR Little Endian"
     assert dcmread(BytesIO(orthanc.file(result.sop_instance_uid))) == dcmread(path)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomnode.adapters.dicomweb.qido import is_search_answer
-from dicomnode.adapters.dicomweb.stow import StoreAnswer, multipart, outcome, read_store_answer
+from dicomnode.adapters.dicomweb.stow import Message
+from dicomnode.adapters.dicomweb.stow_answer import StoreAnswer, may_be_of_the_encoding, outcome, read_store_answer
 from dicomnode.errors import DestinationRefused, DestinationUnavailable
 
 UID = "1.2.3"
@@ -137,10 +139,37 @@ def test_no_json_value_breaks_the_reading(value: object) -> None:
     assert not answer.failed
 
 
-@given(st.binary(max_size=200))
-def test_a_message_has_one_part_with_the_content(content: bytes) -> None:
-    body, content_type = multipart(content)
-    boundary = content_type.partition("boundary=")[2].encode()
+@pytest.mark.parametrize(
+    ("http_status", "reason", "plainer"),
+    [
+        (400, None, True),
+        (406, None, True),
+        (409, None, True),
+        (415, None, True),
+        (202, 0xC122, True),
+        (409, 0xA900, True),
+        (200, 0x0110, True),
+        (409, 0xA700, False),
+        (409, 0x0122, False),
+        (409, 0x0124, False),
+        (409, 0x0111, False),  # it has the object
+        (200, None, False),
+        (401, None, False),
+        (413, None, False),
+        (503, None, False),
+    ],
+)
+def test_which_answers_may_be_about_the_encoding(http_status: int, reason: int | None, plainer: bool) -> None:
+    answer = StoreAnswer(failed={UID: reason}) if reason is not None else None
+    assert may_be_of_the_encoding(http_status, answer, UID) is plainer
+
+
+@given(st.binary(max_size=200), st.integers(1, 50))
+def test_a_message_has_one_part_with_the_content(content: bytes, block: int) -> None:
+    message = Message(BytesIO(content), len(content))
+    body = b"".join(iter(lambda: message.read(block), b""))
+    assert len(body) == len(message)
+    boundary = message.content_type.partition("boundary=")[2].encode()
     head, part, tail = body.split(b"--" + boundary)
     assert (head, tail) == (b"", b"--\r\n")
     assert part == b"\r\nContent-Type: application/dicom\r\n\r\n" + content + b"\r\n"

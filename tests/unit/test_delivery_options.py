@@ -54,6 +54,8 @@ def test_options_are_kept_as_json_and_what_is_as_by_default_is_left_out() -> Non
         (WEB, {"commitment": Wish.YES}, "--commitment: is only for destinations with --dimse"),
         (PACS, {"verify": Wish.NO}, "--verify: is only for destinations with --stow"),
         (PACS, {"token": "env:X"}, "--token: is only for destinations with --stow"),
+        (WEB, {"transfer_syntaxes": ("deflated", "implicit")}, "--transfer-syntaxes: implicit is none of DICOMweb's"),
+        (WEB, {"transfer_syntaxes": ("zip",)}, "--transfer-syntaxes: zip: there are explicit, deflated"),
         (PACS, {"associations": 65}, "--max-associations"),
         (PACS, {"bytes_per_s": 10}, "--max-rate"),
         (parse_stow("https://a:b@h"), {"token": "env:X"}, "in the URL or by options, not both"),

@@ -9,8 +9,8 @@ body whose content type has a parameter, which then counts as success.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from io import BytesIO
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import unquote, urlsplit
 
 import requests
@@ -26,6 +26,25 @@ from dicomnode.errors import DestinationRefused, DestinationUnavailable
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
 NO_OPTIONS = DeliveryOptions()
+_BLOCK_BYTES = 1 << 14
+Pace = Callable[[int], None]  # returns when so many bytes more may leave
+
+
+class Body(ABC):
+    """What requests sends block by block, each with a timeout of its own: as bytes it would go as one, which would
+    give the connection's ten seconds to all of it. No io.RawIOBase: of one that cannot tell its position requests
+    takes the length for 0."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, size: int = -1) -> bytes:
+        """Empty at the end."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(lambda: self.read(_BLOCK_BYTES), b"")
+
 
 # Statuses that say nothing of the object: (words, whether waiting can help). What an administrator can mend at
 # either end (credentials, path) is tried again while the results wait.
@@ -36,24 +55,27 @@ _HTTP_PROBLEMS: dict[int, tuple[str, bool]] = {
     403: ("these credentials may not do this; allow it at the server", True),
     404: ("there is no DICOMweb service at this path; correct the URL of the destination", True),
     405: ("this path takes no such request; correct the URL of the destination", True),
+    406: ("the server cannot answer in DICOM JSON or XML, or does not take this encoding", False),
     407: ("a proxy on the way wants credentials", True),
     408: ("the server waited too long for the request", True),
     409: ("the server stored nothing and gave no reason; see its log", True),
     413: ("the object is larger than the server allows; raise its limit, then retry", False),
-    415: ("the server does not take application/dicom in multipart/related", False),
+    415: ("the server does not take application/dicom in multipart/related, or not in this encoding", False),
     429: ("the server has too many requests", True),
 }
 
 
-class _Paced(BytesIO):
+class _Paced(Body):
     """A body that is read, block by block, as fast as it may leave."""
 
-    def __init__(self, content: bytes, pace: Callable[[int], None]) -> None:
-        super().__init__(content)
-        self._pace = pace
+    def __init__(self, body: Body, pace: Pace) -> None:
+        self._body, self._pace = body, pace
 
-    def read(self, size: int | None = -1) -> bytes:
-        block = super().read(size)
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._body.read(size)
         if block:
             self._pace(len(block))
         return block
@@ -84,17 +106,10 @@ class Service:
         return self._exchange("GET", path, {"Accept": accept}, parameters=parameters)
 
     def post(
-        self, path: str, body: bytes, content_type: str, accept: str, pace: Callable[[int], None] | None = None
+        self, path: str, body: Body, content_type: str, accept: str, pace: Pace | None = None
     ) -> requests.Response:
-        """`pace` returns when so many bytes more may leave."""
-        # a file-like body goes out in blocks, each with a timeout of its own; bytes go as one, which would give
-        # the connection's ten seconds to all of them
-        return self._exchange(
-            "POST",
-            path,
-            {"Accept": accept, "Content-Type": content_type},
-            body=_Paced(body, pace) if pace else BytesIO(body),
-        )
+        headers = {"Accept": accept, "Content-Type": content_type}
+        return self._exchange("POST", path, headers, body=_Paced(body, pace) if pace else body)
 
     def _exchange(
         self,
@@ -103,7 +118,7 @@ class Service:
         headers: Mapping[str, str],
         *,
         parameters: Mapping[str, str] | None = None,
-        body: BytesIO | None = None,
+        body: Body | None = None,
     ) -> requests.Response:
         """Raises DestinationUnavailable when no answer came; the answer may be any."""
         try:

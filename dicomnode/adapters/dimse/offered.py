@@ -10,10 +10,10 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom.presentation import PresentationContext, build_context
 
 from dicomnode.adapters.dimse import commitment
-from dicomnode.adapters.dimse.encodings import FileHeader, proposed
 from dicomnode.adapters.dimse.storage_scp import VERIFICATION, acceptable_contexts
 from dicomnode.domain.source import Source
 from dicomnode.encoding.part10 import TRANSFER_SYNTAXES
+from dicomnode.encoding.transfer import FileHeader, proposed
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"  # PS3.4 C.6.2, of query_scu
 _LARGE = 1 << 30  # so that a preference for deflating is worth it

@@ -27,12 +27,12 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
-from dicomnode.adapters.dimse.encodings import encoded_as, proposed, read_header
 from dicomnode.adapters.dimse.peer_words import abort_words, context_words, no_connection_words, rejection_words
 from dicomnode.domain.delivery_failure import FailureKind
 from dicomnode.domain.destination import Destination, DimseAddress
 from dicomnode.domain.result import StoredResult
 from dicomnode.domain.store_status import Verdict, store_status
+from dicomnode.encoding.transfer import encoded_as, proposed, read_header
 from dicomnode.errors import DestinationRefused, DestinationUnavailable
 
 # A path given to send_c_store is sent as it lies in the file, and not read into a data set
@@ -95,7 +95,7 @@ class StorageScu:
                 raise DestinationRefused(words, FailureKind.CONTEXT_NOT_ACCEPTED)
             with encoded_as(syntax, file, header) as encoded:
                 code = call.store(encoded)
-        return _answer(call.peer, code)
+        return _answer(call.peer, code) + ("" if syntax == header.transfer_syntax_uid else f", as {syntax.name}")
 
     def echo(self, destination: Destination) -> str:
         contexts = [build_context(Verification)]

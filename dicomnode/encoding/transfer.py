@@ -1,4 +1,5 @@
-"""In which transfer syntax a file is sent: the peer takes one of those that it is offered, each in a context."""
+"""In which transfer syntax a file is sent: a DIMSE peer takes one of those that it is offered, each in a context; a
+DICOMweb service is posted one and says that it does not take it."""
 
 from __future__ import annotations
 
@@ -84,6 +85,11 @@ def proposed(header: FileHeader, preferred: Sequence[str] = ()) -> tuple[UID, ..
         return (own,)
     wanted = [UID(uid) for uid in preferred if _is_worth(UID(uid), header)]
     return tuple(dict.fromkeys((*wanted, own, *_NATIVE)))
+
+
+def posted(header: FileHeader, preferred: Sequence[str] = ()) -> tuple[UID, ...]:
+    """What a DICOMweb service may be sent: the same, in that order, without implicit VR (PS3.18 8.7.3)."""
+    return tuple(uid for uid in proposed(header, preferred) if uid != ImplicitVRLittleEndian)
 
 
 def _is_worth(transfer_syntax_uid: UID, header: FileHeader) -> bool:
