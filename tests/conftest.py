@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
 from tests.database_fixtures import (
@@ -18,9 +22,20 @@ from tests.server_fixtures import dcmqrscp, orthanc, orthanc_of_session, store_s
 settings.register_profile("dicomnode", deadline=None)  # no test depends on how busy the machine is
 settings.load_profile("dicomnode")
 
+
+@pytest.fixture(autouse=True)
+def log_left_as_found() -> Iterator[None]:
+    """Libraries that silence a whole process were found by the tests that came after them."""
+    root = logging.getLogger()
+    level, filters = root.level, list(root.filters)
+    yield
+    assert (root.level, root.filters) == (level, filters)
+
+
 __all__ = [
     "database_url",
     "dcmqrscp",
+    "log_left_as_found",
     "migrated_postgresql",
     "migrated_sqlite",
     "migrated_url",
