@@ -87,7 +87,7 @@ def until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
 
 def at_a_call(engine: TritonEngine, model: ModelVersion) -> psutil.Process | None:
     """The model's process, once it is at a call."""
-    stub = engine._stubs.stub(triton_name(model))
+    stub = engine._models.stubs.stub(triton_name(model))
     return psutil.Process(stub.pid) if stub is not None and stub.calls else None
 
 

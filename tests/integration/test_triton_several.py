@@ -12,12 +12,13 @@ import numpy.typing as npt
 import pytest
 
 from dicomnode.adapters.triton.client import shared_input, shared_output
-from dicomnode.adapters.triton.engine import TritonEngine, TritonSession
+from dicomnode.adapters.triton.engine import TritonEngine
 from dicomnode.adapters.triton.hosts.sharing import SharedCores
 from dicomnode.adapters.triton.installation import find_server
 from dicomnode.adapters.triton.place import Place
 from dicomnode.adapters.triton.repository import write_self_test
 from dicomnode.adapters.triton.server import TritonServer
+from dicomnode.adapters.triton.session import TritonSession
 from dicomnode.ports import ModelVersion, Rescale
 from tests.triton_models import Slow, Thresholds, axial, package
 
