@@ -17,7 +17,7 @@ from tests.database_fixtures import (
     postgresql,
     sqlite_url,
 )
-from tests.server_fixtures import dcmqrscp, orthanc, orthanc_of_session, store_scp
+from tests.server_fixtures import certificates, dcmqrscp, orthanc, orthanc_of_session, store_scp
 
 settings.register_profile("dicomnode", deadline=None)  # no test depends on how busy the machine is
 settings.load_profile("dicomnode")
@@ -33,6 +33,7 @@ def log_left_as_found() -> Iterator[None]:
 
 
 __all__ = [
+    "certificates",
     "database_url",
     "dcmqrscp",
     "log_left_as_found",

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the real servers that tests stand on (Orthanc with DICOMweb, dcmtk, dicom3tools, PostgreSQL) from
+# Installs the real servers that tests stand on (Orthanc with DICOMweb, dcmtk, dicom3tools, nginx, PostgreSQL) from
 # Debian or Ubuntu, when they are absent, the user is root and apt works. Otherwise it says what is missing: the
 # tests that need it skip, saying so. It never fails a run, starts no service, and does nothing when all is there.
 #
@@ -24,6 +24,7 @@ missing_packages() {
         printf 'orthanc-dicomweb '
     is_there storescu || printf 'dcmtk '
     is_there dciodvfy || printf 'dicom3tools '
+    is_there nginx || printf 'nginx-light '
     any_file /usr/lib/postgresql/*/bin/initdb || is_there initdb || printf 'postgresql '
 }
 
@@ -59,6 +60,7 @@ install_packages() { # one by one: a distribution may lack one of them
 do_not_start_at_boot() {
     [ -d /run/systemd/system ] || return 0
     case "$1" in *orthanc*) systemctl disable --now --quiet orthanc 2>/dev/null ;; esac
+    case "$1" in *nginx*) systemctl disable --now --quiet nginx 2>/dev/null ;; esac
     case "$1" in *postgresql*) systemctl disable --now --quiet postgresql 2>/dev/null ;; esac
     return 0
 }

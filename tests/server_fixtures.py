@@ -7,12 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import make_certificates
 from tests.servers import DcmQrScp, Orthanc, StoreScp, dcmtk, orthanc_missing
+from tests.web_front import nginx_missing
 
 
 def require_orthanc() -> None:
     """Skips the test, saying why, where no Orthanc with DICOMweb can be started."""
     if reason := orthanc_missing():
+        pytest.skip(reason)
+
+
+def require_nginx() -> None:
+    """Skips the test, saying why, where no nginx can be started."""
+    if reason := nginx_missing():
         pytest.skip(reason)
 
 
@@ -55,3 +63,9 @@ def dcmqrscp(tmp_path: Path) -> Iterator[DcmQrScp]:
     require_dcmtk("dcmqrscp")
     with DcmQrScp(tmp_path / "dcmqrscp") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As make_certificates makes them."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))

@@ -18,6 +18,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from requests import Response
 
 from dicomnode.adapters.dicomweb import qido
+from dicomnode.adapters.dicomweb.peer_words import problem
 from dicomnode.adapters.dicomweb.service import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Body, Pace, Service
 from dicomnode.adapters.dicomweb.stow_answer import may_be_of_the_encoding, outcome, read_store_answer
 from dicomnode.domain.delivery_failure import FailureKind
@@ -96,7 +97,10 @@ def _opened(file: Path) -> BinaryIO:
 
 
 def _may_be_of_the_encoding(answer: Response, result: StoredResult) -> bool:
-    return may_be_of_the_encoding(answer.status_code, read_store_answer(answer.content), result.sop_instance_uid)
+    told = read_store_answer(answer.content)
+    if told is None and problem(answer.status_code, answer.content)[2] is not FailureKind.HTTP:
+        return False
+    return may_be_of_the_encoding(answer.status_code, told, result.sop_instance_uid)
 
 
 def _outcome(service: Service, answer: Response, result: StoredResult) -> str:
