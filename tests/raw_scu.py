@@ -81,6 +81,7 @@ class RawScu:
         self.peer = socket.create_connection(("127.0.0.1", port), timeout=20)
         self.peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.accepted: dict[int, str] = {}
+        self.rejected: dict[int, int] = {}  # with which result (PS3.8 Table 9-18)
         self.max_pdu_bytes = 0
         self._message_id = 0
         try:
@@ -120,6 +121,8 @@ class RawScu:
             content, items = items[4 : 4 + length], items[4 + length :]
             if kind == 0x21 and content[2] == 0:
                 self.accepted[content[0]] = content[8:].decode()
+            elif kind == 0x21:
+                self.rejected[content[0]] = content[2]
             if kind == 0x50:
                 self.max_pdu_bytes = struct.unpack(">L", content[4:8])[0]
 

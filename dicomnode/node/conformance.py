@@ -134,7 +134,6 @@ def _acceptance(of: Configuration) -> Section:
     settings, everybody = of.settings, accepted(Source("ANY"))
     storage = [one for one in everybody if _is_storage(one)]
     services = [one for one in everybody if one.sop_class_uid in _SERVICES]
-    unknown = [one for one in everybody if one not in storage and one not in services]
     who = ", ".join(settings.allowed_calling_ae_titles) or "any"
     policies = (
         ("application context", "1.2.840.10008.3.1.1.1"),
@@ -155,8 +154,6 @@ def _acceptance(of: Configuration) -> Section:
             "Every storage SOP class of the standard and every abstract syntax that the node does not know to be of "
             "another service is accepted: new, retired and private ones. Of the transfer syntaxes the first that the "
             "requestor names and the node takes is chosen. Data sets are kept byte for byte as they come (level 2).",
-            "Accepted as well, though nothing but a C-STORE would be answered in their contexts, are classes of "
-            f"other services: {'; '.join(sorted(name_of(one.sop_class_uid) for one in unknown))}.",
             *_restricted(of.sources),
         ),
         (
@@ -351,12 +348,7 @@ def _created_objects() -> Section:
 
 
 def _is_storage(one: Offered) -> bool:
-    name = name_of(one.sop_class_uid)
-    return (
-        one.sop_class_uid not in _SERVICES
-        and ("Storage" in name or name == one.sop_class_uid)
-        and ("Commitment" not in name)
-    )
+    return one.sop_class_uid not in _SERVICES
 
 
 def _contexts(offers: Iterable[Offered]) -> Table:

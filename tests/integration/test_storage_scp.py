@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pynetdicom import AE, StoragePresentationContexts
+from pydicom._uid_dict import UID_dictionary
+from pynetdicom import AE, AllStoragePresentationContexts, StoragePresentationContexts
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicomnode.adapters.dimse import reactor
-from dicomnode.adapters.dimse.storage_scp import StorageSCP
+from dicomnode.adapters.dimse.storage_scp import StorageSCP, is_storable
 from dicomnode.adapters.instance_store import FolderInstanceStore
 from dicomnode.adapters.system_clock import SystemClock
 from dicomnode.domain.source import Source
@@ -197,6 +198,52 @@ def test_every_storage_sop_class_and_private_and_unknown_ones_are_kept(node: Nod
                 assert (answer.status, answer.sop_instance_uid) == (0, instance), sop_class
     assert len(node.kept()) == len(classes)
     assert {row.sop_class_uid for row in node.state.rows.values()} == set(classes)
+
+
+# PS3.6 Annex A: stored prints, hardcopies, a trial of RT Beams Delivery Instruction
+RETIRED_STORAGE = (
+    "1.2.840.10008.5.1.1.27",
+    "1.2.840.10008.5.1.1.29",
+    "1.2.840.10008.5.1.1.30",
+    "1.2.840.10008.5.1.4.34.1",
+)
+
+
+def test_nothing_is_accepted_for_storing_that_the_standard_names_as_something_else() -> None:
+    every = {str(context.abstract_syntax) for context in AllStoragePresentationContexts}
+    assert all(map(is_storable, (*every, PRIVATE, "1.2.3.4.9", "1.2.840.10008.5.1.4.1.1.999.1")))
+    accepted = {uid for uid in UID_dictionary if is_storable(uid)}
+    assert accepted >= set(RETIRED_STORAGE)
+    assert accepted >= {  # retired, with a name of its own and without one
+        "1.2.840.10008.5.1.4.1.1.3",
+        "1.2.840.10008.5.1.4.1.1.5",
+        "1.2.840.10008.5.1.4.1.1.9",
+        "1.2.840.10008.5.1.4.1.1.12.77",
+    }
+    outside = {uid for uid in accepted if not uid.startswith("1.2.840.10008.5.1.4.1.1.")}
+    assert all("Storage" in UID_dictionary[uid][0] for uid in outside)
+    assert not any("Commitment" in UID_dictionary[uid][0] for uid in outside)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "1.2.840.10008.1.20.2",  # Storage Commitment Pull Model (retired)
+        "1.2.840.10008.1.9",  # Basic Study Content Notification (retired)
+        "1.2.840.10008.3.1.2.3.1",  # Detached Study Management (retired)
+        "1.2.840.10008.5.1.1.22",  # VOI LUT Box
+        "1.2.840.10008.5.1.1.9.1",  # Referenced Grayscale Print Management Meta SOP Class (retired)
+        "1.2.840.10008.5.1.4.32.1",  # General Purpose Worklist – FIND (retired)
+        "1.2.840.10008.5.1.4.34.4.1",  # Unified Procedure Step – Push – Trial (retired)
+        "1.2.840.10008.10.1",  # Video Endoscopic Image Real-Time Communication (PS3.22)
+        "1.2.840.10008.1.2.1",  # a transfer syntax
+        "1.2.840.10008.1.3.10",  # Media Storage Directory: of media alone
+    ],
+)
+def test_a_class_of_another_service_is_refused_in_its_context(node: Node, other: str) -> None:
+    with RawScu(node.scp.port, {1: (other, [IMPLICIT]), 3: (CT, [IMPLICIT])}) as scu:
+        assert scu.accepted == {3: IMPLICIT}
+        assert scu.rejected == {1: 3}  # abstract syntax not supported (PS3.8 Table 9-18)
 
 
 @pytest.mark.parametrize("size", [0, 1, 131_060, 131_072, 131_090, 3_000_001])

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from pydicom._uid_dict import UID_dictionary
 from pynetdicom import AE, evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
@@ -29,7 +30,7 @@ from dicomnode.adapters.dimse.refusals import BROKEN, COMMENT_MOST, Refusal, ref
 from dicomnode.domain.quantity import quantity
 from dicomnode.domain.source import Source
 from dicomnode.encoding.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, TRANSFER_SYNTAXES
-from dicomnode.encoding.uid_names import name_of
+from dicomnode.encoding.uid_names import SOP_CLASS, name_of
 from dicomnode.errors import CannotUnderstand, DicomNodeError, NotAuthorised, SopClassRefused, trace_of
 from dicomnode.stages.index import AssociationEnd
 from dicomnode.stages.receive import ReceivedDataSet
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 VERIFICATION = "1.2.840.10008.1.1"  # PS3.4 A.4
 SUCCESS = 0x0000  # PS3.7 C.1
 _MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
+_STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
+_STORAGE_NAMES = (" Storage", " Storage SOP Class", " Storage - Trial")  # of those outside of it
 _BACKLOG = 128
 # of an A-ASSOCIATE-RJ the source and reason (PS3.8 Table 9-21)
 _CALLING_UNKNOWN, _CALLED_UNKNOWN, _LIMIT = (1, 3), (1, 7), (3, 2)
@@ -119,8 +122,15 @@ def turned_away(proposed: Iterable[PresentationContext], source: Source) -> list
 
 
 def is_storable(sop_class_uid: str) -> bool:
-    service = uid_to_service_class(sop_class_uid)
-    return service in (StorageServiceClass, ServiceClass) and sop_class_uid != _MEDIA_STORAGE_DIRECTORY
+    """Storage SOP classes of the standard, retired ones too, and UIDs that it does not know: new and private ones.
+
+    Of retired classes pynetdicom knows no service: PS3.6 Annex A names them all, and storage by name or by root.
+    """
+    service, known = uid_to_service_class(sop_class_uid), UID_dictionary.get(sop_class_uid)
+    if service is not ServiceClass or known is None:
+        return service in (StorageServiceClass, ServiceClass) and sop_class_uid != _MEDIA_STORAGE_DIRECTORY
+    name, kind = known[:2]
+    return kind == SOP_CLASS and (sop_class_uid.startswith(_STORAGE_ROOT) or name.endswith(_STORAGE_NAMES))
 
 
 def response_to(request: StoreRequest, status: int, comment: str = "", offending: Sequence[int] = ()) -> bytes:
