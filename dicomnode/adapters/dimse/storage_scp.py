@@ -127,8 +127,12 @@ def is_storable(sop_class_uid: str) -> bool:
     Of retired classes pynetdicom knows no service: PS3.6 Annex A names them all, and storage by name or by root.
     """
     service, known = uid_to_service_class(sop_class_uid), UID_dictionary.get(sop_class_uid)
-    if service is not ServiceClass or known is None:
-        return service in (StorageServiceClass, ServiceClass) and sop_class_uid != _MEDIA_STORAGE_DIRECTORY
+    if service is StorageServiceClass:
+        return True
+    if service is not ServiceClass or sop_class_uid == _MEDIA_STORAGE_DIRECTORY:
+        return False
+    if known is None:
+        return True
     name, kind = known[:2]
     return kind == SOP_CLASS and (sop_class_uid.startswith(_STORAGE_ROOT) or name.endswith(_STORAGE_NAMES))
 
