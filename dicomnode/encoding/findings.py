@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import highdicom as hd
 import numpy as np
 from pydicom import Dataset
 
 from dicomnode.domain.model_card import ModelCard, Segment
 from dicomnode.encoding.provenance import (
-    MANUFACTURER,
     Provenance,
     contributing_equipment,
     local,
     result_series_number,
     result_uids,
     series_description,
-    software_versions,
+    set_equipment,
     texts_of,
 )
 from dicomnode.encoding.references import Further, study_and_series
@@ -70,27 +70,27 @@ class Findings:
     def series_number(self, kind: str) -> int:
         return result_series_number(source_series_number(self.plan), kind)
 
+    def contributing_equipment(self, kind: str, series_instance_uid: str) -> list[hd.ContributingEquipment]:
+        return contributing_equipment(self.card, self.made, self.plan, kind, series_instance_uid)
+
     def document(self, kind: str, sop_class_uid: str, modality: str) -> Dataset:
         """An object of the source's patient and study (PS3.3 C.7.1 to C.7.5, C.12.1), as of this node."""
         moment, uids = local(self.made.created_at), self.uids(kind)
         dataset = identity_header(self.plan.first, texts_of(self.card, self.made))
-        for keyword in ("StationName", "InstitutionName"):  # of the source's equipment
-            dataset.pop(keyword, None)
+        dataset.pop("InstitutionName", None)  # of the source's equipment
         dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class_uid, uids[1]
         dataset.Modality, dataset.SeriesInstanceUID = modality, uids[0]
         dataset.SeriesNumber, dataset.InstanceNumber = self.series_number(kind), 1
         dataset.SeriesDescription = series_description(self.card, kind)
         dataset.SeriesDate, dataset.SeriesTime = moment.strftime("%Y%m%d"), moment.strftime("%H%M%S")
-        dataset.ContributingEquipmentSequence = contributing_equipment(self.card, self.made)
+        dataset.ContributingEquipmentSequence = self.contributing_equipment(kind, uids[0])
         self.complete(dataset)
         return dataset
 
     def complete(self, dataset: Dataset) -> None:
         """Equipment and the moment of creation, which libraries leave out or take from the clock."""
         moment = local(self.made.created_at)
-        dataset.Manufacturer, dataset.ManufacturerModelName = MANUFACTURER, self.card.name
-        dataset.DeviceSerialNumber = self.made.device_serial_number
-        dataset.SoftwareVersions = list(software_versions(self.card, self.made))
+        set_equipment(dataset, self.card, self.made)
         dataset.InstanceCreationDate = moment.strftime("%Y%m%d")
         dataset.InstanceCreationTime = moment.strftime("%H%M%S.%f")
         dataset.ContentDate, dataset.ContentTime = moment.strftime("%Y%m%d"), moment.strftime("%H%M%S.%f")

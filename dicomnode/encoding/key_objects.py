@@ -8,7 +8,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.encoding.findings import Findings
-from dicomnode.encoding.provenance import MANUFACTURER, contributing_equipment, series_description
+from dicomnode.encoding.provenance import MANUFACTURER, series_description
 from dicomnode.encoding.sr import observer_context
 from dicomnode.imaging.headers import odd_values_accepted
 
@@ -35,7 +35,7 @@ def encode_key_objects(findings: Findings) -> Dataset:
             sop_instance_uid=uids[1],
             instance_number=1,
             manufacturer=MANUFACTURER,
-            contributing_equipment=contributing_equipment(findings.card, findings.made),
+            contributing_equipment=findings.contributing_equipment(_KIND, uids[0]),
             transfer_syntax_uid=ExplicitVRLittleEndian,
         )
         selection.SeriesDescription = series_description(findings.card, _KIND)

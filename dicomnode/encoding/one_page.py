@@ -18,7 +18,7 @@ from reportlab.lib.units import mm
 from reportlab.platypus import Flowable, Image, Paragraph, SimpleDocTemplate, Spacer, Table
 
 from dicomnode.encoding.findings import Findings
-from dicomnode.encoding.provenance import parameters_in_words
+from dicomnode.encoding.provenance import hierarchical_reference, parameters_in_words
 from dicomnode.encoding.references import instances_of
 from dicomnode.encoding.secondary_capture import WARNING, pictures
 from dicomnode.encoding.sr import shown, unit_in_words
@@ -42,6 +42,8 @@ def encode_one_page(findings: Findings) -> Dataset:
         dataset.DocumentTitle = f"{findings.card.name} {findings.card.version}"
         dataset.ConceptNameCodeSequence = [CodedConcept.from_code(codes.DCM.ImagingMeasurementReport)]
         dataset.SourceInstanceSequence = [_reference(*one) for one in instances_of(findings.plan).items()]
+        if replaced := findings.made.replaced(_KIND, dataset.SeriesInstanceUID):
+            dataset.PredecessorDocumentsSequence = [hierarchical_reference(p) for p in replaced]
         dataset.MIMETypeOfEncapsulatedDocument = "application/pdf"
         content = page(findings)
         dataset.EncapsulatedDocumentLength = len(content)

@@ -61,7 +61,7 @@ def encode_map(
         # dcmqi's reader, by which 3D Slicer loads maps, ends at once where this macro is absent
         found.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [frame_anatomy(plan.first)]
         _sort_frames(found, values, plan)
-        set_creation(found, made)
+        set_creation(found, card, made)
         _make_repeatable(found)
     return found
 
@@ -103,7 +103,7 @@ def _parametric_map(
         content_qualification="RESEARCH",
         image_flavor=ImageFlavorValues.VOLUME,
         derived_pixel_contrast=DerivedPixelContrastValues.QUANTITY,
-        contributing_equipment=contributing_equipment(card, made),
+        contributing_equipment=contributing_equipment(card, made, plan, "MAP", uids[0]),
         series_description=series_description(card, spec.name),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         specific_character_set=None,

@@ -13,7 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.domain.model_card import Segment
 from dicomnode.encoding.findings import Findings
-from dicomnode.encoding.provenance import MANUFACTURER, contributing_equipment, series_description, software_versions
+from dicomnode.encoding.provenance import MANUFACTURER, series_description, software_versions
 from dicomnode.encoding.secondary_capture import WARNING
 from dicomnode.encoding.source import SourceFrames
 from dicomnode.errors import EncodingError
@@ -46,7 +46,7 @@ def encode_presentation_state(findings: Findings) -> Dataset:
             graphic_layers=list(layers.values()),
             graphic_annotations=list(_annotations(findings, sources, layers)),
             voi_lut_transformations=[SoftcopyVOILUTTransformation(window.centre, window.width)],
-            contributing_equipment=contributing_equipment(findings.card, findings.made),
+            contributing_equipment=findings.contributing_equipment(_KIND, uids[0]),
             transfer_syntax_uid=ExplicitVRLittleEndian,
         )
         state.SeriesDescription = series_description(findings.card, _KIND)

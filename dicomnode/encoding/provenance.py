@@ -14,24 +14,26 @@ from pydicom.sr.codedict import codes
 from dicomnode.domain.identifiers import deterministic_uid
 from dicomnode.domain.model_card import Code, ModelCard
 from dicomnode.domain.model_parameter import Value
-from dicomnode.encoding.references import Further, UsedImages
+from dicomnode.encoding.references import Further, UsedImages, study_and_series
 from dicomnode.imaging.headers import text, value
 
 MANUFACTURER = "dicomnode"
 # In the order of their series' numbers
 _KINDS = ("SEG", "SR", "SEG-PROB", "MAP", "SEG-LABELMAP", "SEG-FULL", "SC", "PDF", "RTSTRUCT", "GSPS", "KO")
 _LO_MOST = 64  # characters of a long string (PS3.5 6.2)
+_SH_MOST = 16
 _ST_MOST = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Predecessor:
-    """An earlier report that this one supersedes."""
+    """An earlier result that this run's of the same kind supersedes."""
 
     study_instance_uid: str
     series_instance_uid: str
     sop_class_uid: str
     sop_instance_uid: str
+    kind: str = "SR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,13 @@ class Provenance:
     predecessors: tuple[Predecessor, ...] = ()
     parameters: Mapping[str, Value] = field(default_factory=dict)  # of the model, every one with its value
     before: tuple[Preceding, ...] = ()  # in their order
+
+    def replaced(self, kind: str, series_instance_uid: str) -> tuple[Predecessor, ...]:
+        """What a result of this kind in this series takes the place of.
+
+        Late images that the volume leaves out give the same result again, which does not supersede itself.
+        """
+        return tuple(p for p in self.predecessors if p.kind == kind and p.series_instance_uid != series_instance_uid)
 
 
 def result_uids(
@@ -161,12 +170,21 @@ def _parameters_of_first(first: Preceding) -> dict[str, str]:
 
 
 def _parameters(card: ModelCard, made: Provenance) -> dict[str, str]:
+    return {**_made_with(card, made), **_settings(made)}
+
+
+def _made_with(card: ModelCard, made: Provenance) -> dict[str, str]:
     return {
         "family": card.family,
         "digest": made.model_digest,
         "engine": made.engine,
         "precision": made.precision,
         "rule": f"{made.rule_name} revision {made.rule_revision}",
+    }
+
+
+def _settings(made: Provenance) -> dict[str, str]:
+    return {
         **{f"parameter {name}": str(value) for name, value in made.parameters.items()},
         **{f"after {number}": first.words for number, first in enumerate(made.before, 1)},
     }
@@ -176,11 +194,15 @@ def parameters_in_words(card: ModelCard, made: Provenance) -> list[str]:
     return [f"{name}: {value}" for name, value in _parameters(card, made).items()]
 
 
-def contributing_equipment(card: ModelCard, made: Provenance) -> list[hd.ContributingEquipment]:
-    """The models as equipment that processed the images (PS3.3 C.12.1.5, CID 7005); the one that gave them first."""
-    job = f"; job {made.job_id}" if made.job_id else ""
-    words = "; ".join(parameters_in_words(card, made)) + job
+def contributing_equipment(
+    card: ModelCard, made: Provenance, plan: UsedImages, kind: str, series_instance_uid: str
+) -> list[hd.ContributingEquipment]:
+    """The models as equipment that processed the images (PS3.3 C.12.1.5, CID 7005); the one that gave them first.
+
+    For a result of this kind in this series.
+    """
     number = made.model_digest or made.device_serial_number
+    words = _contribution(card, made, plan, kind, series_instance_uid)
     return [
         _equipment(card.manufacturer, card.name, card.version, number, words, made),
         *(
@@ -190,10 +212,24 @@ def contributing_equipment(card: ModelCard, made: Provenance) -> list[hd.Contrib
     ]
 
 
+def _contribution(card: ModelCard, made: Provenance, plan: UsedImages, kind: str, series_instance_uid: str) -> str:
+    """What has no attribute of its own in every kind of object; what may be long comes last, and is cut off first."""
+    replaced = dict.fromkeys(p.series_instance_uid for p in made.replaced(kind, series_instance_uid))
+    said = {
+        **_made_with(card, made),
+        "job": made.job_id,
+        "source series": study_and_series(plan)[1],
+        "supersedes series": ", ".join(replaced),
+        **_settings(made),
+    }
+    return "; ".join(f"{name}: {words}" for name, words in said.items() if words)
+
+
 def _equipment(
     manufacturer: str, name: str, version: str, serial_number: str, words: str, made: Provenance
 ) -> hd.ContributingEquipment:
-    return hd.ContributingEquipment(
+    """Its Device UID is another when the model is another (IHE RAD TF supplement AIR, 6.5.3.1)."""
+    equipment = hd.ContributingEquipment(
         manufacturer=manufacturer,
         purpose_of_reference=codes.DCM.ProcessingEquipment,
         manufacturer_model_name=name,
@@ -202,6 +238,26 @@ def _equipment(
         contribution_datetime=local(made.created_at),
         contribution_description=words[:_ST_MOST],
     )
+    equipment.DeviceUID = deterministic_uid("model", manufacturer, name, version, serial_number)
+    return equipment
+
+
+def set_equipment(dataset: Dataset, card: ModelCard, made: Provenance) -> None:
+    """The node and the model (PS3.3 C.7.5.1), in place of what libraries leave out or take from the source."""
+    dataset.Manufacturer, dataset.ManufacturerModelName = MANUFACTURER, card.name
+    dataset.StationName = made.device_serial_number[:_SH_MOST]
+    dataset.DeviceSerialNumber = made.device_serial_number
+    dataset.SoftwareVersions = list(software_versions(card, made))
+
+
+def hierarchical_reference(predecessor: Predecessor) -> Dataset:
+    """An item of Predecessor Documents Sequence (PS3.3 C.17.2.1)."""
+    document, series, study = Dataset(), Dataset(), Dataset()
+    document.ReferencedSOPClassUID = predecessor.sop_class_uid
+    document.ReferencedSOPInstanceUID = predecessor.sop_instance_uid
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = predecessor.series_instance_uid, [document]
+    study.StudyInstanceUID, study.ReferencedSeriesSequence = predecessor.study_instance_uid, [series]
+    return study
 
 
 def local(moment: datetime) -> datetime:

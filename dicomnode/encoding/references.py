@@ -92,7 +92,7 @@ def _source_images(plan: VolumePlan) -> list[Dataset]:
 
 
 def add_source_frame(image: Dataset, plan: VolumePlan, k: int) -> None:
-    """The slice that an image was made from (PS3.3 C.7.6.1.1.4)."""
+    """The slice that an image was made from (PS3.3 C.7.6.1.1.4), and its series (C.12.2)."""
     frame = plan.frames[k]
     header = plan.headers[frame.instance]
     item = _instance(frame.sop_instance_uid, text(header, "SOPClassUID"))
@@ -100,6 +100,10 @@ def add_source_frame(image: Dataset, plan: VolumePlan, k: int) -> None:
         item.ReferencedFrameNumber = frame.number
     item.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)]
     image.SourceImageSequence = [item]
+    series = Dataset()
+    series.SeriesInstanceUID = study_and_series(plan)[1]
+    series.ReferencedInstanceSequence = [_instance(frame.sop_instance_uid, text(header, "SOPClassUID"))]
+    image.ReferencedSeriesSequence = [series]
 
 
 def _instance(sop_instance_uid: str, sop_class_uid: str) -> Dataset:

@@ -9,7 +9,7 @@ from pydicom.valuerep import DSfloat
 
 from dicomnode.domain.model_card import Segment
 from dicomnode.encoding.findings import Findings
-from dicomnode.encoding.provenance import parameters_in_words
+from dicomnode.encoding.provenance import Predecessor, parameters_in_words
 from dicomnode.encoding.references import instances_of, study_and_series
 from dicomnode.imaging.contours import outlines, with_keyholes
 from dicomnode.imaging.diameter import in_patient
@@ -17,6 +17,7 @@ from dicomnode.imaging.frames import Frame
 from dicomnode.imaging.headers import odd_values_accepted, text
 
 _DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"  # retired, and still what this reference names (PS3.3 C.8.8.5.1)
+_KIND = "RTSTRUCT"
 _SH_MOST, _ST_MOST = 16, 1024
 _MICROMETRES = 3  # digits behind the point: of a millimetre, a decimal string has no room for more than it needs
 
@@ -24,7 +25,7 @@ _MICROMETRES = 3  # digits behind the point: of a millimetre, a decimal string h
 def encode_structure_set(findings: Findings) -> Dataset:
     """Contours lie half way between the pixels inside and those outside; a hole is reached by a keyhole."""
     with odd_values_accepted():
-        dataset = findings.document("RTSTRUCT", RTStructureSetStorage, "RTSTRUCT")
+        dataset = findings.document(_KIND, RTStructureSetStorage, "RTSTRUCT")
         dataset.OperatorsName = None
         dataset.StructureSetLabel = findings.card.name[:_SH_MOST]
         dataset.StructureSetName = f"{findings.card.name} {findings.card.version}"
@@ -32,6 +33,8 @@ def encode_structure_set(findings: Findings) -> Dataset:
         dataset.StructureSetDate, dataset.StructureSetTime = dataset.ContentDate, dataset.ContentTime
         del dataset.ContentDate, dataset.ContentTime  # of images and documents
         dataset.ApprovalStatus = "UNAPPROVED"
+        if replaced := findings.made.replaced(_KIND, dataset.SeriesInstanceUID):
+            dataset.PredecessorStructureSetSequence = [_predecessor(p) for p in replaced]
         frame_of_reference = text(findings.plan.first, "FrameOfReferenceUID")
         dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = frame_of_reference, None
         dataset.ReferencedFrameOfReferenceSequence = [_referenced(findings, frame_of_reference)]
@@ -46,6 +49,10 @@ def _item(**values: object) -> Dataset:
     for keyword, found in values.items():
         setattr(item, keyword, found)
     return item
+
+
+def _predecessor(earlier: Predecessor) -> Dataset:
+    return _item(ReferencedSOPClassUID=earlier.sop_class_uid, ReferencedSOPInstanceUID=earlier.sop_instance_uid)
 
 
 def _referenced(findings: Findings, frame_of_reference: str) -> Dataset:

@@ -13,7 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from dicomnode.domain.identifiers import deterministic_uid
 from dicomnode.domain.model_card import Segment
 from dicomnode.encoding.findings import Findings
-from dicomnode.encoding.provenance import MANUFACTURER, contributing_equipment, series_description
+from dicomnode.encoding.provenance import MANUFACTURER, series_description
 from dicomnode.encoding.references import add_source_frame
 from dicomnode.imaging.headers import odd_values_accepted
 from dicomnode.imaging.render import Picture, Window, picture, spread, window_of
@@ -53,7 +53,7 @@ def _image(k: int, number: int, shown: Picture, findings: Findings) -> Dataset:
         sop_instance_uid=deterministic_uid("secondary capture", series_uid, str(k)),
         instance_number=number,
         manufacturer=MANUFACTURER,
-        contributing_equipment=contributing_equipment(findings.card, findings.made),
+        contributing_equipment=findings.contributing_equipment(_KIND, series_uid),
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
     sources.set_character_set(image)

@@ -29,6 +29,7 @@ from dicomnode.encoding.provenance import (
     result_series_number,
     result_uids,
     series_description,
+    set_equipment,
     software_versions,
     texts_of,
     tracking,
@@ -107,7 +108,7 @@ def skeleton_of(
     add_references(skeleton, plan, further)
     sources.set_character_set(skeleton)
     skeleton.setdefault("ContentCreatorName", None)  # type 2 (PS3.3 10.9), which highdicom leaves out
-    _make_repeatable(skeleton, made)
+    _make_repeatable(skeleton, card, made)
     return skeleton, slices
 
 
@@ -145,7 +146,7 @@ def _skeleton(
         content_description=series_description(card, "segmentation"),
         series_description=series_description(card, kind),
         omit_empty_frames=True,
-        contributing_equipment=contributing_equipment(card, made),
+        contributing_equipment=contributing_equipment(card, made, plan, kind, uids[0]),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         specific_character_set=None,
         content_date=moment.date(),
@@ -184,15 +185,17 @@ def coded(code: Code) -> hd.sr.CodedConcept:
     return hd.sr.CodedConcept(code.value, code.scheme, code.meaning)
 
 
-def _make_repeatable(segmentation: Dataset, made: Provenance) -> None:
+def _make_repeatable(segmentation: Dataset, card: ModelCard, made: Provenance) -> None:
     """What highdicom takes from the clock or draws at random, taken from the provenance and the UID instead."""
-    set_creation(segmentation, made)
+    set_creation(segmentation, card, made)
     organization = deterministic_uid("dimension organization", str(segmentation.SOPInstanceUID))
     for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):
         item.DimensionOrganizationUID = organization
 
 
-def set_creation(dataset: Dataset, made: Provenance) -> None:
+def set_creation(dataset: Dataset, card: ModelCard, made: Provenance) -> None:
+    """Equipment and the moment of creation, which highdicom leaves out, takes from the source or from the clock."""
+    set_equipment(dataset, card, made)
     moment = local(made.created_at)
     dataset.InstanceCreationDate = moment.strftime("%Y%m%d")
     dataset.InstanceCreationTime = moment.strftime("%H%M%S.%f")

@@ -27,7 +27,6 @@ from dicomnode.encoding.provenance import (
     result_series_number,
     result_uids,
     series_description,
-    software_versions,
     texts_of,
     tracking,
 )
@@ -71,13 +70,13 @@ def encode_report(
     """The report on a segmentation of a planned volume; `segmentation` is None when nothing was found."""
     with odd_values_accepted():
         sources = source_frames(plan, texts_of(card, made))
-        evidence = [*([] if segmentation is None else [segmentation]), *sources.headers, *evidence_of(further)]
+        # the images first: highdicom takes the patient, and what acquired them, from the first
+        evidence = [*sources.headers, *([] if segmentation is None else [segmentation]), *evidence_of(further)]
         uids = result_uids("SR", plan, further, card, made, _digest(statistics, segmentation))
         report = report_of(evidence, _content(statistics, plan, card, made, segmentation), uids, plan, card, made)
         sources.mend(report)
         sources.set_character_set(report)
-        set_creation(report, made)
-        complete(report, card, made)
+        set_creation(report, card, made)
     return report
 
 
@@ -105,9 +104,8 @@ def report_of(
         instance_number=1,
         manufacturer=MANUFACTURER,
         is_complete=True,
-        # late images that the volume leaves out give the same report again, which does not supersede itself
-        previous_versions=[_previous(p) for p in made.predecessors if p.sop_instance_uid != uids[1]] or None,
-        contributing_equipment=contributing_equipment(card, made),
+        previous_versions=[_previous(p) for p in made.replaced("SR", uids[0])] or None,
+        contributing_equipment=contributing_equipment(card, made, plan, "SR", uids[0]),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         specific_character_set=None,
         series_description=series_description(card, "SR"),
@@ -117,13 +115,6 @@ def report_of(
         series_time=moment.time(),
     )
     return report
-
-
-def complete(report: Dataset, card: ModelCard, made: Provenance) -> None:
-    """General Equipment, which highdicom's report leaves at the manufacturer (PS3.3 C.7.5.1)."""
-    report.ManufacturerModelName = card.name
-    report.DeviceSerialNumber = made.device_serial_number
-    report.SoftwareVersions = list(software_versions(card, made))
 
 
 def _previous(predecessor: Predecessor) -> Dataset:

@@ -16,7 +16,7 @@ from dicomnode.encoding.provenance import Provenance, result_uids, texts_of
 from dicomnode.encoding.references import Further, UsedImages, evidence_of, instances_of, item_of
 from dicomnode.encoding.seg import coded, set_creation
 from dicomnode.encoding.source import identity_header
-from dicomnode.encoding.sr import algorithm_identification, complete, observer, procedure_of, report_of
+from dicomnode.encoding.sr import algorithm_identification, observer, procedure_of, report_of
 from dicomnode.imaging.headers import items, odd_values_accepted, text
 
 ONE = SrCode("1", "UCUM", "no units")
@@ -42,8 +42,7 @@ def report_around(
         )
         if (character_set := header.get("SpecificCharacterSet")) is not None:
             report.SpecificCharacterSet = character_set
-        set_creation(report, made)
-        complete(report, card, made)
+        set_creation(report, card, made)
     return report
 
 

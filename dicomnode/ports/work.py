@@ -115,8 +115,9 @@ class JobWork:
     destinations: tuple[str, ...]
     attempt: int  # 1 the first time
     created_at: datetime  # of the job: results are dated with it, so that a repeat gives the same bytes
-    # The SR of an earlier run of the same rule and model on this series (late images), which this run's supersedes
-    predecessor: StoredResult | None = None
+    # Those in force of an earlier run of the same rule and model on this series (late images), which this run's
+    # supersede
+    predecessors: tuple[StoredResult, ...] = ()
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     objects: tuple[str, ...] = ()  # kinds of results to send; none: all
     inputs: Mapping[str, Series] = field(default_factory=dict)  # role → a further series that the model needs

@@ -255,8 +255,8 @@ def _provenance_of_nothing(model: ModelVersion) -> Provenance:
 
 
 def _predecessors(work: JobWork) -> tuple[Predecessor, ...]:
-    earlier = work.predecessor
-    if earlier is None:
-        return ()
     study = work.series.study_instance_uid
-    return (Predecessor(study, earlier.series_instance_uid, earlier.sop_class_uid, earlier.sop_instance_uid),)
+    return tuple(
+        Predecessor(study, r.series_instance_uid, r.sop_class_uid, r.sop_instance_uid, r.kind)
+        for r in work.predecessors
+    )

@@ -190,7 +190,7 @@ def test_a_job_starts_with_all_it_needs(state: State) -> None:
     work = state.start_job(job_id)
     assert work is not None
     assert (work.job_id, work.attempt, work.destinations) == (job_id, 1, ("archive", "web"))
-    assert (work.rule_name, work.rule_revision, work.predecessor) == ("torso", 1, None)
+    assert (work.rule_name, work.rule_revision, work.predecessors) == ("torso", 1, ())
     assert work.model.card == model_card()
     assert work.model.path == Path("/models/torso-ct")
     assert [i.instance_number for i in work.series.instances] == [1, 2, 3]
@@ -296,8 +296,8 @@ def test_a_new_run_knows_the_result_before_it(state: State) -> None:
     work, unrelated = state.start_job(job_id), state.start_job(other)
     assert work is not None
     assert unrelated is not None
-    assert work.predecessor == results()[1]
-    assert unrelated.predecessor is None
+    assert set(work.predecessors) == set(results())
+    assert unrelated.predecessors == ()
 
 
 # -------------------------------------------------------------------------------------------------- deliver

@@ -212,7 +212,7 @@ def test_a_real_job_takes_no_notice_of_what_a_shadow_gave(state: State) -> None:
     (real_id,) = [j.job_id for j in state.jobs() if not j.shadow]
     work = state.start_job(real_id)
     assert work is not None
-    assert work.predecessor is None
+    assert work.predecessors == ()
     state.finish_job(real_id, finished("1"))
     assert [j.superseded for j in state.jobs()] == [{}, {}]
 

@@ -32,9 +32,11 @@ pytestmark = pytest.mark.skipif(DCIODVFY is None, reason="dciodvfy (Debian: dico
 # Warnings looked at: names of one component and empty type 2 attributes are the source's own; a private coding
 # scheme is no defined term (PS3.16 8.2 allows it) and is used where the standard has no code for a quantity.
 # Which of a pair of organs it is nobody said, and the attribute says that.
+# Contributing Equipment has a Device UID now (PS3.3 C.12.1.1.5), which dciodvfy of 2022 does not know either.
 # QUANTITY is a derived pixel contrast since 2018 (PS3.3 C.8.16.1.4), which dciodvfy of 2022 does not know.
 HARMLESS = (
     "Unrecognized defined term = <QUANTITY>",
+    "/DeviceUID(0018,1002)> - Attribute is not present in standard DICOM IOD",
     "</Laterality(0020,0060)> - is only permitted to be empty when actually unknown",
     "Retired Person Name form",
     "needed to build DICOMDIR",

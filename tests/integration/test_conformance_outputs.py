@@ -18,6 +18,7 @@ from dicomnode.encoding.results import (
 from dicomnode.imaging.images import plan_images
 from dicomnode.imaging.measure import measure_masks
 from dicomnode.imaging.volume import plan_volume
+from tests.every_result import WITH, each
 from tests.integration.test_conformance import DCIODVFY, complaints
 from tests.made_outputs import (
     BOTH,
@@ -77,3 +78,10 @@ def test_on_radiographs(spacing: bool, tmp_path: Path) -> None:
     plan = plan_images(radiographs(2, spacing=spacing))
     clean(encode_box_results([on_image(1), on_image(0, number=1)], plan, BOXES_IMAGES, MADE), tmp_path)
     clean(encode_measured_results([[1.0, 2.0], [3.0, 20000.0]], plan, MEASURED_IMAGES, MADE), tmp_path)
+
+
+def test_with_all_that_there_is_to_be_said(tmp_path: Path) -> None:
+    """One of every object, each superseding another, of a model that came after another."""
+    for _, _, result in each(WITH):
+        if result.kind != "SEG-LABELMAP":  # dciodvfy of 2022 does not know its IOD
+            clean((result,), tmp_path)

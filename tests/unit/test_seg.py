@@ -248,7 +248,7 @@ def test_it_says_who_made_it() -> None:
     assert (seg.SeriesDescription, seg.SeriesNumber) == ("torso-ct 1.0.0 SEG", 4001)
     assert (seg.ContentDate, seg.ContentTime) == ("20261120", "101112.345678")
     [ours] = [e for e in seg.ContributingEquipmentSequence if e.Manufacturer == "maker of models"]
-    for words in ("OpenVINO 2026.4 CPU", "fp32", "torso revision 2", "ab" * 32, "job j-7"):
+    for words in ("OpenVINO 2026.4 CPU", "fp32", "torso revision 2", "ab" * 32, "job: j-7"):
         assert words in ours.ContributionDescription
     [algorithm] = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
     assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("torso-ct", "1.0.0")

@@ -267,7 +267,7 @@ def _work(session: Session, job: JobRow, inputs: dict[str, Series], forms: tuple
         destinations=tuple(job.destinations),
         attempt=job.attempts,
         created_at=job.created_at,
-        predecessor=_predecessor(session, job),
+        predecessors=tuple(map(stored_result, session.scalars(_in_force(job)))),
         parameters=dict(options.get("parameters", {})),
         objects=tuple(options.get("objects", ())),
         inputs=inputs,
@@ -285,12 +285,6 @@ def _inputs(session: Session, job: JobRow) -> dict[str, Series | None]:
         row = session.scalar(sa.select(SeriesRow).where(SeriesRow.series_instance_uid == uid))
         found[role] = None if row is None else load_series(session, row)
     return found
-
-
-def _predecessor(session: Session, job: JobRow) -> StoredResult | None:
-    """The SR of this rule and model on this series that is in force."""
-    row = session.scalar(_in_force(job).where(ResultRow.kind == "SR").limit(1))
-    return None if row is None else stored_result(row)
 
 
 def _earlier(session: Session, job: JobRow) -> tuple[StoredResult, ...]:
