@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from dicomnode.domain.tuning import Tuning
     from dicomnode.ports import InstanceStore, JobView, ModelVersion, Prover, State
     from dicomnode.stages.accept import AcceptStage
+    from dicomnode.stages.accepted_here import AcceptedHere
     from dicomnode.stages.admission import InTurn
     from dicomnode.stages.ahead import Ahead
     from dicomnode.stages.commit import CommitmentTeller
@@ -302,9 +302,11 @@ def engine_at_hand(settings: Settings) -> Iterator[TritonEngine | InProcessEngin
 def accept_stage(
     settings: Settings, engine: TritonEngine | InProcessEngine, before: Mapping[str, ModelVersion] | None = None
 ) -> AcceptStage:
+    from dicomnode.adapters.triton.hosts import cpu_name
     from dicomnode.stages.accept import AcceptStage
 
-    return AcceptStage(engine, SystemClock(), settings.inference_timeout_s, before or {})
+    timeout_s = settings.inference_timeout_s
+    return AcceptStage(engine, SystemClock(), timeout_s, before or {}, host=this_host(), cpu=cpu_name())
 
 
 def golden_cases(model: ModelVersion) -> tuple[GoldenCase, ...]:
@@ -322,10 +324,22 @@ def accept(settings: Settings, model: ModelVersion, before: Mapping[str, ModelVe
 
     if not (cases := golden_cases(model)):
         return Acceptance(AcceptanceOutcome.NONE, SystemClock().now(), host=this_host())
-    from dicomnode.adapters.triton.hosts import cpu_name
-
     with engine_at_hand(settings) as engine:
-        return replace(accept_stage(settings, engine, before).accept(model, cases), host=this_host(), cpu=cpu_name())
+        return accept_stage(settings, engine, before).accept(model, cases)
+
+
+def accepted_here(settings: Settings, state: SqlState, engine: TritonEngine | InProcessEngine) -> AcceptedHere:
+    """What a worker of this machine serves."""
+    from dicomnode.adapters.one_at_a_time import alone
+    from dicomnode.stages.accepted_here import AcceptedHere
+
+    return AcceptedHere(
+        state,
+        engine,
+        lambda model, before: accept_stage(settings, engine, before).accept(model, golden_cases(model)),
+        this_host(),
+        lambda model: alone(settings.run_folder / f"trying-{this_host()}-{model.digest[:16]}.lock"),
+    )
 
 
 def this_host() -> str:
@@ -449,16 +463,17 @@ def work(settings: Settings, state: SqlState, infer: InferStage) -> Work:
 
 
 def job_engine(
-    settings: Settings, state: SqlState, work: Work, engine: TritonEngine | InProcessEngine
+    settings: Settings, state: SqlState, work: Work, engine: TritonEngine | InProcessEngine, here: AcceptedHere
 ) -> DbosJobEngine:
     from dicomnode.adapters.queue.engine import DbosJobEngine
+    from dicomnode.stages.accepted_here import OnlyAccepted
 
     return DbosJobEngine(
         settings.sqlalchemy_url,
         state,
         work,
         job_concurrency=settings.jobs_at_once,
-        admission=admission(settings, engine),
+        admission=OnlyAccepted(here, admission(settings, engine)),
     )
 
 

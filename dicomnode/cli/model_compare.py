@@ -43,7 +43,7 @@ def card(
     context: Context = ctx.obj
     context.json = context.json or as_json
     model = find_model(context.state, name, version)
-    text = card_markdown(model.card, model.acceptance, model.tuning, list(_registered(model)))
+    text = card_markdown(model.card, model.acceptances, model.tuning, list(_registered(model)))
     if context.json:
         context.print_json({**model_row(model), "markdown": text})
     elif markdown:

@@ -30,6 +30,7 @@ def find_model(state: State, name: str, version: str = "") -> ModelVersion:
 def model_row(model: ModelVersion) -> dict[str, Any]:
     """What lists and --json say of a version."""
     acceptance, classes = model.acceptance, model.card.classification
+    refusing = [one.machine for one in model.acceptances if not one.allows_activation]
     return {
         "name": model.name,
         "version": model.version,
@@ -38,7 +39,8 @@ def model_row(model: ModelVersion) -> dict[str, Any]:
         "shadow": model.shadow,
         "acceptance": str(acceptance.outcome) if acceptance else "not tried",
         "accepted_at": acceptance.at if acceptance else None,
-        "accepted_on": acceptance.machine if acceptance else "",
+        "accepted_on": [one.machine for one in model.acceptances if one.allows_activation],
+        "not_accepted_on": refusing,
         "engine": engine_words(model),
         "modality": list(model.card.input.modality),
         "gives": model.card.gives,

@@ -10,7 +10,6 @@ import typer
 from dicomnode import bootstrap
 from dicomnode.cli.model_lookup import Author, DryRun, Json, Name, Reason, Version, find_model, model_row
 from dicomnode.cli.rule_lookup import author_or_user
-from dicomnode.domain.acceptance import AcceptanceOutcome
 from dicomnode.domain.composition import newly_broken
 from dicomnode.domain.model_change import active_before
 from dicomnode.errors import IllegalTransition, NotFound, UsageError
@@ -161,8 +160,9 @@ def _check_change(context: Context, name: str, active: str) -> None:
 
 
 def _check(model: ModelVersion) -> None:
-    acceptance = model.acceptance
-    if acceptance is not None and acceptance.outcome is AcceptanceOutcome.FAILED:
+    """Raises as the registry would on this machine, of what is known."""
+    acceptance = model.acceptance_on(bootstrap.this_host()) or model.acceptance
+    if acceptance is not None and not acceptance.allows_activation:
         raise IllegalTransition(f"{model.name} {model.version} is {acceptance.words}")
 
 

@@ -12,10 +12,9 @@ from dicomnode import bootstrap
 from dicomnode.cli import model_apply, model_compare, model_limit, model_optimise, model_states
 from dicomnode.cli.model_lookup import Author, Json, Name, OfVersion, Reason, find_model, model_row
 from dicomnode.cli.rule_lookup import author_or_user
-from dicomnode.domain.acceptance import acceptance_document
+from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, acceptance_document
 from dicomnode.domain.model_card import ClassSpec, ModelCard, card_document
 from dicomnode.ports import ModelVersion
-from dicomnode.stages.registry import not_accepted_here
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
@@ -64,13 +63,12 @@ def add(
     done = bootstrap.registry(context.settings, context.state).add(
         *added, activate=activate, author=who, reason=reason
     )
-    context.done(done.words, **model_row(done.model), cases=_cases(done.model))
+    context.done(done.words, **model_row(done.model), cases=_cases(done.acceptance))
     if not done.accepted:
         raise typer.Exit(1)
 
 
-def _cases(model: ModelVersion) -> list[dict[str, object]]:
-    acceptance = model.acceptance
+def _cases(acceptance: Acceptance | None) -> list[dict[str, object]]:
     return acceptance_document(acceptance)["cases"] if acceptance else []
 
 
@@ -103,11 +101,15 @@ def show(
     model = find_model(context.state, name, version)
     if context.json:
         parameters = {spec.name: asdict(spec) for spec in model.card.parameters.values()}
-        context.print_json({**model_row(model), "parameters": parameters, "card": card_document(model.card)})
+        tried = [acceptance_document(one) for one in model.acceptances]
+        row = {**model_row(model), "acceptances": tried, "parameters": parameters, "card": card_document(model.card)}
+        context.print_json(row)
         return
     card, active = model.card, " (active)" if model.active else ""
     context.done(f"{model.name} {model.version}{active}: {card.intended_use.strip()}\nLimits: {card.limits.strip()}")
-    context.done(_accepted(model))
+    if rows := [_tried(one) for one in model.acceptances if one.outcome is not AcceptanceOutcome.NONE]:
+        context.show(rows, ["machine", "golden_cases", "engine", "at"], "Tried at")
+    context.done(_here(model))
     context.show(_inputs(card), ["role", "modality", "frame_of_reference"], "Series")
     if before := [{"model": str(step.model), "how": step.use.words} for step in card.after]:
         context.show(before, ["model", "how"], "Runs after")
@@ -118,15 +120,27 @@ def show(
     context.show(gives, list(gives[0]), title)
 
 
-def _accepted(model: ModelVersion) -> str:
-    """What its golden cases came to, and whether that was on this machine."""
-    if model.acceptance is None:
-        return "Its golden cases were never run: dicomnode models activate runs them"
-    words = (
-        f"{model.acceptance.words[:1].upper()}{model.acceptance.words[1:]}, {model.acceptance.at:%Y-%m-%d %H:%M} UTC"
+def _tried(acceptance: Acceptance) -> dict[str, object]:
+    """What its golden cases came to on one machine."""
+    where = acceptance.machine or "(not noted)"
+    return {
+        "machine": f"{where}, this one" if acceptance.host == bootstrap.this_host() else where,
+        "golden_cases": f"{acceptance.outcome}: {len(acceptance.cases)} run",
+        "engine": acceptance.where,
+        "at": f"{acceptance.at:%Y-%m-%d %H:%M} UTC",
+    }
+
+
+def _here(model: ModelVersion) -> str:
+    """Whether it is served on this machine, and why not."""
+    here = model.acceptance_on(bootstrap.this_host())
+    if here is not None:
+        served = "" if here.allows_activation else "; it is not served on this machine"
+        return f"{here.words[:1].upper()}{here.words[1:]}{served}"
+    return (
+        "Its golden cases were not run on this machine: a worker here runs them before it serves the version, "
+        f"dicomnode models activate {model.name} {model.version} runs them now"
     )
-    host = bootstrap.this_host()
-    return words if model.acceptance.counts_on(host) else f"{words}. Mind: {not_accepted_here(model, host)}"
 
 
 def _gives(card: ModelCard) -> tuple[list[dict[str, object]], str]:

@@ -7,6 +7,7 @@ device: CPU
 server: triton 2.51.0          # or in-process
 host: ai-node-1                # where it was run, by its host name; it says nothing of another machine
 cpu: AMD EPYC 7B13
+before: [3f2a9c01d4e5]         # of a composed model: digests of the versions that ran before it, as they begin
 at: 2026-03-01T12:00:00+00:00
 seconds: 3.2
 cases:
@@ -15,7 +16,7 @@ cases:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -54,10 +55,16 @@ class Acceptance:
     seconds: float = 0.0
     host: str = ""  # "": of before this was kept
     cpu: str = ""
+    before: tuple[str, ...] = ()  # as digests_before gives them
 
     def counts_on(self, host: str) -> bool:
         """Whether it says what the version gives on that machine; of what has no cases there is nothing to say."""
         return self.outcome is AcceptanceOutcome.NONE or self.host == host
+
+    def ran_on(self, described: Mapping[str, str]) -> bool:
+        """Whether that was the engine that now runs it; `described` as ports.InferenceEngine.describe gives it."""
+        now = tuple(described.get(key, "") for key in ("engine", "precision", "device"))
+        return (self.engine, self.precision, self.device) == now
 
     @property
     def machine(self) -> str:
@@ -69,17 +76,39 @@ class Acceptance:
         return self.outcome is not AcceptanceOutcome.FAILED
 
     @property
+    def where(self) -> str:
+        """The engine in words; "" of what could not be loaded or has nothing to run."""
+        return f"{self.engine} {self.precision}, {self.device}" if self.engine else ""
+
+    @property
     def words(self) -> str:
         """What is to be said of it, in one line."""
         if self.outcome is AcceptanceOutcome.NONE:
             return "the package has no golden cases: nobody has checked what this version gives on this machine"
         place = f", at {self.machine}" if self.machine else ""
-        where = f"on {self.engine} {self.precision}, {self.device}{place}" if self.engine else f"here{place}"
+        where = f"on {self.where}{place}" if self.engine else f"here{place}"
         if self.outcome is AcceptanceOutcome.PASSED:
             count = len(self.cases)
             return f"accepted: {count} golden case{'s' if count != 1 else ''} passed {where}"
         failed = [case for case in self.cases if not case.passed]
         return f"not accepted {where}: " + "; ".join(f"case {case.name}: {case.words}" for case in failed)
+
+
+_DIGITS = 12
+
+
+def digests_before(digests: Iterable[str]) -> tuple[str, ...]:
+    """Of the versions that come before a composed model, as an acceptance names them."""
+    return tuple(sorted(digest[:_DIGITS] for digest in digests))
+
+
+def decisive(acceptances: Sequence[Acceptance]) -> Acceptance | None:
+    """Of one version, the newest last: what decides whether it may run anywhere. None: it was never tried.
+
+    Accepted on one machine it may run there; where it is not accepted it is not served.
+    """
+    allowing = [one for one in acceptances if one.allows_activation]
+    return next(reversed(allowing or list(acceptances)), None)
 
 
 def acceptance_document(acceptance: Acceptance) -> dict[str, Any]:
@@ -94,6 +123,7 @@ def acceptance_document(acceptance: Acceptance) -> dict[str, Any]:
         "seconds": acceptance.seconds,
         "host": acceptance.host,
         "cpu": acceptance.cpu,
+        "before": list(acceptance.before),
         "cases": [
             {"name": case.name, "passed": case.passed, "figures": dict(case.figures), "words": case.words}
             for case in acceptance.cases
@@ -117,4 +147,5 @@ def parse_acceptance(document: Mapping[str, Any]) -> Acceptance:
         seconds=document["seconds"],
         host=document.get("host", ""),
         cpu=document.get("cpu", ""),
+        before=tuple(document.get("before", ())),
     )

@@ -16,7 +16,10 @@ Row = Sequence[str]
 
 
 def card_markdown(
-    card: ModelCard, acceptance: Acceptance | None, tuning: Mapping[str, Any] | None, registered: Sequence[Row]
+    card: ModelCard,
+    acceptances: Sequence[Acceptance],
+    tuning: Mapping[str, Any] | None,
+    registered: Sequence[Row],
 ) -> str:
     """`registered`: label and value of what the registry knows beside the card, as its state and digest."""
     parts = [
@@ -31,7 +34,7 @@ def card_markdown(
         *_section(
             "A rule may set", ("parameter", "type", "default", "allowed", "description"), list(_parameters(card))
         ),
-        *_acceptance(acceptance),
+        *_acceptance(acceptances),
         *_tuning(tuning),
     ]
     return "\n\n".join(parts) + "\n"
@@ -128,13 +131,17 @@ def _parameters(card: ModelCard) -> Iterator[Row]:
         yield spec.name, spec.type, str(spec.default), spec.allowed, spec.description
 
 
-def _acceptance(acceptance: Acceptance | None) -> list[str]:
-    if acceptance is None:
-        return ["## Acceptance", "Its golden cases were never run here."]
-    rows = [(case.name, "passed" if case.passed else "failed", case.shown_figures) for case in acceptance.cases]
-    words = f"{acceptance.words[:1].upper()}{acceptance.words[1:]} ({acceptance.at:%Y-%m-%d %H:%M} UTC)."
-    table = _section("Acceptance", ("case", "", "figures"), rows)
-    return [*(table[:1] or ["## Acceptance"]), words, *table[1:]]
+def _acceptance(acceptances: Sequence[Acceptance]) -> list[str]:
+    if not acceptances:
+        return ["## Acceptance", "Its golden cases were never run."]
+    rows = [
+        (one.machine, case.name, "passed" if case.passed else "failed", case.shown_figures)
+        for one in acceptances
+        for case in one.cases
+    ]
+    words = [f"{one.words[:1].upper()}{one.words[1:]} ({one.at:%Y-%m-%d %H:%M} UTC)." for one in acceptances]
+    table = _section("Acceptance", ("machine", "case", "", "figures"), rows)
+    return [*(table[:1] or ["## Acceptance"]), *words, *table[1:]]
 
 
 def _figure(tried: Mapping[str, Any]) -> str:

@@ -159,6 +159,20 @@ def _models(patient: Patient) -> Iterator[Finding]:
     models = patient.state().models()
     active = [f"{model.name} {model.version}" for model in models if model.active]
     yield Finding("models", "ok" if active else "note", ", ".join(active) or _none_active(models))
+    for model in models:
+        if model.active or model.shadow:
+            yield from _accepted(model, bootstrap.this_host())
+
+
+def _accepted(model: ModelVersion, host: str) -> Iterator[Finding]:
+    """Machine by machine, where a version that is in use is not served."""
+    for one in model.acceptances:
+        if not one.allows_activation:
+            words = f"{model.name} {model.version} is not served at {one.host}: {one.words}"
+            yield Finding("golden cases", "bad" if one.host == host else "note", words)
+    if model.acceptance_on(host) is None:
+        words = f"{model.name} {model.version} was not tried at {host}: a worker here does so before it serves it"
+        yield Finding("golden cases", "note", words)
 
 
 def _rules(patient: Patient) -> Iterator[Finding]:

@@ -20,7 +20,6 @@ from dicomnode.node.supervisor import forget_ready, write_ready, write_starting
 from dicomnode.ports import EngineState, InferenceEngine, ModelVersion, State
 from dicomnode.stages.evidence import FactFinder
 from dicomnode.stages.receive import ReceiveStage
-from dicomnode.stages.registry import not_accepted_here
 from dicomnode.stages.sources import KnownSources
 
 if TYPE_CHECKING:
@@ -103,7 +102,8 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
     with bootstrap.inference_engine(settings) as engine, closing(bootstrap.infer_stage(settings, engine)) as infer:
         work, ahead = bootstrap.work(settings, state, infer), bootstrap.ahead(settings, state, infer)
         completer = bootstrap.completer(settings, state, ahead)
-        models = ModelLoop(state, engine, host=bootstrap.this_host())
+        here = bootstrap.accepted_here(settings, state, engine)
+        models = ModelLoop(state, engine, here.try_all)
         tried = threading.Event()
         with _Loop("start", lambda: _let_go(engine, stop, tried), stop):
             try:
@@ -116,7 +116,7 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
         with (
             closing(completer),
             closing(ahead),
-            bootstrap.job_engine(settings, state, work, engine),
+            bootstrap.job_engine(settings, state, work, engine, here),
             _Loop(
                 "complete", lambda: outlast(lambda: completer.run(stop, COMPLETE_POLL_S), stop), stop
             ) as completing,
@@ -174,13 +174,17 @@ class ModelLoop:
     """Keeps loaded and warm what may be asked for: active versions, shadows, and those that jobs still wait for.
 
     A version that is active from now on is loaded beside the one before it, which is unloaded once its last job is
-    done and no call of it runs.
+    done and no call of it runs. `try_all` runs the golden cases of what was not accepted on this machine.
     """
 
     def __init__(
-        self, state: State, engine: InferenceEngine, clock: Callable[[], float] = time.monotonic, host: str = ""
+        self,
+        state: State,
+        engine: InferenceEngine,
+        try_all: Callable[[Sequence[ModelVersion]], None] = lambda models: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._state, self._engine, self._clock, self._host = state, engine, clock, host
+        self._state, self._engine, self._try_all, self._clock = state, engine, try_all, clock
         self._prepared: frozenset[tuple[str, ...]] | None = None
         self._again_at_s = 0.0
 
@@ -191,6 +195,7 @@ class ModelLoop:
             return
         is_news, self._prepared = versions != self._prepared, versions
         wait_s = MODELS_TIDY_S if self._load(used, is_news) else MODELS_FAILED_S
+        self._try_all(used)
         self._again_at_s = self._clock() + wait_s
 
     def _load(self, used: Sequence[ModelVersion], is_news: bool) -> bool:
@@ -201,15 +206,8 @@ class ModelLoop:
             log.warning("models are not ready: %s", error)
             return False
         if is_news:
-            self._tell_unaccepted(used)
             log.info("ready to run: %s", ", ".join(f"{m.name} {m.version}" for m in used) or "no model")
         return True
-
-    def _tell_unaccepted(self, used: Sequence[ModelVersion]) -> None:
-        """It runs all the same: of many alike hosts not each has to be stopped for its golden cases."""
-        for model in used if self._host else ():
-            if model.acceptance is not None and not model.acceptance.counts_on(self._host):
-                log.warning("%s", not_accepted_here(model, self._host))
 
     def run(self, stop: threading.Event) -> None:
         while not stop.wait(MODELS_POLL_S):

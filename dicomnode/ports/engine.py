@@ -20,6 +20,11 @@ class Executor:
     pid: int
     pid_started: float  # seconds since the epoch
 
+    @property
+    def machine(self) -> str:
+        """The host's name alone."""
+        return self.host.partition("/")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -54,6 +59,9 @@ class EngineState(State, Protocol):
     def requeue_job(self, job_id: str, run: int, why: str = "the queue had lost it") -> bool:
         """A new ticket for a job whose ticket `run` was lost or given back; False if things went on meanwhile."""
 
+    def leave_job(self, job_id: str, run: int, reason: str, delay_s: float) -> bool:
+        """A new ticket, after that delay, for another machine's worker to take; as hold_job."""
+
     def requeue_delivery(self, delivery_id: str, run: int) -> bool:
         """As requeue_job."""
 
@@ -75,10 +83,13 @@ class JobHandlers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Whether a job may begin now. If not: it does not wait any more, or it can `never` run here, and why."""
+    """Whether a job may begin now. If not: it does not wait any more, or it ended so without having begun, or
+    another machine is to run it, and why.
+    """
 
     may_begin: bool
-    never: str = ""
+    outcome: JobOutcome | None = None
+    elsewhere: str = ""
 
 
 class Admission(Protocol):

@@ -325,7 +325,7 @@ class State(Protocol):
         """What was made active or a shadow, by whom and why; oldest first."""
 
     def record_acceptance(self, name: str, version: str, acceptance: Acceptance) -> ModelVersion:
-        """In place of an earlier one of that version. Raises NotFound."""
+        """In place of an earlier one of that version and machine. Raises NotFound."""
 
     def record_tuning(self, name: str, version: str, tuning: Mapping[str, Any]) -> ModelVersion:
         """In place of an earlier one of that version; see ModelVersion.tuning. Raises NotFound."""

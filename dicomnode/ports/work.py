@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dicomnode.domain.acceptance import Acceptance
+from dicomnode.domain.acceptance import Acceptance, decisive
 from dicomnode.domain.destination import Destination
 from dicomnode.domain.halt import Halt
 from dicomnode.domain.job import Priority
@@ -46,12 +46,21 @@ class ModelVersion:
     card: ModelCard
     active: bool
     shadow: bool = False  # runs beside the active one, for comparison; its results go nowhere
-    acceptance: Acceptance | None = None  # None: its golden cases were never run here
+    acceptances: tuple[Acceptance, ...] = field(default=(), compare=False)  # one a machine, the newest last
     # What `models optimise` found: {"chosen": {"engine": ..., "precision": ...}, "candidates": [...]}
     tuning: Mapping[str, Any] | None = field(default=None, hash=False)
     author: str = ""
     reason: str = ""
     created_at: datetime | None = field(default=None, compare=False)
+
+    @property
+    def acceptance(self) -> Acceptance | None:
+        """The one that decides whether it may run at all; None: its golden cases were never run."""
+        return decisive(self.acceptances)
+
+    def acceptance_on(self, host: str) -> Acceptance | None:
+        """What is known of it on a machine; None: it was never tried there."""
+        return next((one for one in reversed(self.acceptances) if one.counts_on(host)), None)
 
     @property
     def chosen_engine(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, CaseOutcome
+from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, CaseOutcome, digests_before
 from dicomnode.domain.golden import GOLDEN_FOLDER, GoldenCase, expected_array
 from dicomnode.domain.halt import Halt
 from dicomnode.domain.model_parameter import threshold_of
@@ -49,7 +49,7 @@ class CaseRun:
 
 class AcceptStage:
     """`before`: the versions that come before a composed model, by what the cards call them. Its golden cases run
-    through them; without them, and where no golden case is run, it runs alone.
+    through them; without them, and where no golden case is run, it runs alone. `host` and `cpu` name this machine.
     """
 
     def __init__(
@@ -58,13 +58,17 @@ class AcceptStage:
         clock: Clock,
         timeout_s: float,
         before: Mapping[str, ModelVersion] = MappingProxyType({}),
+        *,
+        host: str = "",
+        cpu: str = "",
     ) -> None:
         self._engine, self._clock, self._timeout_s, self._before = engine, clock, timeout_s, before
+        self._host, self._cpu = host, cpu
 
     def accept(self, model: ModelVersion, cases: Sequence[GoldenCase]) -> Acceptance:
         """Raises InvalidModelPackage for a case that cannot be read, EngineUnavailable, InferenceTimeout."""
         if not cases:
-            return Acceptance(AcceptanceOutcome.NONE, self._clock.now())
+            return Acceptance(AcceptanceOutcome.NONE, self._clock.now(), host=self._host)
         begun_s = self._clock.monotonic()
         outcomes = tuple(self._tried(model, case) for case in cases)
         described = self._described(model)
@@ -77,6 +81,9 @@ class AcceptStage:
             device=described.get("device", ""),
             server=described.get("server", ""),
             seconds=round(self._clock.monotonic() - begun_s, 3),
+            host=self._host,
+            cpu=self._cpu,
+            before=digests_before(first.digest for first in self._before.values()),
         )
 
     def run_case(self, model: ModelVersion, case: GoldenCase) -> CaseRun:

@@ -28,7 +28,7 @@ from dicomnode.domain.admission import (
 )
 from dicomnode.domain.job import Priority
 from dicomnode.domain.model_after import Crop
-from dicomnode.ports import Admitted, JobFinished, JobOutcome, JobWork, Machine, ModelVersion
+from dicomnode.ports import Admitted, JobFailed, JobFinished, JobOutcome, JobWork, Machine, ModelVersion
 
 LOOK_EVERY_S = 1.0
 """How often who waits looks whether there is room: nobody says so when another program ends."""
@@ -115,7 +115,7 @@ class InTurn:
                         self._begin(waiting)
                         return Admitted(True)
                 if decision.verdict is Verdict.NEVER:
-                    return Admitted(False, decision.words)
+                    return Admitted(False, JobFailed("too-large", decision.words, retryable=False))
                 if decision.words and not hold(decision.words):
                     break
                 self._until_changed(seen)

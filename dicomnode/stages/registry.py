@@ -25,10 +25,11 @@ class Registered:
 
     model: ModelVersion
     words: str
+    acceptance: Acceptance | None = None  # of this machine
 
     @property
     def accepted(self) -> bool:
-        return self.model.acceptance is not None and self.model.acceptance.allows_activation
+        return self.acceptance is not None and self.acceptance.allows_activation
 
 
 class Registry:
@@ -61,24 +62,23 @@ class Registry:
         model = self._state.record_acceptance(model.name, model.version, acceptance)
         wanted = self._is_first(model) if activate is None else activate
         if not acceptance.allows_activation:
-            return Registered(model, _not_accepted(model))
+            return Registered(model, _not_accepted(model, acceptance), acceptance)
         if wanted:
             self._try_after(model)
             self._warm_all(model)
             model = self._state.activate_model(model.name, model.version, author=author, reason=reason)
-        return Registered(model, _added(model, self._state.active_model(model.name)))
+        return Registered(model, _added(model, self._state.active_model(model.name), acceptance), acceptance)
 
     def activate(self, name: str, version: str, *, author: str = "", reason: str = "") -> Registered:
         """Tries a version first that was never tried on this machine.
 
         Raises NotFound, IllegalTransition, InferenceError.
         """
-        model = self._tried(name, version)
-        if model.acceptance is not None and model.acceptance.allows_activation:
-            self._try_after(model)
-            self._warm_all(model)
+        model, acceptance = self._tried(name, version)
+        self._try_after(model)
+        self._warm_all(model)
         model = self._state.activate_model(name, version, author=author, reason=reason)
-        return Registered(model, _activated(model))
+        return Registered(model, _activated(model, acceptance), acceptance)
 
     def rollback(self, name: str, *, author: str = "", reason: str = "") -> Registered:
         """Raises IllegalTransition when no version was active before, InferenceError."""
@@ -91,21 +91,25 @@ class Registry:
 
     def shadow(self, name: str, version: str, *, author: str = "", reason: str = "") -> Registered:
         """As activate."""
-        self._tried(name, version)
+        _, acceptance = self._tried(name, version)
         model = self._state.shadow_model(name, version, author=author, reason=reason)
         words = f"{name} {version} is a shadow: from the next series on it runs beside the active version, unsent"
-        return Registered(model, words + _warning(model))
+        return Registered(model, words + _warning(acceptance), acceptance)
 
-    def _tried(self, name: str, version: str) -> ModelVersion:
+    def _tried(self, name: str, version: str) -> tuple[ModelVersion, Acceptance]:
+        """A version that is accepted on this machine; raises IllegalTransition of another."""
         model = self._state.model_version(name, version)
         if model is None:
             raise NotFound(not_there(self._state, name, version))
         if model.card.after:  # what it was tried with may have changed since
             _check_what_it_needs(model, self._state)
-        if model.acceptance is None or model.card.after or not model.acceptance.counts_on(self._host):
+        acceptance = model.acceptance_on(self._host)
+        if acceptance is None or model.card.after:
             acceptance = self._accept(model, models_before(model, self._state))
             model = self._state.record_acceptance(name, version, acceptance)
-        return model
+        if not acceptance.allows_activation:
+            raise IllegalTransition(f"{name} {version} is {acceptance.words}; nothing else was changed")
+        return model, acceptance
 
     def _warm_all(self, model: ModelVersion) -> None:
         """With what comes before it, of which some may be named by a version that is not active."""
@@ -151,16 +155,6 @@ def _check_what_it_needs(model: ModelVersion, state: State) -> None:
         raise InvalidModelPackage(words, f"model.yaml.{path}")
 
 
-def not_accepted_here(model: ModelVersion, host: str) -> str:
-    """Of a version whose golden cases were run on another machine."""
-    assert model.acceptance is not None
-    where = f"were run at {model.acceptance.machine}" if model.acceptance.host else "were run nobody knows where"
-    return (
-        f"the golden cases of {model.name} {model.version} {where}, not at {host}: dicomnode models activate "
-        f"{model.name} {model.version}, said there, runs them"
-    )
-
-
 def not_there(state: State, name: str, version: str = "") -> str:
     """Why a model or a version is not found, and what there is."""
     versions = [model.version for model in state.models() if model.name == name]
@@ -171,37 +165,32 @@ def not_there(state: State, name: str, version: str = "") -> str:
     return f"there is no model {name} {version or 'that is active'}; {there}"
 
 
-def _added(model: ModelVersion, active: ModelVersion | None) -> str:
+def _added(model: ModelVersion, active: ModelVersion | None, acceptance: Acceptance) -> str:
     if model.active:
-        return f"{model.name} {model.version} is active ({model.digest[:12]}){_tried_words(model)}"
+        return f"{model.name} {model.version} is active ({model.digest[:12]}){_tried_words(acceptance)}"
     runs = f"{active.version} stays active" if active else "no version of it is active"
     return (
         f"{model.name} {model.version} is registered ({model.digest[:12]}); {runs}; to change that: "
-        f"dicomnode models activate {model.name} {model.version}{_tried_words(model)}"
+        f"dicomnode models activate {model.name} {model.version}{_tried_words(acceptance)}"
     )
 
 
-def _activated(model: ModelVersion) -> str:
-    return f"{model.name} {model.version} is active: what is routed from now on runs it{_warning(model)}"
+def _activated(model: ModelVersion, acceptance: Acceptance) -> str:
+    return f"{model.name} {model.version} is active: what is routed from now on runs it{_warning(acceptance)}"
 
 
-def _not_accepted(model: ModelVersion) -> str:
-    assert model.acceptance is not None
-    head = f"{model.name} {model.version} is registered and {model.acceptance.words}"
+def _not_accepted(model: ModelVersion, acceptance: Acceptance) -> str:
+    head = f"{model.name} {model.version} is registered and {acceptance.words}"
     if model.active:
-        return f"{head}; it is active: dicomnode models rollback {model.name}"
-    return f"{head}; it cannot be activated"
+        return f"{head}; it is active, and not served here: dicomnode models rollback {model.name}"
+    if model.state == "failed":
+        return f"{head}; it cannot be activated"
+    return f"{head}; it cannot be activated from this machine, nor is it served here"
 
 
-def _tried_words(model: ModelVersion) -> str:
-    acceptance = model.acceptance
-    if acceptance is not None and acceptance.outcome is AcceptanceOutcome.PASSED:
-        return f"; {acceptance.words}"
-    return _warning(model)
+def _tried_words(acceptance: Acceptance) -> str:
+    return f"; {acceptance.words}" if acceptance.outcome is AcceptanceOutcome.PASSED else _warning(acceptance)
 
 
-def _warning(model: ModelVersion) -> str:
-    acceptance = model.acceptance
-    if acceptance is not None and acceptance.outcome is AcceptanceOutcome.NONE:
-        return f"; mind: {acceptance.words}"
-    return ""
+def _warning(acceptance: Acceptance) -> str:
+    return f"; mind: {acceptance.words}" if acceptance.outcome is AcceptanceOutcome.NONE else ""

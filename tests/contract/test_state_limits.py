@@ -52,6 +52,20 @@ def test_a_job_that_waits_no_more_is_not_held(state: State) -> None:
     assert not state.hold_job(job, 2, "waits")  # type: ignore[attr-defined]
 
 
+def test_a_job_that_another_machine_is_to_run_gets_a_ticket_for_later(bench: Bench) -> None:
+    state = bench.state
+    job = routed(state)
+    for run in (1, 2):
+        assert state.leave_job(job, run, "waits for b", 3.0)  # type: ignore[attr-defined]
+    left = state.job(job)
+    assert (left.state, left.code, left.reason) == (JobState.QUEUED, "elsewhere", "waits for b")
+    assert kinds(state).count("job.waits") == 1
+    assert bench.queue.enqueued_jobs[-2:] == [(job, 3.0)] * 2
+    assert not state.leave_job(job, 1, "waits for b", 3.0)  # type: ignore[attr-defined]
+    assert state.start_job(job, 3) is not None
+    assert (state.job(job).code, state.job(job).reason) == ("", "")
+
+
 def test_a_limit_is_of_all_versions_and_is_set_shown_and_taken_away(state: State) -> None:
     routed(state)
     assert state.model_limits() == {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,38 @@ def test_a_version_whose_acceptance_failed_is_never_active_or_a_shadow(state: St
     assert (active(state), shadows(state)) == ("1", [])
     state.record_acceptance("torso-ct", "2", PASSED)
     assert state.activate_model("torso-ct", "2").acceptance == PASSED
+
+
+def test_what_each_machine_said_is_kept_and_one_that_accepts_is_enough(state: State) -> None:
+    add(state, "1")
+    for one in (replace(FAILED, host="b"), replace(PASSED, host="a"), replace(FAILED, host="b")):
+        tried = state.record_acceptance("torso-ct", "1", one)
+    assert {one.host: one.allows_activation for one in tried.acceptances} == {"a": True, "b": False}
+    on_b = tried.acceptance_on("b")
+    assert on_b is not None
+    assert (on_b.allows_activation, tried.acceptance_on("c")) == (False, None)
+    assert (tried.state, tried.acceptance) == ("registered", replace(PASSED, host="a"))
+    assert state.activate_model("torso-ct", "1").active
+    state.deactivate_model("torso-ct")
+    state.remove_model("torso-ct", "1")
+    assert state.models() == []
+
+
+def test_an_outcome_of_a_machine_that_nobody_noted_gives_way_to_the_next(state: State) -> None:
+    add(state, "1")
+    state.record_acceptance("torso-ct", "1", FAILED)
+    tried = state.record_acceptance("torso-ct", "1", replace(PASSED, host="a"))
+    assert [one.host for one in tried.acceptances] == ["a"]
+
+
+def test_the_oldest_machines_are_forgotten(state: State) -> None:
+    """A container has another name each time it is made."""
+    add(state, "1")
+    for number in range(53):
+        one = replace(PASSED, host=f"c{number}", at=PASSED.at + timedelta(minutes=number))
+        state.record_acceptance("torso-ct", "1", one)
+    (model,) = state.models()
+    assert [one.host for one in model.acceptances] == [f"c{number}" for number in range(3, 53)]
 
 
 def test_what_tuning_found_is_kept(state: State) -> None:

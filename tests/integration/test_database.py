@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import multiprocessing
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -104,6 +105,28 @@ def test_what_was_delivered_is_sent_after_the_upgrade(database_url: str) -> None
     with open_state(database_url, RecordingQueue()) as state:
         (job,) = state.jobs()
         assert job.deliveries[0].state is DeliveryState.SENT
+
+
+def test_what_a_model_was_accepted_on_is_kept_through_the_upgrade_and_back(database_url: str) -> None:
+    """Until revision 0007 a version had one acceptance, of the machine that was asked last."""
+    config = alembic_config(database_url)
+    migrate(database_url, "0006")
+    engine = open_engine(database_url)
+    document = {"outcome": "passed", "at": "2026-03-01T13:00:00+01:00", "engine": "OpenVINO", "precision": "f32"}
+    document |= {"device": "CPU", "server": "", "seconds": 1.0, "host": "a", "cpu": "EPYC", "cases": []}
+    with writing(engine) as connection:
+        connection.execute(sa.text(FIRST_ROWS["model"]))
+        connection.execute(sa.text("UPDATE model SET acceptance = :it"), {"it": json.dumps(document)})
+    migrate(database_url)
+    with engine.connect() as connection:
+        rows = connection.execute(sa.text("SELECT host, at, document FROM model_acceptance")).all()
+    assert [row.host for row in rows] == ["a"]
+    assert str(rows[0].at).startswith("2026-03-01 12:00:00")
+    command.downgrade(config, "0006")
+    with engine.connect() as connection:
+        kept = connection.scalar(sa.text("SELECT acceptance FROM model"))
+    engine.dispose()
+    assert (json.loads(kept) if isinstance(kept, str) else kept) == document
 
 
 def contents(engine: sa.Engine) -> dict[str, list[sa.Row[Any]]]:

@@ -27,7 +27,7 @@ from dicomnode.domain.admission import (
 from dicomnode.domain.job import Priority
 from dicomnode.domain.model_after import Crop, Reference, Step
 from dicomnode.domain.study import Series
-from dicomnode.ports import Admitted, JobFinished, JobWork, ModelVersion
+from dicomnode.ports import Admitted, JobFailed, JobFinished, JobWork, ModelVersion
 from dicomnode.stages.admission import InTurn
 from tests.adapters.fake_machine import FakeMachine
 from tests.adapters.state_material import model_card
@@ -267,7 +267,10 @@ def test_what_can_never_fit_does_not_wait() -> None:
     with line(crowded(sizes=20_000_000_000)) as jobs:
         jobs.come("huge")
         jobs.until(lambda: "huge" in jobs.answers)
-        assert jobs.answers["huge"].never.startswith("needs at least ")
+        outcome = jobs.answers["huge"].outcome
+        assert isinstance(outcome, JobFailed)
+        assert (outcome.code, outcome.retryable) == ("too-large", False)
+        assert outcome.reason.startswith("needs at least ")
         jobs.come("next")
         jobs.until(lambda: "next" in jobs.answers)
 

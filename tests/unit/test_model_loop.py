@@ -30,7 +30,7 @@ class Engine(FakeEngine):
 class Bench:
     def __init__(self) -> None:
         self.state, self.engine, self.now_s = FakeState(), Engine(), 0.0
-        self.loop = ModelLoop(self.state, self.engine, lambda: self.now_s)
+        self.loop = ModelLoop(self.state, self.engine, clock=lambda: self.now_s)
 
     def add(self, version: str, *, activate: bool = False) -> None:
         self.state.add_model(model_card(version=version), version * 64, Path("/m"), activate=activate)

@@ -7,12 +7,14 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from dicomnode import bootstrap
 from dicomnode.config import Settings
+from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, CaseOutcome
 from dicomnode.errors import DatabaseAway
 from dicomnode.node import doctor
 from dicomnode.node.doctor import Check, Finding, Patient
@@ -20,6 +22,7 @@ from dicomnode.node.listening import cannot_listen
 from dicomnode.node.status import NODE, NodeStatus, ProcessStatus, in_words, read_status, state_of
 from dicomnode.node.supervisor import forget_ready, read_ready, read_said, write_ready, write_starting
 from dicomnode.ports import State
+from tests.adapters.state_material import model_card
 
 ROLES = ["triton", "receiver-1", "worker-1"]
 
@@ -185,6 +188,25 @@ def test_a_check_that_breaks_stops_only_those_that_need_it() -> None:
 
 def _no_state() -> State:
     raise AssertionError
+
+
+def test_where_a_version_is_not_served_is_told_machine_by_machine(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, at = CaseOutcome("trunk", False, (), "Dice of Lungs is 0.5"), datetime(2026, 3, 1, tzinfo=UTC)
+    with bootstrap.state(settings) as state:
+        state.add_model(model_card(), "d" * 64, settings.home, activate=True)
+        state.record_acceptance("torso-ct", "1.0.0", Acceptance(AcceptanceOutcome.FAILED, at, (case,), host="b"))
+        told = {}
+        for host in ("a", "b"):
+            monkeypatch.setattr(bootstrap, "this_host", lambda host=host: host)
+            told[host] = [(f.verdict, f.words) for f in doctor._models(Patient(settings, lambda: state))][1:]
+    words = "torso-ct 1.0.0 is not served at b: not accepted here, at b: case trunk: Dice of Lungs is 0.5"
+    assert told["b"] == [("bad", words)]
+    assert told["a"] == [
+        ("note", words),
+        ("note", "torso-ct 1.0.0 was not tried at a: a worker here does so before it serves it"),
+    ]
 
 
 # --------------------------------------------------------------------------------------------------- listening

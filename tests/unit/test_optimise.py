@@ -187,6 +187,6 @@ def test_the_table_names_what_it_was_judged_by() -> None:
     assert [row["largest difference"] for row in rows] == ["0.0021", ""]
     tuning = {"chosen": {"engine": "openvino", "precision": "fp32"}, "candidates": [asdict(scores), asdict(broken)]}
     card = parse_model_card(document("regions"))
-    text = card_markdown(card, None, tuning, [])
+    text = card_markdown(card, [], tuning, [])
     assert "largest difference" in text
     assert "Dice" not in text

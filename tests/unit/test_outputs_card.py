@@ -47,7 +47,7 @@ def test_a_card_survives_being_written_and_read(
     assert parse_model_card(yaml.safe_load(yaml.safe_dump(card_document(card)))) == card
     assert (card.gives, card.output.result_kinds, list(card.parameters)) == (gives, kinds, takes)
     assert hash(card) == hash(parse_model_card(card_document(card)))
-    assert "## Gives" in card_markdown(card, None, None, [])
+    assert "## Gives" in card_markdown(card, [], None, [])
 
 
 def test_the_defaults_are_those_of_most_networks() -> None:
@@ -119,7 +119,7 @@ def test_what_is_wrong_is_named_by_its_path(
     ],
 )
 def test_people_can_read_what_it_gives(output: dict[str, Any], words: list[str]) -> None:
-    text = card_markdown(parse_model_card(made(output)), None, None, [])
+    text = card_markdown(parse_model_card(made(output)), [], None, [])
     assert all(word in text for word in words), text
 
 

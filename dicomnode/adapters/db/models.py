@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from dicomnode.adapters.db.columns import storable
 from dicomnode.adapters.db.session import Unit
-from dicomnode.adapters.db.tables import JobRow, ModelChangeRow, ModelRow, RuleRow
-from dicomnode.domain.acceptance import Acceptance, acceptance_document, parse_acceptance
+from dicomnode.adapters.db.tables import JobRow, ModelAcceptanceRow, ModelChangeRow, ModelRow, RuleRow
+from dicomnode.domain.acceptance import Acceptance, acceptance_document, decisive, parse_acceptance
 from dicomnode.domain.composition import needed, newly_broken
 from dicomnode.domain.job import ACTIVE_JOB_STATES
 from dicomnode.domain.model_card import ModelCard, card_document, parse_model_card
@@ -22,6 +22,8 @@ from dicomnode.errors import AlreadyExists, IllegalTransition, NotFound
 from dicomnode.ports import ModelVersion
 
 _AUTHOR_CHARACTERS = 64
+_HOST_CHARACTERS = 255
+_MACHINES_MOST = 50  # of one version: a container has another name each time it is made
 
 
 def model_of(row: ModelRow) -> ModelVersion:
@@ -34,12 +36,16 @@ def model_of(row: ModelRow) -> ModelVersion:
         card=parse_model_card(row.card),
         active=row.active,
         shadow=row.shadow,
-        acceptance=parse_acceptance(row.acceptance) if row.acceptance else None,
+        acceptances=_acceptances(row),
         tuning=row.tuning,
         author=row.author,
         reason=row.reason,
         created_at=row.created_at,
     )
+
+
+def _acceptances(row: ModelRow) -> tuple[Acceptance, ...]:
+    return tuple(parse_acceptance(one.document) for one in row.acceptances)
 
 
 # ---------------------------------------------------------------------------------------------------- reading
@@ -222,8 +228,16 @@ def _unshadow(unit: Unit, row: ModelRow, author: str, reason: str) -> None:
 
 
 def record_acceptance(unit: Unit, name: str, version: str, acceptance: Acceptance) -> ModelVersion:
+    """In the place of an earlier one of the same machine, and of one that names none."""
     row = found_row(unit, name, version)
-    row.acceptance = acceptance_document(acceptance)
+    host = storable(acceptance.host, _HOST_CHARACTERS)
+    others = [one for one in row.acceptances if one.host not in (host, "")]
+    for one in row.acceptances[:]:
+        if one not in others[-_MACHINES_MOST + 1 :]:
+            row.acceptances.remove(one)
+    unit.session.flush()
+    document = acceptance_document(acceptance)
+    row.acceptances.append(ModelAcceptanceRow(host=host, at=acceptance.at, document=document))
     unit.tell("model.tried", f"Model {name} {version}: {acceptance.words}")
     unit.session.flush()
     return model_of(row)
@@ -273,7 +287,7 @@ def _check_accepted(row: ModelRow) -> None:
         raise IllegalTransition(
             f"the files of {row.name} {row.version} were removed; dicomnode models add its package again"
         )
-    acceptance = parse_acceptance(row.acceptance) if row.acceptance else None
+    acceptance = decisive(_acceptances(row))
     if acceptance is not None and not acceptance.allows_activation:
         raise IllegalTransition(
             f"{row.name} {row.version} is {acceptance.words}; it stays registered and runs nowhere"

@@ -18,6 +18,7 @@ from dicomnode.errors import NotFound
 
 MODEL_LIMIT = "model-limit"
 ROOM = "room"
+ELSEWHERE = "elsewhere"
 
 
 def locked_job(unit: Unit, job_id: str) -> JobRow | None:
@@ -53,13 +54,25 @@ def requeue_job(unit: Unit, job_id: str, run: int, why: str) -> bool:
 
 def hold_job(unit: Unit, job_id: str, run: int, reason: str) -> bool:
     """Its ticket is somebody's who waits for room; the story tells that once, the job's row how things stand."""
+    return _waits(unit, job_id, run, ROOM, reason) is not None
+
+
+def leave_job(unit: Unit, job_id: str, run: int, reason: str, delay_s: float) -> bool:
+    """A new ticket for others to take, since who had it may not run the job."""
+    job = _waits(unit, job_id, run, ELSEWHERE, reason)
+    if job is not None:
+        enqueue(unit, job, delay_s=max(delay_s, too_early_s(unit, job)))
+    return job is not None
+
+
+def _waits(unit: Unit, job_id: str, run: int, code: str, reason: str) -> JobRow | None:
     job = locked_job(unit, job_id)
     if job is None or not is_current(job, run):
-        return False
-    if job.code != ROOM:
+        return None
+    if job.code != code:
         tell_job(unit, job, "job.waits", reason)
-    job.code, job.reason = ROOM, reason
-    return True
+    job.code, job.reason = code, reason
+    return job
 
 
 # ------------------------------------------------------------------------------------------------- models' limits

@@ -451,6 +451,9 @@ class SqlState:
     def requeue_job(self, job_id: str, run: int, why: str = "the queue had lost it") -> bool:
         return self._write(queueing.requeue_job, job_id, run, why)
 
+    def leave_job(self, job_id: str, run: int, reason: str, delay_s: float) -> bool:
+        return self._write(queueing.leave_job, job_id, run, reason, delay_s)
+
     def requeue_delivery(self, delivery_id: str, run: int) -> bool:
         return self._write(deliveries.requeue_delivery, delivery_id, run)
 

@@ -254,10 +254,26 @@ class ModelRow(Base):
     active: Mapped[bool]
     created_at: Mapped[datetime]
     shadow: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
-    acceptance: Mapped[dict[str, Any] | None] = mapped_column(_Json)  # as domain.acceptance has it
     tuning: Mapped[dict[str, Any] | None] = mapped_column(_Json)  # candidates of engines, and the chosen one
     author: Mapped[str] = mapped_column(sa.String(64), default="", server_default=sa.text("''"))
     reason: Mapped[str] = mapped_column(Prose(), default="", server_default=sa.text("''"))
+
+    acceptances: Mapped[list[ModelAcceptanceRow]] = relationship(
+        order_by="ModelAcceptanceRow.at", lazy="selectin", cascade="all, delete-orphan"
+    )
+
+
+class ModelAcceptanceRow(Base):
+    """What came of a version's golden cases on one machine, the last time that they were run there."""
+
+    __tablename__ = "model_acceptance"
+
+    model_id: Mapped[int] = mapped_column(
+        _Key, sa.ForeignKey("model.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    host: Mapped[str] = mapped_column(sa.String(255), primary_key=True)  # "": of before hosts were kept
+    at: Mapped[datetime]
+    document: Mapped[dict[str, Any]] = mapped_column(_Json)  # as domain.acceptance has it
 
 
 class ModelChangeRow(Base):

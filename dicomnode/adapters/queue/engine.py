@@ -62,6 +62,7 @@ RECOVERIES_MOST = 100
 _SLOT_FREE_S = 0.03
 _JOIN_S = 5.0
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
+_LEFT_S = 3.0  # until a job that another machine is to run is handed out again, which may be to us
 
 
 _UNASKED = Admitted(may_begin=True)
@@ -196,8 +197,10 @@ class DbosJobEngine:
             return self._surely(lambda: self._state.hold_job(job_id, run, reason))
 
         with self._admission.admitted(waiting, hold) as admitted:
-            if admitted.may_begin or admitted.never:
+            if admitted.may_begin or admitted.outcome is not None:
                 self._begin_job(job_id, run, admitted)
+            elif admitted.elsewhere:
+                self._surely(lambda: self._state.leave_job(job_id, run, admitted.elsewhere, _LEFT_S))
             elif self._stopping.is_set():
                 self._surely(lambda: self._state.requeue_job(job_id, run, "its worker stopped while it waited"))
 
@@ -205,7 +208,7 @@ class DbosJobEngine:
         work = self._surely(lambda: self._state.start_job(job_id, run))
         if work is None:
             return
-        outcome = _too_large(admitted) if admitted.never else self._outcome(work, job_id, run)
+        outcome = admitted.outcome or self._outcome(work, job_id, run)
         self._surely(lambda: self._state.finish_job(job_id, outcome, work.attempt))
         self._admission.ended(work, outcome)
 
@@ -253,10 +256,6 @@ class DbosJobEngine:
 def _internal(error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"internal error: {type(error).__name__} in {frame.name}, line {frame.lineno}; the worker's log has more"
-
-
-def _too_large(admitted: Admitted) -> JobFailed:
-    return JobFailed("too-large", admitted.never, retryable=False)
 
 
 def quiet_dbos() -> None:
