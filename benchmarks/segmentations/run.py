@@ -121,7 +121,8 @@ def by_node(labels: npt.NDArray[np.uint8], headers: list[Dataset], what: ModelCa
     made = encode_segmentation(labels, plan, what, MADE)
     assert made is not None
     check_segmentation(dcmread(made.attributes()), plan, pixel_bytes=made.pixel_bytes)
-    file.write_bytes(made.content)
+    with file.open("wb") as target:
+        target.writelines(made)
 
 
 def by_highdicom(labels: npt.NDArray[np.uint8], headers: list[Dataset], what: ModelCard, file: Path) -> None:

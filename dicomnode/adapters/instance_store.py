@@ -26,7 +26,16 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
 from dicomnode.domain.identifiers import is_uid
-from dicomnode.encoding.part10 import Unreadable, data_set_offset, data_set_sha256, first_elements
+from dicomnode.encoding.part10 import (
+    Chunk,
+    Content,
+    Unreadable,
+    data_set_offset,
+    data_set_sha256,
+    digest_of,
+    first_elements,
+    pieces_of,
+)
 from dicomnode.errors import CannotUnderstand, OutOfResources
 from dicomnode.ports import Spooled, StoredFile
 
@@ -52,6 +61,7 @@ _ENTRY = re.compile(r"(?P<stamp>[0-9]{8}T[0-9]{6}\.[0-9]{6}Z)-.*\.dcm")
 _TOPS = ("instances", "results")
 _STUDY_INSTANCE_UID = 0x0020000D
 _WRITEV_MOST = 512  # IOV_MAX is 1024 on Linux
+_WRITE_BYTES = 1 << 20
 
 
 class FolderInstanceStore:
@@ -74,7 +84,7 @@ class FolderInstanceStore:
         """Gives the spool back; what is left in it is the next process's."""
         self._owner.release()
 
-    def spool(self, chunks: Iterable[bytes | memoryview], *, calling_ae_title: str, called_ae_title: str) -> Spooled:
+    def spool(self, chunks: Iterable[Chunk], *, calling_ae_title: str, called_ae_title: str) -> Spooled:
         received_at = datetime.now(UTC)
         try:
             path = self._owner.new_entry(received_at)
@@ -101,18 +111,21 @@ class FolderInstanceStore:
         self._sync_places()
         spooled.path.unlink(missing_ok=True)
 
-    def put_result(self, content: bytes | bytearray, *, study: str, series: str, instance: str) -> StoredFile:
-        sha256 = hashlib.sha256(content).hexdigest()
+    def put_result(self, content: Content, *, study: str, series: str, instance: str) -> StoredFile:
         folder = self._folder("results", study, series, instance)
         place = folder / f"{instance}.dcm"
-        if place.exists() and place.read_bytes() != content:
-            place = folder / f"{instance}.{sha256[:16]}.dcm"
-        if not place.exists():
-            try:
-                _write_durably(place, (memoryview(content),))
-            except OSError as error:
-                raise OutOfResources(f"cannot be stored: {error.strerror or error}") from error
-        return StoredFile(place.relative_to(self._root).as_posix(), len(content), sha256)
+        try:
+            if place.exists():
+                sha256 = digest_of(content)
+                if _digest(place) == sha256:
+                    return self._stored(place, sha256)
+                place = folder / f"{instance}.{sha256[:16]}.dcm"
+            return self._stored(place, _write_with_digest(place, content))
+        except OSError as error:
+            raise OutOfResources(f"cannot be stored: {error.strerror or error}") from error
+
+    def _stored(self, place: Path, sha256: str) -> StoredFile:
+        return StoredFile(place.relative_to(self._root).as_posix(), place.stat().st_size, sha256)
 
     def path(self, relative: str) -> Path:
         return self._root / relative
@@ -320,7 +333,25 @@ def _study_of(path: Path) -> str:
     return found.get(_STUDY_INSTANCE_UID, b"").decode("ascii", "replace").rstrip("\0 ")
 
 
-def _write_durably(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_with_digest(path: Path, content: Content) -> str:
+    """As _write_durably, and the digest of what was written."""
+    digest = hashlib.sha256()
+
+    def digested() -> Iterator[Chunk]:
+        for piece in pieces_of(content):
+            digest.update(piece)
+            yield piece
+
+    _write_durably(path, digested())
+    return digest.hexdigest()
+
+
+def _write_durably(path: Path, chunks: Iterable[Chunk]) -> None:
     """All of it under its name and on the disk, or nothing under that name (rename is atomic)."""
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -337,11 +368,30 @@ def _write_durably(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     _fsync_folder(path.parent)
 
 
-def _write_all(file: int, chunks: Iterable[bytes | memoryview]) -> None:
-    """Writes the chunks without joining them; a short write (a disk that fills up) goes on where it stopped."""
-    left = [memoryview(chunk) for chunk in chunks if len(chunk)]
+def _write_all(file: int, chunks: Iterable[Chunk]) -> None:
+    """Writes the chunks without joining them, and of many not all at once."""
+    for some in _together(chunks):
+        _write_some(file, some)
+
+
+def _together(chunks: Iterable[Chunk]) -> Iterator[list[memoryview]]:
+    """Chunks for one call, none of them empty."""
+    some, size_bytes = list[memoryview](), 0
+    for chunk in chunks:
+        if len(chunk):
+            some.append(memoryview(chunk))
+            size_bytes += len(chunk)
+        if len(some) == _WRITEV_MOST or size_bytes >= _WRITE_BYTES:
+            yield some
+            some, size_bytes = [], 0
+    if some:
+        yield some
+
+
+def _write_some(file: int, left: list[memoryview]) -> None:
+    """A short write (a disk that fills up) goes on where it stopped."""
     while left:
-        written = os.writev(file, left[:_WRITEV_MOST])
+        written = os.writev(file, left)
         done = 0
         while done < len(left) and written >= len(left[done]):
             written -= len(left[done])

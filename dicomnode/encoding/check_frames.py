@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -10,7 +11,7 @@ from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
-from dicomnode.encoding.refusal import POSITION_TOLERANCE_MM, check_uids, refuse
+from dicomnode.encoding.refusal import POSITION_TOLERANCE_MM, check_uid, check_uids, refuse
 from dicomnode.imaging.headers import items, numbers, text, whole
 from dicomnode.imaging.volume import VolumePlan
 
@@ -30,7 +31,7 @@ def check_frames(segmentation: Dataset, plan: VolumePlan, pixel_bytes: int, *, o
     slices = {(f.sop_instance_uid, f.number): f for f in plan.frames}
     many = _multi_frame_uids(plan)
     segment_of = _Once("SegmentIdentificationSequence", lambda group: _segment(group, shared) if of_segments else 1)
-    sources_of = _Once("DerivationImageSequence", _sources)
+    sources_of = _SourcesOf()
     position_of = _Once("PlanePositionSequence", _position)
     seen: set[tuple[int, tuple[str, int]]] = set()
     for number, group in enumerate(groups, 1):
@@ -62,6 +63,31 @@ class _Once(Generic[Found]):
         if element.value not in self._known:
             self._known[element.value] = self._read(group)
         return self._known[element.value]
+
+
+class _SourcesOf:
+    """As _sources. What differs between the slices of a series is one UID; the rest is read once."""
+
+    _element = struct.pack("<HH2s", 0x0008, 0x1155, b"UI")  # Referenced SOP Instance UID, up to its length
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, bytes], list[tuple[str, int | None]]] = {}
+
+    def __call__(self, group: Dataset) -> list[tuple[str, int | None]]:
+        element = group.get_item("DerivationImageSequence") if "DerivationImageSequence" in group else None
+        if not isinstance(element, RawDataElement) or not element.value or element.value.count(self._element) != 1:
+            return _sources(group)
+        at = element.value.index(self._element) + len(self._element) + 2
+        end = at + int.from_bytes(element.value[at - 2 : at], "little")
+        uid = element.value[at:end].rstrip(b"\0").decode("ascii", "replace")
+        rest = at, element.value[:at] + element.value[end:]
+        if (known := self._known.get(rest)) is not None:
+            check_uid("ReferencedSOPInstanceUID", uid)
+            return [(uid, known[0][1])]
+        found = _sources(group)
+        if [name for name, _ in found] == [uid]:  # it stands where it seems to
+            self._known[rest] = found
+        return found
 
 
 def _check_length(segmentation: Dataset, frames: int, pixel_bytes: int) -> None:

@@ -9,8 +9,9 @@ import hashlib
 import io
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from pydicom._uid_dict import UID_dictionary
 from pydicom.dataelem import RawDataElement
@@ -18,6 +19,18 @@ from pydicom.filereader import data_element_generator
 from pydicom.tag import BaseTag
 
 Chunk = bytes | memoryview
+
+
+class Pieces(Protocol):
+    """A file that is made while it is read, the same each time."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Chunk]: ...
+
+
+Content = bytes | bytearray | Pieces
 
 META_START_BYTES = 144  # preamble, "DICM" and the element (0002,0000), explicit VR little endian
 _PIECE_BYTES = 1 << 20
@@ -59,6 +72,18 @@ _UNREADABLE = (
     zlib.error,
     Warning,
 )
+
+
+def pieces_of(content: Content) -> Iterable[Chunk]:
+    return (memoryview(content),) if isinstance(content, bytes | bytearray) else content
+
+
+def digest_of(content: Content) -> str:
+    """SHA-256."""
+    digest = hashlib.sha256()
+    for piece in pieces_of(content):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 class Unreadable(ValueError):

@@ -67,6 +67,12 @@ def item_of(plan: UsedImages, sop_instance_uid: str, sop_class_uid: str) -> Data
     return item
 
 
+def list_images(segmentation: Dataset, plan: VolumePlan) -> None:
+    """All images of the plan's series in a SEG: as source images (PS3.3 C.12.4) and by their series (C.12.2)."""
+    segmentation.SourceImageSequence = [_instance(uid, sop_class) for uid, sop_class in instances_of(plan).items()]
+    segmentation.ReferencedSeriesSequence = [_series(plan)]
+
+
 def add_references(segmentation: Dataset, plan: VolumePlan, further: Further) -> None:
     """Names the further series' images in a SEG of the plan's: as source images, and by study and series.
 

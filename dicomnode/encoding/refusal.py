@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 from pydicom import DataElement, Dataset
+from pydicom.tag import Tag
 
 from dicomnode.domain.identifiers import is_uid
 from dicomnode.errors import NonConformant
@@ -45,20 +46,25 @@ def kept_when_refused(kind: str, content: Callable[[], bytes | bytearray]) -> It
 
 def check_uids(dataset: Dataset, but: str = "") -> None:
     """Every UID is one (PS3.5 9), but for those in the sequence of that keyword, which are looked at elsewhere."""
-    for element in _elements(dataset, but):
-        if element.VR != "UI":
-            continue
+    for element in _of_uids(dataset, but):
         for uid in [element.value] if isinstance(element.value, str) else element.value:
-            if not is_uid(str(uid)):
-                refuse(f"{element.keyword or element.tag} {str(uid)!r} is no UID")
+            check_uid(element.keyword or str(element.tag), str(uid))
 
 
-def _elements(dataset: Dataset, but: str) -> Iterator[DataElement]:
-    for element in dataset:
-        if element.keyword == but:
+def check_uid(name: str, uid: str) -> None:
+    if not is_uid(uid):
+        refuse(f"{name} {uid!r} is no UID")
+
+
+def _of_uids(dataset: Dataset, but: str) -> Iterator[DataElement]:
+    """Elements of UIDs at any depth; of a data set that was read, what else there is stays unread."""
+    skipped = Tag(but) if but else None
+    for raw in list(dataset.values()):
+        if raw.tag == skipped or raw.VR not in ("UI", "SQ", None):  # implicit VR does not say
             continue
-        yield element
-        if element.VR == "SQ":
-            items: Iterable[Dataset] = element.value
-            for item in items:
-                yield from item.iterall()
+        element = dataset[raw.tag]
+        if element.VR == "UI":
+            yield element
+        elif element.VR == "SQ":
+            for item in element.value:
+                yield from _of_uids(item, "")

@@ -22,6 +22,7 @@ from dicomnode.encoding.check_measured import check_measured
 from dicomnode.encoding.check_skipped import check_skipped
 from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.parametric_map import FloatMap, encode_map
+from dicomnode.encoding.part10 import Content, pieces_of
 from dicomnode.encoding.provenance import Provenance
 from dicomnode.encoding.references import NONE, Further, UsedImages
 from dicomnode.encoding.refusal import kept_when_refused
@@ -42,13 +43,18 @@ from dicomnode.imaging.volume import VolumePlan, plan_volume
 
 @dataclass(frozen=True, slots=True)
 class EncodedResult:
-    """A result that passed its check; `content` is the Part 10 file."""
+    """A result that passed its check; `file` is the Part 10 file, as it is or as it is made while it is written."""
 
     kind: str  # one of domain.model_output.Output.result_kinds
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
-    content: bytes | bytearray
+    file: Content
+
+    @property
+    def content(self) -> bytes:
+        """The whole file."""
+        return b"".join(pieces_of(self.file))
 
 
 def encode_results(
@@ -71,11 +77,11 @@ def encode_results(
     for kind, file in files.items():
         with odd_values_accepted():
             as_written = dcmread(file.attributes())
-        with kept_when_refused(kind, partial(_same, file.content)):
+        with kept_when_refused(kind, partial(getattr, file, "content")):
             check_segmentation(as_written, plan, further, pixel_bytes=file.pixel_bytes, fractional=kind == "SEG-PROB")
     with _gate("SR", report):
         check_report(report, plan, segmentation, further)
-    return (*(encoded(kind, file.header, file.content) for kind, file in files.items()), encoded("SR", report))
+    return (*(encoded(kind, file.header, file) for kind, file in files.items()), encoded("SR", report))
 
 
 def _segmentations(
@@ -91,22 +97,18 @@ def _segmentations(
     return {kind: file for kind, file in made_of.items() if file is not None}
 
 
-def _same(content: bytes | bytearray) -> bytes | bytearray:
-    return content
-
-
 def _gate(kind: str, dataset: Dataset) -> AbstractContextManager[None]:
     return kept_when_refused(kind, lambda: to_part10_bytes(dataset))
 
 
-def encoded(kind: str, dataset: Dataset, content: bytes | bytearray = b"") -> EncodedResult:
-    """Of an object that passed its check; `content`: its file, where that was written already."""
+def encoded(kind: str, dataset: Dataset, file: Content = b"") -> EncodedResult:
+    """Of an object that passed its check; `file`, where there is one already."""
     return EncodedResult(
         kind=kind,
         sop_class_uid=str(dataset.SOPClassUID),
         sop_instance_uid=str(dataset.SOPInstanceUID),
         series_instance_uid=str(dataset.SeriesInstanceUID),
-        content=content or to_part10_bytes(dataset),
+        file=file or to_part10_bytes(dataset),
     )
 
 

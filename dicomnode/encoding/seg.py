@@ -34,7 +34,7 @@ from dicomnode.encoding.provenance import (
     texts_of,
     tracking,
 )
-from dicomnode.encoding.references import NONE, Further, add_references
+from dicomnode.encoding.references import NONE, Further, add_references, list_images
 from dicomnode.encoding.seg_file import SegFile, seg_file
 from dicomnode.encoding.seg_frames import LabelFrames, LabelMap, SegFrames
 from dicomnode.encoding.source import SourceFrames, source_frames, source_series_number
@@ -87,8 +87,11 @@ def encode_masks(
     with odd_values_accepted():
         sources = source_frames(plan, texts_of(card, made))
         uids = result_uids(kind, plan, further, card, made, masks.digest())
-        skeleton, slices = skeleton_of(list(segments), kind, sources, uids, plan, card, made, further)
-        return seg_file(skeleton, slices, masks, segments)
+        used = list(segments)
+        ends = sources.of(sorted({used[0], used[-1]}))
+        skeleton, order = skeleton_of(range(len(ends.headers)), kind, ends, uids, plan, card, made, further)
+        places = [sources.place(k) for k in (used if order == sorted(order) else reversed(used))]
+        return seg_file(skeleton, places, masks, segments)
 
 
 def skeleton_of(
@@ -105,6 +108,7 @@ def skeleton_of(
     skeleton = _skeleton(used, kind, sources, uids, plan, card, made)
     slices = _slices(skeleton, sources)
     sources.mend(skeleton)
+    list_images(skeleton, plan)
     add_references(skeleton, plan, further)
     sources.set_character_set(skeleton)
     skeleton.setdefault("ContentCreatorName", None)  # type 2 (PS3.3 10.9), which highdicom leaves out

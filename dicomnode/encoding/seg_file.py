@@ -1,73 +1,88 @@
 """The frames of a segmentation, BINARY or FRACTIONAL, written straight into its file.
 
-A SEG of a hundred segments has thousands of frames. As data sets they take seconds and gigabytes to make; as bytes
-they differ in the numbers of their segment alone from the first frame of the same slice, which highdicom made.
+A SEG of a hundred segments has thousands of frames, and hundreds of megabytes of pixels. Frames are made as bytes
+(see seg_items), and pixels while the file is written: it is never whole in memory.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
 
 from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.seg_frames import SegFrames
+from dicomnode.encoding.seg_items import FrameItems, FramePlace, sequence
 from dicomnode.errors import EncodingError
 
-_SEQUENCE = struct.Struct("<HH2sHL")  # tag, VR, reserved, length (PS3.5 7.1.2)
-_ITEM = struct.Struct("<HHL")  # (PS3.5 7.5.1)
-# Dimension Index Values of two numbers and Referenced Segment Number, up to their first byte (PS3.5 7.1.2)
-_OF_THE_SEGMENT = (b"\x20\x00\x57\x91UL\x08\x00", b"\x62\x00\x0b\x00US\x02\x00")
+_PIXEL_DATA = struct.Struct("<HH2sHL")  # tag, VR, reserved, length (PS3.5 7.1.2)
 _LONGEST = 0xFFFFFFFE  # bytes of one element (PS3.5 7.1.1)
 _FRAMES_AND_PIXELS = ("PerFrameFunctionalGroupsSequence", "PixelData")
+_PIECE_PIXELS = 1 << 21  # so many at once, a byte each while they are packed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SegFile:
-    """A SEG: its attributes but for those of its frames and pixels, and the whole as a Part 10 file."""
+    """A SEG as a Part 10 file, in pieces; the masks must stay as they are until it is written.
+
+    `header` are its attributes but for those of its frames and pixels, `frames` the segment and the slice of each.
+    """
 
     header: Dataset
-    content: bytearray
-    pixels_at: int  # where the element (7FE0,0010) begins
+    start: bytes  # up to the element (7FE0,0010)
+    masks: SegFrames
+    frames: Sequence[tuple[int, int]]
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        yield self.start
+        yield _PIXEL_DATA.pack(0x7FE0, 0x0010, b"OB", 0, self.pixel_bytes)
+        yield from _pixels(self.masks, self.frames)
+        yield b"\0" * (_pixel_bytes(self.masks, len(self.frames)) % 2)
 
     def attributes(self) -> BytesIO:
         """The file up to its pixels."""
-        return BytesIO(memoryview(self.content)[: self.pixels_at])
+        return BytesIO(self.start)
 
     @property
     def pixel_bytes(self) -> int:
-        return len(self.content) - self.pixels_at - _SEQUENCE.size
+        """Of an even length (PS3.5 8.1.1)."""
+        exact = _pixel_bytes(self.masks, len(self.frames))
+        return exact + exact % 2
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.start) + _PIXEL_DATA.size + self.pixel_bytes
+
+    @property
+    def content(self) -> bytes:
+        """The whole, made anew."""
+        return b"".join(self)
 
 
 def seg_file(
-    skeleton: Dataset, slices: Sequence[int], masks: SegFrames, segments: Mapping[int, Sequence[int]]
+    skeleton: Dataset, places: Sequence[FramePlace], masks: SegFrames, segments: Mapping[int, Sequence[int]]
 ) -> SegFile:
-    """The file of a SEG whose `skeleton` has a frame, of any segment, for each of these slices of the masks.
+    """The file of a SEG; its `skeleton` has a frame, of any segment, like which all are made.
 
-    `segments`: the numbers of those that a slice has. Frames are sorted as their Dimension Index Values say: by
-    segment, and within it as those of the skeleton (PS3.3 C.7.6.17).
+    `places`: the slices that it has, in the order of their Dimension Index Values. `segments`: the numbers of those
+    that a slice has. Frames are sorted as these values say: by segment, and within it by place (PS3.3 C.7.6.17).
 
     Raises EncodingError when the pixels do not fit one element (PS3.5 7.1.1).
     """
-    templates = [_Template.of(item) for item in skeleton.PerFrameFunctionalGroupsSequence]
-    frames = sorted((segment, order) for order, k in enumerate(slices) for segment in segments[k])
-    header = _header(skeleton, masks, len(frames))
+    items = FrameItems(skeleton.PerFrameFunctionalGroupsSequence[0])
+    templates = [items.of(place, order) for order, place in enumerate(places, 1)]
+    frames = sorted((segment, order) for order, place in enumerate(places) for segment in segments[place.index])
+    _check_length(_pixel_bytes(masks, len(frames)))
     groups = b"".join(templates[order].of_segment(segment) for segment, order in frames)
-    start = b"".join((to_part10_bytes(header), _SEQUENCE.pack(0x5200, 0x9230, b"SQ", 0, len(groups)), groups))
-    bits = len(frames) * math.prod(masks.shape[1:]) * (1 if masks.is_binary else 8)
-    content = _with_room(start, (bits + 7) // 8)
-    pixels = np.frombuffer(content, np.uint8)[len(start) + _SEQUENCE.size :]
-    fill = _pack if masks.is_binary else _fill
-    fill(masks, [(segment, slices[order]) for segment, order in frames], pixels)
-    return SegFile(header, content, len(start))
+    header = _header(skeleton, masks, len(frames))
+    start = to_part10_bytes(header) + sequence(_FRAMES_AND_PIXELS[0], groups)
+    return SegFile(header, start, masks, [(segment, places[order].index) for segment, order in frames])
 
 
 def _header(skeleton: Dataset, masks: SegFrames, frames: int) -> Dataset:
@@ -78,60 +93,31 @@ def _header(skeleton: Dataset, masks: SegFrames, frames: int) -> Dataset:
     return header
 
 
-def _with_room(start: bytes, pixel_bytes: int) -> bytearray:
-    """`start`, the pixels' element of an even length, and zeros for them."""
-    pixel_bytes += pixel_bytes % 2
+def _pixel_bytes(masks: SegFrames, frames: int) -> int:
+    bits = frames * math.prod(masks.shape[1:]) * (1 if masks.is_binary else 8)
+    return (bits + 7) // 8
+
+
+def _check_length(pixel_bytes: int) -> None:
     if pixel_bytes > _LONGEST:
         raise EncodingError(
             f"the segmentation takes {pixel_bytes} bytes of pixels, more than a DICOM element holds ({_LONGEST}): "
             "give the model fewer segments"
         )
-    content = bytearray(len(start) + _SEQUENCE.size + pixel_bytes)
-    content[: len(start)] = start
-    _SEQUENCE.pack_into(content, len(start), 0x7FE0, 0x0010, b"OB", 0, pixel_bytes)
-    return content
 
 
-def _pack(masks: SegFrames, frames: Sequence[tuple[int, int]], packed: npt.NDArray[np.uint8]) -> None:
-    """One bit a pixel, the first in the lowest bit, one frame behind the other also within a byte (PS3.5 8.1.1)."""
+def _pixels(masks: SegFrames, frames: Sequence[tuple[int, int]]) -> Iterator[bytes | memoryview]:
+    """One bit a pixel, the first in the lowest bit, one frame behind the other also within a byte, or a byte each.
+
+    (PS3.5 8.1.1.)
+    """
     size = math.prod(masks.shape[1:])
-    together = 8 // math.gcd(size, 8)  # frames after which a byte ends
+    unit = 8 // math.gcd(size, 8)  # frames after which a byte ends
+    together = unit * max(_PIECE_PIXELS // (size * unit), 1)
+    planes: npt.NDArray[np.uint8] = np.empty((together, *masks.shape[1:]), np.uint8)
     for first in range(0, len(frames), together):
-        planes = [masks.plane(segment, k) for segment, k in frames[first : first + together]]
-        bits = np.packbits(planes, bitorder="little")
-        packed[first * size // 8 :][: len(bits)] = bits
-
-
-def _fill(masks: SegFrames, frames: Sequence[tuple[int, int]], pixels: npt.NDArray[np.uint8]) -> None:
-    """A byte a pixel."""
-    size = math.prod(masks.shape[1:])
-    for number, (segment, k) in enumerate(frames):
-        pixels[number * size :][:size] = masks.plane(segment, k).ravel()
-
-
-@dataclass(frozen=True, slots=True)
-class _Template:
-    """An item of the Per-Frame Functional Groups Sequence, and where the number of its segment stands in it."""
-
-    item: bytes
-    places: list[int]  # of that number, of a byte: in the Dimension Index Values, in the Referenced Segment Number
-
-    @classmethod
-    def of(cls, group: Dataset) -> _Template:
-        item = _item(group)
-        ends = ((item.rfind(element), len(element)) for element in _OF_THE_SEGMENT)
-        return cls(item, [at + length for at, length in ends if at >= 0])
-
-    def of_segment(self, number: int) -> bytes:
-        item = bytearray(self.item)
-        for place in self.places:
-            item[place] = number
-        return bytes(item)
-
-
-def _item(group: Dataset) -> bytes:
-    file = DicomBytesIO()
-    file.is_little_endian, file.is_implicit_VR = True, False
-    write_dataset(file, group)
-    content = file.getvalue()
-    return _ITEM.pack(0xFFFE, 0xE000, len(content)) + content
+        part = frames[first : first + together]
+        for plane, (segment, k) in zip(planes, part, strict=False):
+            plane[:] = masks.plane(segment, k)
+        used = planes[: len(part)]
+        yield np.packbits(used, bitorder="little").data if masks.is_binary else used.tobytes()

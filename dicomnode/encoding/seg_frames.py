@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from dicomnode.imaging.masks import SegmentMasks
 
 LabelMap = npt.NDArray[np.uint8]
 Plane = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
+_FEW = 16  # segments, up to which comparing with each is faster than counting
 
 
 class SegFrames(Protocol):
@@ -52,12 +54,14 @@ class LabelFrames:
         slices, rows, columns = self.labels.shape
         return slices, rows, columns
 
-    @property
+    @cached_property
     def highest(self) -> int:
         return int(self.labels.max(initial=0))
 
     def segments_in(self, index: int) -> list[int]:
         plane = self.labels[index]
+        if self.highest <= _FEW:
+            return [number for number in range(1, self.highest + 1) if (plane == number).any()]
         found: list[int] = np.flatnonzero(np.bincount(plane.ravel()))[int(plane.min() == 0) :].tolist()
         return found
 

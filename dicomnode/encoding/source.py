@@ -7,7 +7,7 @@ Enhanced multi-frame instances are laid open into one header a frame; `SourceFra
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from highdicom.enum import SpecificCharacterSetValues
@@ -17,6 +17,7 @@ from pydicom.uid import CTImageStorage, MRImageStorage, PositronEmissionTomograp
 from pydicom.valuerep import DSdecimal, format_number_as_ds, validate_value
 
 from dicomnode.encoding.references import UsedImages
+from dicomnode.encoding.seg_items import FramePlace
 from dicomnode.imaging.frames import Frame
 from dicomnode.imaging.headers import UNREADABLE, items, text, value, whole
 from dicomnode.imaging.volume import VolumePlan
@@ -76,6 +77,16 @@ class SourceFrames:
     headers: tuple[Dataset, ...]
     references: dict[str, tuple[str, str, int | None]]  # stand-in UID → class, instance, frame number
     character_set: Any
+
+    def of(self, slices: Sequence[int]) -> SourceFrames:
+        """Of these slices alone."""
+        return replace(self, headers=tuple(self.headers[k] for k in slices))
+
+    def place(self, k: int) -> FramePlace:
+        """Of a slice, with its true reference."""
+        header = self.headers[k]
+        own = (str(header.SOPClassUID), str(header.SOPInstanceUID), None)
+        return FramePlace(k, *self.references.get(own[1], own), header.ImagePositionPatient)
 
     def mend(self, dataset: Dataset) -> None:
         """Puts the true references in place of the stand-ins, everywhere, and each instance once in lists of them."""

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from dicomnode.encoding.part10 import Content
+
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
@@ -69,8 +71,8 @@ class InstanceStore(Protocol):
     def discard(self, spooled: Spooled) -> None:
         """Takes it out of the spool; call it once the index has it."""
 
-    def put_result(self, content: bytes | bytearray, *, study: str, series: str, instance: str) -> StoredFile:
-        """Stores a result object durably; the same content again is harmless."""
+    def put_result(self, content: Content, *, study: str, series: str, instance: str) -> StoredFile:
+        """Stores a result object durably, piece by piece; the same content again is harmless."""
 
     def path(self, relative: str) -> Path:
         """Absolute path of a stored file."""

@@ -173,7 +173,7 @@ class EncodeStage:
 
     def _stored(self, result: EncodedResult, work: JobWork) -> StoredResult:
         study, series = work.series.study_instance_uid, result.series_instance_uid
-        file = self._store.put_result(result.content, study=study, series=series, instance=result.sop_instance_uid)
+        file = self._store.put_result(result.file, study=study, series=series, instance=result.sop_instance_uid)
         return StoredResult(
             kind=result.kind,
             sop_class_uid=result.sop_class_uid,

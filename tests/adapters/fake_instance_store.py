@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from dicomnode.domain.identifiers import is_uid
+from dicomnode.encoding.part10 import Content, digest_of, pieces_of
 from dicomnode.errors import CannotUnderstand, OutOfResources
 from dicomnode.ports import Spooled, StoredFile
 
@@ -57,10 +57,10 @@ class FakeInstanceStore:
         if self._spool.pop(spooled.name, None):
             spooled.path.unlink()
 
-    def put_result(self, content: bytes, *, study: str, series: str, instance: str) -> StoredFile:
+    def put_result(self, content: Content, *, study: str, series: str, instance: str) -> StoredFile:
         self._room()
         self.calls.append(f"put_result {instance}")
-        return self._place(content, ("results", study, series, instance), hashlib.sha256(content).hexdigest())
+        return self._place(b"".join(pieces_of(content)), ("results", study, series, instance), digest_of(content))
 
     def path(self, relative: str) -> Path:
         return self.root / relative

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -103,6 +103,27 @@ def test_a_result_is_put_once_however_often(store: InstanceStore) -> None:
     assert results[0].path == f"results/{STUDY}/{SERIES}/{INSTANCE}.dcm"
     assert results[0].sha256 == hashlib.sha256(b"SEG").hexdigest()
     assert store.path(results[0].path).read_bytes() == b"SEG"
+
+
+class InPieces:
+    """A file that is made while it is written."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = pieces
+        self.size_bytes = sum(map(len, pieces))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._pieces)
+
+
+def test_a_result_in_pieces_is_the_same_as_in_one(store: InstanceStore) -> None:
+    pieces = [bytes([n % 251]) * n * 1000 for n in range(60)]  # 1.8 MB, the first of them empty
+    whole = b"".join(pieces)
+    found = store.put_result(InPieces(*pieces), study=STUDY, series=SERIES, instance=INSTANCE)
+    assert (found.size_bytes, found.sha256) == (len(whole), hashlib.sha256(whole).hexdigest())
+    assert store.path(found.path).read_bytes() == whole
+    assert store.put_result(whole, study=STUDY, series=SERIES, instance=INSTANCE) == found
+    assert store.put_result(InPieces(whole[:7], whole[7:]), study=STUDY, series=SERIES, instance=INSTANCE) == found
 
 
 def test_another_result_under_one_uid_replaces_nothing(store: InstanceStore) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 
 import numpy as np
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 
 from dicomnode.encoding.check import check_report, check_segmentation
+from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.results import encode_results, warm_up
 from dicomnode.errors import NonConformant
+from dicomnode.imaging.headers import odd_values_accepted
 from dicomnode.imaging.measure import measure
 from dicomnode.imaging.volume import plan_volume
 from tests.made_results import CARD, MADE, result, two_fs
@@ -226,6 +229,29 @@ def test_a_frame_of_a_multi_frame_source_must_be_named() -> None:
     del source_of(seg).ReferencedFrameNumber
     with pytest.raises(NonConformant, match="which frame of the multi-frame instance"):
         check_segmentation(seg, plan)
+
+
+def reread(seg: Dataset | None) -> Dataset:
+    assert seg is not None
+    return dcmread(BytesIO(to_part10_bytes(seg)))
+
+
+@pytest.mark.parametrize("number", [0, 3, -1])
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [("99", "which is no slice of the source"), ("9x", "9x' is no UID")],
+    ids=["stranger", "no UID"],
+)
+def test_in_a_file_the_source_of_every_frame_is_looked_at(number: int, ending: str, words: str) -> None:
+    """As in the node, where the frames' items are bytes until somebody looks."""
+    plan, _, seg, _ = result()
+    assert seg is not None
+    check_segmentation(reread(seg), plan)
+    with odd_values_accepted():
+        image = frame(seg, number).DerivationImageSequence[0].SourceImageSequence[0]
+        image.ReferencedSOPInstanceUID = image.ReferencedSOPInstanceUID[:-2] + ending
+        with pytest.raises(NonConformant, match=words):
+            check_segmentation(reread(seg), plan)
 
 
 @pytest.mark.parametrize("empty", [False, True])
