@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from dicomnode.cli import quarantined
 from dicomnode.cli.job_facts import at, facts, seconds_of
 from dicomnode.cli.known_names import check_names
 from dicomnode.cli.lines import Labelled
@@ -18,7 +19,7 @@ from dicomnode.cli.moments import now as moments_now
 from dicomnode.cli.study_story import ID_CHARACTERS, JOB_STYLES
 from dicomnode.cli.watch import EVERY_S, Every, View, Watch, present
 from dicomnode.domain.job import DeliveryState, JobState, Priority
-from dicomnode.ports import JobChange, JobFilter, JobView, State
+from dicomnode.ports import Event, JobChange, JobFilter, JobView, State
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
@@ -135,12 +136,22 @@ def show(ctx: typer.Context, job_id: Id, watch: Watch = False, every: Every = EV
     context: Context = ctx.obj
     context.json = context.json or as_json
     view = View(
-        look=lambda: context.state.job(job_id),
-        draw=lambda job: Labelled(facts(job)),
-        document=lambda job: job,
-        parts=lambda job: {job.job_id: job},
+        look=lambda: _with_quarantined(context.state, job_id),
+        draw=lambda seen: Labelled([*facts(seen[0]), *quarantined.lines(seen[1], with_job=False)]),
+        document=_document,
+        parts=lambda seen: {seen[0].job_id: _document(seen)},
     )
     present(context, view, watch=watch, every_s=every)
+
+
+def _with_quarantined(state: State, job_id: str) -> tuple[JobView, list[Event]]:
+    job = state.job(job_id)
+    return job, quarantined.of_job(state.events(job.study_instance_uid), job.job_id)
+
+
+def _document(seen: tuple[JobView, list[Event]]) -> dict[str, Any]:
+    job, aside = seen
+    return {**{spec.name: getattr(job, spec.name) for spec in fields(job)}, "quarantined": quarantined.rows(aside)}
 
 
 @app.command()

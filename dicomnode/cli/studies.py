@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from itertools import groupby
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dicomnode import bootstrap
-from dicomnode.cli import study_story
+from dicomnode.cli import quarantined, study_story
 from dicomnode.cli.known_names import check_names
 from dicomnode.cli.lines import Labelled
 from dicomnode.cli.moments import Since, Until, span
@@ -23,7 +24,7 @@ from dicomnode.cli.watch import EVERY_S, Every, View, Watch, present
 from dicomnode.domain.job import JobState
 from dicomnode.domain.study import SeriesState
 from dicomnode.errors import UsageError
-from dicomnode.ports import Forgotten, JobFilter, JobView, SeriesView, StudyFilter, StudyView
+from dicomnode.ports import Event, Forgotten, JobFilter, JobView, SeriesView, StudyFilter, StudyView
 from dicomnode.stages.forget import Removed, in_words, sent_of, sent_words
 from dicomnode.stages.forget import forget as forget_study
 
@@ -35,6 +36,7 @@ app = typer.Typer(help="Studies: what came in, where it went, and why.", no_args
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, change nothing.")]
 
 _JOBS_MOST = 1000
+_Shown = tuple[StudyView, list[Event]]  # and what of it lies in quarantine
 
 
 @app.command("list")
@@ -122,19 +124,30 @@ def _states(series: Iterable[SeriesView]) -> Text:
 
 @app.command()
 def show(ctx: typer.Context, key: Key, watch: Watch = False, every: Every = EVERY_S, as_json: Json = False) -> None:
-    """A study with its series and the state of each; several when the key fits several.
+    """A study with its series and the state of each, and what lies in quarantine; several when the key fits several.
 
     Example: dicomnode studies show 20240131-007
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
-    one: OneStudy[StudyView] = OneStudy(
-        look=lambda study: study,
-        draw=lambda study: Group(headline(study), Text(), Labelled(_series_lines(study.series))),
-        document=lambda study: study,
-        parts=lambda study: {"": study},
+    one: OneStudy[_Shown] = OneStudy(
+        look=lambda study: (study, quarantined.quarantined(context.state.events(study.study_instance_uid))),
+        draw=lambda shown: Group(headline(shown[0]), Text(), Labelled(_study_lines(shown))),
+        document=_document,
+        parts=lambda shown: {"": _document(shown)},
     )
     present(context, each_study(context, key, one), watch=watch, every_s=every)
+
+
+def _study_lines(shown: _Shown) -> Iterator[tuple[Text, Text]]:
+    yield from _series_lines(shown[0].series)
+    yield from quarantined.lines(shown[1], with_job=True)
+
+
+def _document(shown: _Shown) -> dict[str, Any]:
+    study, aside = shown
+    facts = {spec.name: getattr(study, spec.name) for spec in fields(study)}
+    return {**facts, "quarantined": quarantined.rows(aside)}
 
 
 def _series_lines(series: Iterable[SeriesView]) -> Iterator[tuple[Text, Text]]:

@@ -27,6 +27,7 @@ from dicomnode.ports.views import (
     StudyView,
 )
 from dicomnode.ports.work import (
+    QUARANTINED,
     Delivered,
     DeliveryOutcome,
     DeliveryWork,
@@ -42,12 +43,14 @@ from dicomnode.ports.work import (
     NotDelivered,
     NotYet,
     ProofWork,
+    Quarantined,
     RuleRevision,
     SeriesRouting,
 )
 
 __all__ = [
     "ALL_IMAGES",
+    "QUARANTINED",
     "Admission",
     "Admitted",
     "Clock",
@@ -88,6 +91,7 @@ __all__ = [
     "Prover",
     "Pulse",
     "Quarantine",
+    "Quarantined",
     "RefusedResult",
     "Rescale",
     "ResultSink",

@@ -138,12 +138,33 @@ class JobWork:
     priority: Priority = Priority.ROUTINE
 
 
+QUARANTINED = "job.quarantined"  # an event: `detail` has result, reason and place
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A result that did not pass the node's own check, and is not sent."""
+
+    kind: str
+    reason: str
+    place: str = ""  # where it lies; "" when it lies nowhere
+    problem: str = ""  # why it could not be kept
+
+    @property
+    def words(self) -> str:
+        said = f"{self.kind} did not pass its own check and is not sent: {self.reason}"
+        if self.place:
+            return f"{said}; kept in quarantine: {self.place}"
+        return f"{said}; it could not be kept in quarantine: {self.problem}" if self.problem else said
+
+
 @dataclass(frozen=True, slots=True)
 class JobFinished:
     results: tuple[StoredResult, ...]
     timings_s: Mapping[str, float] = field(default_factory=dict)  # stage name → seconds
     details: Mapping[str, Any] = field(default_factory=dict)  # JSON-able: measurements, engine, peak memory
     note: str = ""
+    quarantined: tuple[Quarantined, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +180,7 @@ class JobFailed:
     code: str
     reason: str
     retryable: bool
+    quarantined: tuple[Quarantined, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

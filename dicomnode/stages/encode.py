@@ -31,7 +31,7 @@ from dicomnode.encoding.sr_classes import spec_of
 from dicomnode.encoding.sr_measured import measured_of
 from dicomnode.errors import EncodingError, NonConformant
 from dicomnode.imaging.measure import SegmentStatistics, measure_masks, with_diameters
-from dicomnode.ports import Clock, InstanceStore, JobWork, ModelVersion, Quarantine
+from dicomnode.ports import Clock, InstanceStore, JobWork, ModelVersion, Quarantine, Quarantined
 from dicomnode.stages.infer import Classified, Inference
 from dicomnode.stages.set_aside import set_aside
 from dicomnode.stages.told import (
@@ -53,6 +53,7 @@ class Encoded:
     timings_s: Mapping[str, float]
     details: Mapping[str, Any]
     note: str
+    quarantined: tuple[Quarantined, ...] = ()
 
 
 class EncodeStage:
@@ -67,7 +68,7 @@ class EncodeStage:
         self._store, self._clock, self._device_serial_number = store, clock, device_serial_number
         self._quarantine = quarantine
 
-    def set_aside(self, work: JobWork, error: NonConformant) -> str:
+    def set_aside(self, work: JobWork, error: NonConformant) -> Quarantined:
         return set_aside(self._quarantine, work, error)
 
     def warm_up(self, model: ModelVersion) -> None:
@@ -94,11 +95,11 @@ class EncodeStage:
         measured = clock()
         made = provenance_of(work, inference, self._device_serial_number)
         results = encode_results(masks, statistics, plan, card, made, inference.further)
-        forms, missing = encode_forms(work, inference, statistics, made, results, self._quarantine)
+        forms, missing, aside = encode_forms(work, inference, statistics, made, results, self._quarantine)
         details = {"measurements": measurement_rows(statistics, card, plan.unit)}
-        notes = [*notes_on(work, [result.kind for result in results]), *missing]
+        notes = [*notes_on(work, [result.kind for result in results]), *missing, *(one.words for one in aside)]
         kept = self._kept_all(work, [*results, *forms], measured, details, notes)
-        return replace(kept, timings_s={"measure": measured - begun, **kept.timings_s})
+        return replace(kept, timings_s={"measure": measured - begun, **kept.timings_s}, quarantined=tuple(aside))
 
     def few(self, work: JobWork, found: Classified) -> Encoded:
         """As run, of classes, of numbers, or of boxes on single images."""
@@ -192,12 +193,14 @@ def encode_forms(
     made: Provenance,
     results: Sequence[EncodedResult],
     quarantine: Quarantine | None = None,
-) -> tuple[list[EncodedResult], list[str]]:
+) -> tuple[list[EncodedResult], list[str], list[Quarantined]]:
     """The further forms that destinations want, and why some are not there: none of them stops the others."""
     plan, card = inference.plan, work.model.card
-    forms, missing = [form for form in work.forms if form in card.output.forms], []
+    forms = [form for form in work.forms if form in card.output.forms]
+    missing: list[str] = []
+    aside: list[Quarantined] = []
     if not forms:
-        return [], []
+        return [], missing, aside
     segmentation = next((reference(result, plan) for result in results if result.kind == "SEG"), None)
     findings = Findings(
         inference.answers["LABELMAP"], inference.volume, statistics, plan, card, made, segmentation, inference.further
@@ -207,10 +210,10 @@ def encode_forms(
         try:
             encoded += encode_form(findings, form)
         except NonConformant as error:
-            missing.append(set_aside(quarantine, work, error))
+            aside.append(set_aside(quarantine, work, error))
         except EncodingError as error:
             missing.append(f"no {form}: {error}")
-    return encoded, missing
+    return encoded, missing, aside
 
 
 def provenance_of(work: JobWork, inference: Inference | Classified, device_serial_number: str) -> Provenance:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dicomnode.errors import NonConformant, ReceiveError
-from dicomnode.ports import JobWork, Quarantine, RefusedResult
+from dicomnode.ports import JobWork, Quarantine, Quarantined, RefusedResult
 
 
-def set_aside(quarantine: Quarantine | None, work: JobWork, error: NonConformant) -> str:
-    """Why it was refused and where it lies, in words for the job."""
-    words = f"{error.kind or 'a result'} did not pass its own check and is not sent: {error}"
-    if quarantine is None:
-        return words
+def set_aside(quarantine: Quarantine | None, work: JobWork, error: NonConformant) -> Quarantined:
     kind = error.kind or "result"
+    if quarantine is None:
+        return Quarantined(kind, str(error))
     refused = RefusedResult(work.series.study_instance_uid, work.job_id, kind, str(error), error.content)
     try:
-        return f"{words}; kept in quarantine: {quarantine.keep(refused)}"
+        return Quarantined(kind, str(error), quarantine.keep(refused))
     except ReceiveError as why:  # no space: what was refused is still never sent
-        return f"{words}; it could not be kept in quarantine: {why}"
+        return Quarantined(kind, str(error), problem=str(why))

@@ -43,7 +43,8 @@ class Work:
         except SeriesRefused as error:
             return JobRefused(getattr(error, "reason", error.code), str(error))
         except NonConformant as error:
-            return JobFailed(error.code, self._encode.set_aside(work, error), error.retryable)
+            aside = self._encode.set_aside(work, error)
+            return JobFailed(error.code, aside.words, error.retryable, (aside,))
         except InferenceStopped as error:
             return JobStopped(str(error))
         except DicomNodeError as error:
@@ -68,6 +69,7 @@ class Work:
             timings_s={**inference.timings_s, **encoded.timings_s},
             details={**inference.details, **encoded.details, "worker_peak_bytes": peak_bytes},
             note=encoded.note,
+            quarantined=encoded.quarantined,
         )
 
     def deliver(self, work: DeliveryWork) -> DeliveryOutcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,11 @@ from dicomnode.config import Settings
 from dicomnode.domain.job import JobState, Priority
 from dicomnode.domain.study import SeriesState
 from dicomnode.errors import DicomNodeError, IllegalTransition, NotFound, UsageError
-from dicomnode.ports import Delivered, JobFailed, NotDelivered
+from dicomnode.ports import Delivered, JobFailed, NotDelivered, Quarantined
 from dicomnode.stages.forget import in_words
 from tests.adapters.fake_instance_store import FakeInstanceStore
 from tests.adapters.fake_state import FakeState
-from tests.adapters.state_material import ARCHIVE, SERIES, STUDY, complete, instance, routed, succeeded
+from tests.adapters.state_material import ARCHIVE, SERIES, STUDY, complete, finished, instance, routed, succeeded
 
 OTHER = f"{STUDY}.2"
 EVENING = datetime(2026, 3, 1, 20, 0, tzinfo=UTC)
@@ -189,6 +190,31 @@ def test_why_says_what_every_job_and_delivery_came_to(screen: Screen) -> None:
     screen.write(sa.update(ResultRow).values(superseded_by="feedfacefeedface"))
     assert "superseded: the newer one is that of job feedface" in screen.run("studies", "why", STUDY)
     assert "superseded by job feedfacefeedface" in screen.run("jobs", "show", job_id)
+
+
+def test_what_lies_in_quarantine_is_shown_with_its_reason(screen: Screen) -> None:
+    job = routed(screen.state)
+    screen.state.start_job(job)
+    aside = Quarantined("SR", "PatientID differs", "/quarantine/j-SR.dcm")
+    screen.state.finish_job(job, JobFailed("non-conformant", aside.words, False, (aside,)))
+    expected = [{"job_id": job, "result": "SR", "reason": "PatientID differs", "place": aside.place}]
+    assert screen.json("jobs", "show", job)["quarantined"] == expected
+    assert screen.json("studies", "show", STUDY)["quarantined"] == expected
+    assert f"in quarantine SR: PatientID differs job {job}, {aside.place}" in screen.run("studies", "show", STUDY)
+    assert f"in quarantine SR: PatientID differs {aside.place}" in screen.run("jobs", "show", job)
+    kinds = [event["kind"] for event in screen.json("studies", "why", STUDY)["story"]]
+    assert kinds[-2:] == ["job.quarantined", "job.failed"]
+    screen.run("jobs", "retry", job)  # the next attempt has nothing there yet
+    assert screen.json("jobs", "show", job)["quarantined"] == []
+
+
+def test_a_form_in_quarantine_keeps_no_other_result_from_being_sent(screen: Screen) -> None:
+    job = routed(screen.state)
+    screen.state.start_job(job)
+    aside = Quarantined("PDF", "it has no page", problem="no space left")
+    screen.state.finish_job(job, replace(finished(), quarantined=(aside,)))
+    assert screen.json("jobs", "show", job)["state"] == "succeeded"
+    assert "in quarantine PDF: it has no page it could not be kept" in screen.run("jobs", "show", job)
 
 
 def test_a_result_that_is_sent_nowhere_is_told(screen: Screen) -> None:

@@ -56,6 +56,9 @@ def test_a_job_whose_report_is_refused_fails_and_says_where_it_lies(
     assert not outcome.retryable
     assert "SR did not pass its own check and is not sent: PatientID differs" in outcome.reason
     assert outcome.reason.endswith(f"kept in quarantine: {place}")
+    (aside,) = outcome.quarantined
+    assert (aside.kind, aside.place) == ("SR", str(place))
+    assert aside.reason.startswith("PatientID differs")
     assert dcmread(place).PatientID == "somebody else"
     reason = place.with_suffix(".txt").read_text()
     assert "job j-1, SR: PatientID differs from the source's" in reason
@@ -67,6 +70,7 @@ def test_a_form_that_is_refused_stops_no_other(bench: Bench, tmp_path: Path, mon
     outcome = bench.perform(work := work_on(bench, card(), forms=("RTSTRUCT", "KO")))
     assert isinstance(outcome, JobFinished)
     assert [result.kind for result in outcome.results] == ["SEG", "SR", "KO"]
+    assert [aside.kind for aside in outcome.quarantined] == ["RTSTRUCT"]
     assert "RTSTRUCT did not pass its own check and is not sent: PatientID differs" in outcome.note
     assert (tmp_path / "quarantine" / work.series.study_instance_uid / "j-1-RTSTRUCT.dcm").is_file()
 

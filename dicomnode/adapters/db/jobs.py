@@ -27,7 +27,7 @@ from dicomnode.domain.job import (
 from dicomnode.domain.result import StoredResult
 from dicomnode.domain.study import Series
 from dicomnode.errors import AlreadyActive
-from dicomnode.ports import JobFailed, JobFinished, JobOutcome, JobRefused, JobStopped, JobWork, Running
+from dicomnode.ports import QUARANTINED, JobFailed, JobFinished, JobOutcome, JobRefused, JobStopped, JobWork, Running
 
 
 def start_job(unit: Unit, job_id: str, run: int | None) -> JobWork | None:
@@ -73,6 +73,7 @@ def finish_job(unit: Unit, job_id: str, outcome: JobOutcome, attempt: int | None
         if job.state is JobState.CANCELLED:
             _tell_after_cancel(unit, job, outcome)
         return
+    _tell_quarantined(unit, job, outcome)
     match outcome:
         case JobFinished():
             _finish(unit, job, outcome)
@@ -84,7 +85,14 @@ def finish_job(unit: Unit, job_id: str, outcome: JobOutcome, attempt: int | None
             pass  # it was taken back (taken_back), and has begun again since
 
 
+def _tell_quarantined(unit: Unit, job: JobRow, outcome: JobOutcome) -> None:
+    """Before the job's end, which they may be the reason of."""
+    for one in outcome.quarantined if isinstance(outcome, JobFinished | JobFailed) else ():
+        tell_job(unit, job, QUARANTINED, one.words, result=one.kind, reason=one.reason, place=one.place)
+
+
 def _tell_after_cancel(unit: Unit, job: JobRow, outcome: JobOutcome) -> None:
+    _tell_quarantined(unit, job, outcome)
     if isinstance(outcome, JobStopped):
         tell_job(unit, job, "job.stopped", "its work was stopped")
     else:
