@@ -7,13 +7,14 @@ place. tests/integration checks the same objects with dciodvfy, which knows the 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from pydicom import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
 from dicomnode.encoding.check_frames import FRAMES, check_frames
+from dicomnode.encoding.content_items import code_of, evidence_of
 from dicomnode.encoding.references import NONE, Further, UsedImages, instances_of, study_and_series
 from dicomnode.encoding.refusal import POSITION_TOLERANCE_MM, check_uids, is_empty, refuse
 from dicomnode.encoding.source import IDENTITY, checked_identity
@@ -200,12 +201,6 @@ def _check_identity(dataset: Dataset, plan: UsedImages) -> None:
             refuse(f"{keyword} differs from the source's")
 
 
-def code_of(item: Dataset, keyword: str = "ConceptNameCodeSequence") -> tuple[str, str]:
-    """(value, scheme) of the first code (PS3.3 8.8); empty when there is none."""
-    codes = items(item, keyword)
-    return (text(codes[0], "CodeValue"), text(codes[0], "CodingSchemeDesignator")) if codes else ("", "")
-
-
 # ------------------------------------------------------------------------------------------- segmentation
 
 
@@ -289,13 +284,6 @@ def groups_of(report: Dataset) -> list[Dataset]:
         if (code, "DCM") not in concepts:
             refuse(f"the report does not state {meaning} ({code}, DCM)")
     return groups
-
-
-def evidence_of(report: Dataset, keyword: str = "CurrentRequestedProcedureEvidenceSequence") -> Iterator[Dataset]:
-    """References to instances (PS3.3 C.17.2)."""
-    for study in items(report, keyword):
-        for series in items(study, "ReferencedSeriesSequence"):
-            yield from items(series, "ReferencedSOPSequence")
 
 
 def check_evidence(report: Dataset, plans: Iterable[UsedImages]) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 from pydicom import Dataset
 
 from dicomnode.domain.model_card import ModelCard
-from dicomnode.encoding.check import check_measurement_report, check_number, code_of, groups_of
+from dicomnode.encoding.check import check_measurement_report, check_number, groups_of
+from dicomnode.encoding.content_items import code_of
 from dicomnode.encoding.references import NONE, Further, UsedImages
 from dicomnode.encoding.refusal import refuse
 from dicomnode.encoding.sr_boxes import boxes_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydicom import Dataset
 
 from dicomnode.domain.model_card import ModelCard
-from dicomnode.encoding.check import check_measurement_report, check_number, code_of, groups_of
+from dicomnode.encoding.check import check_measurement_report, check_number, groups_of
+from dicomnode.encoding.content_items import code_of
 from dicomnode.encoding.references import NONE, Further, UsedImages
 from dicomnode.encoding.refusal import refuse
 from dicomnode.encoding.sr_classes import UNDETERMINED, spec_of

@@ -22,8 +22,8 @@ from dicomnode.encoding.check import (
     check_label_map,
     check_present,
     check_segmentation,
-    evidence_of,
 )
+from dicomnode.encoding.content_items import evidence_of
 from dicomnode.encoding.findings import Findings
 from dicomnode.encoding.references import instances_of
 from dicomnode.encoding.refusal import refuse

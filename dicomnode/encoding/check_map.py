@@ -13,8 +13,8 @@ from dicomnode.encoding.check import (
     check_grid,
     check_present,
     check_series_references,
-    code_of,
 )
+from dicomnode.encoding.content_items import code_of
 from dicomnode.encoding.parametric_map import map_of
 from dicomnode.encoding.references import NONE, Further
 from dicomnode.encoding.refusal import POSITION_TOLERANCE_MM, refuse

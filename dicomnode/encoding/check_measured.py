@@ -9,7 +9,8 @@ from pydicom import Dataset
 from dicomnode.domain.coded import Code
 from dicomnode.domain.measured_output import MeasuredValue
 from dicomnode.domain.model_card import ModelCard
-from dicomnode.encoding.check import check_measurement_report, check_number, code_of, groups_of
+from dicomnode.encoding.check import check_measurement_report, check_number, groups_of
+from dicomnode.encoding.content_items import code_of
 from dicomnode.encoding.references import NONE, Further, UsedImages
 from dicomnode.encoding.refusal import refuse
 from dicomnode.encoding.sr_measured import measured_of

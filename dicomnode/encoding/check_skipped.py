@@ -12,9 +12,9 @@ from dicomnode.encoding.check import (
     check_evidence,
     check_filled,
     check_present,
-    code_of,
     groups_of,
 )
+from dicomnode.encoding.content_items import code_of
 from dicomnode.encoding.references import NONE, Further, UsedImages
 from dicomnode.encoding.refusal import refuse
 from dicomnode.encoding.skipped import COMMENT, NOT_EVALUATED

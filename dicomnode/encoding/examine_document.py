@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pydicom import Dataset
 
-from dicomnode.encoding.check import code_of, evidence_of
+from dicomnode.encoding.content_items import code_of, evidence_of
 from dicomnode.encoding.refusal import is_empty
 from dicomnode.imaging.headers import items, numbers, text, value
 

@@ -5,26 +5,24 @@ And the other way round: what dcmqi and others wrote says the same to us as to i
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 
-from dicomnode.encoding.check import code_of, groups_of
+from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.findings import Findings
 from dicomnode.encoding.forms import encode_form
 from dicomnode.encoding.results import encode_map_results, encode_results
 from dicomnode.encoding.seg import encode_segmentation
-from dicomnode.imaging.decode import plan_instances, read_volume
-from dicomnode.imaging.frames import frames_of
-from dicomnode.imaging.headers import items, odd_values_accepted, read_instances, text, whole
+from dicomnode.encoding.sr import encode_report
+from dicomnode.imaging.headers import read_instances, text
 from dicomnode.imaging.measure import measure
 from dicomnode.imaging.volume import VolumePlan, plan_volume
-from tests import dcmqi_readers
+from tests import dcmqi_readers, reference_objects, round_trip
 from tests.made_outputs import BOTH, MAP, OVERLAP, exclusive, overlapping, values
 from tests.made_results import CARD, MADE, two_fs
 from tests.made_series import classic, pixels
@@ -142,99 +140,24 @@ def test_maps(name: str, tmp_path: Path) -> None:
 
 @real_data
 @pytest.mark.real_data
-@pytest.mark.parametrize(
-    "folder",
-    [
-        "ct/crlm-1004",
-        "ct/lidc-0002-part",
-        "mr/qin-prostate-adc/pm-example-dcm.zip",
-        "mr/t1-j2k-multifragment",
-        "multi/sts_002/ct/image",
-        "multi/sts_002/mr_t1/image",
-        "multi/sts_002/pet/image",
-        "seg_sr/dcmqi-liver/ct-3slice",
-        "seg_sr/dcmqi-24x38x3/image",
-        "seg_sr/dcmqi-24x38x3/multiframe",
-    ],
-)
-def test_real_series(folder: str, tmp_path: Path) -> None:
-    place = DATA / folder
-    if place.suffix == ".zip":
-        with zipfile.ZipFile(place) as archive:
-            archive.extractall(tmp_path / "in")
-        place = tmp_path / "in"
-    files = [p for p in sorted(place.rglob("*")) if p.is_file() and p.name not in ("LICENSE", "README.md")]
-    instances = read_instances(files)
-    plan = plan_instances(instances)
-    stored = np.empty(plan.geometry.shape, np.int16)
-    read_volume(plan, instances, stored)
-    check_kinds(findings(plan, stored), tmp_path, "SEG-LABELMAP")
+@pytest.mark.parametrize("folder", round_trip.SERIES)
+def test_reports_of_real_series(folder: str, tmp_path: Path) -> None:
+    of = findings(*round_trip.series(DATA / folder, tmp_path / "in"))
+    report = encode_report(of.statistics, of.plan, of.card, of.made, of.segmentation)
+    (tmp_path / "SR.dcm").write_bytes(to_part10_bytes(report))
+    check_report(of, tmp_path)
 
 
 # ------------------------------------------------------------------------------------- what others wrote, to us
 
 
-def our_frames(seg: Dataset) -> dict[int, list[tuple[npt.NDArray[np.float64], npt.NDArray[Any]]]]:
-    """Segment → (affine of (row, column, 1) to LPS mm, pixels) of its frames, where imaging.frames puts them."""
-    shared = seg.SharedFunctionalGroupsSequence[0]
-    found: dict[int, list[tuple[npt.NDArray[np.float64], npt.NDArray[Any]]]] = {}
-    planes = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
-    for frame, group, plane in zip(frames_of([seg], [0]), seg.PerFrameFunctionalGroupsSequence, planes, strict=True):
-        holder = group if "SegmentIdentificationSequence" in group else shared
-        number = int(holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-        along = np.array(frame.orientation).reshape(2, 3)
-        affine = np.column_stack(
-            [along[1] * frame.spacing_mm[0], along[0] * frame.spacing_mm[1], np.array(frame.position_mm)]
-        )
-        found.setdefault(number, []).append((affine, plane))
-    return found
-
-
-def in_grid_of(
-    volume: dcmqi_readers.Volume, frames: list[tuple[npt.NDArray[np.float64], npt.NDArray[Any]]]
-) -> npt.NDArray[Any]:
-    """Our frames' values (slice, row, column) at the voxels of a volume that dcmqi made; each has to lie on one."""
-    found = np.zeros(volume.values.shape, int)
-    inverse = np.linalg.inv(volume.affine)
-    for affine, plane in frames:
-        where = np.argwhere(plane > 0)
-        places = np.column_stack([where @ affine[:, :2].T + affine[:, 2], np.ones(len(where))])
-        index = places @ inverse[:3].T
-        whole_index = np.rint(index).astype(int)
-        np.testing.assert_allclose(index, whole_index, atol=0.01)
-        found[tuple(whole_index.T)] = plane[tuple(where.T)]
-    return found
-
-
 @real_data
 @pytest.mark.real_data
-@pytest.mark.parametrize(
-    "name",
-    [
-        "dcmqi-24x38x3/seg/label.seg",
-        "dcmqi-liver/seg/liver.dcm",
-        "dcmqi-liver/seg/partial_overlaps.dcm",
-        "dcmqi-sr-example/seg.dcm",
-        "highdicom/seg_image_ct_binary.dcm",
-        "highdicom/seg_image_ct_binary_overlap.dcm",
-        "highdicom/seg_image_ct_true_fractional.dcm",
-        "qin-headneck-0139-seg/mask/mask.dcm",
-    ],
-)
-def test_reference_segmentations_lie_where_dcmqi_says(name: str, tmp_path: Path) -> None:
-    with odd_values_accepted():
-        seg = dcmread(SEG_SR / name)
-        ours = our_frames(seg)
-    fractional = text(seg, "SegmentationType") == "FRACTIONAL"
-    theirs = {
-        number: volume
-        for volume in dcmqi_readers.segmentation(SEG_SR / name, tmp_path / "s")
-        for number in volume.segments
-    }
-    assert sorted(theirs) == [whole(segment, "SegmentNumber") for segment in items(seg, "SegmentSequence")]
-    for number, volume in theirs.items():
-        wanted = volume.values if fractional else volume.values == number
-        np.testing.assert_array_equal(in_grid_of(volume, ours.get(number, [])), wanted, f"segment {number}")
+@pytest.mark.parametrize("name", reference_objects.SEGMENTATIONS)
+def test_reference_segmentations_lie_where_their_makers_say(name: str, tmp_path: Path) -> None:
+    alike = reference_objects.voxels_alike(SEG_SR / name, tmp_path / "s")
+    assert len(set(alike.values())) == 1
+    assert min(min(counts) for counts in alike.values()) > 0
 
 
 @real_data
@@ -247,54 +170,13 @@ def test_the_reference_with_its_makers_label_map() -> None:
     )
     ours = np.zeros(plan.geometry.shape, np.uint8)
     index = {tuple(np.round(frame.position_mm, 3)): k for k, frame in enumerate(plan.frames)}
-    for affine, plane in our_frames(dcmread(folder / "seg" / "label.seg"))[1]:
+    for affine, plane in round_trip.frames_in_patient(dcmread(folder / "seg" / "label.seg"))[1]:
         ours[index[tuple(np.round(affine[:, 2], 3))]] = plane
     np.testing.assert_array_equal(ours, theirs > 0)
 
 
 @real_data
 @pytest.mark.real_data
-@pytest.mark.parametrize(
-    "name",
-    [
-        "dcmqi-liver/sr/dcmqi/result.dcm",
-        "dcmqi-liver/sr/rsna2018_dataset1/sr-tid1500-ct-liver-example.dcm",
-        "dcmqi-sr-example/sr.dcm",
-        "qin-headneck-0139-sr/Measurements_User2_SemiAuto_Trial2.dcm",
-    ],
-)
+@pytest.mark.parametrize("name", reference_objects.REPORTS)
 def test_reference_reports_say_the_same_to_us(name: str, tmp_path: Path) -> None:
-    with odd_values_accepted():
-        groups = groups_of(dcmread(SEG_SR / name))
-        ours = [_said(group) for group in groups]
-    theirs = dcmqi_readers.report(SEG_SR / name, tmp_path / "r")["Measurements"]
-    read = [
-        (
-            group["TrackingUniqueIdentifier"],
-            group.get("ReferencedSegment"),
-            [
-                (m["quantity"]["CodeValue"], m["units"]["CodeValue"], float(m["value"]))
-                for m in group["measurementItems"]
-            ],
-        )
-        for group in theirs
-    ]
-    assert ours == read
-    assert sum(len(measured) for _, _, measured in ours) >= 3
-
-
-def _said(group: Dataset) -> tuple[str, int | None, list[tuple[str, str, float]]]:
-    content = items(group, "ContentSequence")
-    tracking = next(str(item.UID) for item in content if code_of(item) == ("112040", "DCM"))
-    references = [r for item in content for r in items(item, "ReferencedSOPSequence")]
-    segment = next((whole(r, "ReferencedSegmentNumber") for r in references if "ReferencedSegmentNumber" in r), None)
-    measured = [
-        (
-            code_of(item)[0],
-            code_of(item.MeasuredValueSequence[0], "MeasurementUnitsCodeSequence")[0],
-            float(item.MeasuredValueSequence[0].NumericValue),
-        )
-        for item in content
-        if text(item, "ValueType") == "NUM"
-    ]
-    return tracking, segment, measured
+    assert reference_objects.measurements_alike(SEG_SR / name, tmp_path / "r") >= 3
