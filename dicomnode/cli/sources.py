@@ -58,6 +58,13 @@ def add(
         ),
     ] = "",
     report_dimse: ReportDimse = "",
+    commitment: Annotated[
+        bool,
+        typer.Option(
+            "--commitment/--no-commitment",
+            help="Whether it may ask by Storage Commitment what is kept of what it sent.",
+        ),
+    ] = True,
     quiet_period: Annotated[
         float | None,
         typer.Option(
@@ -97,6 +104,7 @@ def add(
     context.may_begin = not dry_run
     document = {
         "ae_title": ae_title,
+        "commitment": commitment,
         "quiet_period_s": quiet_period,
         "release": release,
         "allowed_sop_classes": _uids(allow_sop_class, SOP_CLASS, "--allow-sop-class"),
@@ -224,7 +232,7 @@ def _words(source: Source) -> str:
     return "; ".join(said) or "as everybody"
 
 
-_AS_EVERYBODY = ("as everybody", "all", "is a signal", "nowhere", "to its own association")
+_AS_EVERYBODY = ("as everybody", "all", "is a signal", "nowhere", "answered on its own association")
 
 
 def _shown(source: Source) -> list[tuple[str, str]]:
@@ -232,12 +240,18 @@ def _shown(source: Source) -> list[tuple[str, str]]:
     quiet = "as everybody" if source.quiet_period_s is None else f"{source.quiet_period_s:g} s"
     return [
         ("query", without_password(str(source.query)) if source.query else "nowhere"),
-        ("commitment reports", str(source.report) if source.report else "to its own association"),
+        ("commitment requests", _commitment(source)),
         ("quiet period", quiet),
         ("end of an association", "is a signal" if source.release else "is no signal"),
         ("SOP classes", _restricted(source.allowed_sop_classes, source.refused_sop_classes)),
         ("transfer syntaxes", _restricted(source.allowed_transfer_syntaxes, source.refused_transfer_syntaxes)),
     ]
+
+
+def _commitment(source: Source) -> str:
+    if not source.commitment:
+        return "refused"
+    return f"answered at {source.report}" if source.report else "answered on its own association"
 
 
 def _restricted(allowed: Sequence[str], refused: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from dicomnode.domain.identifiers import is_ae_title, is_uid
 from dicomnode.errors import InvalidDestination, InvalidSource
 
 QUIET_PERIOD_MOST_S = 86_400.0
+_SINGLE = ("ae_title", "query_dimse", "query_url", "report_dimse", "commitment", "quiet_period_s", "release")
 _LISTS = (
     "allowed_sop_classes",
     "refused_sop_classes",
@@ -28,6 +29,7 @@ class Source:
     ae_title: str
     query: Address | None = None  # where to ask how many instances a series has: by C-FIND or QIDO-RS
     report: DimseAddress | None = None  # where it takes reports of Storage Commitment (PS3.4 J.3.3)
+    commitment: bool = True  # whether it may ask what is kept of what it sent (PS3.4 J.3.2)
     quiet_period_s: float | None = None
     release: bool = True  # whether the end of an association says something about its series
     allowed_sop_classes: tuple[str, ...] = ()  # UIDs; none: all that may be stored
@@ -68,15 +70,20 @@ def report_address(dimse: str) -> DimseAddress | None:
 def parse_source(document: Mapping[str, Any]) -> Source:
     """What `as_document` wrote, or somebody else in that form; raises InvalidSource with the path."""
     node = Node(document, "", InvalidSource)
-    node.only("ae_title", "query_dimse", "query_url", "report_dimse", "quiet_period_s", "release", *_LISTS)
+    node.only(*_SINGLE, *_LISTS)
     lists = {name: _uids(node.get(name, [])) for name in _LISTS}
     for what in ("sop_classes", "transfer_syntaxes"):
         if both := sorted({*lists[f"allowed_{what}"]} & {*lists[f"refused_{what}"]}):
             node.get(f"refused_{what}", []).fail(f"both allowed and refused: {', '.join(both)}")
+    report = report_address(_text(node.get("report_dimse", "")))
+    commitment = node.get("commitment", True).boolean()
+    if report is not None and not commitment:
+        node.get("commitment", True).fail("who may not ask is not told: no --report-dimse together with it")
     return Source(
         ae_title=_ae_title(node["ae_title"]),
         query=query_address(_text(node.get("query_dimse", "")), _text(node.get("query_url", ""))),
-        report=report_address(_text(node.get("report_dimse", ""))),
+        report=report,
+        commitment=commitment,
         quiet_period_s=_quiet_period_s(node.get("quiet_period_s", None)),
         release=node.get("release", True).boolean(),
         **lists,
@@ -90,6 +97,8 @@ def as_document(source: Source) -> dict[str, Any]:
         document["query_dimse" if isinstance(source.query, DimseAddress) else "query_url"] = str(source.query)
     if source.report is not None:
         document["report_dimse"] = str(source.report)
+    if not source.commitment:
+        document["commitment"] = False
     if source.quiet_period_s is not None:
         document["quiet_period_s"] = source.quiet_period_s
     if not source.release:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
-from pynetdicom import AE, evt
+from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.presentation import build_context
@@ -26,6 +26,7 @@ from dicomnode.domain.destination import DimseAddress
 from dicomnode.domain.source import Source
 from dicomnode.stages.commit import CommitmentTeller, CommitStage
 from dicomnode.stages.receive import ReceiveStage
+from dicomnode.stages.sources import KnownSources
 from tests.adapters.commitment_peer import INSTANCE
 from tests.adapters.state_material import RecordingQueue
 
@@ -37,7 +38,10 @@ class Node:
         self.store = FolderInstanceStore(folder / "store")
         self.stage = ReceiveStage(self.store, self.state, SystemClock())
         commitments = CommitStage(self.state, self.store)
-        self.scp = StorageSCP(self.stage, commitments=commitments, host="127.0.0.1", port=0, ae_title="NODE")
+        self.sources = KnownSources(self.state)
+        self.scp = StorageSCP(
+            self.stage, commitments=commitments, sources=self.sources, host="127.0.0.1", port=0, ae_title="NODE"
+        )
         self.teller = CommitmentTeller(self.state, self.store, CommitmentReporter("NODE"))
 
     def __enter__(self) -> Node:
@@ -53,6 +57,10 @@ class Node:
 
     def wish(self, transaction_uid: str) -> commitment_wish.CommitmentWish | None:
         return self.state.open_wish("CT1", transaction_uid)
+
+    def put_source(self, source: Source) -> None:
+        self.state.put_source(source)
+        self.sources.refresh()
 
     def make_due(self) -> None:
         """As if it had been asked long ago."""
@@ -245,6 +253,41 @@ def test_a_sender_that_refuses_the_report_is_tried_again(node: Node, modality: M
         modality.answer = 0x0000
         node.make_due()
         assert node.teller.once() == 1
+
+
+def test_a_sender_whose_requests_are_switched_off_is_told_when_it_associates(node: Node, modality: Modality) -> None:
+    node.put_source(Source("CT1", commitment=False))
+    association = modality.associated(node.scp.port)
+    results = {context.abstract_syntax: context.result for context in association.rejected_contexts}
+    assert results == {StorageCommitmentPushModel: 3}  # abstract syntax not supported (PS3.8 Table 9-18)
+    assert association.send_c_store(image()).Status == 0x0000
+    association.release()
+    node.put_source(Source("CT1"))
+    association = modality.associated(node.scp.port)
+    assert not association.rejected_contexts
+    node.put_source(Source("CT1", commitment=False))  # of an association from before
+    assert ask(association, [image()], "1.2.3.9") == 0x0124
+    association.release()
+    assert node.wish("1.2.3.9") is None
+
+
+def test_what_an_archive_commits_to_is_heard_whatever_it_may_ask(node: Node, modality: Modality) -> None:
+    node.put_source(Source("CT1", commitment=False))
+    association = modality.ae.associate(
+        "127.0.0.1",
+        node.scp.port,
+        [build_context(StorageCommitmentPushModel)],
+        ae_title="NODE",
+        ext_neg=[build_role(StorageCommitmentPushModel, scp_role=True)],
+    )
+    assert association.is_established
+    (context,) = association.accepted_contexts
+    assert (context.as_scu, context.as_scp) == (False, True)
+    report = Dataset()
+    report.TransactionUID, report.ReferencedSOPSequence = "1.2.3.10", []
+    status, _ = association.send_n_event_report(report, 1, StorageCommitmentPushModel, INSTANCE)
+    assert status.Status == 0x0115  # heard, and of no request of ours
+    association.release()
 
 
 def test_requests_that_make_no_sense_are_refused(node: Node, modality: Modality) -> None:

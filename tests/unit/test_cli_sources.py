@@ -63,6 +63,16 @@ def test_add_list_show_remove(node: Node) -> None:
     assert node.state.sources() == []
 
 
+def test_commitment_is_switched_off_and_on_again(node: Node) -> None:
+    node.run("add", "CT1", "--no-commitment")
+    assert node.state.sources() == [Source("CT1", commitment=False)]
+    node.run("show", "CT1")
+    assert "refused" in node.screen
+    node.run("add", "CT1", "--replace", "--report-dimse", "CT1@192.0.2.5:104")
+    node.run("show", "CT1")
+    assert "answered at CT1@192.0.2.5:104" in node.screen
+
+
 def test_lists_are_repeatable_and_names_become_uids(node: Node) -> None:
     node.run(
         "add",
@@ -96,6 +106,7 @@ def test_passwords_are_not_shown(node: Node) -> None:
         (("CT1", "--query-dimse", "A@h:1", "--query-url", "http://h"), "give one of"),
         (("CT1", "--query-dimse", "h:104"), "--query-dimse"),
         (("A" * 17,), "is no AE title"),
+        (("CT1", "--no-commitment", "--report-dimse", "A@h:1"), "who may not ask is not told"),
         (("CT1", "--quiet-period", "-1"), "quiet_period_s"),
         (("CT1", "--allow-sop-class", "CTImageStorag"), "--allow-sop-class: .*perhaps CTImageStorage"),
         (("CT1", "--refuse-transfer-syntax", "CTImageStorage"), "--refuse-transfer-syntax"),

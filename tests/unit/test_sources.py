@@ -23,6 +23,7 @@ FULL = Source(
     query=DimseAddress("PACS", "192.0.2.1", 104),
     quiet_period_s=30.0,
     release=False,
+    commitment=False,
     allowed_sop_classes=(CT,),
     refused_sop_classes=(MR,),
     allowed_transfer_syntaxes=(EXPLICIT,),
@@ -50,6 +51,8 @@ def test_what_is_not_set_is_not_in_the_document() -> None:
         ({"quiet_period_s": float("nan")}, "quiet_period_s"),
         ({"quiet_period_s": "5"}, "quiet_period_s: '5' is not a number"),
         ({"release": "no"}, "release: 'no' is not true or false"),
+        ({"commitment": 1}, "commitment: 1 is not true or false"),
+        ({"commitment": False, "report_dimse": "A@h:1"}, "commitment: who may not ask is not told"),
         ({"allowed_sop_classes": "1.2"}, "allowed_sop_classes: '1.2' is not a list"),
         ({"allowed_sop_classes": ["CTImageStorage"]}, r"allowed_sop_classes\[0\]: 'CTImageStorage' is no UID"),
         (

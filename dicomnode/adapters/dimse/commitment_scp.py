@@ -10,13 +10,15 @@ from pydicom import Dataset
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import N_ACTION, N_EVENT_REPORT
+from pynetdicom.pdu_primitives import A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from dicomnode.adapters.dimse import commitment
 from dicomnode.adapters.dimse.refusals import Refusal
 from dicomnode.domain.commitment_wish import CommitmentResult
 from dicomnode.domain.proof import ProofAnswer, Reference
-from dicomnode.errors import DatabaseAway, InvalidArgumentValue
+from dicomnode.domain.source import Source
+from dicomnode.errors import DatabaseAway, InvalidArgumentValue, NotAuthorised
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +42,22 @@ class Commitments(Protocol):
     def told(self, calling_ae_title: str, transaction_uid: str, result: CommitmentResult) -> None: ...
 
 
+class Sources(Protocol):
+    """What senders may ask; stages.sources.KnownSources knows it."""
+
+    def of(self, ae_title: str) -> Source: ...
+
+
 class CommitmentService:
     """One association's requests and reports; `attempt` gives the refusal that answers what its argument raised."""
 
     def __init__(
-        self, commitments: Commitments, attempt: Callable[[Association, str, Callable[[], None]], Refusal | None]
+        self,
+        commitments: Commitments,
+        attempt: Callable[[Association, str, Callable[[], None]], Refusal | None],
+        sources: Sources,
     ) -> None:
-        self._commitments, self._attempt = commitments, attempt
+        self._commitments, self._attempt, self._sources = commitments, attempt, sources
         self._untold: list[str] = []  # Transaction UIDs
         self._message_id = 0
 
@@ -73,6 +84,8 @@ class CommitmentService:
         called = (primitive.called_ae_title or "").strip() if primitive else ""
 
         def work() -> None:
+            if not self._sources.of(calling).commitment:  # the context is one for reports, or older than the setting
+                raise NotAuthorised("commitment requests of this AE title are switched off")
             if request.RequestedSOPInstanceUID != commitment.SOP_INSTANCE:
                 raise InvalidArgumentValue("Storage Commitment has one well-known SOP instance")
             data_set = commitment.decoded(request.ActionInformation, event.context.transfer_syntax)
@@ -112,7 +125,12 @@ class CommitmentService:
             self._commitments.told(calling, transaction_uid, result)
 
 
-def both_roles(context: PresentationContext) -> PresentationContext:
+def set_roles(context: PresentationContext, *, scu: bool) -> None:
     """Who reports proposes itself as SCP (PS3.4 J.3.3, PS3.7 D.3.3.4), who asks as SCU, as by default."""
-    context.scu_role = context.scp_role = True
-    return context
+    context.scu_role, context.scp_role = scu, True
+
+
+def wants_to_report(request: A_ASSOCIATE) -> bool:
+    """Whether the requestor proposes to be SCP."""
+    roles = [item for item in request.user_information if isinstance(item, SCP_SCU_RoleSelectionNegotiation)]
+    return any(role.sop_class_uid == commitment.SOP_CLASS and role.scp_role for role in roles)

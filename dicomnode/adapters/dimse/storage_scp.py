@@ -24,7 +24,7 @@ from pynetdicom.transport import AssociationServer, RequestHandler
 
 from dicomnode.adapters.dimse import announcement_scp, commitment
 from dicomnode.adapters.dimse.announcement_scp import Announcements, AnnouncementService
-from dicomnode.adapters.dimse.commitment_scp import Commitments, CommitmentService, both_roles
+from dicomnode.adapters.dimse.commitment_scp import Commitments, CommitmentService, set_roles, wants_to_report
 from dicomnode.adapters.dimse.reactor import PollSocket, SteppedAssociation, StoreRequest, longest_pdu_bytes
 from dicomnode.adapters.dimse.refusals import BROKEN, COMMENT_MOST, Refusal, refusal_of
 from dicomnode.domain.quantity import quantity
@@ -73,20 +73,29 @@ class Everybody:
 
 
 def acceptable_contexts(
-    proposed: Iterable[PresentationContext], source: Source, announcements: bool = False, commitments: bool = False
+    proposed: Iterable[PresentationContext],
+    source: Source,
+    announcements: bool = False,
+    commitments: bool = False,
+    reports: bool = False,
 ) -> list[PresentationContext]:
     """What we support of what is proposed: Verification, announcements, commitments, and what this source may store.
 
     That is each storage SOP class of the standard and each UID that is not known to be something else: new ones,
     retired ones, private ones. Of the transfer syntaxes the requestor's order is kept; a context left without any
-    is answered with that reason (PS3.8 Table 9-18).
+    is answered with that reason (PS3.8 Table 9-18). `reports`: the requestor asks for the role in which it says what
+    it commits to itself, which is heard of everybody.
     """
+    commitments = commitments and (source.commitment or reports)
     syntaxes: dict[str, dict[str, None]] = {}
     for context in proposed:
         if (supported := _supported(context, source, announcements, commitments)) is not None:
             syntaxes.setdefault(str(context.abstract_syntax), {}).update(dict.fromkeys(supported))
     built = [build_context(abstract, list(transfer)) for abstract, transfer in syntaxes.items()]
-    return [both_roles(one) if one.abstract_syntax == commitment.SOP_CLASS else one for one in built]
+    for context in built:
+        if context.abstract_syntax == commitment.SOP_CLASS:
+            set_roles(context, scu=source.commitment)
+    return built
 
 
 def _supported(
@@ -260,7 +269,7 @@ class StorageSCP:
         if self._announcements is not None:
             AnnouncementService(self._announcements, served.attempt).bind(association)
         if self._commitments is not None:
-            service = CommitmentService(self._commitments, served.attempt)
+            service = CommitmentService(self._commitments, served.attempt, self._sources)
             service.bind(association)
             association.on_idle = service.when_idle
         return association
@@ -286,7 +295,7 @@ class _Served:
         proposed = request.presentation_context_definition_list
         source = self._sources.of(request.calling_ae_title or "")  # the requestor has its title only after this
         association.acceptor.supported_contexts = acceptable_contexts(
-            proposed, source, self._announcements, self._commitments
+            proposed, source, self._announcements, self._commitments, wants_to_report(request)
         )
         self._turned_away = tuple(turned_away(proposed, source))
         if self._turned_away:
