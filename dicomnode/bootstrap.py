@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -181,10 +180,19 @@ def model_store(settings: Settings) -> ModelStore:
     return ModelStore(settings.models_folder)
 
 
-def model_identity(package: Path, card: Path | None = None) -> tuple[ModelCard, str]:
+def add_package(settings: Settings, package: Path, card: Path | None = None) -> tuple[ModelCard, str, Path]:
+    """As ModelStore.add, once all of it can be read; raises InvalidModelPackage."""
+    from dicomnode.adapters.golden_cases import read_golden_cases
+
+    return model_store(settings).add(package, card, read_golden_cases)
+
+
+def tried_package(settings: Settings, package: Path, card: Path | None = None) -> tuple[ModelCard, str]:
     """The card and the digest that a package would be kept with; raises InvalidModelPackage."""
-    with tempfile.TemporaryDirectory(prefix="dicomnode-model-") as scratch:
-        found, digest, _ = ModelStore(Path(scratch)).add(package, card)
+    from dicomnode.adapters.golden_cases import read_golden_cases
+
+    with model_store(settings).tried(package, card) as (found, digest, folder):
+        read_golden_cases(folder, found)
         return found, digest
 
 

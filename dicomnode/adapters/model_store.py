@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,21 +53,28 @@ def package_digest(package: Path) -> str:
     return whole.hexdigest()
 
 
+def _nothing(staged: Path, card: ModelCard) -> None: ...
+
+
 class ModelStore:
     """`<folder>/<name>/<first 16 of the digest>/` holds a copy of each package that was added."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def add(self, package: Path, card: Path | None = None) -> tuple[ModelCard, str, Path]:
+    def add(
+        self, package: Path, card: Path | None = None, check: Callable[[Path, ModelCard], object] = _nothing
+    ) -> tuple[ModelCard, str, Path]:
         """Copies a package in; (card, digest, folder of the copy). The same content again is the same copy.
 
-        `package`: a folder, a ZIP or a network's file; `card`: a model.yaml for it, or for what it does not say.
+        `package`: a folder, a ZIP or a network's file; `card`: a model.yaml for it, or for what it does not say;
+        `check` is given the copy before it is kept, and keeps it out by what it raises.
         Raises InvalidModelPackage naming the file and the key that is wrong.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         with _staged(package, card, self._folder) as staged:
             found, digest = read_card(staged), package_digest(staged)
+            check(staged, found)
             place = self._folder / found.name / digest[:16]
             if not place.is_dir():
                 _move(staged, place)
@@ -80,10 +87,11 @@ class ModelStore:
         shutil.rmtree(place)
         return True
 
-    def check(self, package: Path, card: Path | None = None) -> ModelCard:
-        """The card that `add` would keep; nothing is kept."""
+    @contextlib.contextmanager
+    def tried(self, package: Path, card: Path | None = None) -> Iterator[tuple[ModelCard, str, Path]]:
+        """What `add` would give; the copy is gone afterwards."""
         with _staged(package, card, None) as staged:
-            return read_card(staged)
+            yield read_card(staged), package_digest(staged), staged
 
 
 def _move(staged: Path, place: Path) -> None:

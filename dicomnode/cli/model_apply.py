@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dicomnode import bootstrap
-from dicomnode.cli.model_lookup import Author, DryRun, Json, Reason
+from dicomnode.cli.model_lookup import Author, DryRun, Json, Reason, foreseen
 from dicomnode.cli.rule_lookup import author_or_user
 from dicomnode.cli.rule_yaml import Document, Mistake, documents_in
 from dicomnode.domain.model_card import ModelCard
@@ -25,12 +25,16 @@ from dicomnode.domain.model_list import (
     parse_model_list,
     steps,
 )
-from dicomnode.errors import IllegalTransition, InvalidModelList, InvalidModelPackage, UsageError
+from dicomnode.errors import IllegalTransition, InvalidModelList, InvalidModelPackage, NotFound, UsageError
+from dicomnode.stages.foreseen import Foreseen
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
+    from dicomnode.config import Settings
 
 FILE = "models.yaml"
+# Of a composed model that lacks what comes first, of one whose files or acceptance are not there
+_REFUSED = (InvalidModelPackage, IllegalTransition, NotFound)
 
 
 def register(app: typer.Typer) -> None:
@@ -56,13 +60,16 @@ def apply(
     if file.is_dir():
         file = file / FILE
     read = WantedFile.read(file)
-    wanted = read.wanted()
+    cards = read.wanted(context.settings)
+    wanted = [one for one, _ in cards]
     found = read.steps(context, wanted)
     packages = {(one.name, one.version): read.package(one.entry) for one in wanted}
-    change = _Change(context, packages, author_or_user(author), reason)
-    said = [{"step": str(s.kind), "name": s.name, "version": s.version, "message": s.words} for s in found]
-    if not dry_run:
-        said = [one | change.done(step) for one, step in zip(said, found, strict=True)]
+    change = (
+        _Asked(foreseen(context), {(one.name, one.version): (card, one.digest) for one, card in cards})
+        if dry_run
+        else _Change(context, packages, author_or_user(author), reason)
+    )
+    said = [{"step": str(s.kind), "name": s.name, "version": s.version} | change.done(s) for s in found]
     if context.json:
         context.print_json({"file": str(file), "dry_run": dry_run, "steps": said, "ok": not change.failed})
     else:
@@ -73,7 +80,8 @@ def apply(
 
 def _tell(context: Context, said: list[dict[str, Any]], dry_run: bool) -> None:
     for one in said:
-        context.done(f"would {one['message']}" if dry_run else one["message"])
+        would = "would " if dry_run and one["ok"] else ""
+        context.done(f"{would}{one['message']}")
     if dry_run or not said:
         context.done("nothing was changed" if said else "everything is as the file says; nothing was changed")
 
@@ -105,16 +113,16 @@ class WantedFile:
         folder = self.path.parent
         return folder / entry.package, folder / entry.card if entry.card else None
 
-    def wanted(self) -> list[Wanted]:
-        return [self._wanted(entry) for entry in self.models.entries]
+    def wanted(self, settings: Settings) -> list[tuple[Wanted, ModelCard]]:
+        return [self._wanted(entry, settings) for entry in self.models.entries]
 
-    def _wanted(self, entry: Entry) -> Wanted:
+    def _wanted(self, entry: Entry, settings: Settings) -> tuple[Wanted, ModelCard]:
         with _placed(self.path, self.document, f"{entry.place}.package"):
             package, card = self.package(entry)
             if not package.exists() or (card is not None and not card.exists()):
                 raise InvalidModelList(f"{entry.card if package.exists() else entry.package} is not there")
-            found, digest = bootstrap.model_identity(package, card)
-            return Wanted(entry, found.name, found.version, digest, _names_before(found))
+            found, digest = bootstrap.tried_package(settings, package, card)
+            return Wanted(entry, found.name, found.version, digest, _names_before(found)), found
 
     def steps(self, context: Context, wanted: list[Wanted]) -> list[Step]:
         known = [
@@ -142,6 +150,37 @@ def _placed(file: Path, document: Document, path: str = "") -> Iterator[None]:
 
 
 @dataclass
+class _Asked:
+    """Says of steps what would come of them; of what depends on one that cannot be, too."""
+
+    registry: Foreseen
+    packages: Mapping[tuple[str, str], tuple[ModelCard, str]]  # by name and version: card and digest
+    failed: bool = False
+
+    def done(self, step: Step) -> dict[str, Any]:
+        try:
+            self._ask(step)
+        except _REFUSED as error:
+            self.failed = True
+            return {"ok": False, "message": f"cannot {step.words}: {error}"}
+        return {"ok": True, "message": step.words}
+
+    def _ask(self, step: Step) -> None:
+        registry, name, version = self.registry, step.name, step.version
+        match step.kind:
+            case StepKind.ADD:
+                registry.add(*self.packages[name, version])
+            case StepKind.ACTIVATE:
+                registry.activate(name, version)
+            case StepKind.SHADOW:
+                registry.shadow(name, version)
+            case StepKind.DEACTIVATE:
+                registry.deactivate(name)
+            case StepKind.UNSHADOW:
+                registry.unshadow(name)
+
+
+@dataclass
 class _Change:
     """Carries out steps; those of a version that was not accepted are left out."""
 
@@ -160,7 +199,7 @@ class _Change:
             return {"ok": False, "message": f"not done: {step.words}: it was not accepted"}
         try:
             said = self._carry_out(step)
-        except (InvalidModelPackage, IllegalTransition) as error:  # of a composed model that lacks what comes first
+        except _REFUSED as error:
             self.failed = True
             self._refused.add((step.name, step.version))
             return {"ok": False, "message": f"not done: {step.words}: {error}"}
@@ -184,7 +223,7 @@ class _Change:
                 return f"{name} {version} is no shadow any more"
 
     def _add(self, step: Step) -> str:
-        added = bootstrap.model_store(self.context.settings).add(*self.packages[step.name, step.version])
+        added = bootstrap.add_package(self.context.settings, *self.packages[step.name, step.version])
         done = self._registry.add(*added, activate=False, author=self.author, reason=self.reason)
         if not done.accepted:
             self.failed = True

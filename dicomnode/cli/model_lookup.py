@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dicomnode import bootstrap
 from dicomnode.errors import NotFound
 from dicomnode.ports import ModelVersion, State
+from dicomnode.stages.foreseen import Foreseen
 from dicomnode.stages.registry import not_there
+
+if TYPE_CHECKING:
+    from dicomnode.cli.context import Context
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, change nothing.")]
@@ -25,6 +30,15 @@ def find_model(state: State, name: str, version: str = "") -> ModelVersion:
     if found is None:
         raise NotFound(not_there(state, name, version))
     return found
+
+
+def foreseen(context: Context) -> Foreseen:
+    """The registry, for --dry-run; a node that has not begun yet has no models."""
+    try:
+        models = context.state.models()
+    except NotFound:
+        models = []
+    return Foreseen(models, bootstrap.this_host())
 
 
 def model_row(model: ModelVersion) -> dict[str, Any]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dicomnode import bootstrap
-from dicomnode.cli.model_lookup import Author, DryRun, Json, Name, Reason, Version, find_model, model_row
+from dicomnode.cli.model_lookup import Author, DryRun, Json, Name, Reason, Version, find_model, foreseen, model_row
 from dicomnode.cli.rule_lookup import author_or_user
-from dicomnode.domain.composition import newly_broken
-from dicomnode.domain.model_change import active_before
-from dicomnode.errors import IllegalTransition, NotFound, UsageError
+from dicomnode.errors import NotFound, UsageError
 from dicomnode.ports import ModelVersion
 from dicomnode.stages.registry import not_there
 
@@ -48,8 +45,7 @@ def activate(
     context = _context(ctx, as_json)
     model = find_model(context.state, name, version)
     if dry_run:
-        _check(model)
-        _check_change(context, name, version)
+        foreseen(context).activate(name, version)
         words = f"{name} {version} is active already" if model.active else f"{name} {version} would be active"
         context.done(f"{words}; nothing was changed", **model_row(model))
         return
@@ -74,7 +70,7 @@ def deactivate(
     context = _context(ctx, as_json)
     model = find_model(context.state, name)
     if dry_run:
-        _check_change(context, name, "")
+        foreseen(context).deactivate(name)
         context.done(f"{name} {model.version} would not be active any more; nothing was changed", **model_row(model))
         return
     model = context.state.deactivate_model(name, author=author_or_user(author), reason=reason)
@@ -96,12 +92,8 @@ def rollback(
     """
     context = _context(ctx, as_json)
     if dry_run:
-        before = active_before(context.state.model_changes(name))
-        if not before:
-            raise IllegalTransition(f"no version of {name} was active before; see dicomnode models history {name}")
-        model = find_model(context.state, name, before)
-        _check_change(context, name, before)
-        context.done(f"{name} {before} would be active again; nothing was changed", **model_row(model))
+        model = foreseen(context).rollback(name, context.state.model_changes(name))
+        context.done(f"{name} {model.version} would be active again; nothing was changed", **model_row(model))
         return
     registry = bootstrap.registry(context.settings, context.state)
     done = registry.rollback(name, author=author_or_user(author), reason=reason)
@@ -141,29 +133,11 @@ def shadow(
 def _shadow_words(context: Context, name: str, version: str) -> str:
     """What --dry-run says; raises as the change would."""
     if not version:
-        if context.state.shadow_of(name) is None:
-            raise IllegalTransition(f"no version of {name} is a shadow; `dicomnode models list` shows what is")
+        foreseen(context).unshadow(name)
         return f"{name} would have no shadow any more; nothing was changed"
-    model = find_model(context.state, name, version)
-    if model.active:
-        raise IllegalTransition(f"{name} {version} is active; a shadow is another version beside it")
-    _check(model)
+    find_model(context.state, name, version)
+    foreseen(context).shadow(name, version)
     return f"{name} {version} would be a shadow; nothing was changed"
-
-
-def _check_change(context: Context, name: str, active: str) -> None:
-    """Raises as the change would, of a model that others come after; `active`: the version that would be, or ""."""
-    now = context.state.models()
-    then = [replace(m, active=m.version == active) if m.name == name else m for m in now]
-    if words := newly_broken(now, then):
-        raise IllegalTransition(f"{words}; nothing was changed")
-
-
-def _check(model: ModelVersion) -> None:
-    """Raises as the registry would on this machine, of what is known."""
-    acceptance = model.acceptance_on(bootstrap.this_host()) or model.acceptance
-    if acceptance is not None and not acceptance.allows_activation:
-        raise IllegalTransition(f"{model.name} {model.version} is {acceptance.words}")
 
 
 def history(ctx: typer.Context, name: Name, as_json: Json = False) -> None:

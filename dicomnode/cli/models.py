@@ -10,7 +10,7 @@ import typer
 
 from dicomnode import bootstrap
 from dicomnode.cli import model_apply, model_compare, model_limit, model_optimise, model_states
-from dicomnode.cli.model_lookup import Author, Json, Name, OfVersion, Reason, find_model, model_row
+from dicomnode.cli.model_lookup import Author, Json, Name, OfVersion, Reason, find_model, foreseen, model_row
 from dicomnode.cli.rule_lookup import author_or_user
 from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, acceptance_document
 from dicomnode.domain.model_card import ClassSpec, ModelCard, card_document
@@ -54,11 +54,10 @@ def add(
     context: Context = ctx.obj
     context.json = context.json or as_json
     if dry_run:
-        found = bootstrap.model_store(context.settings).check(package, card)
-        context.done(f"{found.name} {found.version} is a valid package; nothing was changed", name=found.name)
+        _try_to_add(context, package, card, activate)
         return
     context.may_begin = True
-    added = bootstrap.model_store(context.settings).add(package, card)
+    added = bootstrap.add_package(context.settings, package, card)
     who = author_or_user(author)
     done = bootstrap.registry(context.settings, context.state).add(
         *added, activate=activate, author=who, reason=reason
@@ -66,6 +65,20 @@ def add(
     context.done(done.words, **model_row(done.model), cases=_cases(done.acceptance))
     if not done.accepted:
         raise typer.Exit(1)
+
+
+def _try_to_add(context: Context, package: Path, card: Path | None, activate: bool | None) -> None:
+    """Raises as adding it would, but for what its golden cases would say."""
+    found, digest = bootstrap.tried_package(context.settings, package, card)
+    registry = foreseen(context)
+    first = not registry.models or not context.state.model_changes(found.name)
+    words = registry.add(found, digest, activate=first if activate is None else activate)
+    context.done(
+        f"{found.name} {found.version} is a valid package ({digest[:12]}): {words}; nothing was changed",
+        name=found.name,
+        version=found.version,
+        digest=digest[:12],
+    )
 
 
 def _cases(acceptance: Acceptance | None) -> list[dict[str, object]]:

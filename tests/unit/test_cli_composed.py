@@ -87,6 +87,48 @@ AFTER_DOCUMENT = [
 
 
 @pytest.mark.parametrize("dry_run", [["--dry-run"], []])
+def test_what_lacks_its_first_model_is_not_added(machine: Context, folder: Path, dry_run: list[str]) -> None:
+    refused = run(machine, "add", str(folder / "nodules"), *dry_run)
+    assert isinstance(refused.exception, InvalidModelPackage)
+    assert "model.yaml.after[0].model: there is no model organs: add it first" in str(refused.exception)
+    told(machine, "add", str(folder / "organs"), "--no-activate")
+    refused = run(machine, "add", str(folder / "nodules"), *dry_run)
+    assert "no version of organs is active: dicomnode models activate organs 1.0.0" in str(refused.exception)
+    assert machine.state.model_version("nodules", "1.0") is None
+
+
+@pytest.mark.parametrize("dry_run", [["--dry-run"], []])
+def test_a_version_that_takes_away_what_others_need_is_not_activated(
+    machine: Context, folder: Path, dry_run: list[str]
+) -> None:
+    told(machine, "apply", str(folder))
+    other = {**FIRST, "version": "2.0", "output": {"segments": FIRST["output"]["segments"][:1]}}
+    (folder / "organs" / "model.yaml").write_text(yaml.safe_dump(other))
+    refused = run(machine, "add", str(folder / "organs"), "--activate", *dry_run)
+    assert refused.exit_code == 1
+    assert "nodules 1.0, which is active, could not run" in str(refused.exception)
+    active = machine.state.active_model("organs")
+    assert active is not None
+    assert active.version == "1.0.0"
+
+
+def test_a_file_that_cannot_be_applied_says_so_before(machine: Context, folder: Path) -> None:
+    listed = [{"package": "nodules", "active": True}, {"package": "organs", "active": False}]
+    (folder / "models.yaml").write_text(yaml.safe_dump({"models": listed}))
+    tried = told(machine, "apply", str(folder), "--dry-run", status=1)
+    assert [(step["step"], step["name"], step["ok"]) for step in tried["steps"]] == [
+        ("add", "organs", True),
+        ("add", "nodules", False),
+        ("activate", "nodules", False),
+    ]
+    assert "cannot add nodules 1.0: model.yaml.after[0].model: no version of organs" in tried["steps"][1]["message"]
+    assert not tried["ok"]
+    assert machine.state.model_version("organs", "1.0.0") is None
+    (folder / "models.yaml").write_text(yaml.safe_dump({"models": [{**one, "active": True} for one in listed]}))
+    assert told(machine, "apply", str(folder), "--dry-run")["ok"]
+
+
+@pytest.mark.parametrize("dry_run", [["--dry-run"], []])
 def test_what_it_needs_is_not_deactivated(machine: Context, folder: Path, dry_run: list[str]) -> None:
     told(machine, "apply", str(folder))
     refused = run(machine, "deactivate", "organs", *dry_run)

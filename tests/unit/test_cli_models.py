@@ -24,7 +24,14 @@ from dicomnode.cli.context import Context
 from dicomnode.cli.models import app
 from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, CaseOutcome
 from dicomnode.domain.model_card import card_document, parse_model_card
-from dicomnode.errors import IllegalTransition, InvalidModelList, NotFound, UsageError
+from dicomnode.errors import (
+    AlreadyExists,
+    IllegalTransition,
+    InvalidModelList,
+    InvalidModelPackage,
+    NotFound,
+    UsageError,
+)
 from tests.adapters.fake_engine import FakeEngine, FakeSession
 from tests.adapters.fake_state import FakeState
 from tests.made_results import CARD
@@ -179,6 +186,66 @@ def test_a_networks_file_comes_with_a_card_beside_it(machine: Context, packages:
     card.write_text("name: torso-ct\n")
     with pytest.raises(UsageError, match=r"model\.yaml: version is missing"):
         told(machine, "add", str(network), "--card", str(card))
+
+
+@pytest.mark.parametrize("dry_run", [["--dry-run"], []])
+def test_what_is_not_taken_is_refused_by_the_same_words_before(
+    machine: Context, packages: Path, dry_run: list[str]
+) -> None:
+    (packages / "1.1" / "golden" / "b.npz").unlink()
+    refused = run(machine, "add", str(packages / "1.1"), *dry_run)
+    assert isinstance(refused.exception, InvalidModelPackage)
+    assert "b.npz" in str(refused.exception)
+    assert machine.state.model_version("torso-ct", "1.1") is None
+    assert not (machine.settings.models_folder / "torso-ct").exists()
+    other = yaml.safe_dump({**card_document(CARD), "version": "1.0"})
+    (packages / "1.2" / "model.yaml").write_text(other)
+    refused = run(machine, "add", str(packages / "1.2"), *dry_run)
+    assert isinstance(refused.exception, AlreadyExists)
+    assert str(refused.exception) == "torso-ct 1.0 is there with other content; give the new one a new version"
+
+
+def test_what_would_become_of_a_package_is_said_before(machine: Context, packages: Path) -> None:
+    for more, words in (
+        ([], "torso-ct 1.1 would be registered, once its golden cases pass here"),
+        (["--activate"], "torso-ct 1.1 would be active, once its golden cases pass here"),
+    ):
+        assert words in told(machine, "add", str(packages / "1.1"), "--dry-run", *more)["message"]
+    told(machine, "add", str(packages / "1.1"))
+    said = told(machine, "add", str(packages / "1.1"), "--dry-run")["message"]
+    assert "torso-ct 1.1 is there already, registered: it would be tried again; nothing was changed" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("activate", "torso-ct", "1.2"), ("shadow", "torso-ct", "1.2"), ("shadow", "torso-ct", "--off")],
+)
+@pytest.mark.parametrize("dry_run", [["--dry-run"], []])
+def test_what_is_not_accepted_or_not_there_is_refused_before(
+    machine: Context, packages: Path, arguments: tuple[str, ...], dry_run: list[str]
+) -> None:
+    told(machine, "add", str(packages / "1.2"), status=1)
+    refused = run(machine, *arguments, *dry_run)
+    assert isinstance(refused.exception, IllegalTransition)
+    assert "not accepted" in str(refused.exception) or "no version of torso-ct is a shadow" in str(refused.exception)
+
+
+@pytest.mark.parametrize("dry_run", [["--dry-run"], []])
+def test_a_rollback_to_nowhere_is_refused_before(machine: Context, dry_run: list[str]) -> None:
+    refused = run(machine, "rollback", "torso-ct", *dry_run)
+    assert (type(refused.exception), machine.state.active_model("torso-ct") is not None) == (type(None), True)
+    run(machine, "rollback", "torso-ct")
+    refused = run(machine, "rollback", "torso-ct", *dry_run)
+    assert isinstance(refused.exception, IllegalTransition)
+    assert "no version of torso-ct was active before" in str(refused.exception)
+
+
+@pytest.mark.parametrize("dry_run", [["--dry-run"], []])
+def test_a_version_whose_files_are_gone_is_refused_before(machine: Context, dry_run: list[str]) -> None:
+    told(machine, "remove", "torso-ct", "0.9", "--files-only")
+    refused = run(machine, "activate", "torso-ct", "0.9", *dry_run)
+    assert isinstance(refused.exception, IllegalTransition)
+    assert "the files of torso-ct 0.9 were removed" in str(refused.exception)
 
 
 def test_without_golden_cases_it_is_taken_with_a_warning(machine: Context, packages: Path) -> None:
