@@ -18,6 +18,7 @@ class Run:
     """Adjacent images of one class: the first and the last of them, counted from 0; `number` None: nothing certain.
 
     Probabilities are those of that class over the images: their mean, and the least of them; None with no class.
+    `means`: of every class, in the card's order.
     """
 
     first: int
@@ -25,6 +26,7 @@ class Run:
     number: int | None  # of the class, in the card's order, from 0
     mean: float | None
     least: float | None
+    means: tuple[float, ...] = ()
 
     @property
     def images(self) -> int:
@@ -54,10 +56,13 @@ def runs(probabilities: Sequence[Sequence[float]], spec: Classification) -> list
 
 
 def _run(images: Sequence[int], number: int | None, probabilities: Sequence[Sequence[float]]) -> Run:
+    means = tuple(
+        round(fmean(of_class), DIGITS) for of_class in zip(*(probabilities[k] for k in images), strict=True)
+    )
     if number is None:
-        return Run(images[0], images[-1], None, None, None)
-    own = [probabilities[k][number] for k in images]
-    return Run(images[0], images[-1], number, round(fmean(own), DIGITS), round(min(own), DIGITS))
+        return Run(images[0], images[-1], None, None, None, means)
+    least = round(min(probabilities[k][number] for k in images), DIGITS)
+    return Run(images[0], images[-1], number, means[number], least, means)
 
 
 def shares(found: Sequence[Run]) -> list[Share]:

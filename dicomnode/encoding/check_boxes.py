@@ -64,7 +64,7 @@ def _check_group(content: list[Dataset], number: int, plan: UsedImages) -> str:
         return "region"
     if not shapes or not isinstance(plan, VolumePlan) or any(text(s, "ValueType") != "SCOORD3D" for s in shapes):
         refuse(f"measurement group {number} neither shows where something is nor says that there is nothing")
-    _check_surface(shapes, number, plan)
+    check_surface(shapes, number, plan)
     return "surface"
 
 
@@ -83,7 +83,7 @@ def _check_region(item: Dataset, number: int, plan: UsedImages) -> None:
         refuse(f"the region of group {number} leaves its image")
 
 
-def _check_surface(shapes: list[Dataset], number: int, plan: VolumePlan) -> None:
+def check_surface(shapes: list[Dataset], number: int, plan: VolumePlan) -> None:
     """Closed polygons in the source's frame of reference, and nowhere else than the source (PS3.3 C.18.9)."""
     frame_of_reference = text(plan.first, "FrameOfReferenceUID")
     if any(text(item, "ReferencedFrameOfReferenceUID") != frame_of_reference for item in shapes):

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydicom import Dataset
 
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.encoding.check import check_measurement_report, check_number, groups_of
+from dicomnode.encoding.check_boxes import check_surface
 from dicomnode.encoding.content_items import code_of
 from dicomnode.encoding.references import NONE, Further, UsedImages
 from dicomnode.encoding.refusal import refuse
 from dicomnode.encoding.sr_classes import UNDETERMINED, spec_of
+from dicomnode.imaging.box import Box
 from dicomnode.imaging.headers import items, odd_values_accepted, text, value
+from dicomnode.imaging.volume import VolumePlan
 
 _TRACKED = (("112039", "DCM"), ("112040", "DCM"))
 
 
-def check_classes(report: Dataset, plan: UsedImages, card: ModelCard, further: Further = NONE) -> None:
+def check_classes(
+    report: Dataset, plan: UsedImages, card: ModelCard, further: Further = NONE, region: Box | None = None
+) -> None:
     """Raises NonConformant naming what is wrong with an SR on the classes of the plan's images."""
     with odd_values_accepted():
         check_measurement_report(report, plan, further)
-        named = [_check_group(group, number, card) for number, group in enumerate(groups_of(report), 1)]
-        if spec_of(card).of == "image":
-            _check_images([item for each in named for item in each], plan)
+        groups = groups_of(report)
+        named = [_check_group(group, number, card) for number, group in enumerate(groups, 1)]
+        if region is None or not isinstance(plan, VolumePlan):
+            check_images([item for each in named for item in each], plan)
+        else:
+            _check_region(groups, plan)
 
 
 def _check_group(group: Dataset, number: int, card: ModelCard) -> list[Dataset]:
@@ -41,21 +51,38 @@ def _check_group(group: Dataset, number: int, card: ModelCard) -> list[Dataset]:
     return [reference for item in content for reference in items(item, "ReferencedSOPSequence")]
 
 
-def _check_images(named: list[Dataset], plan: UsedImages) -> None:
-    """Every image is in one group, and no other is."""
-    found = [(text(item, "ReferencedSOPInstanceUID"), text(item, "ReferencedSOPClassUID"), frame)
-             for item in named for frame in _frames(item)]  # fmt: skip
-    wanted = [
+def _check_region(groups: Sequence[Dataset], plan: VolumePlan) -> None:
+    """The one group has the surface of what was looked at (TID 1411)."""
+    shapes = [i for group in groups for i in items(group, "ContentSequence") if text(i, "ValueType") == "SCOORD3D"]
+    if len(groups) != 1 or not shapes:
+        refuse("the report does not say which region of the series the class is of")
+    check_surface(shapes, 1, plan)
+
+
+def check_images(named: Sequence[Dataset], plan: UsedImages, times: int = 1) -> None:
+    """Every image is named in as many groups, and no other is."""
+    frames: dict[str, list[int]] = {}
+    for frame in plan.frames:
+        frames.setdefault(frame.sop_instance_uid, []).append(frame.number)
+    found = [
+        (uid, text(item, "ReferencedSOPClassUID"), frame)
+        for item in named
+        for uid in [text(item, "ReferencedSOPInstanceUID")]
+        for frame in _frames(item, frames.get(uid, [1]))
+    ]
+    wanted = times * [
         (frame.sop_instance_uid, text(plan.headers[frame.instance], "SOPClassUID"), frame.number)
         for frame in plan.frames
     ]
     if sorted(found) != sorted(wanted):
         wrong = len(set(wanted) ^ set(found)) or len(found) - len(wanted)
-        refuse(f"{wrong} of the images are not in one measurement group each, or are not the series'")
+        groups = "one measurement group" if times == 1 else f"{times} measurement groups"
+        refuse(f"{wrong} of the images are not in {groups} each, or are not the series'")
 
 
-def _frames(item: Dataset) -> list[int]:
+def _frames(item: Dataset, every: Sequence[int]) -> Sequence[int]:
+    """Those that a reference is to: all, where it names none."""
     frames = value(item, "ReferencedFrameNumber")
     if frames is None:
-        return [1]
+        return every
     return [int(frame) for frame in (frames if hasattr(frames, "__iter__") else [frames])]

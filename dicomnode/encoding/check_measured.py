@@ -10,11 +10,12 @@ from dicomnode.domain.coded import Code
 from dicomnode.domain.measured_output import MeasuredValue
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.encoding.check import check_measurement_report, check_number, groups_of
+from dicomnode.encoding.check_classes import check_images
 from dicomnode.encoding.content_items import code_of
 from dicomnode.encoding.references import NONE, Further, UsedImages
 from dicomnode.encoding.refusal import refuse
 from dicomnode.encoding.sr_measured import measured_of
-from dicomnode.imaging.headers import items, odd_values_accepted, text, value
+from dicomnode.imaging.headers import items, odd_values_accepted, text
 
 _SITE = ("363698007", "SCT")  # Finding Site
 _TRACKED = (("112039", "DCM"), ("112040", "DCM"))
@@ -26,9 +27,8 @@ def check_measured(report: Dataset, plan: UsedImages, card: ModelCard, further: 
         check_measurement_report(report, plan, further)
         spec = measured_of(card)
         named = [_check_group(group, number, card) for number, group in enumerate(groups_of(report), 1)]
-        if spec.of == "image":
-            sites = len({one.finding_site for one in spec.values})
-            _check_images([item for each in named for item in each], plan, sites)
+        sites = len({one.finding_site for one in spec.values})
+        check_images([item for each in named for item in each], plan, sites)
 
 
 def _check_group(group: Dataset, number: int, card: ModelCard) -> list[Dataset]:
@@ -63,16 +63,3 @@ def _check_value(item: Dataset, spec: MeasuredValue, number: int) -> None:
         refuse(f"{spec.name} in group {number} is in {unit[0]}, not in {spec.unit}")
     if not spec.is_one(found):
         refuse(f"{spec.name} in group {number} is {found:g}, which the card does not allow ({spec.allowed})")
-
-
-def _check_images(named: list[Dataset], plan: UsedImages, times: int) -> None:
-    """Every image is in as many groups as there are finding sites, and no other is."""
-    found = Counter((text(item, "ReferencedSOPInstanceUID"), _frame(item)) for item in named)
-    wanted = Counter({(frame.sop_instance_uid, frame.number): times for frame in plan.frames})
-    if found != wanted:
-        refuse("the report's groups are not of every image of the series once for each finding site")
-
-
-def _frame(item: Dataset) -> int:
-    frame = value(item, "ReferencedFrameNumber")
-    return 1 if frame is None else int(frame)

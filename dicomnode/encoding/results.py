@@ -34,6 +34,7 @@ from dicomnode.encoding.sr import encode_report
 from dicomnode.encoding.sr_boxes import encode_image_boxes, encode_volume_boxes
 from dicomnode.encoding.sr_classes import encode_classes
 from dicomnode.encoding.sr_measured import encode_measured
+from dicomnode.imaging.box import Box
 from dicomnode.imaging.headers import odd_values_accepted
 from dicomnode.imaging.images import ImagesPlan, plan_images
 from dicomnode.imaging.masks import SegmentMasks
@@ -113,12 +114,17 @@ def encoded(kind: str, dataset: Dataset, file: Content = b"") -> EncodedResult:
 
 
 def encode_class_results(
-    found: Sequence[Run], plan: UsedImages, card: ModelCard, made: Provenance, further: Further = NONE
+    found: Sequence[Run],
+    plan: UsedImages,
+    card: ModelCard,
+    made: Provenance,
+    further: Further = NONE,
+    region: Box | None = None,
 ) -> tuple[EncodedResult, ...]:
-    """The SR of a model that gives classes; raises NonConformant."""
-    report = encode_classes(found, plan, card, made, further)
+    """The SR of a model that gives classes, and was shown the region, if there is one; raises NonConformant."""
+    report = encode_classes(found, plan, card, made, further, region)
     with _gate("SR", report):
-        check_classes(report, plan, card, further)
+        check_classes(report, plan, card, further, region)
     return (encoded("SR", report),)
 
 

@@ -1,14 +1,16 @@
-"""Classes as a TID 1500 report (PS3.16 TID 1500 and 1501, PS3.3 A.35.13).
+"""Classes as a TID 1500 report (PS3.16 TID 1500, 1501 and 1411, PS3.3 A.35.13).
 
 Of single images, first the share of the images that each class has; then a measurement group for each run of
-adjacent images of one class, with references to them, the class as a qualitative evaluation and its probability.
-Of a whole series one group. Where nothing is certain enough for the card the evaluation is Undetermined.
+adjacent images of one class, with references to them. Of a whole series one group: with references to all its images,
+or, where a model before this one said where to look, with that region as a surface in the patient. The class is a
+qualitative evaluation; a probability is of the class that modifies its concept, the evaluation's own first. Where
+nothing is certain enough for the card the evaluation is Undetermined.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from highdicom import sr
 from pydicom import Dataset
@@ -22,20 +24,33 @@ from dicomnode.encoding.provenance import Provenance
 from dicomnode.encoding.references import NONE, Further, UsedImages
 from dicomnode.encoding.seg import coded
 from dicomnode.encoding.sr import algorithm_identification
-from dicomnode.encoding.sr_groups import ONE, PROBABILITY, report_around, source_image, tracked
+from dicomnode.encoding.sr_groups import ONE, PROBABILITY, Group, report_around, source_images, tracked
+from dicomnode.imaging.box import Box
+from dicomnode.imaging.headers import text
+from dicomnode.imaging.regions import faces_of_voxels
+from dicomnode.imaging.volume import VolumePlan
 
 UNDETERMINED: SrCode = codes.SCT.Undetermined
 IMAGE_SHARE = SrCode("image-share", "99DICOMNODE", "Share of the images of the series")
+CLASSES_MOST = 20  # whose probabilities a group has
 
 
 def encode_classes(
-    found: Sequence[Run], plan: UsedImages, card: ModelCard, made: Provenance, further: Further = NONE
+    found: Sequence[Run],
+    plan: UsedImages,
+    card: ModelCard,
+    made: Provenance,
+    further: Further = NONE,
+    region: Box | None = None,
 ) -> Dataset:
-    """The report on what a model said of the images of a plan, or, where its card is of the series, of them all."""
+    """The report on what a model said of the images of a plan, or, where its card is of the series, of them all.
+
+    `region`: the voxels of the plan's grid that it was shown, where it was not the whole series.
+    """
     of_images = spec_of(card).of == "image"
     summary = [_share_group(share, plan, card, made) for share in shares(found)] if of_images else []
-    groups = [*summary, *(_run_group(run, plan, card, made) for run in found)]
-    return report_around(groups, _digest(found), plan, card, made, further)
+    groups = [*summary, *(_run_group(run, plan, card, made, region) for run in found)]
+    return report_around(groups, _digest(found, region), plan, card, made, further)
 
 
 def spec_of(card: ModelCard) -> Classification:
@@ -44,8 +59,8 @@ def spec_of(card: ModelCard) -> Classification:
     return spec
 
 
-def _digest(found: Sequence[Run]) -> str:
-    return hashlib.sha256(repr(list(found)).encode()).hexdigest()
+def _digest(found: Sequence[Run], region: Box | None) -> str:
+    return hashlib.sha256(repr((list(found), region)).encode()).hexdigest()
 
 
 def _share_group(
@@ -60,17 +75,34 @@ def _share_group(
     )
 
 
-def _run_group(
-    run: Run, plan: UsedImages, card: ModelCard, made: Provenance
-) -> sr.MeasurementsAndQualitativeEvaluations:
+def _run_group(run: Run, plan: UsedImages, card: ModelCard, made: Provenance, region: Box | None) -> Group:
+    if region is not None and isinstance(plan, VolumePlan):
+        return _region_group(run, plan, card, made, region)
     of_images = spec_of(card).of == "image"
     words = f"images {run.first + 1}-{run.last + 1}" if of_images else "series"
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=tracked(plan, card, words),
         algorithm_id=algorithm_identification(card, made),
-        measurements=_probabilities(run),
+        measurements=list(_probabilities(run, card)) or None,
         qualitative_evaluations=[_evaluation(run.number, card)],
-        source_images=_images(run, plan) if of_images else None,
+        source_images=source_images(plan, run.first, run.last) if of_images else source_images(plan),
+    )
+
+
+def _region_group(run: Run, plan: VolumePlan, card: ModelCard, made: Provenance, region: Box) -> Group:
+    """Of a part of the series (TID 1411): its six faces."""
+    surface = sr.VolumeSurface(
+        graphic_type=sr.GraphicTypeValues3D.POLYGON,
+        graphic_data=faces_of_voxels(region, plan.geometry),
+        frame_of_reference_uid=text(plan.first, "FrameOfReferenceUID"),
+        source_series=sr.SourceSeriesForSegmentation(text(plan.first, "SeriesInstanceUID")),
+    )
+    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracked(plan, card, "series"),
+        referenced_volume_surface=surface,
+        algorithm_id=algorithm_identification(card, made),
+        measurements=list(_probabilities(run, card)) or None,
+        qualitative_evaluations=[_evaluation(run.number, card)],
     )
 
 
@@ -80,21 +112,32 @@ def _evaluation(number: int | None, card: ModelCard) -> sr.QualitativeEvaluation
     return sr.QualitativeEvaluation(name=coded(spec.finding), value=value)
 
 
-def _probabilities(run: Run) -> list[sr.Measurement] | None:
-    """That of the class; of several images their mean and the least."""
-    if run.mean is None or run.least is None:
-        return None
-    if run.images == 1:
-        return [sr.Measurement(name=PROBABILITY, value=run.mean, unit=ONE)]
-    return [
-        sr.Measurement(name=PROBABILITY, value=run.mean, unit=ONE, derivation=codes.SCT.Mean),
-        sr.Measurement(name=PROBABILITY, value=run.least, unit=ONE, derivation=codes.SCT.Minimum),
-    ]
+def _probabilities(run: Run, card: ModelCard) -> Iterator[sr.Measurement]:
+    """That of the class; of several images their mean and the least. Then the other classes' (means)."""
+    mean = codes.SCT.Mean if run.images > 1 else None
+    if run.number is not None and run.mean is not None and run.least is not None:
+        yield _probability(run.mean, run.number, card, mean)
+        if run.images > 1:
+            yield _probability(run.least, run.number, card, codes.SCT.Minimum)
+    for number in _shown(run):
+        yield _probability(run.means[number], number, card, mean)
 
 
-def _images(run: Run, plan: UsedImages) -> list[sr.SourceImageForMeasurementGroup]:
-    """Of a file with several frames, which of them."""
-    frames: dict[int, list[int]] = {}
-    for frame in plan.frames[run.first : run.last + 1]:
-        frames.setdefault(frame.instance, []).append(frame.number)
-    return [source_image(plan.headers[index], sorted(numbers)) for index, numbers in frames.items()]
+def _shown(run: Run) -> list[int]:
+    """The other classes; of many, the most probable. In the card's order."""
+    others = (number for number in range(len(run.means)) if number != run.number)
+    return sorted(sorted(others, key=lambda number: -run.means[number])[:CLASSES_MOST])
+
+
+def _probability(value: float, number: int, card: ModelCard, derivation: SrCode | None) -> sr.Measurement:
+    """Of a class, which the concept modifier names (TID 300, which may be extended)."""
+    spec = spec_of(card)
+    measurement = sr.Measurement(name=PROBABILITY, value=value, unit=ONE, derivation=derivation)
+    modifier = sr.CodeContentItem(
+        name=coded(spec.finding),
+        value=coded(spec.classes[number].code),
+        relationship_type=sr.RelationshipTypeValues.HAS_CONCEPT_MOD,
+    )
+    item = measurement[0]
+    item.ContentSequence = sr.ContentSequence([*item.get("ContentSequence", []), modifier])
+    return measurement

@@ -17,7 +17,7 @@ from dicomnode.encoding.references import Further, UsedImages, evidence_of, inst
 from dicomnode.encoding.seg import coded, set_creation
 from dicomnode.encoding.source import identity_header
 from dicomnode.encoding.sr import algorithm_identification, observer, procedure_of, report_of
-from dicomnode.imaging.headers import items, odd_values_accepted, text
+from dicomnode.imaging.headers import items, odd_values_accepted, text, whole
 
 ONE = SrCode("1", "UCUM", "no units")
 PROBABILITY: SrCode = codes.DCM.Probability
@@ -86,11 +86,26 @@ def source_image(header: Dataset, numbers: Sequence[int]) -> sr.SourceImageForMe
     return sr.SourceImageForMeasurementGroup(*_reference(header, numbers))
 
 
+def source_images(
+    plan: UsedImages, first: int = 0, last: int | None = None
+) -> list[sr.SourceImageForMeasurementGroup]:
+    """The images from `first` to `last` of a plan, counted from 0; of a file with several frames, which of them."""
+    frames: dict[int, list[int]] = {}
+    for frame in plan.frames[first : None if last is None else last + 1]:
+        frames.setdefault(frame.instance, []).append(frame.number)
+    return [source_image(plan.headers[index], sorted(numbers)) for index, numbers in frames.items()]
+
+
 def region_source(header: Dataset, number: int) -> sr.SourceImageForRegion:
     """The image that a region is drawn on."""
     return sr.SourceImageForRegion(*_reference(header, [number]))
 
 
 def _reference(header: Dataset, numbers: Sequence[int]) -> tuple[str, str, list[int] | None]:
-    several = bool(items(header, "PerFrameFunctionalGroupsSequence")) or "NumberOfFrames" in header
-    return text(header, "SOPClassUID"), text(header, "SOPInstanceUID"), list(numbers) if several else None
+    """Frames are named where they are not all there are (PS3.3 table 10-3, Referenced Frame Number)."""
+    frames = whole(header, "NumberOfFrames") or len(items(header, "PerFrameFunctionalGroupsSequence")) or 1
+    return (
+        text(header, "SOPClassUID"),
+        text(header, "SOPInstanceUID"),
+        list(numbers) if len(numbers) < frames else None,
+    )

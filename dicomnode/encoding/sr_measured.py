@@ -21,7 +21,7 @@ from dicomnode.encoding.provenance import Provenance
 from dicomnode.encoding.references import NONE, Further, UsedImages
 from dicomnode.encoding.seg import coded
 from dicomnode.encoding.sr import algorithm_identification
-from dicomnode.encoding.sr_groups import Group, report_around, source_image, tracked
+from dicomnode.encoding.sr_groups import Group, report_around, source_images, tracked
 
 Rows = Sequence[Sequence[float]]
 
@@ -57,13 +57,8 @@ def _groups(
             finding_sites=[sr.FindingSite(coded(site))] if site else None,
             algorithm_id=algorithm_identification(card, made),
             measurements=measured,
-            source_images=_images(number, plan) if spec.of == "image" else None,
+            source_images=source_images(plan, number, number) if spec.of == "image" else source_images(plan),
         )
-
-
-def _images(number: int, plan: UsedImages) -> list[sr.SourceImageForMeasurementGroup]:
-    frame = plan.frames[number]
-    return [source_image(plan.headers[frame.instance], [frame.number])]
 
 
 def _measurement(spec: MeasuredValue, value: float) -> sr.Measurement:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from dicomnode.domain.findings import VolumeBox
-from dicomnode.imaging.geometry import FloatArray
+from dicomnode.imaging.box import Box
+from dicomnode.imaging.geometry import FloatArray, VolumeGeometry
 from dicomnode.imaging.volume import VolumePlan
 
-_PIXEL_DIGITS = 2
+_PIXEL_DIGITS, _MM_DIGITS = 2, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +33,25 @@ def faces(box: VolumeBox) -> list[FloatArray]:
     return [_face(centre, halves, axis, side) for axis, side in itertools.product(range(3), (-1, 1))]
 
 
+def faces_of_voxels(region: Box, geometry: VolumeGeometry) -> list[FloatArray]:
+    """As faces, of the voxels of a grid, to their outer edges.
+
+    Centre and sides are rounded, and not the corners: those of a face then stay in one plane.
+    """
+    first, end = np.array(region.start), np.array(region.stop)
+    centre = geometry.affine[:3, :3] @ ((first + end - 1) / 2) + geometry.affine[:3, 3]
+    halves = (geometry.affine[:3, :3] * ((end - first) / 2)).T
+    sides = itertools.product(range(3), (-1, 1))
+    return [_face(centre.round(_MM_DIGITS), halves.round(_MM_DIGITS), axis, side) for axis, side in sides]
+
+
 _AROUND = ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))
 
 
 def _face(centre: FloatArray, halves: FloatArray, axis: int, side: int) -> FloatArray:
     first, second = (halves[other] for other in range(3) if other != axis)
     middle = centre + side * halves[axis]
-    return np.array([middle + a * first + b * second for a, b in _AROUND]).round(3)
+    return np.array([middle + a * first + b * second for a, b in _AROUND]).round(_MM_DIGITS)
 
 
 def central_region(box: VolumeBox, plan: VolumePlan) -> Region:

@@ -113,7 +113,7 @@ class EncodeStage:
         probabilities: list[list[float]] = found.scores.astype(float).tolist()
         series = runs(probabilities, spec)
         made = provenance_of(work, found, self._device_serial_number)
-        results = encode_class_results(series, found.plan, card, made, found.further)
+        results = encode_class_results(series, found.plan, card, made, found.further, found.lead.region)
         details = class_rows(series, spec, probabilities)
         return self._kept_all(work, results, begun, details, class_notes(work, series))
 

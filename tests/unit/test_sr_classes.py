@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
@@ -15,15 +16,17 @@ from dicomnode.domain.model_card import ModelCard, parse_model_card
 from dicomnode.encoding.check_classes import check_classes
 from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.provenance import Predecessor
-from dicomnode.encoding.results import warm_up
-from dicomnode.encoding.sr_classes import encode_classes
+from dicomnode.encoding.results import encode_class_results, warm_up
+from dicomnode.encoding.sr_classes import encode_classes, spec_of
 from dicomnode.errors import NonConformant
+from dicomnode.imaging.box import Box
 from dicomnode.imaging.headers import odd_values_accepted
 from dicomnode.imaging.images import ImagesPlan, plan_images
 from dicomnode.imaging.volume import plan_volume
 from tests.class_models import document
 from tests.made_results import MADE
 from tests.made_series import classic, enhanced
+from tests.unit.test_seg import SOURCES
 from tests.unit.test_sr import groups, name, number, within
 
 HEAD, CHEST, UNSURE = [0.9, 0.06, 0.04], [0.2, 0.7, 0.1], [0.4, 0.35, 0.25]
@@ -50,6 +53,16 @@ def read(report: Dataset) -> Dataset:
 def said(group: Dataset) -> str:
     [evaluation] = within(group, "Finding Site")
     return str(evaluation.ConceptCodeSequence[0].CodeMeaning)
+
+
+def probabilities(group: Dataset) -> list[tuple[str, float]]:
+    """(class, probability) in their order."""
+    return [
+        (str(m.ConceptCodeSequence[0].CodeMeaning), number(p)[0])
+        for p in within(group, "Probability")
+        for m in p.ContentSequence
+        if name(m) == "Finding Site"
+    ]
 
 
 def images_of(group: Dataset) -> list[str]:
@@ -88,9 +101,19 @@ def test_each_run_names_its_images_its_class_and_its_probability() -> None:
         ("Chest", uids[2:3]),
         ("Undetermined", uids[3:]),
     ]
-    assert [number(p) for p in within(heads, "Probability")] == [(0.9, "1"), (0.9, "1")]
-    assert [number(p) for p in within(chest, "Probability")] == [(0.7, "1")]
-    assert list(within(unsure, "Probability")) == []
+    assert probabilities(heads) == [("Head", 0.9), ("Head", 0.9), ("Chest", 0.06), ("Abdomen", 0.04)]
+    assert probabilities(chest) == [("Chest", 0.7), ("Head", 0.2), ("Abdomen", 0.1)]
+    assert probabilities(unsure) == [("Head", 0.4), ("Chest", 0.35), ("Abdomen", 0.25)]
+
+
+def test_of_many_classes_the_most_probable_have_a_probability() -> None:
+    codes = [{"value": f"c{n}", "scheme": "99T", "meaning": f"Class {n}"} for n in range(50)]
+    classes = [{"name": code["meaning"], "code": code} for code in codes]
+    of_many = parse_model_card(document("regions", certain_from=0.0, classes=classes))
+    row = [n / 1225 for n in range(50)]  # the last is the most probable
+    report = encode_classes(runs([row], spec_of(of_many)), plan_images(classic(1)), of_many, MADE)
+    named = [name for name, _ in probabilities(groups(report)[-1])]
+    assert named == ["Class 49", *(f"Class {n}" for n in range(29, 49))]
 
 
 def test_frames_of_one_file_are_named_by_number() -> None:
@@ -108,9 +131,71 @@ def test_a_whole_series_has_one_group() -> None:
     report = encode_classes(found, plan, card("series"), MADE)
     check_classes(report, plan, card("series"))
     [group] = groups(read(report))
-    assert (said(group), images_of(group)) == ("Head", [])
+    assert (said(group), images_of(group)) == ("Head", [f.sop_instance_uid for f in plan.frames])
+    assert probabilities(group) == [("Head", 0.9), ("Chest", 0.06), ("Abdomen", 0.04)]
     [study] = report.CurrentRequestedProcedureEvidenceSequence
     assert len(study.ReferencedSeriesSequence[0].ReferencedSOPSequence) == 4
+
+
+@pytest.mark.parametrize("frames", [1, 4])
+def test_of_all_frames_of_a_file_none_is_named(frames: int) -> None:
+    """Referenced Frame Number is there where a reference is not to all of them (PS3.3 table 10-3)."""
+    plan, report = made([HEAD] * frames, [enhanced(frames)])
+    run = groups(read(report))[-1]
+    assert images_of(run) == [plan.frames[0].sop_instance_uid]
+    assert "Referenced Frame Number" not in str(run)
+    check_classes(report, plan, card())
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_class_of_a_region_has_its_surface(source: str) -> None:
+    """The outer edges of the voxels that were looked at."""
+    plan, box = plan_volume(SOURCES[source]()), Box((1, 2, 3), (3, 7, 5))
+    found = runs([HEAD], spec_of(card("series")))
+    (result,) = encode_class_results(found, plan, card("series"), MADE, region=box)
+    [group] = groups(dcmread(io.BytesIO(result.content)))
+    faces = [np.array(i.GraphicData).reshape(-1, 3) for i in group.ContentSequence if "GraphicData" in i]
+    index = (np.vstack(faces) - plan.geometry.affine[:3, 3]) @ np.linalg.inv(plan.geometry.affine[:3, :3]).T
+    assert len(faces) == 6
+    np.testing.assert_allclose(index.min(0), np.array(box.start) - 0.5, atol=0.01)
+    np.testing.assert_allclose(index.max(0), np.array(box.stop) - 0.5, atol=0.01)
+    assert said(group) == "Head"
+    whole = encode_class_results(found, plan, card("series"), MADE)[0]
+    assert result.sop_instance_uid != whole.sop_instance_uid
+
+
+def test_a_region_elsewhere_or_none_is_refused() -> None:
+    plan, series, box = plan_volume(classic(4)), card("series"), Box((1, 2, 3), (3, 7, 5))
+    found = runs([HEAD], spec_of(series))
+    with pytest.raises(NonConformant, match="which region"):
+        check_classes(encode_classes(found, plan, series, MADE), plan, series, region=box)
+    report = encode_classes(found, plan, series, MADE, region=Box((1, 2, 3), (30, 70, 50)))
+    with pytest.raises(NonConformant, match="leaves the source"):
+        check_classes(report, plan, series, region=box)
+
+
+def test_tracking_is_of_the_thing_and_not_of_the_run() -> None:
+    """The same for another version, rule and job; another for another series and for other images."""
+    plan, first = made([HEAD, CHEST])
+    later, elsewhere = replace(MADE, job_id="j-9", rule_name="other"), classic(2)
+    for header in elsewhere:
+        header.SeriesInstanceUID = "2.25.77"
+    again = tracked_by(encode_classes(runs([HEAD, HEAD], spec()), plan, replace(card(), version="2.0.0"), later))
+    before, other = tracked_by(first), tracked_by(made([HEAD, CHEST], elsewhere)[1])
+    assert again["regions share Head"] == before["regions share Head"]
+    assert set(other) == set(before)
+    assert not set(other.values()) & set(before.values())
+    assert len(set(before.values())) == 4
+
+
+def tracked_by(report: Dataset) -> dict[str, str]:
+    """Tracking Identifier → Unique Identifier."""
+    return {
+        str(next(within(group, "Tracking Identifier")).TextValue): str(
+            next(within(group, "Tracking Unique Identifier")).UID
+        )
+        for group in groups(read(report))
+    }
 
 
 def test_the_same_result_is_the_same_object() -> None:
