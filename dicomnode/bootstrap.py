@@ -281,11 +281,20 @@ def triton_server(settings: Settings) -> TritonServer:
     return TritonServer(settings.triton_folder, settings.triton_threads)
 
 
+def _triton_engine(settings: Settings) -> TritonEngine:
+    from dicomnode.adapters.triton.engine import TritonEngine
+
+    return TritonEngine(
+        settings.triton_folder,
+        settings.triton_threads,
+        inner=settings.triton_inner,
+        cuda=settings.triton_cuda_shared_memory,
+    )
+
+
 def inference_engine(settings: Settings) -> TritonEngine | InProcessEngine:
     if uses_triton(settings):
-        from dicomnode.adapters.triton.engine import TritonEngine
-
-        return TritonEngine(settings.triton_folder, settings.triton_threads, inner=settings.triton_inner)
+        return _triton_engine(settings)
     from dicomnode.adapters.triton.in_process import InProcessEngine
 
     return InProcessEngine(settings.triton_folder, settings.triton_threads)
@@ -297,9 +306,7 @@ def engine_at_hand(settings: Settings) -> Iterator[TritonEngine | InProcessEngin
     from dicomnode.adapters.triton.in_process import InProcessEngine
 
     if uses_triton(settings):
-        from dicomnode.adapters.triton.engine import TritonEngine
-
-        with TritonEngine(settings.triton_folder, settings.triton_threads, inner=settings.triton_inner) as engine:
+        with _triton_engine(settings) as engine:
             if engine.is_there():
                 yield engine
                 return
@@ -376,9 +383,7 @@ def warm(settings: Settings, model: ModelVersion) -> None:
     """Loads a version into the node's Triton, if that runs here. Raises InferenceError."""
     if not uses_triton(settings):
         return
-    from dicomnode.adapters.triton.engine import TritonEngine
-
-    with TritonEngine(settings.triton_folder, settings.triton_threads, inner=settings.triton_inner) as engine:
+    with _triton_engine(settings) as engine:
         if engine.is_there():
             engine.describe(model)
 

@@ -129,6 +129,12 @@ class Settings:
         "backends), or auto: bls for what only Triton runs, or what the server has a backend for that the host lacks",
         _one_of(*INNER),
     )
+    triton_cuda_shared_memory: str = _setting(
+        "auto",
+        "whether volumes lie on the GPU for the models that read them there: auto (where Triton and this node see "
+        "the same GPU and cuda-python is installed) or off (system shared memory for all)",
+        _one_of("auto", "off"),
+    )
     inference_timeout_s: float = _setting(900.0, "longest that one inference may take", _ABOVE_0)
     # run
     log_level: str = _setting(

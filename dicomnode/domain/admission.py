@@ -125,7 +125,8 @@ def needs_of(card: ModelCard, extents: Iterable[Extent], *, windows_at_once: int
     own, guessed = _grid_bytes(card, sizes[0]), _activation_bytes(card, windows_at_once)
     guessed += _scores_guessed_bytes(card, sizes[0])
     encoding = _LABEL_MAPS_TO_ENCODE * labels
-    gpu_surely, gpu = (own, own + guessed) if on_gpu else (0.0, 0.0)
+    gpu_surely = own + _uploaded_bytes(card, sizes[0]) if on_gpu else 0.0
+    gpu = gpu_surely + guessed if on_gpu else 0.0
     on_host = 0.0 if on_gpu else own + guessed
     # Triton copies what goes to a model and what comes from it into memory that it shares with the model's process
     shared = 2 * regions
@@ -139,6 +140,11 @@ def _answer_bytes(card: ModelCard) -> int:
     """For each voxel of the main series, of the answers that are as large as it (ports.InferenceSession.ask)."""
     each = {"LABELMAP": _LABEL_BYTES, "PROBABILITIES": _LABEL_BYTES * len(card.segments), "MAP": _FLOAT_BYTES}
     return sum(each.get(name, 0) for name in card.output.arrays)
+
+
+def _uploaded_bytes(card: ModelCard, main: Extent) -> float:
+    """Of the main series on the GPU, where it is resampled there: by the model's process, or once for several."""
+    return float(_STORED_BYTES * main.voxels) if _grid_voxels(card, main) else 0.0
 
 
 def _has_labels_at_once(card: ModelCard) -> bool:

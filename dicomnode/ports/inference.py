@@ -29,6 +29,13 @@ class InferenceSession(Protocol):
     def further(self) -> Sequence[npt.NDArray[np.int16]]:
         """Of the model card's roles in their order, as `volume`, each in its own grid."""
 
+    def freeze(self) -> None:
+        """Nothing is written into the volumes any more: they are read-only from here on.
+
+        What lies in them may then be copied to where models run, once for all of them; before that nothing is. An
+        array does not tell when it is written to, so whoever decodes into it has to say that it is done.
+        """
+
     @property
     def timings_s(self) -> Mapping[str, float]:
         """Of this thread's last run: "before", "network" and "after", in seconds, as its host measured them."""

@@ -101,6 +101,7 @@ class AcceptStage:
         with self._engine.open(main.shape, [given.shape for given in further]) as session:
             for given, into in zip(volumes, (session.volume, *session.further), strict=True):
                 into[...] = given.values
+            session.freeze()
             if case is not None and self._before:
                 return self._composed(session, model, volumes, case)
             return CaseRun(self._answer(session, model, volumes, case), dict(session.timings_s))

@@ -144,6 +144,7 @@ class OpenVolumes:
                     (self.main, *self.further), (session.volume, *session.further), strict=True
                 ):
                     read_volume(planned.plan, planned.instances, volume)
+                session.freeze()
                 self._session = session
             return self._session
 

@@ -59,6 +59,10 @@ class FakeSession:
         self.volume: npt.NDArray[np.int16] = np.zeros(shape, dtype=np.int16)
         self.further: Sequence[npt.NDArray[np.int16]] = [np.zeros(each, dtype=np.int16) for each in further]
 
+    def freeze(self) -> None:
+        for volume in (self.volume, *self.further):
+            volume.flags.writeable = False
+
     @contextlib.contextmanager
     def ask(
         self,

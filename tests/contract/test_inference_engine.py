@@ -96,6 +96,19 @@ def test_one_volume_serves_several_models_and_stays_as_it_is(
         assert found[1].max() <= 2
 
 
+def test_frozen_volumes_are_read_only_and_serve_as_before(
+    engine: InferenceEngine, models: dict[str, ModelVersion]
+) -> None:
+    with engine.open(SHAPE) as session:
+        session.volume[...] = stored()
+        session.freeze()
+        with pytest.raises(ValueError, match="read-only"):
+            session.volume[0] = 0
+        for _ in range(2):
+            with session.run(models["thresholds"], GEOMETRY, RESCALE, timeout_s=120) as labels:
+                np.testing.assert_array_equal(labels, stored() == 500)
+
+
 def test_sessions_may_be_open_side_by_side(engine: InferenceEngine, models: dict[str, ModelVersion]) -> None:
     other = (6, 20, 24)
     with engine.open(SHAPE) as first, engine.open(other) as second:

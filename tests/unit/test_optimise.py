@@ -40,6 +40,9 @@ class Engine:
         self.further: Sequence[npt.NDArray[np.int16]] = []
         self.timings_s: Mapping[str, float] = {}
 
+    def freeze(self) -> None:
+        """The next session has the same volume here."""
+
     @contextlib.contextmanager
     def open(self, shape: tuple[int, int, int], further: Sequence[tuple[int, int, int]] = ()) -> Iterator[Engine]:
         yield self

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from dicomnode.adapters.triton.cuda_memory import CudaRegion, new_region
 from dicomnode.adapters.triton.shared_memory import Region, owner_is_gone, region
+from dicomnode.adapters.triton.unregistering import Unregistering
 from dicomnode.domain.halt import Halt
 from dicomnode.errors import EngineUnavailable, InferenceError, InferenceTimeout, ModelFailed, OutOfResources
 
@@ -40,6 +42,10 @@ class LostRegion(EngineUnavailable):
     """The server does not know a region: it was started anew since."""
 
 
+class LostGpuRegion(EngineUnavailable):
+    """A model's process cannot read a region on the GPU, which the server itself could."""
+
+
 class LostModel(EngineUnavailable):
     """The model is not loaded: the server was started anew since, or another worker unloaded it."""
 
@@ -56,6 +62,8 @@ def error_of(error: InferenceServerException) -> InferenceError | OutOfResources
         return EngineUnavailable(f"the call was cancelled: {message}")
     if "shared memory region" in lower and ("unable to find" in lower or "not registered" in lower):
         return LostRegion(message)
+    if "cudaipc" in lower:
+        return LostGpuRegion(message)
     if "stub process" in lower or "not healthy" in lower:
         return LostStub(message)
     if "unknown model" in lower or "is not ready" in lower or "no longer available" in lower or "unloaded" in lower:
@@ -82,7 +90,7 @@ class Client:
 
     def __init__(self, url: str) -> None:
         self._triton = triton.InferenceServerClient(url=url, channel_args=_CHANNEL)
-        self._closed = threading.Event()
+        self._closed, self._unregistering = threading.Event(), Unregistering()
 
     def close(self) -> None:
         """Ends what other threads wait for or have in flight, too: they get EngineUnavailable."""
@@ -131,8 +139,15 @@ class Client:
         with own_errors():
             return name in self._regions()
 
+    def is_registered_on_gpu(self, name: str) -> bool:
+        with own_errors():
+            return name in self._gpu_regions()
+
     def _regions(self) -> Any:
         return self._triton.get_system_shared_memory_status(client_timeout=_CALL_S).regions
+
+    def _gpu_regions(self) -> Any:
+        return self._triton.get_cuda_shared_memory_status(client_timeout=_CALL_S).regions
 
     def forget_dead_clients(self, prefix: str) -> list[str]:
         """Unregisters the regions of clients that were killed: the server would hold their memory for ever."""
@@ -140,7 +155,10 @@ class Client:
             gone = [name for name in self._regions() if owner_is_gone(name, prefix)]
             for name in gone:
                 self._triton.unregister_system_shared_memory(name, client_timeout=_CALL_S)
-        return gone
+            on_gpu = [name for name in self._gpu_regions() if owner_is_gone(name, prefix)]
+            for name in on_gpu:
+                self._triton.unregister_cuda_shared_memory(name, client_timeout=_CALL_S)
+        return [*gone, *on_gpu]
 
     @contextlib.contextmanager
     def shared(self, prefix: str, nbytes: int) -> Iterator[Region]:
@@ -152,9 +170,45 @@ class Client:
             try:
                 yield made
             finally:
-                # a server that was killed knows no region any more
-                with contextlib.suppress(InferenceError, OutOfResources), own_errors():
-                    self._triton.unregister_system_shared_memory(made.name, client_timeout=_CALL_S)
+                self._unregistering.take(made.name, lambda: self._is_gone(made.name), lambda: None)
+
+    def _is_gone(self, name: str) -> bool:
+        return _said_so(lambda: self._triton.unregister_system_shared_memory(name, client_timeout=_CALL_S))
+
+    def register_on_gpu(self, given: CudaRegion, number: int) -> None:
+        """`number`: by which the server counts the GPU that the region lies on."""
+        with own_errors():
+            self._triton.register_cuda_shared_memory(
+                given.name, given.raw_handle, number, given.nbytes, client_timeout=_CALL_S
+            )
+
+    @contextlib.contextmanager
+    def shared_on_gpu(
+        self, prefix: str, content: npt.NDArray[np.uint8], here: int, there: int
+    ) -> Iterator[CudaRegion]:
+        """`content`, (n) uint8 and writable, copied to a GPU, where the server knows it until the block ends.
+
+        `here` and `there`: how this process and the server count the GPU. Raises NoCudaMemory too.
+        """
+        with contextlib.ExitStack() as undo:
+            made = new_region(prefix, content.nbytes, here)
+            undo.callback(made.free)
+            made.fill(content)
+            self.register_on_gpu(made, there)
+            undo.pop_all()
+        try:
+            yield made
+        finally:
+            self._unregistering.take(made.name, lambda: self._is_gone_from_gpu(made.name), made.free)
+
+    def _is_gone_from_gpu(self, name: str) -> bool:
+        """Newer servers take the order at once, and let go of the region when its last call has ended."""
+        if not _said_so(lambda: self._triton.unregister_cuda_shared_memory(name, client_timeout=_CALL_S)):
+            return False
+        try:
+            return not self.is_registered_on_gpu(name)
+        except EngineUnavailable:
+            return True
 
     def infer(
         self,
@@ -189,6 +243,18 @@ class Client:
         return answer.result
 
 
+def _said_so(unregister: Callable[[], Any]) -> bool:
+    """Whether the server did it, or is another one by now: one that was killed knows no region any more."""
+    try:
+        with own_errors():
+            unregister()
+    except EngineUnavailable:
+        return True
+    except (InferenceError, OutOfResources):  # a call that was cancelled has not ended yet
+        return False
+    return True
+
+
 @dataclass
 class _Answer:
     """What gRPC's thread hands over."""
@@ -204,8 +270,15 @@ def input_of(name: str, array: npt.NDArray[Any]) -> triton.InferInput:
     return tensor
 
 
+class Registered(Protocol):
+    """A region that the server knows, wherever it lies."""
+
+    name: str
+    nbytes: int
+
+
 def shared_input(
-    name: str, shape: tuple[int, ...], dtype: npt.DTypeLike, shared: Region, offset: int = 0
+    name: str, shape: tuple[int, ...], dtype: npt.DTypeLike, shared: Registered, offset: int = 0
 ) -> triton.InferInput:
     """A tensor that lies in a region, `offset` bytes from its beginning."""
     tensor = triton.InferInput(name, list(shape), np_to_triton_dtype(np.dtype(dtype)))
@@ -219,7 +292,7 @@ def plain_output(name: str) -> triton.InferRequestedOutput:
     return triton.InferRequestedOutput(name)
 
 
-def shared_output(name: str, shared: Region) -> triton.InferRequestedOutput:
+def shared_output(name: str, shared: Registered) -> triton.InferRequestedOutput:
     output = triton.InferRequestedOutput(name)
     output.set_shared_memory(shared.name, shared.nbytes)
     return output

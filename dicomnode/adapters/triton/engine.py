@@ -15,6 +15,7 @@ import numpy as np
 from dicomnode.adapters.triton.client import Client, self_test
 from dicomnode.adapters.triton.hosts import cores
 from dicomnode.adapters.triton.loaded_models import LOAD_S, LoadedModels
+from dicomnode.adapters.triton.on_gpu import AUTO, GpuVolumes
 from dicomnode.adapters.triton.place import Place
 from dicomnode.adapters.triton.repository import SELF_TEST
 from dicomnode.adapters.triton.session import Connection, TritonSession
@@ -31,15 +32,24 @@ _WARM_SHAPE = (4, 8, 8)
 class TritonEngine:
     """`folder`: the one that TritonServer serves. `threads`: CPU threads a model may use, 0 for all cores.
 
-    `inner`: one of domain.inner.INNER. Any number of processes may share one server; several threads may share one
-    engine.
+    `inner`: one of domain.inner.INNER; `cuda`: whether volumes may lie on the GPU, one of on_gpu.WANTED. Any number
+    of processes may share one server; several threads may share one engine.
     """
 
-    def __init__(self, folder: Path, threads: int = 0, *, inner: str = "auto", grace_s: float = GRACE_S) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        threads: int = 0,
+        *,
+        inner: str = "auto",
+        cuda: str = AUTO,
+        grace_s: float = GRACE_S,
+    ) -> None:
         self._place = Place(Path(folder))
         self._grace_s = grace_s
         self._client = Client(self._place.url)
         self._models = LoadedModels(self._client, self._place, threads or cores(), inner)
+        self.gpu_volumes = GpuVolumes(self._client, self._place.client_prefix, cuda)
         sweep(self._place.client_prefix)
 
     def __enter__(self) -> TritonEngine:
@@ -62,7 +72,9 @@ class TritonEngine:
     def open(self, shape: Shape, further: Sequence[Shape] = ()) -> Iterator[TritonSession]:
         """A session whose volumes lie in shared memory that Triton has mapped."""
         self._client.wait_ready(self._grace_s)
-        connection = Connection(self._client, self._models, self._place.client_prefix, self._grace_s)
+        connection = Connection(
+            self._client, self._models, self.gpu_volumes, self._place.client_prefix, self._grace_s
+        )
         with contextlib.ExitStack() as regions:
             yield TritonSession(connection, regions, [shape, *further])
 

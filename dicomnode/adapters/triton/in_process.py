@@ -159,10 +159,23 @@ class InProcessSession:
 
     def __init__(self, engine: InProcessEngine, shape: Shape, further: Sequence[Shape] = ()) -> None:
         self._engine, self._last = engine, threading.local()
-        self.volume: npt.NDArray[np.int16] = np.zeros(shape, dtype=np.int16)
+        self._volumes = [np.zeros(each, dtype=np.int16) for each in (shape, *further)]
+        self._shown = [volume.view() for volume in self._volumes]
+
+    @property
+    def volume(self) -> npt.NDArray[np.int16]:
         """(slice, row, column) int16, stored values."""
-        self.further: Sequence[npt.NDArray[np.int16]] = [np.zeros(each, dtype=np.int16) for each in further]
+        return self._shown[0]
+
+    @property
+    def further(self) -> Sequence[npt.NDArray[np.int16]]:
         """As `volume`, of further series, each in its own grid."""
+        return self._shown[1:]
+
+    def freeze(self) -> None:
+        """Of what is shown alone: torch warns of tensors over memory that is read-only."""
+        for volume in self._shown:
+            volume.flags.writeable = False
 
     @contextlib.contextmanager
     def ask(
@@ -178,9 +191,9 @@ class InProcessSession:
         parameters: Mapping[str, Parameter] | None = None,
         halt: Halt | None = None,
     ) -> Iterator[Answers]:
-        volumes = (self.volume, *self.further)
+        volumes = self._volumes
         placements = placements_of(model, volumes[which][images].shape, geometry, rescale, further)
-        used = (volumes[which][images], *self.further[: len(placements) - 1])
+        used = (volumes[which][images], *volumes[1 : len(placements)])
         found = self._asked(model, used, small_inputs(placements, parameters), timeout_s, halt)
         yield {
             name: without_header(name, ungathered(model.card, found[name]).numpy())
@@ -236,7 +249,9 @@ class InProcessSession:
     def part(self, box: Box) -> Iterator[InProcessSession]:
         """Whole slices are read where they lie; another box is copied."""
         part = InProcessSession(self._engine, (0, 0, 0))
-        part.volume, part.further = np.ascontiguousarray(self.volume[box.slices]), self.further
+        part._volumes = [np.ascontiguousarray(self._volumes[0][box.slices]), *self._volumes[1:]]
+        part._shown = [part._volumes[0].view(), *self._shown[1:]]
+        part._shown[0].flags.writeable = self._shown[0].flags.writeable
         yield part
 
     def _asked(

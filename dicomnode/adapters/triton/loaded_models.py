@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from dicomnode.adapters.triton.client import Client, LostStub
+from dicomnode.adapters.triton.cuda_memory import Gpu
 from dicomnode.adapters.triton.inner_choice import InnerChoice
 from dicomnode.adapters.triton.leases import Leases
 from dicomnode.adapters.triton.place import Place
@@ -56,6 +57,7 @@ class LoadedModels:
         self._inner = InnerChoice(place.about, inner)
         self._info: dict[str, Mapping[str, str]] = {}
         self._taken: dict[str, Mapping[str, float]] = {}
+        self._gpus: dict[str, Gpu | None] = {}
         self._leases = Leases(place.folder / "leases")
         self.stubs = Stubs(place.calls)
 
@@ -73,10 +75,16 @@ class LoadedModels:
         """What its process took of memory in its last run here, as hosts.memory has it; empty when nobody knows."""
         return self._taken.get(self.name_of(model), {})
 
+    def gpu_of(self, model: ModelVersion) -> Gpu | None:
+        """On which its process reads the main volume, as it said with its last answer here."""
+        return self._gpus.get(self.name_of(model))
+
     def remember(self, model: ModelVersion, info: dict[str, Any]) -> None:
         """What came with an answer."""
         name = self.name_of(model)
         self._taken[name] = info.pop("taken", {})
+        gpu = info.pop("gpu", None)
+        self._gpus[name] = None if gpu is None else Gpu(gpu["uuid"], gpu["number"])
         self._info[name] = {**info, "server": self._client.server()}
 
     def forget_lost(self, model: ModelVersion) -> None:

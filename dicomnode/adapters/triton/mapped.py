@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dicomnode.adapters.triton.client import shared_input
+from dicomnode.adapters.triton.cuda_memory import Gpu
+from dicomnode.adapters.triton.on_gpu import Upload
 from dicomnode.adapters.triton.shared_memory import Region
 from dicomnode.adapters.triton.tensors import Shape, numbered
 from dicomnode.imaging.box import Box
@@ -17,11 +19,16 @@ from dicomnode.ports import ALL_IMAGES
 
 @dataclass(frozen=True, eq=False)
 class Mapped:
-    """A volume, (slice, row, column) int16, and the region of shared memory that it lies in, and from which byte."""
+    """A volume, (slice, row, column) int16, and the region of shared memory that it lies in, and from which byte.
+
+    `upload`: what may lie on a GPU of it, or of a larger volume of which this begins at the byte `uploaded_from`.
+    """
 
     region: Region
     array: npt.NDArray[np.int16]
+    upload: Upload
     offset: int = 0
+    uploaded_from: int = 0
 
     @property
     def shape(self) -> Shape:
@@ -30,9 +37,23 @@ class Mapped:
 
     def part(self, box: Box) -> Mapped:
         """Of whole slices."""
-        return Mapped(self.region, self.array[box.slices], self.offset + box.start[0] * self.array[0].nbytes)
+        further = box.start[0] * self.array[0].nbytes
+        return replace(
+            self,
+            array=self.array[box.slices],
+            offset=self.offset + further,
+            uploaded_from=self.uploaded_from + further,
+        )
 
-    def as_input(self, number: int, images: slice = ALL_IMAGES) -> Any:
+    def moved(self, to: Mapped) -> Mapped:
+        """The same volume in another region; on the GPU it stays where it is."""
+        return replace(to, upload=self.upload, uploaded_from=self.uploaded_from)
+
+    def as_input(self, number: int, images: slice = ALL_IMAGES, gpu: Gpu | None = None) -> Any:
+        """`gpu`: where the model wants it, if it can be there."""
         first, _, _ = images.indices(len(self.array))
-        offset = self.offset + first * self.array[0].nbytes
-        return shared_input(numbered("VOLUME", number), self.array[images].shape, np.int16, self.region, offset)
+        name, shape, further = numbered("VOLUME", number), self.array[images].shape, first * self.array[0].nbytes
+        there = None if gpu is None else self.upload.on(gpu)
+        if there is not None:
+            return shared_input(name, shape, np.int16, there, self.uploaded_from + further)
+        return shared_input(name, shape, np.int16, self.region, self.offset + further)

@@ -164,6 +164,8 @@ def write_model(
         "threads": str(threads),
         "engine": model.chosen_engine,
         "precision": model.chosen_precision,
+        # a volume on the GPU comes as it lies there; without this the backend brings every input to the CPU
+        "FORCE_CPU_ONLY_INPUT_TENSORS": "no",
         **({} if net is None else {"inner": net.inner.as_text()}),
     }
     for entry in () if net is None else net.entries:

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomnode.adapters.triton.client import Client, input_of, plain_output, shared_output
+from dicomnode.adapters.triton.client import Client, LostGpuRegion, input_of, plain_output, shared_output
 from dicomnode.adapters.triton.loaded_models import LoadedModels, left
 from dicomnode.adapters.triton.mapped import Mapped
+from dicomnode.adapters.triton.on_gpu import GpuVolumes, Upload
 from dicomnode.adapters.triton.tensors import (
     Answers,
     Shape,
@@ -52,6 +53,7 @@ class Connection:
 
     client: Client
     models: LoadedModels
+    gpus: GpuVolumes
     prefix: str
     grace_s: float  # a server that was killed has to come back
 
@@ -70,7 +72,7 @@ class TritonSession:
 
     def __init__(self, connection: Connection, regions: contextlib.ExitStack, shapes: Sequence[Shape]) -> None:
         self._connection, self._regions = connection, regions
-        self._last, self._moving = threading.local(), threading.Lock()
+        self._last, self._moving, self._frozen = threading.local(), threading.Lock(), False
         self._mapped = [self._new(shape) for shape in shapes]
 
     @property
@@ -86,7 +88,15 @@ class TritonSession:
     def _new(self, shape: Shape) -> Mapped:
         shared = self._connection.client.shared(self._connection.prefix, 2 * math.prod(shape))
         region = self._regions.enter_context(shared)
-        return Mapped(region, region.array(shape, np.int16))
+        upload = Upload(self._connection.gpus, region)
+        self._regions.callback(upload.close)
+        return Mapped(region, region.array(shape, np.int16), upload)
+
+    def freeze(self) -> None:
+        """Nothing writes into the volumes any more; what lies in them may be copied to a GPU."""
+        self._frozen = True
+        for mapped in self._mapped:
+            mapped.array.flags.writeable = False
 
     @contextlib.contextmanager
     def ask(
@@ -167,7 +177,7 @@ class TritonSession:
             part = TritonSession(self._connection, regions, [])
             in_place = box.is_whole_slices_of(main.shape)
             volume = main.part(box) if in_place else part._copied(main.array[box.slices])
-            part._mapped = [volume, *self._mapped[1:]]
+            part._mapped, part._frozen = [volume, *self._mapped[1:]], self._frozen
             yield part
 
     def _copied(self, volume: npt.NDArray[np.int16]) -> Mapped:
@@ -175,6 +185,7 @@ class TritonSession:
         slices, rows, columns = volume.shape
         copied = self._new((slices, rows, columns))
         copied.array[...] = volume
+        copied.array.flags.writeable = volume.flags.writeable
         return copied
 
     def _insisting(
@@ -204,7 +215,8 @@ class TritonSession:
         with self._moving:
             for index, lost in enumerate(self._mapped):
                 if not client.is_registered(lost.region.name):
-                    self._mapped[index] = self._copied(lost.array)
+                    self._mapped[index] = lost.moved(self._copied(lost.array))
+                    lost.upload.register_again()
 
     def _attempt(
         self,
@@ -241,8 +253,9 @@ class TritonSession:
         """The server's answer; `which` of the volumes is the model's main one, `images` what it sees of that."""
         models = self._connection.models
         used = [self._mapped[which], *self._mapped[1 : 1 + len(model.card.roles)]]
+        gpu = models.gpu_of(model) if self._frozen else None
         inputs = [
-            used[0].as_input(0, images),
+            used[0].as_input(0, images, gpu),
             *(mapped.as_input(number) for number, mapped in enumerate(used[1:], 1)),
             *(input_of(key, value) for key, value in tensors.items()),
         ]
@@ -251,7 +264,12 @@ class TritonSession:
         wanted = [*outputs, plain_output("TIMINGS"), plain_output("INFO")]
         with models.using(model):
             name = models.ensure_loaded(model, left(deadline), halt)
-            answer = models.infer(name, inputs, wanted, left(deadline), halt)
+            try:
+                answer = models.infer(name, inputs, wanted, left(deadline), halt)
+            except LostGpuRegion as error:
+                assert gpu is not None  # nothing else lies there
+                self._connection.gpus.give_up(gpu, str(error))
+                raise
         timings, info = (ungathered(model.card, answer.as_numpy(name)) for name in ("TIMINGS", "INFO"))
         self._last.timings = Timings(*map(float, timings))
         models.remember(model, json.loads(info.tobytes()))

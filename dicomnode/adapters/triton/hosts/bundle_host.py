@@ -18,6 +18,7 @@ import torch
 from dicomnode.adapters.triton.hosts.bundle import Bundle
 from dicomnode.adapters.triton.hosts.model import Given, Host, HostSettings, Outputs
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork
+from dicomnode.adapters.triton.hosts.networks.loaded import CPU
 from dicomnode.adapters.triton.hosts.own_chain import OwnChain, Prediction, images_of
 from dicomnode.domain.bundle_chain import StandardChain
 from dicomnode.domain.model_card import ModelCard, NetworkSpec
@@ -51,6 +52,10 @@ class BundleHost(Host):
         self._own = OwnChain(bundle, module)
         why = chain if isinstance(chain, str) else "several series" if self._card.roles else "masks that overlap"
         return LoadedNetwork(plain_runner(module), device, 1, described(device, f"the bundle's: {why}"))
+
+    @property
+    def _begins_on(self) -> torch.device:
+        return super()._begins_on if self._own is None else CPU  # a bundle's transforms put things where they want
 
     def _segment(
         self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any

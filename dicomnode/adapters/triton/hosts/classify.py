@@ -90,6 +90,10 @@ class ClassifyHost(Host):
                     yield as_arrays([image[None], *own])
 
     @property
+    def _begins_on(self) -> torch.device:
+        return CPU  # images are made smaller there; what is left goes to the network's device
+
+    @property
     def _spec(self) -> Classification:
         spec = self._card.classification
         assert spec is not None  # choice.open_host

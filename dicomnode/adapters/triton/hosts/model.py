@@ -26,6 +26,7 @@ from torch.utils.dlpack import from_dlpack
 
 from dicomnode.adapters.triton.hosts.calibration import windows_of
 from dicomnode.adapters.triton.hosts.calls import CallRecord
+from dicomnode.adapters.triton.hosts.gpu import gpu_of
 from dicomnode.adapters.triton.hosts.memory import Taken, watched
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network, on_triton
 from dicomnode.adapters.triton.hosts.networks.on_triton import Inner
@@ -110,6 +111,12 @@ class Given:
     placement: Placement
 
 
+def _count(taken: Taken, main: Given) -> None:
+    """A volume that whoever asked has put on the GPU is part of what a run takes there."""
+    if main.volume.is_cuda and "gpu_bytes" in taken:
+        taken["gpu_bytes"] += main.volume.nbytes
+
+
 class Host:
     """One loaded model package. `backend` is triton_python_backend_utils or a stand-in for it."""
 
@@ -148,6 +155,11 @@ class Host:
         return self._image(main, further, model_grid(main.placement.geometry, spec.orientation, spec.spacing_mm))
 
     @property
+    def _begins_on(self) -> torch.device:
+        """Where the main volume is read; further ones are read by the CPU."""
+        return self._network.device
+
+    @property
     def info(self) -> Mapping[str, str]:
         """Engine, precision and device as they really are."""
         return self._network.info
@@ -179,6 +191,7 @@ class Host:
         try:
             with watched() as taken:
                 answers, timings = self._answers(main, further, self._parameters(request), request)
+            _count(taken, main)
         except Cancelled as cancelled:
             return self._refused(str(cancelled))
         outputs = {**answers, "TIMINGS": timings, "INFO": self._about(taken)}
@@ -195,7 +208,7 @@ class Host:
         return self._backend.InferenceResponse(error=self._backend.TritonError(why))
 
     def _about(self, taken: Taken) -> torch.Tensor:
-        document = json.dumps({**self._network.info, "taken": taken})
+        document = json.dumps({**self._network.info, "taken": taken, "gpu": gpu_of(self._begins_on)})
         return torch.frombuffer(bytearray(document.encode()), dtype=torch.uint8)
 
     def _answers(
@@ -207,6 +220,8 @@ class Host:
 
     def _given(self, request: Any, number: str) -> Given:
         volume, rescale, affine = (self._input(request, name + number) for name in ("VOLUME", "RESCALE", "AFFINE"))
+        if number or self._begins_on.type == "cpu":
+            volume = volume.cpu()
         slices, rows, columns = volume.shape
         slope, intercept = rescale.tolist()
         geometry = VolumeGeometry((slices, rows, columns), affine.numpy())
@@ -218,6 +233,7 @@ class Host:
         return settled(self._card.parameters, json.loads(document))
 
     def _input(self, request: Any, name: str) -> torch.Tensor:
+        """Where the backend has it: a volume perhaps on the GPU, and the very memory that other models read."""
         tensor = from_dlpack(self._backend.get_input_tensor_by_name(request, name).to_dlpack())
         return tensor[0] if tensor.ndim > _AXES[name.partition("_")[0]] else tensor
 

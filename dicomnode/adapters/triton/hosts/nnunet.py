@@ -20,6 +20,7 @@ import torch
 
 from dicomnode.adapters.triton.hosts.model import Given, Host, HostSettings
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork
+from dicomnode.adapters.triton.hosts.networks.loaded import CPU
 from dicomnode.adapters.triton.hosts.own_chain import image, onto
 from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, OVERLAP, Value
 from dicomnode.errors import InvalidModelPackage
@@ -43,6 +44,10 @@ class NnunetHost(Host):
         self._waiting: Any = None
         predictor.network.register_forward_pre_hook(self._check)
         return LoadedNetwork(predictor.network, device, 1, self._described(device))
+
+    @property
+    def _begins_on(self) -> torch.device:
+        return CPU  # nnU-Net resamples there
 
     def _described(self, device: torch.device) -> dict[str, str]:
         from importlib.metadata import version
