@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -58,31 +60,71 @@ CaFile = Annotated[
 ]
 
 
-def chosen(
-    before: DeliveryOptions,
-    commitment: Wish | None,
-    verify: Wish | None,
-    max_rate: str | None,
-    max_associations: int | None,
-    results: str | None = None,
-    transfer_syntaxes: str | None = None,
-    **texts: str | None,
-) -> DeliveryOptions:
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a command was told of them; of what is None nothing was said. Declared here, once, for all commands."""
+
+    profile: ProfileName = None
+    results: Results = None
+    transfer_syntaxes: TransferSyntaxes = None
+    commitment: Commitment = None
+    verify: Verify = None
+    max_rate: MaxRate = None
+    max_associations: MaxAssociations = None
+    user: User = None
+    password: Password = None
+    token: Token = None
+    client_certificate: ClientCertificate = None
+    client_key: ClientKey = None
+    ca_file: CaFile = None
+
+
+def takes_delivery_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that typer gives each option of Given, where `command` has the parameter `given`."""
+    hints = get_type_hints(Given, include_extras=True)
+    options = [
+        Parameter(spec.name, Parameter.POSITIONAL_OR_KEYWORD, default=spec.default, annotation=hints[spec.name])
+        for spec in fields(Given)
+    ]
+
+    @wraps(command)
+    def with_options(**values: Any) -> None:
+        command(given=Given(**{spec.name: values.pop(spec.name) for spec in fields(Given)}), **values)
+
+    parameters: list[Parameter] = []
+    for own in signature(command, eval_str=True).parameters.values():
+        parameters += options if own.name == "given" else [own]
+    # what typer looks at
+    with_options.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {one.name: one.annotation for one in parameters}
+    return with_options
+
+
+def chosen(before: DeliveryOptions, given: Given) -> DeliveryOptions:
     """What was given in place of what was there; an empty text takes it away. Raises InvalidDestination."""
-    given: dict[str, Any] = {name: text.strip() for name, text in texts.items() if text is not None}
-    if commitment is not None:
-        given["commitment"] = commitment
-    if verify is not None:
-        given["verify"] = verify
-    if max_rate is not None:
-        given["bytes_per_s"] = parse_rate(max_rate)
-    if max_associations is not None:
-        given["associations"] = max_associations
-    if results is not None:
-        given["results"] = _names(results.upper())
-    if transfer_syntaxes is not None:
-        given["transfer_syntaxes"] = _names(transfer_syntaxes.lower())
-    return replace(before, **given)
+    texts = {
+        "profile": given.profile,
+        "user": given.user,
+        "password": given.password,
+        "token": given.token,
+        "certificate": given.client_certificate,
+        "key": given.client_key,
+        "ca_file": given.ca_file,
+    }
+    changes: dict[str, Any] = {name: text.strip() for name, text in texts.items() if text is not None}
+    if given.commitment is not None:
+        changes["commitment"] = given.commitment
+    if given.verify is not None:
+        changes["verify"] = given.verify
+    if given.max_rate is not None:
+        changes["bytes_per_s"] = parse_rate(given.max_rate)
+    if given.max_associations is not None:
+        changes["associations"] = given.max_associations
+    if given.results is not None:
+        changes["results"] = _names(given.results.upper())
+    if given.transfer_syntaxes is not None:
+        changes["transfer_syntaxes"] = _names(given.transfer_syntaxes.lower())
+    return replace(before, **changes)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check what is given, ch
 
 
 @app.command()
+@cli_options.takes_delivery_options
 def add(
     ctx: typer.Context,
     name: Annotated[
@@ -49,19 +50,8 @@ def add(
             "--replace", help="Change one that exists; what waits goes to its new address. Options not given stay."
         ),
     ] = False,
-    profile: cli_options.ProfileName = None,
-    results: cli_options.Results = None,
-    transfer_syntaxes: cli_options.TransferSyntaxes = None,
-    commitment: cli_options.Commitment = None,
-    verify: cli_options.Verify = None,
-    max_rate: cli_options.MaxRate = None,
-    max_associations: cli_options.MaxAssociations = None,
-    user: cli_options.User = None,
-    password: cli_options.Password = None,
-    token: cli_options.Token = None,
-    client_certificate: cli_options.ClientCertificate = None,
-    client_key: cli_options.ClientKey = None,
-    ca_file: cli_options.CaFile = None,
+    *,
+    given: cli_options.Given,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -86,19 +76,7 @@ def add(
     same_kind = known is not None and type(known.address) is type(address)
     options = cli_options.chosen(
         known.options if known is not None and same_kind else DeliveryOptions(),
-        commitment,
-        verify,
-        max_rate,
-        max_associations,
-        results,
-        transfer_syntaxes,
-        profile=profile,
-        user=user,
-        password=password,
-        token=token,
-        certificate=client_certificate,
-        key=client_key,
-        ca_file=ca_file,
+        given,
     )
     _put(context, known, Destination(name, address, options), dry_run)
 
@@ -128,22 +106,12 @@ def _careful(destination: Destination) -> str:
 
 
 @app.command("set")
+@cli_options.takes_delivery_options
 def set_options(
     ctx: typer.Context,
     name: Name,
-    profile: cli_options.ProfileName = None,
-    results: cli_options.Results = None,
-    transfer_syntaxes: cli_options.TransferSyntaxes = None,
-    commitment: cli_options.Commitment = None,
-    verify: cli_options.Verify = None,
-    max_rate: cli_options.MaxRate = None,
-    max_associations: cli_options.MaxAssociations = None,
-    user: cli_options.User = None,
-    password: cli_options.Password = None,
-    token: cli_options.Token = None,
-    client_certificate: cli_options.ClientCertificate = None,
-    client_key: cli_options.ClientKey = None,
-    ca_file: cli_options.CaFile = None,
+    *,
+    given: cli_options.Given,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -160,19 +128,7 @@ def set_options(
     known = _find(context.state.destinations(), name)
     options = cli_options.chosen(
         known.options,
-        commitment,
-        verify,
-        max_rate,
-        max_associations,
-        results,
-        transfer_syntaxes,
-        profile=profile,
-        user=user,
-        password=password,
-        token=token,
-        certificate=client_certificate,
-        key=client_key,
-        ca_file=ca_file,
+        given,
     )
     if options == known.options:
         context.done(f"{name} has these options already; nothing was changed", **_row(known, 0))
