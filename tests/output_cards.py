@@ -134,6 +134,9 @@ OUTPUTS: dict[str, tuple[torch.nn.Module, dict[str, Any], bool]] = {
     "map": (Values(), {"map": FLOW}, False),
     "overlap": (Independent(), {"segments": SEGMENTS, "channels": "independent"}, False),
     "both": (Soft(), {"segments": SEGMENTS, "kind": "both"}, False),
+    "masks-on-images": (Soft(), {"segments": SEGMENTS}, True),
+    "both-on-images": (Soft(), {"segments": SEGMENTS, "kind": "both"}, True),
+    "overlap-on-images": (Independent(), {"segments": SEGMENTS, "channels": "independent"}, True),
 }
 """What a network is, what its card says of the output, and whether it is one of single images."""
 

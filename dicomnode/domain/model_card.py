@@ -15,6 +15,8 @@ input:
   intensity: {from: [-1000, 1000], to: [0, 1], clip: true}
   minimum_extent_mm: [0, 0, 0]   # optional; a smaller volume is refused
   size: [128, 128]               # of a model of single images: rows and columns; no orientation, spacing or window
+  pixel_spacing_mm: [0.3, 0.3]   # optional, with size and segments: rows and columns are resampled to that, and size
+                                 # is that of a window; without, an image is fitted into size
 inputs:                          # optional: further series, by the role that a rule gives them
   - role: pet
     modality: [PT]
@@ -108,11 +110,17 @@ class InputSpec:
     minimum_extent_mm: tuple[float, float, float]
     unit: str = ""  # UCUM code of the values that `intensity` is about; "": any
     size: tuple[int, int] | None = None  # rows and columns of an image, of a model of single images; else None
+    pixel_spacing_mm: tuple[float, float] | None = None  # between rows, between columns; None: as large as fits
 
     @property
     def is_of_images(self) -> bool:
         """Whether each image goes to the network by itself: no volume is needed, and no place in the patient."""
         return self.size is not None
+
+    @property
+    def is_in_windows(self) -> bool:
+        """Whether the network sees it window by window."""
+        return self.size is None or self.pixel_spacing_mm is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +178,8 @@ class ModelCard:
     @property
     def parameters(self) -> Mapping[str, ParameterSpec]:
         """All that a rule may set, by name: those of every model first, then the card's own."""
-        return {spec.name: spec for spec in (*built_in(self.network.overlap, self.output), *self.own_parameters)}
+        of_all = built_in(self.network.overlap, self.output, in_windows=self.input.is_in_windows)
+        return {spec.name: spec for spec in (*of_all, *self.own_parameters)}
 
     @property
     def gives(self) -> str:
@@ -258,11 +267,19 @@ def _output(root: Node) -> Output:
     form = root["network"].get("format", "auto").value
     if form in CHAIN_FORMATS and not _fits(form, found):
         root["output"].fail(f"a {form} gives segments as its own chain has them, or a classification of a bundle's")
+    if found.of_images and len(list(root.get("inputs", []).items())):
+        root["inputs"].fail("a model that gives segments of single images takes one series")
+    if "pixel_spacing_mm" in root["input"] and not found.of_images:
+        root["input"]["pixel_spacing_mm"].fail(
+            "this is of models that give segments of single images: with input.size"
+        )
     return found
 
 
 def _fits(form: object, output: Output) -> bool:
     """Whether the host of a package with a chain of its own gives this."""
+    if output.of_images and form in CHAIN_FORMATS:
+        return False
     if form == "monai-bundle":
         return output.gives == "classification" or (output.gives == "segments" and output.masks.kind == "labels")
     plain = output.gives == "segments" and output.masks == Masks()
@@ -273,13 +290,22 @@ def _after(root: Node, output: Output) -> tuple[Step, ...]:
     steps = steps_after(root.get("after", []), root["name"].text(), of_images="size" in root["input"])
     if steps and not (output.gives == "classification" or output.is_label_map):
         root["after"].fail(
-            "only a model that gives a classification, or segments as one label map, has others before"
+            "only a model that gives a classification, or segments of a volume as one label map, has others before"
         )
     return steps
 
 
 def _input(node: Node, brings_its_chain: bool) -> InputSpec:
-    node.only("modality", "orientation", "spacing_mm", "intensity", "minimum_extent_mm", "unit", "size")
+    node.only(
+        "modality",
+        "orientation",
+        "spacing_mm",
+        "intensity",
+        "minimum_extent_mm",
+        "unit",
+        "size",
+        "pixel_spacing_mm",
+    )
     orientation = node.get("orientation", "RAS")
     letters = orientation.text()
     if sorted(next((i for i, axis in enumerate(_AXES) if c in axis), -1) for c in letters) != [0, 1, 2]:
@@ -296,6 +322,7 @@ def _input(node: Node, brings_its_chain: bool) -> InputSpec:
         minimum_extent_mm=tuple(node.get("minimum_extent_mm", [0, 0, 0]).numbers(3)),  # type: ignore[arg-type]
         unit=_unit(node),
         size=size,
+        pixel_spacing_mm=_pixel_spacing_mm(node["pixel_spacing_mm"]) if "pixel_spacing_mm" in node else None,
         **_intensity(node.get("intensity", _AS_IT_IS) if brings_its_chain else node["intensity"]),
     )
 
@@ -305,6 +332,13 @@ def _size(node: Node) -> tuple[int, int]:
     if min(rows, columns) < 1 or (rows, columns) != (int(rows), int(columns)):
         node.fail("a size is two whole numbers above zero: rows and columns")
     return int(rows), int(columns)
+
+
+def _pixel_spacing_mm(node: Node) -> tuple[float, float]:
+    rows, columns = node.numbers(2)
+    if min(rows, columns) <= 0:
+        node.fail("spacing is above zero: between rows, between columns")
+    return rows, columns
 
 
 def _unit(node: Node) -> str:
@@ -397,6 +431,7 @@ def card_document(card: ModelCard) -> Mapping[str, Any]:
             "minimum_extent_mm": list(i.minimum_extent_mm),
             **({"unit": i.unit} if i.unit else {}),
             **({"size": list(i.size)} if i.size else {}),
+            **({"pixel_spacing_mm": list(i.pixel_spacing_mm)} if i.pixel_spacing_mm else {}),
         },
         "network": {
             "file": n.file,

@@ -44,6 +44,12 @@ SCORES = ("logits", "probabilities")
 CHANNELS = ("exclusive", "independent")
 KINDS = ("labels", "probabilities", "both")
 GIVES = ("segments", "classification", "measurements", "boxes", "map")
+# What is not made of single images, which have no place in the patient
+NEVER_OF_IMAGES = {
+    "RTSTRUCT": "contours need a frame of reference (PS3.3 C.8.8.5), which single images have not",
+    "SEG-FULL": "single images are no stack that could have gaps",
+    "MAP": "a Parametric Map needs a frame of reference (PS3.3 A.75.3), which single images have not",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,7 @@ class Output:
     measurements: MeasuredOutput | None = None
     boxes: BoxesOutput | None = None
     map: MapOutput | None = None
+    of_images: bool = False  # of segments: on each image by itself, of a card with input.size
 
     @property
     def gives(self) -> str:
@@ -123,12 +130,19 @@ class Output:
     @property
     def is_label_map(self) -> bool:
         """Whether what it gives is a segment for each voxel, or none."""
-        return self.gives == "segments" and self.masks.kind == "labels" and not self.masks.overlap
+        plain = self.masks.kind == "labels" and not self.masks.overlap
+        return self.gives == "segments" and plain and not self.of_images
 
     @property
     def forms(self) -> tuple[str, ...]:
         """What can be made of it beside its own kinds."""
-        return FORMS if self.gives == "segments" and self.masks.gives_labels and not self.masks.overlap else ()
+        if self.gives != "segments" or not self.masks.gives_labels or self.masks.overlap:
+            return ()
+        return tuple(form for form in FORMS if not self.of_images or form not in NEVER_OF_IMAGES)
+
+    def why_not(self, kind: str) -> str:
+        """Why there is no such result of it, where it is not only that the model does not give it."""
+        return NEVER_OF_IMAGES.get(kind, "") if self.of_images else ""
 
     @property
     def result_kinds(self) -> tuple[str, ...]:
@@ -139,18 +153,21 @@ class Output:
 
 
 def parse_output(node: Node, *, of_images: bool, wrong_size: Node | None = None) -> Output:
-    """`of_images`: of a card with input.size, at `wrong_size`, which segments and a map do not go with."""
+    """`of_images`: of a card with input.size, at `wrong_size`, which a map does not go with."""
     masks = ("channels", "kind", "scores", "threshold") if "segments" in node else ()
     node.only(*GIVES, *masks)
     given = [name for name in GIVES if name in node]
     if len(given) != 1:
         node.fail(f"one of {', '.join(GIVES)} is needed, and no more than one")
     (name,) = given
-    if name in ("segments", "map") and of_images and wrong_size is not None:
-        wrong_size.fail(f"a model of single images gives a classification, measurements or boxes, not {name}")
+    if name == "map" and of_images and wrong_size is not None:
+        wrong_size.fail(
+            "a model of single images gives no map: a Parametric Map needs a frame of reference (PS3.3 A.75.3), "
+            "which radiographs and ultrasound have not; it may give segments, a classification, measurements or boxes"
+        )
     part = node[name]
     if name == "segments":
-        return Output(segments=segments(part), masks=_masks(node))
+        return Output(segments=segments(part), masks=_masks(node), of_images=of_images)
     if name == "classification":
         return Output(classification=_fitting(classification(part), part, of_images))
     if name == "measurements":

@@ -17,6 +17,7 @@ Value = str | int | float | bool
 TYPES = ("number", "integer", "text", "boolean")
 OVERLAP = "overlap"
 MINIMUM_VOLUME_ML = "minimum_volume_ml"
+MINIMUM_AREA_MM2 = "minimum_area_mm2"
 THRESHOLD = "threshold"
 SCORE_LEAST = "score_least"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -79,16 +80,19 @@ def _complaint_of_text(value: object) -> str:
     return ""
 
 
-def built_in(overlap: float, output: Output) -> tuple[ParameterSpec, ...]:
-    """What a model of this output takes; `overlap` is that of its card."""
+def built_in(overlap: float, output: Output, *, in_windows: bool = True) -> tuple[ParameterSpec, ...]:
+    """What a model of this output takes; `overlap` is that of its card, which `in_windows` looks or not."""
     found = []
     of_images = output.boxes is not None and output.boxes.of_images
-    if output.gives in ("segments", "boxes", "map") and not of_images:
+    if output.gives in ("segments", "boxes", "map") and not of_images and in_windows:
         windows = "share of a window that lies in the next one, along each axis"
         found.append(
             ParameterSpec(OVERLAP, "number", overlap, low=0.0, high=1.0, high_excluded=True, description=windows)
         )
-    if output.gives == "segments":
+    if output.gives == "segments" and output.of_images:
+        parts = "connected parts of a segment smaller than this are left out, in mm²; 0: none"
+        found.append(ParameterSpec(MINIMUM_AREA_MM2, "number", 0.0, low=0.0, description=parts))
+    elif output.gives == "segments":
         islands = "connected parts of a segment smaller than this are left out, in mL; 0: none"
         found.append(ParameterSpec(MINIMUM_VOLUME_ML, "number", 0.0, low=0.0, description=islands))
     if output.masks.overlap:

@@ -97,7 +97,8 @@ def _about_card(rule: Rule, card: ModelCard, dictionary: Dictionary) -> Iterator
     for number, kind in enumerate(rule.results):
         kinds = (*card.output.result_kinds, *card.output.forms)
         if kind not in kinds:
-            problem = f"the model {card.name} gives no {kind}"
+            why = f": {reason}" if (reason := card.output.why_not(kind)) else ""
+            problem = f"the model {card.name} gives no {kind}{why}"
             yield f"results[{number}]", problem, f"name those that it gives: {', '.join(kinds)}"
 
 

@@ -43,7 +43,7 @@ _FILLED = (
     "ContentTime",
     "ContributingEquipmentSequence",
 )
-_SEGMENTATION_FILLED = (
+SEGMENTATION_FILLED = (
     "ImageType",
     "Rows",
     "Columns",
@@ -101,12 +101,12 @@ def check_segmentation(
     """
     with odd_values_accepted():
         check_common(segmentation, plan, SegmentationStorage, "SEG")
-        check_filled(segmentation, _SEGMENTATION_FILLED, "the segmentation")
+        check_filled(segmentation, SEGMENTATION_FILLED, "the segmentation")
         if pixel_bytes is None:
             check_filled(segmentation, ("PixelData",), "the segmentation")
         check_present(segmentation, _SEGMENTATION_PRESENT, "the segmentation")
-        _check_type(segmentation, fractional=fractional)
-        _check_segments(items(segmentation, "SegmentSequence"))
+        check_type(segmentation, fractional=fractional)
+        check_segments(items(segmentation, "SegmentSequence"))
         check_grid(segmentation, plan)
         check_series_references(segmentation, plan, further)
         check_frames(segmentation, plan, len(segmentation.PixelData) if pixel_bytes is None else pixel_bytes)
@@ -116,7 +116,7 @@ def check_label_map(segmentation: Dataset, plan: VolumePlan, further: Further = 
     """As check_segmentation, of a Label Map Segmentation: its segment 0 is the background (PS3.3 C.8.20.2)."""
     with odd_values_accepted():
         check_common(segmentation, plan, LABEL_MAP_SEGMENTATION_STORAGE, "SEG")
-        check_filled(segmentation, (*_SEGMENTATION_FILLED, "PixelData"), "the segmentation")
+        check_filled(segmentation, (*SEGMENTATION_FILLED, "PixelData"), "the segmentation")
         check_present(segmentation, _SEGMENTATION_PRESENT, "the segmentation")
         kind, bits = text(segmentation, "SegmentationType"), whole(segmentation, "BitsAllocated")
         if (kind, bits) != ("LABELMAP", 8):
@@ -124,7 +124,7 @@ def check_label_map(segmentation: Dataset, plan: VolumePlan, further: Further = 
         background, *segments = items(segmentation, "SegmentSequence")
         if whole(background, "SegmentNumber") != 0:
             refuse("the first segment of the label map is not the background, 0")
-        _check_segments(segments)
+        check_segments(segments)
         if (highest := max(segmentation.PixelData)) > len(segments):
             refuse(f"a pixel is of segment {highest}, which is not described")
         check_grid(segmentation, plan)
@@ -204,7 +204,7 @@ def _check_identity(dataset: Dataset, plan: UsedImages) -> None:
 # ------------------------------------------------------------------------------------------- segmentation
 
 
-def _check_type(segmentation: Dataset, *, fractional: bool) -> None:
+def check_type(segmentation: Dataset, *, fractional: bool) -> None:
     """What a pixel means (PS3.3 C.8.20.2.3)."""
     found = tuple(text(segmentation, k) for k in ("SegmentationType", "SegmentationFractionalType"))
     if found != (("FRACTIONAL", "PROBABILITY") if fractional else ("BINARY", "")):
@@ -215,7 +215,8 @@ def _check_type(segmentation: Dataset, *, fractional: bool) -> None:
         refuse("the segmentation does not say that 255 stands for a probability of 1")
 
 
-def _check_segments(segments: list[Dataset]) -> None:
+def check_segments(segments: list[Dataset]) -> None:
+    """Numbered from 1 on without a gap, coded, each with a tracking UID of its own."""
     for number, segment in enumerate(segments, 1):
         check_filled(segment, _SEGMENT_FILLED, f"segment {number}")
         if segment.SegmentNumber != number:

@@ -25,20 +25,20 @@ def check_frames(segmentation: Dataset, plan: VolumePlan, pixel_bytes: int, *, o
     `of_segments`: whether each frame is one segment's; in a label map each has all of a slice.
     """
     groups = items(segmentation, FRAMES)
-    _check_length(segmentation, len(groups), pixel_bytes)
+    check_length(segmentation, len(groups), pixel_bytes)
     shared = items(segmentation, "SharedFunctionalGroupsSequence")[0]
     described = len(items(segmentation, "SegmentSequence"))
     slices = {(f.sop_instance_uid, f.number): f for f in plan.frames}
     many = _multi_frame_uids(plan)
-    segment_of = _Once("SegmentIdentificationSequence", lambda group: _segment(group, shared) if of_segments else 1)
-    sources_of = _SourcesOf()
+    segment_in = _Once("SegmentIdentificationSequence", lambda group: segment_of(group, shared) if of_segments else 1)
+    sources_in = _SourcesOf()
     position_of = _Once("PlanePositionSequence", _position)
     seen: set[tuple[int, tuple[str, int]]] = set()
     for number, group in enumerate(groups, 1):
-        segment = segment_of(group)
+        segment = segment_in(group)
         if segment is None or not 1 <= segment <= described:
             refuse(f"frame {number} is of segment {segment}, which is not described")
-        source = _source(sources_of(group), number, many)
+        source = _source(sources_in(group), number, many)
         if source not in slices:
             refuse(
                 f"frame {number} comes from instance {source[0]} frame {source[1]}, which is no slice of the source"
@@ -66,7 +66,7 @@ class _Once(Generic[Found]):
 
 
 class _SourcesOf:
-    """As _sources. What differs between the slices of a series is one UID; the rest is read once."""
+    """As sources_of. What differs between the slices of a series is one UID; the rest is read once."""
 
     _element = struct.pack("<HH2s", 0x0008, 0x1155, b"UI")  # Referenced SOP Instance UID, up to its length
 
@@ -76,7 +76,7 @@ class _SourcesOf:
     def __call__(self, group: Dataset) -> list[tuple[str, int | None]]:
         element = group.get_item("DerivationImageSequence") if "DerivationImageSequence" in group else None
         if not isinstance(element, RawDataElement) or not element.value or element.value.count(self._element) != 1:
-            return _sources(group)
+            return sources_of(group)
         at = element.value.index(self._element) + len(self._element) + 2
         end = at + int.from_bytes(element.value[at - 2 : at], "little")
         uid = element.value[at:end].rstrip(b"\0").decode("ascii", "replace")
@@ -84,13 +84,13 @@ class _SourcesOf:
         if (known := self._known.get(rest)) is not None:
             check_uid("ReferencedSOPInstanceUID", uid)
             return [(uid, known[0][1])]
-        found = _sources(group)
+        found = sources_of(group)
         if [name for name, _ in found] == [uid]:  # it stands where it seems to
             self._known[rest] = found
         return found
 
 
-def _check_length(segmentation: Dataset, frames: int, pixel_bytes: int) -> None:
+def check_length(segmentation: Dataset, frames: int, pixel_bytes: int) -> None:
     """Frames described and pixels there are as many as NumberOfFrames says (PS3.5 8.1.1, Annex D)."""
     if (count := whole(segmentation, "NumberOfFrames")) != frames:
         refuse(f"NumberOfFrames is {count}, but {frames} frames are described")
@@ -104,12 +104,13 @@ def _multi_frame_uids(plan: VolumePlan) -> frozenset[str]:
     return frozenset(text(header, "SOPInstanceUID") for header in plan.headers if FRAMES in header)
 
 
-def _segment(group: Dataset, shared: Dataset) -> int | None:
+def segment_of(group: Dataset, shared: Dataset) -> int | None:
+    """The number of a frame's segment, its own or the shared one."""
     identification = items(group, "SegmentIdentificationSequence") or items(shared, "SegmentIdentificationSequence")
     return whole(identification[0], "ReferencedSegmentNumber") if identification else None
 
 
-def _sources(group: Dataset) -> list[tuple[str, int | None]]:
+def sources_of(group: Dataset) -> list[tuple[str, int | None]]:
     """(SOP Instance UID, frame number) of the images that a frame says it comes from."""
     check_uids(group)
     sources = [s for d in items(group, "DerivationImageSequence") for s in items(d, "SourceImageSequence")]

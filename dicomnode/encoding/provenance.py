@@ -125,10 +125,13 @@ def _images(plan: UsedImages, further: Further) -> str:
     return digest.hexdigest()
 
 
-def tracking(series_instance_uid: str, card: ModelCard, segment_number: int) -> tuple[str, str]:
-    """(identifier, UID) of a finding: one a segment of a model on a series, the same in the SEG and in the SR."""
+def tracking(subject_uid: str, card: ModelCard, segment_number: int) -> tuple[str, str]:
+    """(identifier, UID) of a finding: one a segment of a model on a series, the same in the SEG and in the SR.
+
+    `subject_uid`: of the series; of single images that of the image, for the next one shows another view.
+    """
     segment = card.segments[segment_number - 1]
-    uid = deterministic_uid("tracking", series_instance_uid, card.name, str(segment_number), segment.name)
+    uid = deterministic_uid("tracking", subject_uid, card.name, str(segment_number), segment.name)
     return f"{card.name} {segment.name}"[:_LO_MOST], uid
 
 

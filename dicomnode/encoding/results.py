@@ -195,7 +195,7 @@ def warm_up(card: ModelCard, made: Provenance) -> None:
         encode_box_results([VolumeBox(0, 1.0, (4.0, 4.0, 1.0), halves)], plan, card, made)
     elif card.map is not None:
         encode_map_results(np.zeros(shape, np.float32), plan, card, made)
-    else:
+    elif not card.output.of_images:
         masks = SegmentMasks(np.ones(shape, np.uint8), np.full((len(card.segments), *shape), 255, np.uint8))
         values, numbers = np.zeros(shape, np.int16), [segment.number for segment in card.segments]
         statistics = measure_masks(masks, values, plan.geometry, plan.rescale, numbers)

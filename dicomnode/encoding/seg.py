@@ -34,7 +34,7 @@ from dicomnode.encoding.provenance import (
     texts_of,
     tracking,
 )
-from dicomnode.encoding.references import NONE, Further, add_references, list_images
+from dicomnode.encoding.references import NONE, Further, UsedImages, add_references, list_images
 from dicomnode.encoding.seg_file import SegFile, seg_file
 from dicomnode.encoding.seg_frames import LabelFrames, LabelMap, SegFrames
 from dicomnode.encoding.source import SourceFrames, source_frames, source_series_number
@@ -105,39 +105,40 @@ def skeleton_of(
     further: Further,
 ) -> tuple[Dataset, list[int]]:
     """A SEG with one small frame for each of the used slices, and of which slice each is."""
-    skeleton = _skeleton(used, kind, sources, uids, plan, card, made)
+    subject = text(plan.first, "SeriesInstanceUID")
+    skeleton = small_segmentation(used, kind, sources.headers, uids, plan, subject, card, made)
     slices = _slices(skeleton, sources)
     sources.mend(skeleton)
     list_images(skeleton, plan)
     add_references(skeleton, plan, further)
     sources.set_character_set(skeleton)
-    skeleton.setdefault("ContentCreatorName", None)  # type 2 (PS3.3 10.9), which highdicom leaves out
-    _make_repeatable(skeleton, card, made)
+    make_repeatable(skeleton, card, made)
     return skeleton, slices
 
 
-def _skeleton(
+def small_segmentation(
     used: Sequence[int],
     kind: str,
-    sources: SourceFrames,
+    headers: Sequence[Dataset],
     uids: tuple[str, str],
-    plan: VolumePlan,
+    plan: UsedImages,
+    subject_uid: str,
     card: ModelCard,
     made: Provenance,
 ) -> Dataset:
-    """As highdicom makes it of one small frame for each of the used slices."""
+    """As highdicom makes it of one small frame for each of the used headers; `subject_uid`: see tracking."""
     moment = local(made.created_at)
-    for header in sources.headers:
+    for header in headers:
         header.Rows, header.Columns = _SKELETON_SHAPE
-    small = np.zeros((len(sources.headers), *_SKELETON_SHAPE), np.uint8)
+    small = np.zeros((len(headers), *_SKELETON_SHAPE), np.uint8)
     small[used] = 1
     skeleton: Dataset = hd.seg.Segmentation(
-        source_images=list(sources.headers),
+        source_images=list(headers),
         pixel_array=small,
         segmentation_type=_TYPES.get(kind, SegmentationTypeValues.BINARY),
         fractional_type=SegmentationFractionalTypeValues.PROBABILITY,
         max_fractional_value=FULL,
-        segment_descriptions=[_description(s, plan, card, made) for s in card.segments],
+        segment_descriptions=[_description(s, subject_uid, card, made) for s in card.segments],
         series_instance_uid=uids[0],
         series_number=result_series_number(source_series_number(plan), kind),
         sop_instance_uid=uids[1],
@@ -158,6 +159,7 @@ def _skeleton(
         series_date=moment.date(),
         series_time=moment.time(),
     )
+    skeleton.setdefault("ContentCreatorName", None)  # type 2 (PS3.3 10.9), which highdicom leaves out
     return skeleton
 
 
@@ -170,8 +172,8 @@ def _slices(skeleton: Dataset, sources: SourceFrames) -> list[int]:
     ]
 
 
-def _description(segment: Segment, plan: VolumePlan, card: ModelCard, made: Provenance) -> SegmentDescription:
-    identifier, uid = tracking(text(plan.first, "SeriesInstanceUID"), card, segment.number)
+def _description(segment: Segment, subject_uid: str, card: ModelCard, made: Provenance) -> SegmentDescription:
+    identifier, uid = tracking(subject_uid, card, segment.number)
     return SegmentDescription(
         segment_number=segment.number,
         segment_label=segment.name,
@@ -189,7 +191,7 @@ def coded(code: Code) -> hd.sr.CodedConcept:
     return hd.sr.CodedConcept(code.value, code.scheme, code.meaning)
 
 
-def _make_repeatable(segmentation: Dataset, card: ModelCard, made: Provenance) -> None:
+def make_repeatable(segmentation: Dataset, card: ModelCard, made: Provenance) -> None:
     """What highdicom takes from the clock or draws at random, taken from the provenance and the UID instead."""
     set_creation(segmentation, card, made)
     organization = deterministic_uid("dimension organization", str(segmentation.SOPInstanceUID))

@@ -85,6 +85,19 @@ def seg_file(
     return SegFile(header, start, masks, [(segment, places[order].index) for segment, order in frames])
 
 
+def file_of_frames(skeleton: Dataset, masks: SegFrames, frames: Sequence[tuple[int, int]]) -> SegFile:
+    """The file of a SEG whose `skeleton` has the items of all its frames, (segment, slice), in their order.
+
+    Raises as seg_file.
+    """
+    _check_length(_pixel_bytes(masks, len(frames)))
+    header = _header(skeleton, masks, len(frames))
+    with_frames = Dataset()
+    with_frames.update(header)
+    with_frames.PerFrameFunctionalGroupsSequence = skeleton.PerFrameFunctionalGroupsSequence
+    return SegFile(header, to_part10_bytes(with_frames), masks, frames)
+
+
 def _header(skeleton: Dataset, masks: SegFrames, frames: int) -> Dataset:
     header = Dataset()
     header.update({e.tag: e for e in skeleton if e.keyword not in _FRAMES_AND_PIXELS})

@@ -156,11 +156,11 @@ def _shared_header(plan: VolumePlan, texts: Iterable[str]) -> Dataset:
     step = abs(float(plan.geometry.affine[:3, 0] @ plan.geometry.normal))
     shared.SliceThickness = _ds(plan.frames[0].thickness_mm or step)
     shared.SpacingBetweenSlices = _ds(step)
-    _lossy(source, shared)
+    copy_lossy(source, shared)
     return shared
 
 
-def _lossy(source: Dataset, shared: Dataset) -> None:
+def copy_lossy(source: Dataset, shared: Dataset) -> None:
     """What was compressed with loss stays marked in what is made from it (PS3.3 C.7.6.1.1.5)."""
     if text(source, "LossyImageCompression") == "01":
         shared.LossyImageCompression = "01"

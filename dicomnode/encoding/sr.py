@@ -35,6 +35,7 @@ from dicomnode.encoding.seg import coded, set_creation
 from dicomnode.encoding.source import source_frames, source_series_number
 from dicomnode.imaging.diameter import Diameter
 from dicomnode.imaging.headers import odd_values_accepted, text
+from dicomnode.imaging.images import ImagesPlan
 from dicomnode.imaging.measure import SegmentStatistics
 from dicomnode.imaging.volume import VolumePlan
 
@@ -223,11 +224,14 @@ def unit_in_words(unit: str) -> str:
     return {"[hnsf'U]": "HU", "1": "no unit"}.get(unit, unit)
 
 
-def _quantity(plan: VolumePlan) -> tuple[SrCode, str]:
-    """(name, unit's meaning) of what the voxels measure; derived MR images (ADC, T1 maps) are no signal intensity."""
+def _quantity(plan: VolumePlan | ImagesPlan, other: SrCode) -> tuple[SrCode, str]:
+    """(name, unit's meaning) of what the voxels measure, `other` where nobody knows.
+
+    Derived MR images (ADC, T1 maps) are no signal intensity.
+    """
     if plan.modality == "MR" and not text(plan.first, "ImageType").startswith("ORIGINAL"):
-        return _VOXEL_VALUE, "no units"
-    return _QUANTITIES.get((plan.modality, plan.unit), (_VOXEL_VALUE, "no units" if plan.unit == "1" else plan.unit))
+        return other, "no units"
+    return _QUANTITIES.get((plan.modality, plan.unit), (other, "no units" if plan.unit == "1" else plan.unit))
 
 
 def _measurements(found: SegmentStatistics, plan: VolumePlan) -> list[sr.Measurement]:
@@ -237,21 +241,26 @@ def _measurements(found: SegmentStatistics, plan: VolumePlan) -> list[sr.Measure
         unit=MILLILITRE,
         method=codes.DCM.SumOfSegmentedVoxelMethodForVolume,
     )
-    quantity, meaning = _quantity(plan)
+    return [volume, *of_values(found, plan)]
+
+
+def of_values(
+    found: SegmentStatistics, plan: VolumePlan | ImagesPlan, other: SrCode = _VOXEL_VALUE
+) -> list[sr.Measurement]:
+    """Mean, minimum, maximum and spread (PS3.16 CID 7464) of what the voxels measure; see _quantity."""
+    quantity, meaning = _quantity(plan, other)
     unit = SrCode(plan.unit, "UCUM", meaning)
-    # CID 7464
     values = (
         (codes.SCT.Mean, found.mean),
         (codes.SCT.Minimum, found.minimum),
         (codes.SCT.Maximum, found.maximum),
         (codes.SCT.StandardDeviation, found.standard_deviation),
     )
-    of_voxels = [
+    return [
         sr.Measurement(name=quantity, value=shown(value), unit=unit, derivation=derivation)
         for derivation, value in values
         if value is not None
     ]
-    return [volume, *of_voxels]
 
 
 def _line_group(

@@ -31,14 +31,23 @@ Group = (
 
 
 def report_around(
-    groups: Sequence[Group], digest: str, plan: UsedImages, card: ModelCard, made: Provenance, further: Further
+    groups: Sequence[Group],
+    digest: str,
+    plan: UsedImages,
+    card: ModelCard,
+    made: Provenance,
+    further: Further,
+    results: Sequence[Dataset] = (),
 ) -> Dataset:
-    """The report of these groups; `digest`: of what they say, which its UIDs depend on."""
+    """The report of these groups; `digest`: of what they say, which its UIDs depend on.
+
+    `results`: objects of the node's own that the groups refer to, which is evidence, too (PS3.3 C.17.2).
+    """
     with odd_values_accepted():
         header = identity_header(plan.first, texts_of(card, made))
         uids = result_uids("SR", plan, further, card, made, digest)
         report = report_of(
-            _evidence(header, plan, further), _content(groups, plan, card, made), uids, plan, card, made
+            [*_evidence(header, plan, further), *results], _content(groups, plan, card, made), uids, plan, card, made
         )
         if (character_set := header.get("SpecificCharacterSet")) is not None:
             report.SpecificCharacterSet = character_set
@@ -83,7 +92,7 @@ def absent(code: Code, words: str, plan: UsedImages, card: ModelCard, made: Prov
 
 def source_image(header: Dataset, numbers: Sequence[int]) -> sr.SourceImageForMeasurementGroup:
     """An image; of a file with several frames, which of them."""
-    return sr.SourceImageForMeasurementGroup(*_reference(header, numbers))
+    return sr.SourceImageForMeasurementGroup(*source_reference(header, numbers))
 
 
 def source_images(
@@ -98,10 +107,10 @@ def source_images(
 
 def region_source(header: Dataset, number: int) -> sr.SourceImageForRegion:
     """The image that a region is drawn on."""
-    return sr.SourceImageForRegion(*_reference(header, [number]))
+    return sr.SourceImageForRegion(*source_reference(header, [number]))
 
 
-def _reference(header: Dataset, numbers: Sequence[int]) -> tuple[str, str, list[int] | None]:
+def source_reference(header: Dataset, numbers: Sequence[int]) -> tuple[str, str, list[int] | None]:
     """Frames are named where they are not all there are (PS3.3 table 10-3, Referenced Frame Number)."""
     frames = whole(header, "NumberOfFrames") or len(items(header, "PerFrameFunctionalGroupsSequence")) or 1
     return (

@@ -48,13 +48,18 @@ def _reach_mm(plane: npt.NDArray[np.bool_], frame: Frame) -> float:
 
 
 def _across(points: Points, frame: Frame, slice_index: int) -> Diameter:
-    """Between the two points, (row, column), that lie farthest apart: both are corners of the convex hull."""
+    length_mm, ends = farthest(points, frame.spacing_mm)
+    first, second = (tuple(in_patient(end[None], frame)[0].tolist()) for end in ends)
+    return Diameter(length_mm, (first, second), slice_index)
+
+
+def farthest(points: Points, spacing: Sequence[float]) -> tuple[float, Points]:
+    """The two points, (row, column), that lie farthest apart, and how far: both are corners of the convex hull."""
     corners = points[ConvexHull(points).vertices]
-    scaled = corners * np.array(frame.spacing_mm)
+    scaled = corners * np.array(spacing)
     distances = np.linalg.norm(scaled[:, None] - scaled[None], axis=-1)
     one, other = np.unravel_index(int(distances.argmax()), distances.shape)
-    first, second = (tuple(in_patient(corners[[i]], frame)[0].tolist()) for i in (one, other))
-    return Diameter(float(distances.max()), (first, second), slice_index)
+    return float(distances.max()), corners[[one, other]]
 
 
 def in_patient(points: Points, frame: Frame) -> npt.NDArray[np.float64]:

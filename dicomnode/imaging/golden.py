@@ -72,7 +72,7 @@ def read_dicom_images(folder: Path) -> GivenVolume:
         read_frames(stack, instances, values)
     except SeriesRefused as error:
         raise InvalidModelPackage(str(error), _shown(folder)) from error
-    return GivenVolume(values, Placement(VolumeGeometry(stack.shape, np.eye(4)), stack.rescale))
+    return GivenVolume(values, Placement(stack.geometry or VolumeGeometry(stack.shape, np.eye(4)), stack.rescale))
 
 
 def read_expected(path: Path, name: str) -> npt.NDArray[Any]:

@@ -1,13 +1,13 @@
 """The single images of a series, decided from headers alone: what a model of images takes, be they a volume or not.
 
-They need no place in the patient: projection radiographs and ultrasound have none. Images of several sizes are
-several stacks. MONOCHROME1 shows low values bright (PS3.3 C.7.6.3.1.2): its values are inverted within what
-BitsStored can hold, by a rescale with the other sign, so that bright is bright to the network too.
+They need no place in the patient: projection radiographs and ultrasound have none. Images of several sizes, of their
+matrix or of their pixels, are several stacks. MONOCHROME1 shows low values bright (PS3.3 C.7.6.3.1.2): its values are
+inverted within what BitsStored can hold, by a rescale with the other sign, so that bright is bright to the network
+too.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,8 +16,9 @@ from pydicom import Dataset
 
 from dicomnode.errors import NotAVolume
 from dicomnode.imaging.frames import PixelFormat, is_monochrome, number_of_frames, pixel_format, rescales_of
-from dicomnode.imaging.geometry import Rescale
+from dicomnode.imaging.geometry import Rescale, VolumeGeometry
 from dicomnode.imaging.headers import items, numbers, odd_values_accepted, text, whole
+from dicomnode.imaging.pixel_size import PixelSize, pixel_size
 from dicomnode.imaging.quantise import ToStored, common_rescale
 from dicomnode.imaging.volume import VOXELS_MOST, unit_of, usable
 
@@ -32,11 +33,15 @@ class ImageFrame:
     number: int  # frame number, 1 for a single-frame image
     sop_instance_uid: str
     rescale: Rescale  # of the values as they are stored in the file; inverted for MONOCHROME1
+    own: Rescale = Rescale(1.0, 0.0)  # as the file has it: of the values that people know the image by
 
 
 @dataclass(frozen=True, eq=False)
 class ImageStack:
-    """Images of one size: frames[k] fills (k, row, column) of int16 values with `rescale`."""
+    """Images of one size: frames[k] fills (k, row, column) of int16 values with `rescale`.
+
+    `pixel_size`: that of all of them, None where they do not say it.
+    """
 
     indices: tuple[int, ...]  # of its images in the plan's `frames`
     frames: tuple[ImageFrame, ...]
@@ -44,6 +49,7 @@ class ImageStack:
     to_stored: tuple[ToStored, ...]  # a frame each
     rescale: Rescale
     shape: tuple[int, int, int]  # (image, row, column)
+    pixel_size: PixelSize | None = None
 
     def part(self, images: slice) -> ImageStack:
         """Some of its images, by themselves."""
@@ -55,6 +61,19 @@ class ImageStack:
             to_stored=self.to_stored[images],
             shape=(len(frames), *self.shape[1:]),
         )
+
+    @property
+    def geometry(self) -> VolumeGeometry | None:
+        """How large the pixels are, in mm, and no more: the images have no place. None where nobody knows."""
+        if self.pixel_size is None:
+            return None
+        return VolumeGeometry(self.shape, np.diag([1.0, *self.pixel_size.mm, 1.0]))
+
+    def own_rescale(self, k: int) -> Rescale:
+        """From the k-th image's values here to those that its file gives after its own rescale."""
+        to_stored, own = self.to_stored[k], self.frames[k].own
+        slope = own.slope / to_stored.factor
+        return Rescale(slope, own.intercept - slope * to_stored.offset)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +108,7 @@ def _plan(headers: tuple[Dataset, ...]) -> ImagesPlan:
     )
     first = headers[which[0]]
     modality = text(first, "Modality")
-    stacks = _stacks(frames, formats, modality)
+    stacks = _stacks(frames, formats, [pixel_size(header) for header in headers], modality)
     return ImagesPlan(headers, frames, stacks, modality, unit_of(first, modality), tuple(notes))
 
 
@@ -114,7 +133,7 @@ def _check(headers: Sequence[Dataset]) -> None:
 def _frames(index: int, header: Dataset, limits: tuple[int, int]) -> list[ImageFrame]:
     uid, inverted = text(header, "SOPInstanceUID"), is_inverted(header)
     return [
-        ImageFrame(index, number, uid, _inverted(rescale, limits) if inverted else rescale)
+        ImageFrame(index, number, uid, _inverted(rescale, limits) if inverted else rescale, rescale)
         for number, rescale in enumerate(rescales_of(header), 1)
     ]
 
@@ -151,24 +170,34 @@ def _number(header: Dataset) -> tuple[int, str]:
     return whole(header, "InstanceNumber") or 0, text(header, "SOPInstanceUID")
 
 
+_Size = tuple[int, int, PixelSize | None]  # rows, columns, how large the pixels are
+
+
 def _stacks(
-    frames: Sequence[ImageFrame], formats: tuple[PixelFormat | None, ...], modality: str
+    frames: Sequence[ImageFrame],
+    formats: tuple[PixelFormat | None, ...],
+    pixel_sizes: Sequence[PixelSize | None],
+    modality: str,
 ) -> tuple[ImageStack, ...]:
-    sizes = Counter((_of(formats, f.instance).rows, _of(formats, f.instance).columns) for f in frames)
-    if len(sizes) > STACKS_MOST:
-        raise NotAVolume("mixed-matrix-size", f"{len(sizes)} matrix sizes, {STACKS_MOST} are the most")
-    return tuple(_stack(frames, formats, modality, size) for size in sizes)
+    sizes = [_size(_of(formats, f.instance), pixel_sizes[f.instance]) for f in frames]
+    if len(set(sizes)) > STACKS_MOST:
+        raise NotAVolume("mixed-matrix-size", f"{len(set(sizes))} sizes of images or pixels, {STACKS_MOST} at most")
+    return tuple(_stack(frames, formats, modality, sizes, size) for size in dict.fromkeys(sizes))
 
 
 def _stack(
-    frames: Sequence[ImageFrame], formats: tuple[PixelFormat | None, ...], modality: str, size: tuple[int, int]
+    frames: Sequence[ImageFrame],
+    formats: tuple[PixelFormat | None, ...],
+    modality: str,
+    sizes: Sequence[_Size],
+    size: _Size,
 ) -> ImageStack:
-    of_size = [_size(_of(formats, f.instance)) == size for f in frames]
-    indices = tuple(k for k, is_one in enumerate(of_size) if is_one)
+    indices = tuple(k for k, one in enumerate(sizes) if one == size)
     chosen = tuple(frames[k] for k in indices)
     rescale, to_stored = common_rescale(chosen, [_of(formats, f.instance) for f in chosen], modality)
-    return ImageStack(indices, chosen, formats, tuple(to_stored), rescale, (len(chosen), *size))
+    rows, columns, pixels = size
+    return ImageStack(indices, chosen, formats, tuple(to_stored), rescale, (len(chosen), rows, columns), pixels)
 
 
-def _size(fmt: PixelFormat) -> tuple[int, int]:
-    return fmt.rows, fmt.columns
+def _size(fmt: PixelFormat, pixels: PixelSize | None) -> _Size:
+    return fmt.rows, fmt.columns, pixels

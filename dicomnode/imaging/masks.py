@@ -59,6 +59,12 @@ class SegmentMasks:
         mask: Mask = self.probabilities[number - 1] >= self.least
         return mask
 
+    def plane(self, k: int) -> SegmentMasks:
+        """Those of one slice, or of one image."""
+        labels = None if self.labels is None else self.labels[k : k + 1]
+        odds = None if self.probabilities is None else self.probabilities[:, k : k + 1]
+        return SegmentMasks(labels, odds, self.threshold)
+
     @property
     def is_empty(self) -> bool:
         if self.labels is not None:

@@ -59,6 +59,13 @@ def _activate(scores: torch.Tensor, masks: Masks) -> None:
         _check(scores)
 
 
+def activated(scores: torch.Tensor, masks: Masks) -> torch.Tensor:
+    """Probabilities of scores (1, channels, axes) float32, as a new array; raises ValueError."""
+    found = scores.clone()
+    _activate(found, masks)
+    return found
+
+
 def _check(probabilities: torch.Tensor) -> None:
     low, high = float(probabilities.min()), float(probabilities.max())
     if not (low >= -_NEARLY and high <= 1 + _NEARLY):  # false of a NaN, too
@@ -68,13 +75,13 @@ def _check(probabilities: torch.Tensor) -> None:
         )
 
 
-def _segments(scores: torch.Tensor, masks: Masks) -> torch.Tensor:
+def segments_of(scores: torch.Tensor, masks: Masks) -> torch.Tensor:
     """(segment, model axes), without the background's channel."""
     return scores[0] if masks.overlap else scores[0, 1:]
 
 
 def _nearest(scores: torch.Tensor, grid: ModelGrid, masks: Masks, out: npt.NDArray[np.uint8], threads: int) -> None:
-    for channel, into in zip(_segments(scores, masks), out, strict=True):
+    for channel, into in zip(segments_of(scores, masks), out, strict=True):
         to_source(quantised(channel.cpu().numpy()), grid, into, threads)
 
 

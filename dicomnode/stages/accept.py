@@ -145,7 +145,7 @@ class AcceptStage:
         threshold = threshold_of(model.card.output, parameters)
         with session.ask(
             model,
-            None if model.card.input.is_of_images else place.geometry,
+            None if model.card.input.is_of_images and not model.card.output.of_images else place.geometry,
             place.rescale,
             timeout_s=timeout_s,
             further=further,
@@ -206,7 +206,8 @@ def read_case(model: ModelVersion, case: GoldenCase) -> list[GivenVolume]:
     path, roles = _file(model, case.input), [role.name for role in model.card.roles]
     alone = model.card.input.is_of_images and not model.card.after  # what comes first may need the place of images
     if not path.is_dir():
-        return read_npz_volumes(path, 1 + len(roles), needs_place=not alone)
+        needs_place = not alone or model.card.input.pixel_spacing_mm is not None  # how large the pixels are
+        return read_npz_volumes(path, 1 + len(roles), needs_place=needs_place)
     if alone:
         return [read_dicom_images(path)]
     if set(case.roles) != set(roles):

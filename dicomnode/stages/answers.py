@@ -52,11 +52,13 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a model that gives classes or measurements said, or boxes on single images."""
+    """What a model that gives classes or measurements said, or boxes on single images, or masks of them."""
 
     array: npt.NDArray[np.float32]  # (image, class or value), one row of a whole series; or (box, 7)
     timings_s: Mapping[str, float]
     made_before: bool = False  # as of Labels
+    # Masks of a model of single images: of each stack of the plan what ports.InferenceSession.ask gives, copied
+    of_stacks: tuple[Mapping[str, npt.NDArray[Any]], ...] = ()
 
 
 class Answers:
@@ -165,8 +167,24 @@ class Answers:
 
 
 def gives_arrays(model: ModelVersion) -> bool:
-    """Whether its answer is about a volume as a whole: masks, a map, or boxes in it; else it is few numbers."""
-    return model.card.gives in ("segments", "map") or (model.card.gives == "boxes" and not model.card.input.size)
+    """Whether its answer is about a volume as a whole: masks, a map, or boxes in it.
+
+    Else it is few numbers, or masks of single images.
+    """
+    return model.card.gives in ("segments", "map", "boxes") and not model.card.input.size
+
+
+def masks_of_stacks(
+    parts: Sequence[tuple[int, Mapping[str, npt.NDArray[Any]]]], stacks: int
+) -> tuple[Mapping[str, npt.NDArray[Any]], ...]:
+    """Of parts, (number of the stack, what was said of some of its images) in the images' order."""
+    return tuple(_joined([arrays for which, arrays in parts if which == number]) for number in range(stacks))
+
+
+def _joined(parts: Sequence[Mapping[str, npt.NDArray[Any]]]) -> Mapping[str, npt.NDArray[Any]]:
+    """Images are the third axis from behind."""
+    names = parts[0].keys()
+    return {name: np.concatenate([arrays[name] for arrays in parts], axis=-3) for name in names}
 
 
 def few_of(arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:

@@ -26,13 +26,16 @@ from dicomnode.encoding.results import (
     encode_skipped_results,
     warm_up,
 )
+from dicomnode.encoding.results_of_images import encode_image_results
 from dicomnode.encoding.sr_boxes import boxes_of
 from dicomnode.encoding.sr_classes import spec_of
 from dicomnode.encoding.sr_measured import measured_of
 from dicomnode.errors import EncodingError, NonConformant
+from dicomnode.imaging.masked_images import masked_instances, measured
 from dicomnode.imaging.measure import SegmentStatistics, measure_masks, with_diameters
+from dicomnode.imaging.volume import VolumePlan
 from dicomnode.ports import Clock, InstanceStore, JobWork, ModelVersion, Quarantine, Quarantined
-from dicomnode.stages.infer import Classified, Inference
+from dicomnode.stages.infer import Classified, Inference, Pictured
 from dicomnode.stages.set_aside import set_aside
 from dicomnode.stages.told import (
     box_rows,
@@ -43,6 +46,8 @@ from dicomnode.stages.told import (
     notes_on,
     number_notes,
     number_rows,
+    pixel_notes,
+    region_rows,
     unwanted,
 )
 
@@ -92,14 +97,30 @@ class EncodeStage:
         numbers = [s.number for s in card.segments]
         statistics = measure_masks(masks, inference.volume, plan.geometry, plan.rescale, numbers)
         statistics = with_diameters(statistics, masks, plan.frames, {s.number for s in card.segments if s.diameter})
-        measured = clock()
+        counted = clock()
         made = provenance_of(work, inference, self._device_serial_number)
         results = encode_results(masks, statistics, plan, card, made, inference.further)
         forms, missing, aside = encode_forms(work, inference, statistics, made, results, self._quarantine)
         details = {"measurements": measurement_rows(statistics, card, plan.unit)}
         notes = [*notes_on(work, [result.kind for result in results]), *missing, *(one.words for one in aside)]
-        kept = self._kept_all(work, [*results, *forms], measured, details, notes)
-        return replace(kept, timings_s={"measure": measured - begun, **kept.timings_s}, quarantined=tuple(aside))
+        kept = self._kept_all(work, [*results, *forms], counted, details, notes)
+        return replace(kept, timings_s={"measure": counted - begun, **kept.timings_s}, quarantined=tuple(aside))
+
+    def on_images(self, work: JobWork, found: Pictured) -> Encoded:
+        """As run, of masks of single images; of those that are the slices of a volume, of that volume."""
+        if found.as_volume is not None:
+            return self.run(work, _as_inference(found, found.as_volume))
+        card, begun = work.model.card, self._clock.monotonic()
+        instances = masked_instances(found.plan, found.volumes, found.masks)
+        wanted = {s.number for s in card.segments if s.diameter}
+        statistics = measured(instances, [s.number for s in card.segments], wanted)
+        counted = self._clock.monotonic()
+        made = provenance_of(work, found, self._device_serial_number)
+        results = encode_image_results(instances, statistics, found.plan, card, made)
+        details = {"measurements": region_rows(statistics, card, found.plan.unit)}
+        notes = [*notes_on(work, [result.kind for result in results]), *pixel_notes(found.plan)]
+        kept = self._kept_all(work, results, counted, details, notes)
+        return replace(kept, timings_s={"measure": counted - begun, **kept.timings_s})
 
     def few(self, work: JobWork, found: Classified) -> Encoded:
         """As run, of classes, of numbers, or of boxes on single images."""
@@ -216,7 +237,22 @@ def encode_forms(
     return encoded, missing, aside
 
 
-def provenance_of(work: JobWork, inference: Inference | Classified, device_serial_number: str) -> Provenance:
+def _as_inference(found: Pictured, plan: VolumePlan) -> Inference:
+    """Of the images of one stack, which are the volume's slices in its order."""
+    return Inference(
+        plan,
+        found.volumes[0],
+        found.answers[0],
+        found.timings_s,
+        found.details,
+        parameters=found.parameters,
+        threshold=found.threshold,
+    )
+
+
+def provenance_of(
+    work: JobWork, inference: Inference | Classified | Pictured, device_serial_number: str
+) -> Provenance:
     """Times are the job's own, so that a job that runs again after a crash gives the same bytes."""
     engine = inference.details["engine"]
     return Provenance(
@@ -235,7 +271,7 @@ def provenance_of(work: JobWork, inference: Inference | Classified, device_seria
     )
 
 
-def _before(inference: Inference | Classified) -> tuple[Preceding, ...]:
+def _before(inference: Inference | Classified | Pictured) -> tuple[Preceding, ...]:
     described = inference.details.get("before", [])
     return tuple(
         Preceding(

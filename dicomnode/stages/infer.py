@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from dicomnode.domain.halt import Halt
 from dicomnode.domain.model_card import RoleSpec
-from dicomnode.domain.model_parameter import complaints, settled, threshold_of
+from dicomnode.domain.model_parameter import MINIMUM_AREA_MM2, complaints, settled, threshold_of
 from dicomnode.domain.rules import Parameter
-from dicomnode.errors import SeriesRefused
+from dicomnode.errors import NotAVolume, SeriesRefused
 from dicomnode.imaging.headers import text
 from dicomnode.imaging.images import ImagesPlan, is_inverted
 from dicomnode.imaging.masks import SegmentMasks
-from dicomnode.imaging.volume import VolumePlan
+from dicomnode.imaging.volume import VolumePlan, plan_volume
 from dicomnode.ports import Clock, InferenceEngine, InstanceStore, JobWork, ModelVersion
 from dicomnode.stages.answers import Labels, Scores, gives_arrays
 from dicomnode.stages.composed import First, Lead, led
@@ -58,6 +58,27 @@ class Classified:
     further: Mapping[str, VolumePlan] = field(default_factory=dict)  # as of Inference
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     lead: Lead = Lead()  # as of Inference; where that was no, there are no scores
+
+
+@dataclass(frozen=True, slots=True)
+class Pictured:
+    """What a model said of single images: masks. Arrays are valid while InferStage.on_images is entered."""
+
+    plan: ImagesPlan
+    volumes: Sequence[npt.NDArray[np.int16]]  # of each stack, (image, row, column) int16, values of its rescale
+    answers: Sequence[Mapping[str, npt.NDArray[Any]]]  # of each stack, as ports.InferenceSession.ask gives them
+    timings_s: Mapping[str, float]
+    details: Mapping[str, Any]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    threshold: float = 0.5  # of masks that overlap
+    as_volume: VolumePlan | None = None  # where the images are the slices of one, and in its order
+    further: Mapping[str, VolumePlan] = field(default_factory=dict)  # none: a model of single images takes one series
+    lead: Lead = Lead()  # nothing comes before such a model
+
+    @property
+    def masks(self) -> list[SegmentMasks]:
+        """Of each stack."""
+        return [SegmentMasks.of_answers(answers, self.threshold) for answers in self.answers]
 
 
 class InferStage:
@@ -139,6 +160,27 @@ class InferStage:
             details |= {"inferred_before": scores.made_before}
             timings_s = {"plan": planned_s - begun_s, **led_s, **scores.timings_s}
             return Classified(opened.plan, scores.array, timings_s, details, {}, parameters, lead)
+
+    @contextmanager
+    def on_images(self, work: JobWork) -> Iterator[Pictured]:
+        """Of a model that gives masks of single images; raises as `run`."""
+        begun_s = self._clock.monotonic()
+        with self._opened_images(work) as opened:
+            check_pixel_sizes(work, opened.plan)
+            planned_s = self._clock.monotonic()
+            scores = self._scores_of_images(work, opened, work.halt)
+            parameters = settled(work.model.card.parameters, work.parameters)
+            details = self._details(work, opened.plan, {}, parameters, Lead())
+            yield Pictured(
+                opened.plan,
+                opened.values(work.halt),
+                scores.of_stacks,
+                {"plan": planned_s - begun_s, **scores.timings_s},
+                details | {"inferred_before": scores.made_before},
+                parameters,
+                threshold_of(work.model.card.output, parameters),
+                _volume_of(opened.plan),
+            )
 
     @contextmanager
     def _opened_images(self, work: JobWork) -> Iterator[OpenImages]:
@@ -259,6 +301,29 @@ def check_before(work: JobWork, plan: VolumePlan) -> None:
                 f"the model {first.name}, which comes first, looks at single images of a volume, and this series "
                 "shows low values bright (MONOCHROME1)"
             )
+
+
+def _volume_of(plan: ImagesPlan) -> VolumePlan | None:
+    """The volume whose slices these images are, in their order: CT or MR that a model looks at slice by slice."""
+    try:
+        volume = plan_volume(plan.headers)
+    except NotAVolume:
+        return None
+    return volume if len(plan.stacks) == 1 and _are_those_of(plan, volume) else None
+
+
+def check_pixel_sizes(work: JobWork, plan: ImagesPlan) -> None:
+    """What the model, or the rule, says in millimetres needs images that say how large their pixels are."""
+    if all(stack.pixel_size is not None for stack in plan.stacks):
+        return
+    card, least = work.model.card, work.parameters.get(MINIMUM_AREA_MM2, 0.0)
+    what = f"the model {card.name} looks at images" if card.input.pixel_spacing_mm is not None else ""
+    what = what or (f"the rule {work.rule_name} leaves out areas" if least else "")
+    if what:
+        raise SeriesRefused(
+            f"{what} by millimetres, and an image does not say how large its pixels are in the patient: it has no "
+            "Pixel Spacing, and no Imager Pixel Spacing with an Estimated Radiographic Magnification Factor"
+        )
 
 
 def check_parameters(work: JobWork) -> None:

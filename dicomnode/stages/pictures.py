@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from dicomnode.imaging.decode import read_frames
 from dicomnode.imaging.headers import Instance
 from dicomnode.imaging.images import ImagesPlan
 from dicomnode.ports import Clock, InferenceEngine, InferenceSession, ModelVersion
-from dicomnode.stages.answers import Scores, few_of, of_all_images, parts_of
+from dicomnode.stages.answers import Scores, few_of, masks_of_stacks, of_all_images, parts_of
 
 # As many bytes of decoded images are kept for the next job when no job uses them; more is decoded anew for it
 KEPT_IDLE_MOST_BYTES = 256 << 20
@@ -60,9 +61,12 @@ class OpenImages:
     ) -> Scores:
         """(image, class or value) float32, in the order of the plan's frames; or BOXES, (box, 7), in that order.
 
+        Of a model that gives masks those of each stack, and no array.
+
         Raises InferenceError, OutOfResources, CannotDecode; InferenceStopped once `halt` is said.
         """
         found: list[tuple[Sequence[int], npt.NDArray[np.float32]]] = []
+        masks: list[tuple[int, Mapping[str, npt.NDArray[Any]]]] = []
         timings_s: dict[str, float] = {}
         begun_s = self._clock.monotonic()
         session = self._begun()
@@ -74,7 +78,7 @@ class OpenImages:
             stack = self.plan.stacks[which]
             asked = session.ask(
                 model,
-                None,
+                stack.part(part).geometry if model.card.output.of_images else None,
                 stack.rescale,
                 which=which,
                 images=part,
@@ -83,10 +87,24 @@ class OpenImages:
                 halt=halt,
             )
             with asked as arrays:
-                found.append((stack.indices[part], few_of(arrays)))
+                if model.card.output.of_images:
+                    masks.append((which, {name: array.copy() for name, array in arrays.items()}))
+                else:
+                    found.append((stack.indices[part], few_of(arrays)))
             _add(timings_s, {"decode": ready_s - waits_s, "infer": self._clock.monotonic() - ready_s})
             _add(timings_s, {f"infer: {name}": seconds for name, seconds in session.timings_s.items()})
+        if masks:
+            of_stacks = masks_of_stacks(masks, len(self.plan.stacks))
+            return Scores(np.zeros((0, 0), dtype=np.float32), timings_s, of_stacks=of_stacks)
         return Scores(of_all_images(model, found), timings_s)
+
+    def values(self, halt: Halt) -> tuple[Array, ...]:
+        """Of each stack its images, (image, row, column) int16; valid until this is closed. Raises as scores."""
+        self._begun()
+        for number in range(len(self._parts)):
+            self._wait_for(number)
+            halt.check()
+        return tuple(self._array(which) for which in range(len(self.plan.stacks)))
 
     def close(self) -> None:
         self._opened.close()

@@ -17,6 +17,7 @@ from dicomnode.domain.model_card import Classification, ModelCard
 from dicomnode.domain.quantity import quantity
 from dicomnode.encoding.sr_classes import spec_of
 from dicomnode.imaging.images import ImagesPlan
+from dicomnode.imaging.masked_images import RegionStatistics
 from dicomnode.imaging.measure import SegmentStatistics
 from dicomnode.imaging.regions import central_region
 from dicomnode.imaging.volume import VolumePlan
@@ -29,7 +30,9 @@ def unwanted(work: JobWork) -> list[str]:
     """What is to be said of kinds of results that the rule wants sent in vain."""
     gives = (*work.model.card.output.result_kinds, *work.model.card.output.forms)
     never = [kind for kind in work.objects if kind not in gives]
-    return [f"the rule wants {' and '.join(never)}, which {work.model.name} does not give"] if never else []
+    why = [reason for kind in never if (reason := work.model.card.output.why_not(kind))]
+    words = f"the rule wants {' and '.join(never)}, which {work.model.name} does not give"
+    return ["; ".join([words, *why])] if never else []
 
 
 def notes_on(work: JobWork, kinds: Sequence[str]) -> list[str]:
@@ -82,6 +85,33 @@ def measurement_rows(statistics: list[SegmentStatistics], card: ModelCard, unit:
         }
         for found in statistics
     ]
+
+
+def region_rows(found: Sequence[RegionStatistics], card: ModelCard, unit: str) -> list[dict[str, Any]]:
+    """As measurement_rows, of segments on single images, which count from 1; None for an area that nobody knows."""
+    names = {segment.number: segment.name for segment in card.segments}
+    return [
+        {
+            "image": one.image + 1,
+            "segment": names[one.segment_number],
+            "area_mm2": None if one.area_mm2 is None else round(one.area_mm2, 2),
+            "pixels": one.pixels,
+            "mean": None if one.values.mean is None else round(one.values.mean, 2),
+            "unit": "HU" if unit == "[hnsf'U]" else unit,
+        }
+        for one in found
+    ]
+
+
+def pixel_notes(plan: ImagesPlan) -> list[str]:
+    """How far sizes on the images can be believed."""
+    sizes = {stack.pixel_size for stack in plan.stacks}
+    notes = []
+    if None in sizes:
+        notes.append("an image does not say how large its pixels are in the patient: sizes on it are in pixels")
+    if any(size is not None and size.at_detector for size in sizes):
+        notes.append("sizes are as at the detector, and larger than in the patient: Pixel Spacing is not calibrated")
+    return notes
 
 
 def number_rows(rows: Sequence[Sequence[float]], spec: MeasuredOutput) -> list[dict[str, Any]]:

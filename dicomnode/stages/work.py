@@ -21,7 +21,7 @@ from dicomnode.ports import (
 from dicomnode.stages.answers import gives_arrays
 from dicomnode.stages.deliver import DeliverStage
 from dicomnode.stages.encode import EncodeStage
-from dicomnode.stages.infer import Classified, Inference, InferStage
+from dicomnode.stages.infer import Classified, Inference, InferStage, Pictured
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +55,13 @@ class Work:
             return JobFailed("out-of-memory", "the host has too little memory for this series", True)
 
     def _perform(self, work: JobWork) -> JobFinished:
-        inference: Inference | Classified
+        inference: Inference | Classified | Pictured
         if gives_arrays(work.model):
             with self._infer.run(work) as inference:
                 encoded = self._encode.run(work, inference)
+        elif work.model.card.output.of_images:
+            with self._infer.on_images(work) as inference:
+                encoded = self._encode.on_images(work, inference)
         else:
             inference = self._infer.classify(work)
             encoded = self._encode.few(work, inference)

@@ -84,7 +84,8 @@ class FakeSession:
             )
             yield {"SCORES": found}
             return
-        if model.card.output.arrays == ("LABELMAP",) and geometry is not None:
+        of_volume = geometry is not None and not model.card.output.of_images
+        if model.card.output.arrays == ("LABELMAP",) and of_volume and geometry is not None:
             with self.run(
                 model, geometry, rescale, timeout_s=timeout_s, further=further, parameters=parameters
             ) as labels:
@@ -178,7 +179,8 @@ def fake_answers(
     labels = np.zeros(values.shape, dtype=np.uint8)
     for number, one in enumerate(above, 1):
         labels[one] = number
-    return found if card.masks.overlap else {"LABELMAP": labels, **found}
+    answers = found if card.masks.overlap else {"LABELMAP": labels, **found}
+    return {name: answers[name] for name in card.output.arrays}
 
 
 def _boxes(

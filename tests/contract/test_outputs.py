@@ -70,6 +70,60 @@ def asked(
             return {name: array.copy() for name, array in answers.items()}
 
 
+def image(shape: tuple[int, int]) -> npt.NDArray[np.int16]:
+    """(row, column), -50 with a box of 110 that is nowhere near its middle, and one of 150 in that."""
+    rows, columns = shape
+    plane = np.full(shape, 100, dtype=np.int16)
+    plane[rows // 5 : rows // 2, columns // 2 : columns * 9 // 10] = 420
+    plane[rows // 4 : rows // 3, columns * 3 // 5 : columns * 4 // 5] = 500
+    return plane
+
+
+def expected(plane: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
+    return (np.where(plane > 466, 2, np.where(plane > 307, 1, 0))).astype(np.uint8)
+
+
+@pytest.mark.parametrize("spaced", [False, True], ids=["fitted", "in windows"])
+def test_masks_of_images_lie_on_the_images_own_pixels(engine: InferenceEngine, folder: Path, spaced: bool) -> None:
+    """Larger than the network takes, and with pixels that are not square where they are looked at by mm."""
+    shape = (2, 61, 45)
+    given = {"size": [32, 24], **({"pixel_spacing_mm": [0.5, 0.5]} if spaced else {})}
+    model = output_package(folder / f"spaced-{spaced}", "masks-on-images", input=given)
+    planes = np.stack([image((61, 45)), image((61, 45))[::-1]])
+    geometry = VolumeGeometry((1, 61, 45), np.diag([1.0, 0.5, 1.0, 1.0])) if spaced else None
+    with engine.open((1, 8, 8), [shape]) as session:
+        session.further[0][...] = planes
+        asked_of = {"which": 1, "timeout_s": 120, "images": slice(1, 2)}
+        with session.ask(model, geometry, RESCALE, **asked_of) as answers:
+            found = {name: array.copy() for name, array in answers.items()}
+    assert set(found) == {"LABELMAP"}
+    labels = found["LABELMAP"]
+    assert (labels.shape, labels.dtype) == ((1, 61, 45), np.dtype(np.uint8))
+    wanted = expected(planes[1])
+    wrong = np.argwhere(labels[0] != wanted)
+    # a pixel of the network's is two of the image's at most: what is wrong is beside an edge
+    edges = np.zeros_like(wanted, dtype=bool)
+    for axis in (0, 1):
+        for step in (1, -1, 2, -2):
+            edges |= np.roll(wanted, step, axis) != wanted
+    assert all(edges[row, column] for row, column in wrong), wrong
+    assert len(wrong) < 0.12 * wanted.size
+
+
+def test_probabilities_and_overlapping_masks_of_images(
+    engine: InferenceEngine, models: dict[str, ModelVersion]
+) -> None:
+    planes = np.stack([image(SHAPE[1:])] * SHAPE[0])
+    both = asked(engine, models["both-on-images"], None, volume=planes)
+    assert both["LABELMAP"].shape == SHAPE
+    assert both["PROBABILITIES"].shape == (2, *SHAPE)
+    overlap = asked(engine, models["overlap-on-images"], None, volume=planes)
+    assert set(overlap) == {"PROBABILITIES"}
+    first, second = overlap["PROBABILITIES"][:, 0] >= 128
+    assert first.sum() > second.sum() > 0
+    assert not (second & ~first).any()  # what is brightest is of both
+
+
 def test_numbers_of_a_series_and_of_each_image(engine: InferenceEngine, models: dict[str, ModelVersion]) -> None:
     found = asked(engine, models["numbers"])["SCORES"]
     assert (found.shape, found.dtype) == ((1, 2), np.dtype(np.float32))

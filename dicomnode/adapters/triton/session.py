@@ -230,7 +230,8 @@ class TritonSession:
     ) -> Answers:
         client, found = self._connection.client, dict[str, npt.NDArray[Any]]()
         wanted = []
-        for name, (shape, kind) in volume_arrays(model.card, self._mapped[which].shape).items():
+        count, rows, columns = self._mapped[which].array[images].shape
+        for name, (shape, kind) in volume_arrays(model.card, (count, rows, columns)).items():
             nbytes = math.prod(shape) * np.dtype(kind).itemsize
             region = outputs.enter_context(client.shared(self._connection.prefix, nbytes))
             found[name] = region.array(shape, kind)

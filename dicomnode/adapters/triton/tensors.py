@@ -65,7 +65,7 @@ def placements_of(
 
 
 def volume_arrays(card: ModelCard, shape: Shape) -> dict[str, tuple[tuple[int, ...], npt.DTypeLike]]:
-    """Shape and dtype of those answers of a model that are as large as its main volume."""
+    """Shape and dtype of those answers of a model that are as large as its main volume, or the images asked about."""
     every: dict[str, tuple[tuple[int, ...], npt.DTypeLike]] = {
         "LABELMAP": (shape, np.uint8),
         "PROBABILITIES": ((len(card.segments), *shape), np.uint8),

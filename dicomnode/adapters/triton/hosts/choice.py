@@ -38,6 +38,10 @@ def _of_network(card: ModelCard) -> type[Host]:
         from dicomnode.adapters.triton.hosts.boxes import BoxesHost
 
         return BoxesHost
+    if card.output.of_images:
+        from dicomnode.adapters.triton.hosts.image_masks import ImageMasksHost
+
+        return ImageMasksHost
     if card.output.arrays == ("LABELMAP",):
         return Host
     from dicomnode.adapters.triton.hosts.values import MapHost, MasksHost
