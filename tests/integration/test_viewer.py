@@ -60,6 +60,21 @@ _VISIBLE = f"""
     for (const n of Object.keys(r.segments))
       s.setSegmentVisibility(id, r.segmentationId, Number(n), VISIBLE, r.type); }})()
 """
+# The first image that OHIF's first viewport asks for is there only when that viewport is not any more.
+_LATE_IMAGE = """
+(() => { let first; const found = setInterval(() => {
+  const stack = window.cornerstone?.StackViewport?.prototype;
+  if (!stack) return;
+  clearInterval(found);
+  const load = stack._loadAndDisplayImageGPU;
+  stack._loadAndDisplayImageGPU = async function (...image) {
+    if (this.id !== 'default' || (first ??= this) !== this) return load.apply(this, image);
+    while (this.getRenderingEngine().getViewport(this.id) === this) await new Promise(r => setTimeout(r, 20));
+    await new Promise(r => setTimeout(r, 1500));
+    const shown = await load.apply(this, image);
+    window.cameLate = true;
+    return shown; }; }, 1) })()
+"""
 
 
 @dataclass(frozen=True)
@@ -138,7 +153,7 @@ def opened(page: tuple[Page, str], case: Case) -> Page:
     browser, address = page
     study, series = case.segmentation.StudyInstanceUID, case.segmentation.SeriesInstanceUID
     browser.open(f"{address}/viewer?StudyInstanceUIDs={study}&initialSeriesInstanceUID={series}")
-    browser.wait_for(_SETTLED.replace("IMAGES", str(len(case.plan.frames))))
+    browser.wait_for(_SETTLED.replace("IMAGES", str(len(case.plan.frames))), timeout_s=180.0)
     browser.evaluate(_ONLY_IMAGES)
     return browser
 
@@ -206,6 +221,22 @@ def test_the_segmentation_is_drawn_where_the_label_map_says(
         assert np.array_equal(plain[..., 1] > 128, case.labels[k] > 0), f"image of slice {k}"
         assert np.array_equal(drawn(sampled(browser, overlaid, case.plan, k)), case.labels[k]), f"slice {k}"
         nothing_beside(drawn(overlaid) > 0, bare[..., 1] > 128, half_a_pixel(browser, case.plan))
+
+
+@pytest.mark.slow
+def test_an_image_that_came_late_stays_under_no_other_overlay(page: tuple[Page, str], cases: dict[str, Case]) -> None:
+    """OHIF makes its viewport anew when it opens a segmentation; what the former one waited for is not shown."""
+    case = cases["axial"]
+    script = page[0].call("Page.addScriptToEvaluateOnNewDocument", source=_LATE_IMAGE)
+    try:
+        browser = opened(page, case)
+        browser.wait_for("window.cameLate")
+    finally:
+        page[0].call("Page.removeScriptToEvaluateOnNewDocument", **script)
+    for index, image_id in enumerate(browser.evaluate(f"{_VIEWPORT}.getImageIds()")):
+        k = slice_of(image_id, case.plan)
+        plain = sampled(browser, picture(browser, index, overlay=False), case.plan, k)
+        assert np.array_equal(plain[..., 1] > 128, case.labels[k] > 0), f"image of slice {k}"
 
 
 def nothing_beside(coloured: npt.NDArray[np.bool_], bright: npt.NDArray[np.bool_], within: int) -> None:

@@ -33,6 +33,18 @@ _MULTI_FRAME = """{
     displaySetService.subscribe(displaySetService.EVENTS.DISPLAY_SETS_ADDED, add);
   },
 }"""
+# OHIF 3.12 makes the viewport anew, under the same name, when it opens a segmentation. An image that the former one
+# still waited for is then put on the new one's canvas and stays there: under right overlays, whatever is scrolled to.
+_LATE_IMAGES = """{
+  id: 'dicomnode.late-images',
+  preRegistration: () => {
+    const stack = window.cornerstone?.StackViewport?.prototype;
+    const show = stack?.successCallback;
+    if (show) stack.successCallback = function (...image) {
+      if (this.getRenderingEngine()?.getViewport(this.id) === this) show.apply(this, image);
+    };
+  },
+}"""
 _DAY = {"Cache-Control": "private, max-age=86400"}
 
 
@@ -108,7 +120,8 @@ def configuration() -> str:
             }
         ],
     }
-    return f"window.config = {json.dumps(found, indent=2)};\nwindow.config.extensions.push({_MULTI_FRAME});\n"
+    mended = f"window.config.extensions.push({_MULTI_FRAME}, {_LATE_IMAGES});"
+    return f"window.config = {json.dumps(found, indent=2)};\n{mended}\n"
 
 
 def find_ohif(folder: Path) -> Path:
