@@ -73,8 +73,9 @@ def encode_results(
     """
     masks = SegmentMasks(masks) if isinstance(masks, np.ndarray) else masks
     files = {} if masks.is_empty else _segmentations(masks, plan, card, made, further)
-    segmentation = next((file.header for file in files.values()), None)
-    report = encode_report(statistics, plan, card, made, segmentation, further)
+    headers = [file.header for file in files.values()]
+    segmentation = headers[0] if headers else None
+    report = encode_report(statistics, plan, card, made, segmentation, further, headers[1:])
     for kind, file in files.items():
         with odd_values_accepted():
             as_written = dcmread(file.attributes())

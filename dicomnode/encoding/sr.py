@@ -67,12 +67,21 @@ def encode_report(
     made: Provenance,
     segmentation: Dataset | None,
     further: Further = NONE,
+    beside: Sequence[Dataset] = (),
 ) -> Dataset:
-    """The report on a segmentation of a planned volume; `segmentation` is None when nothing was found."""
+    """The report on a segmentation of a planned volume; `segmentation` is None when nothing was found.
+
+    `beside`: further segmentations of the same, which the report lists and does not measure.
+    """
     with odd_values_accepted():
         sources = source_frames(plan, texts_of(card, made))
         # the images first: highdicom takes the patient, and what acquired them, from the first
-        evidence = [*sources.headers, *([] if segmentation is None else [segmentation]), *evidence_of(further)]
+        evidence = [
+            *sources.headers,
+            *([] if segmentation is None else [segmentation]),
+            *beside,
+            *evidence_of(further),
+        ]
         uids = result_uids("SR", plan, further, card, made, _digest(statistics, segmentation))
         report = report_of(evidence, _content(statistics, plan, card, made, segmentation), uids, plan, card, made)
         sources.mend(report)
