@@ -87,15 +87,36 @@ def _histograms(
     """For each segment (65536,) int64: voxels by stored value + 32768."""
     histograms = {number: np.zeros(_BINS, dtype=np.int64) for number in numbers}
     for plane, values in zip(labels, volume, strict=True):
-        if not plane.any():
+        box = _box_of(plane)
+        if box is None:
             continue
-        shifted = values.view(np.uint16) ^ np.uint16(0x8000)
+        counts, lowest = _counts(plane[box], values[box])
+        first = lowest + _BINS // 2
         for number in numbers:
-            inside = shifted[plane == number]
-            if inside.size:
-                counts = np.bincount(inside)
-                histograms[number][: len(counts)] += counts
+            if number < len(counts):
+                histograms[number][first : first + counts.shape[1]] += counts[number]
     return histograms
+
+
+def _box_of(plane: npt.NDArray[np.uint8]) -> tuple[slice, slice] | None:
+    """The rows and columns outside of which there is only background; None where there is nothing else."""
+    if not plane.any():
+        return None
+    rows = np.flatnonzero(plane.any(axis=1))
+    high = slice(int(rows[0]), int(rows[-1]) + 1)
+    columns = np.flatnonzero(plane[high].any(axis=0))
+    return high, slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _counts(labels: npt.NDArray[np.uint8], values: npt.NDArray[np.int16]) -> tuple[npt.NDArray[np.int64], int]:
+    """(label, value) int64: pixels of that label, 0 being background, by value above the lowest, and that."""
+    lowest, labels_most = int(values.min()), int(labels.max())
+    span = int(values.max()) - lowest + 1
+    keys = labels.astype(np.int32)  # 256 labels of 65536 values fit
+    keys *= span
+    keys += values
+    keys -= lowest
+    return np.bincount(keys.ravel(), minlength=(labels_most + 1) * span).reshape(-1, span), lowest
 
 
 def _statistics(
