@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -89,6 +90,34 @@ def stalls_after_accepting(port: int) -> Callable[[socket.socket], None]:
                 pass
 
     return serve
+
+
+def ends_in_the_middle(port: int, last: bytes = b"", after_bytes: int = 100_000) -> Callable[[socket.socket], None]:
+    """Lets a real SCP at `port` accept the association; after so many bytes of the object `last` is all it says.
+
+    With nothing to say it breaks the connection off.
+    """
+
+    def serve(connection: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as behind:
+            behind.sendall(_pdu(connection))
+            connection.sendall(_pdu(behind))
+        _exactly(connection, after_bytes)
+        if not last:
+            # closed with a reset, as by a process that was killed
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+            return
+        connection.sendall(last)
+        while connection.recv(1 << 16):  # what was on its way: a reset would overtake what was said
+            pass
+
+    return serve
+
+
+def abort_pdu(source: int, reason: int) -> bytes:
+    """An A-ABORT (PS3.8 9.3.8)."""
+    return struct.pack(">BBLBBBB", 0x07, 0, 4, 0, 0, source, reason)
 
 
 def _pdu(connection: socket.socket) -> bytes:

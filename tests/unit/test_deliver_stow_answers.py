@@ -98,6 +98,13 @@ def test_a_failure_without_a_reason_is_retryable() -> None:
         answer_of(json_answer(failed=[item(UID)]), 202)
 
 
+def test_what_else_failed_is_another_objects_business() -> None:
+    assert answer_of(json_answer(stored=[item(UID)], failed=[item("9.9", "00081197", 0xA900)]), 202) == "stored"
+    both = json_answer(stored=[item(UID)], failed=[item(UID, "00081197", 0xA900)])
+    with pytest.raises(DestinationRefused, match="stored a part and not the object"):
+        answer_of(both, 202)
+
+
 def test_a_duplicate_is_delivered() -> None:
     assert "it was there already" in answer_of(json_answer(failed=[item(UID, "00081197", 0x0111)]), 409)
 

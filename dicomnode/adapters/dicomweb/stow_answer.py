@@ -120,11 +120,12 @@ def _reason_of(answer: StoreAnswer, sop_instance_uid: str) -> int | None:
 def outcome(url: str, http_status: int, answer: StoreAnswer | None, sop_instance_uid: str, has_body: bool) -> str:
     """The words of an answer that means stored; raises for one that does not.
 
-    Failures go before everything: HTTP 200 and 202 have been seen with them. HTTP 200 without a body counts
-    (PS3.18 10.5.3 wants one, small servers send none); with a body that is no answer it does not: that is some
-    other web server's page. HTTP 202 says that something is the matter, so it has to say that ours is not.
+    Failures go before everything, unless they are said of another object alone: HTTP 200 and 202 have been seen
+    with them. HTTP 200 without a body counts (PS3.18 10.5.3 wants one, small servers send none); with a body that
+    is no answer it does not: that is some other web server's page. HTTP 202 says that something is the matter, so
+    it has to say that ours is not.
     """
-    if answer is not None and answer.failed:
+    if answer is not None and answer.failed and not _only_others_failed(answer, sop_instance_uid):
         partial = bool(answer.stored)
         return _failed(url, _reason_of(answer, sop_instance_uid), partial)
     if answer is None and has_body:
@@ -139,6 +140,10 @@ def outcome(url: str, http_status: int, answer: StoreAnswer | None, sop_instance
         words = f"{url} answered HTTP 202 and did not say that the object is stored"
         raise DestinationUnavailable(words, FailureKind.PARTIAL)
     return f"HTTP {http_status}, without a word about the object"
+
+
+def _only_others_failed(answer: StoreAnswer, sop_instance_uid: str) -> bool:
+    return sop_instance_uid in answer.stored and sop_instance_uid not in answer.failed
 
 
 def _failed(url: str, reason: int | None, partial: bool) -> str:
