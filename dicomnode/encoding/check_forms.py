@@ -24,7 +24,7 @@ from dicomnode.encoding.check import (
     check_segmentation,
 )
 from dicomnode.encoding.content_items import evidence_of
-from dicomnode.encoding.findings import Findings
+from dicomnode.encoding.findings import Findings, Marks
 from dicomnode.encoding.references import instances_of
 from dicomnode.encoding.refusal import refuse
 from dicomnode.imaging.headers import items, odd_values_accepted, text, whole
@@ -82,14 +82,14 @@ def _check_contours(contours: list[Dataset], findings: Findings) -> None:
             refuse(f"a contour lies {away_mm:.3f} mm away from its slice")
 
 
-def check_presentation_state(dataset: Dataset, findings: Findings) -> None:
+def check_presentation_state(dataset: Dataset, findings: Marks) -> None:
     """Raises NonConformant naming what is wrong with a presentation state."""
     with odd_values_accepted():
         check_common(dataset, findings.plan, GrayscaleSoftcopyPresentationStateStorage, "PR", but=_NO_CONTENT_DATE)
         check_filled(dataset, _STATE_FILLED, "the presentation state")
         _check_references(_images_of(dataset, "ReferencedSeriesSequence"), findings)
         layers = {text(layer, "GraphicLayer") for layer in items(dataset, "GraphicLayerSequence")}
-        _, rows, columns = findings.plan.geometry.shape
+        rows, columns = findings.labels[0].shape
         for annotation in items(dataset, "GraphicAnnotationSequence"):
             _check_references(items(annotation, "ReferencedImageSequence"), findings)
             if text(annotation, "GraphicLayer") not in layers:
@@ -124,7 +124,7 @@ def check_full(dataset: Dataset, findings: Findings) -> None:
         refuse(f"there are {dataset.NumberOfFrames} frames; {needed} have no gap between them")
 
 
-def check_secondary_capture(dataset: Dataset, findings: Findings) -> None:
+def check_secondary_capture(dataset: Dataset, findings: Marks) -> None:
     """Raises NonConformant naming what is wrong with a Secondary Capture image."""
     with odd_values_accepted():
         check_common(dataset, findings.plan, SecondaryCaptureImageStorage, "OT")
@@ -137,7 +137,7 @@ def check_secondary_capture(dataset: Dataset, findings: Findings) -> None:
         _check_references(items(dataset, "SourceImageSequence"), findings)
 
 
-def check_one_page(dataset: Dataset, findings: Findings) -> None:
+def check_one_page(dataset: Dataset, findings: Marks) -> None:
     """Raises NonConformant naming what is wrong with an Encapsulated PDF."""
     with odd_values_accepted():
         check_common(dataset, findings.plan, EncapsulatedPDFStorage, "DOC")
@@ -149,7 +149,7 @@ def check_one_page(dataset: Dataset, findings: Findings) -> None:
         _check_references(items(dataset, "SourceInstanceSequence"), findings)
 
 
-def check_key_objects(dataset: Dataset, findings: Findings) -> None:
+def check_key_objects(dataset: Dataset, findings: Marks) -> None:
     """Raises NonConformant naming what is wrong with a Key Object Selection."""
     with odd_values_accepted():
         check_common(dataset, findings.plan, KeyObjectSelectionDocumentStorage, "KO")
@@ -163,11 +163,10 @@ def check_key_objects(dataset: Dataset, findings: Findings) -> None:
         _check_references(named, findings)
 
 
-def _check_references(references: Iterable[Dataset], findings: Findings) -> None:
+def _check_references(references: Iterable[Dataset], findings: Marks) -> None:
     """To images of the source, or to the segmentation."""
     known = instances_of(findings.plan)
-    if findings.segmentation is not None:
-        known[str(findings.segmentation.SOPInstanceUID)] = str(findings.segmentation.SOPClassUID)
+    known |= {str(one.SOPInstanceUID): str(one.SOPClassUID) for one in findings.segmentations}
     listed = list(references)
     if not listed:
         refuse("no image of the source is named")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from pydicom import Dataset
 
@@ -18,7 +19,14 @@ from dicomnode.encoding.check_forms import (
     check_structure_set,
 )
 from dicomnode.encoding.file import to_part10_bytes
-from dicomnode.encoding.findings import Findings
+from dicomnode.encoding.findings import Marks
+from dicomnode.encoding.image_findings import ImageFindings
+from dicomnode.encoding.image_forms import (
+    check_image_label_maps,
+    check_image_states,
+    encode_image_label_maps,
+    encode_image_states,
+)
 from dicomnode.encoding.key_objects import encode_key_objects
 from dicomnode.encoding.one_page import encode_one_page
 from dicomnode.encoding.presentation_state import encode_presentation_state
@@ -33,10 +41,11 @@ from dicomnode.encoding.seg_label_map import encode_full, encode_label_map
 class Form:
     """How a form is made, and the check that each of its objects has to pass."""
 
-    encode: Callable[[Findings], list[Dataset]]
-    check: Callable[[Dataset, Findings], None]
+    encode: Callable[[Any], list[Dataset]]
+    check: Callable[[Dataset, Any], None]
 
 
+# Of a volume's Findings
 FORMS: Mapping[str, Form] = {
     "SEG-LABELMAP": Form(lambda findings: [encode_label_map(findings)], check_label_map_form),
     "SEG-FULL": Form(lambda findings: [encode_full(findings)], check_full),
@@ -47,19 +56,29 @@ FORMS: Mapping[str, Form] = {
     "KO": Form(lambda findings: [encode_key_objects(findings)], check_key_objects),
 }
 
+# Of ImageFindings. What has one matrix, or one look, is an object an instance
+IMAGE_FORMS: Mapping[str, Form] = {
+    "SEG-LABELMAP": Form(encode_image_label_maps, check_image_label_maps),
+    "GSPS": Form(encode_image_states, check_image_states),
+    "SC": FORMS["SC"],
+    "PDF": FORMS["PDF"],
+    "KO": FORMS["KO"],
+}
+
 
 _OF_NOTHING = frozenset({"PDF"})
 
 
-def encode_form(findings: Findings, kind: str) -> list[EncodedResult]:
+def encode_form(findings: Marks, kind: str) -> list[EncodedResult]:
     """All objects of this kind, checked; raises EncodingError, NonConformant.
 
     Where nothing was found the page says so, and there is nothing else to show.
     """
     if not findings.found and kind not in _OF_NOTHING:
         return []
-    made = FORMS[kind].encode(findings)
+    form = (IMAGE_FORMS if isinstance(findings, ImageFindings) else FORMS)[kind]
+    made = form.encode(findings)
     for dataset in made:
         with kept_when_refused(kind, partial(to_part10_bytes, dataset)):
-            FORMS[kind].check(dataset, findings)
+            form.check(dataset, findings)
     return [encoded(kind, dataset) for dataset in made]

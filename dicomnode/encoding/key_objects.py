@@ -7,7 +7,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
-from dicomnode.encoding.findings import Findings
+from dicomnode.encoding.findings import Marks
 from dicomnode.encoding.provenance import MANUFACTURER, series_description
 from dicomnode.encoding.sr import observer_context
 from dicomnode.imaging.headers import odd_values_accepted
@@ -15,13 +15,12 @@ from dicomnode.imaging.headers import odd_values_accepted
 _KIND = "KO"
 
 
-def encode_key_objects(findings: Findings) -> Dataset:
+def encode_key_objects(findings: Marks) -> Dataset:
     """Of each segment that was found the slice in which it is largest, and the segmentation."""
     with odd_values_accepted():
         sources, uids = findings.sources(), findings.uids(_KIND)
         slices = sorted(set(findings.key_slices.values()))
-        segmentation = [findings.segmentation] if findings.segmentation is not None else []
-        chosen = [*(sources.headers[k] for k in slices), *segmentation]
+        chosen = [*(sources.headers[k] for k in slices), *findings.segmentations]
         selection: Dataset = hd.ko.KeyObjectSelectionDocument(
             evidence=chosen,
             content=hd.ko.KeyObjectSelection(
@@ -45,6 +44,7 @@ def encode_key_objects(findings: Findings) -> Dataset:
     return selection
 
 
-def _words(findings: Findings) -> str:
-    """Which slice is whose, counted from 1 in the order of the volume."""
-    return "; ".join(f"{s.name} largest in slice {findings.key_slices[s.number] + 1}" for s in findings.found)
+def _words(findings: Marks) -> str:
+    """Which slice is whose, counted from 1 in their order."""
+    where = findings.slice_word
+    return "; ".join(f"{s.name} largest in {where} {findings.key_slices[s.number] + 1}" for s in findings.found)

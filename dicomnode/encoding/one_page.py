@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
 from highdicom.sr import CodedConcept
@@ -17,13 +16,11 @@ from reportlab.lib.styles import ParagraphStyle, getSampleStyleSheet
 from reportlab.lib.units import mm
 from reportlab.platypus import Flowable, Image, Paragraph, SimpleDocTemplate, Spacer, Table
 
-from dicomnode.encoding.findings import Findings
+from dicomnode.encoding.findings import Marks
 from dicomnode.encoding.provenance import hierarchical_reference, parameters_in_words
 from dicomnode.encoding.references import instances_of
 from dicomnode.encoding.secondary_capture import WARNING, pictures
-from dicomnode.encoding.sr import shown, unit_in_words
 from dicomnode.imaging.headers import odd_values_accepted, text
-from dicomnode.imaging.measure import SegmentStatistics
 
 _KIND = "PDF"
 _PICTURES_MOST, _PICTURES_A_ROW = 6, 3
@@ -32,7 +29,7 @@ _MARGIN = 15 * mm
 _WIDTH = A4[0] - 2 * _MARGIN
 
 
-def encode_one_page(findings: Findings) -> Dataset:
+def encode_one_page(findings: Marks) -> Dataset:
     """It names no patient: that does the data set around it."""
     with odd_values_accepted():
         dataset = findings.document(_KIND, EncapsulatedPDFStorage, "DOC")
@@ -57,7 +54,7 @@ def _reference(sop_instance_uid: str, sop_class_uid: str) -> Dataset:
     return item
 
 
-def page(findings: Findings) -> bytes:
+def page(findings: Marks) -> bytes:
     """The PDF; the same bytes each time."""
     file = io.BytesIO()
     card = findings.card
@@ -87,21 +84,18 @@ def _words(words: str, style: str = "BodyText") -> Paragraph:
     return Paragraph(escape(words), _style(style))
 
 
-def _head(findings: Findings) -> list[Flowable]:
+def _head(findings: Marks) -> list[Flowable]:
     first = findings.plan.first
     series = " ".join(w for w in (text(first, "SeriesNumber"), text(first, "SeriesDescription")) if w)
     return [
         _words(f"{findings.card.name} {findings.card.version}", "Title"),
         Paragraph(f'<font color="#b00000"><b>{escape(WARNING)}</b></font>', _style("BodyText")),
-        _words(f"{findings.plan.modality} series {series}, {len(findings.labels)} slices"),
+        _words(f"{findings.plan.modality} series {series}, {len(findings.labels)} {findings.slice_word}s"),
     ]
 
 
-def _pictures(findings: Findings) -> Table:
-    """Each segment's largest slice, the largest segments first."""
-    largest = sorted(findings.statistics, key=lambda s: -s.volume_ml)
-    keys = [findings.key_slices[s.segment_number] for s in largest if s.segment_number in findings.key_slices]
-    slices = sorted(list(dict.fromkeys(keys))[:_PICTURES_MOST])
+def _pictures(findings: Marks) -> Table:
+    slices = sorted(list(dict.fromkeys(findings.page_slices))[:_PICTURES_MOST])
     width = _WIDTH / _PICTURES_A_ROW
     cells = [_image(Picture.fromarray(picture), width - 2 * mm) for _, picture in pictures(findings, slices)]
     rows = [cells[i : i + _PICTURES_A_ROW] for i in range(0, len(cells), _PICTURES_A_ROW)]
@@ -115,37 +109,29 @@ def _image(picture: Picture.Image, width: float) -> Image:
     return Image(file, width=width, height=width * picture.height / picture.width)
 
 
-def _numbers(findings: Findings) -> Table:
-    unit = unit_in_words(findings.plan.unit)
-    head = ["", "segment", "volume", f"mean ({unit})", "SD", "least", "most"]
-    by_number = {s.segment_number: s for s in findings.statistics}
-    shown_segments = findings.card.segments[:_ROWS_MOST]
-    rows = [["", _words(s.name), *_row(by_number[s.number])] for s in shown_segments]
+def _numbers(findings: Marks) -> Table:
+    head = ["", "segment", *findings.head]
+    every = findings.rows()
+    kept = every[:_ROWS_MOST]
+    rows = [["", _words(segment.name), *words] for segment, words in kept]
     style = [
         ("GRID", (0, 0), (-1, -1), 0.25, colors.grey),
         ("BACKGROUND", (0, 0), (-1, 0), colors.whitesmoke),
         ("VALIGN", (0, 0), (-1, -1), "MIDDLE"),
         ("FONTSIZE", (0, 0), (-1, -1), 9),
-        *(("BACKGROUND", (0, i), (0, i), _colour(s.colour)) for i, s in enumerate(shown_segments, 1)),
+        *(("BACKGROUND", (0, i), (0, i), _colour(segment.colour)) for i, (segment, _) in enumerate(kept, 1)),
     ]
-    if left := len(findings.card.segments) - len(shown_segments):
+    if left := len(every) - len(kept):
         rows.append(["", _words(f"and {left} more: see the report"), "", "", "", "", ""])
     widths = [6 * mm, 60 * mm, *[(_WIDTH - 66 * mm) / 5] * 5]
     return Table([head, *rows], colWidths=widths, style=style, repeatRows=1)
-
-
-def _row(found: SegmentStatistics) -> Sequence[str]:
-    if found.mean is None:
-        return ["not found", "", "", "", ""]
-    values = (found.mean, found.standard_deviation, found.minimum, found.maximum)
-    return [f"{shown(found.volume_ml):g} mL", *("" if v is None else f"{shown(v):g}" for v in values)]
 
 
 def _colour(rgb: tuple[int, int, int]) -> colors.Color:
     return colors.Color(*(v / 255 for v in rgb))
 
 
-def _model(findings: Findings) -> list[Flowable]:
+def _model(findings: Marks) -> list[Flowable]:
     card, made = findings.card, findings.made
     lines = [
         f"Manufacturer: {card.manufacturer}",

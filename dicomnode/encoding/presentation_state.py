@@ -12,25 +12,25 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.domain.model_card import Segment
-from dicomnode.encoding.findings import Findings
+from dicomnode.encoding.findings import Marks
 from dicomnode.encoding.provenance import MANUFACTURER, series_description, software_versions
 from dicomnode.encoding.secondary_capture import WARNING
 from dicomnode.encoding.source import SourceFrames
 from dicomnode.errors import EncodingError
 from dicomnode.imaging.contours import Outline, outlines
 from dicomnode.imaging.headers import odd_values_accepted
-from dicomnode.imaging.render import window_of
 
 _KIND = "GSPS"
 
 
-def encode_presentation_state(findings: Findings) -> Dataset:
+def encode_presentation_state(findings: Marks) -> Dataset:
     """A layer for each segment that was found, in its colour; on each slice a closed line for each outline."""
     with odd_values_accepted():
         sources = findings.sources()
         uids = findings.uids(_KIND)
         layers = {s.number: _layer(s, order) for order, s in enumerate(findings.found, 1)}
-        window = window_of(findings.plan.first, findings.volume, findings.plan.rescale, findings.plan.modality)
+        look = findings.look(findings.slices[0])
+        shape = "INVERSE" if look.inverted else "IDENTITY"  # (PS3.3 C.11.6)
         state: Dataset = hd.pr.GrayscaleSoftcopyPresentationState(
             referenced_images=_images(findings, sources),
             series_instance_uid=uids[0],
@@ -45,7 +45,8 @@ def encode_presentation_state(findings: Findings) -> Dataset:
             content_description=WARNING,
             graphic_layers=list(layers.values()),
             graphic_annotations=list(_annotations(findings, sources, layers)),
-            voi_lut_transformations=[SoftcopyVOILUTTransformation(window.centre, window.width)],
+            voi_lut_transformations=[SoftcopyVOILUTTransformation(look.window.centre, look.window.width)],
+            presentation_lut_transformation=hd.PresentationLUTTransformation(shape),
             contributing_equipment=findings.contributing_equipment(_KIND, uids[0]),
             transfer_syntax_uid=ExplicitVRLittleEndian,
         )
@@ -61,18 +62,19 @@ def encode_presentation_state(findings: Findings) -> Dataset:
     return state
 
 
-def _images(findings: Findings, sources: SourceFrames) -> list[Dataset]:
+def _images(findings: Marks, sources: SourceFrames) -> list[Dataset]:
     """Those with a segment, with what their pixels mean, which the state has to say again (PS3.4 N.2.1)."""
-    frames = [findings.plan.frames[k] for k in findings.slices]
-    if len({frame.rescale for frame in frames}) > 1:
+    rescales = {findings.own_rescale(k) for k in findings.slices}
+    if len(rescales) > 1:
         raise EncodingError(
             "the images differ in their rescale: one presentation state cannot show them all; "
             "take GSPS out of the destination's profile or of the rule's results for this model"
         )
+    (rescale,) = rescales
     images = [sources.headers[k] for k in findings.slices]
     for image in images:
         image.SamplesPerPixel = 1
-        image.RescaleSlope, image.RescaleIntercept = frames[0].rescale.slope, frames[0].rescale.intercept
+        image.RescaleSlope, image.RescaleIntercept = rescale.slope, rescale.intercept
         image.RescaleType = "HU" if findings.plan.modality == "CT" else "US"
     return images
 
@@ -97,7 +99,7 @@ def _layer(segment: Segment, order: int) -> GraphicLayer:
 
 
 def _annotations(
-    findings: Findings, sources: SourceFrames, layers: dict[int, GraphicLayer]
+    findings: Marks, sources: SourceFrames, layers: dict[int, GraphicLayer]
 ) -> Iterator[GraphicAnnotation]:
     key_slices = findings.key_slices
     for k in findings.slices:

@@ -97,12 +97,12 @@ def _source_images(plan: VolumePlan) -> list[Dataset]:
     return images
 
 
-def add_source_frame(image: Dataset, plan: VolumePlan, k: int) -> None:
+def add_source_frame(image: Dataset, plan: UsedImages, k: int) -> None:
     """The slice that an image was made from (PS3.3 C.7.6.1.1.4), and its series (C.12.2)."""
     frame = plan.frames[k]
     header = plan.headers[frame.instance]
     item = _instance(frame.sop_instance_uid, text(header, "SOPClassUID"))
-    if "PerFrameFunctionalGroupsSequence" in header:
+    if "NumberOfFrames" in header:
         item.ReferencedFrameNumber = frame.number
     item.PurposeOfReferenceCodeSequence = [CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)]
     image.SourceImageSequence = [item]

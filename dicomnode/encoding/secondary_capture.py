@@ -12,11 +12,12 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.domain.identifiers import deterministic_uid
 from dicomnode.domain.model_card import Segment
-from dicomnode.encoding.findings import Findings
+from dicomnode.encoding.findings import Look, Marks
 from dicomnode.encoding.provenance import MANUFACTURER, series_description
 from dicomnode.encoding.references import add_source_frame
+from dicomnode.imaging.geometry import Rescale
 from dicomnode.imaging.headers import odd_values_accepted
-from dicomnode.imaging.render import Picture, Window, picture, spread, window_of
+from dicomnode.imaging.render import Picture, Window, picture, spread
 
 WARNING = "AI result, not for primary diagnosis"
 IMAGES_MOST = 100
@@ -26,19 +27,19 @@ _LINE = 24  # of 512 pixels: one line of words
 _NAMED_MOST = 12  # segments below an image
 
 
-def encode_secondary_captures(findings: Findings) -> list[Dataset]:
+def encode_secondary_captures(findings: Marks) -> list[Dataset]:
     """An RGB image of each slice with a segment, at most IMAGES_MOST of them, each segment's largest among them."""
     with odd_values_accepted():
         return list(_images(findings))
 
 
-def _images(findings: Findings) -> Iterator[Dataset]:
+def _images(findings: Marks) -> Iterator[Dataset]:
     slices = spread(findings.slices, IMAGES_MOST, list(findings.key_slices.values()))
     for number, (k, shown) in enumerate(pictures(findings, slices), 1):
         yield _image(k, number, shown, findings)
 
 
-def _image(k: int, number: int, shown: Picture, findings: Findings) -> Dataset:
+def _image(k: int, number: int, shown: Picture, findings: Marks) -> Dataset:
     plan, sources = findings.plan, findings.sources()
     series_uid, _ = findings.uids(_KIND)
     image: Dataset = hd.sc.SCImage.from_ref_dataset(
@@ -47,7 +48,7 @@ def _image(k: int, number: int, shown: Picture, findings: Findings) -> Dataset:
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
-        patient_orientation=patient_orientation(plan.frames[k].orientation),
+        patient_orientation=("L", "F"),  # highdicom knows the first letter of each, and is given a true one below
         series_instance_uid=series_uid,
         series_number=findings.series_number(_KIND),
         sop_instance_uid=deterministic_uid("secondary capture", series_uid, str(k)),
@@ -62,7 +63,12 @@ def _image(k: int, number: int, shown: Picture, findings: Findings) -> Dataset:
     image.BurnedInAnnotation = "YES"
     image.ImageComments = WARNING
     image.DerivationDescription = f"Segments of {findings.card.name} {findings.card.version} drawn over the image"
-    image.Laterality = None  # type 2C (PS3.3 C.7.3.1): nobody knows whether what was found is one of a pair
+    look = findings.look(k)
+    image.PatientOrientation = None if look.patient_orientation is None else list(look.patient_orientation)
+    if look.laterality:
+        image.ImageLaterality = look.laterality
+    else:
+        image.Laterality = None  # type 2C (PS3.3 C.7.3.1): nobody knows whether what was found is one of a pair
     findings.complete(image)
     image.DateOfSecondaryCapture, image.TimeOfSecondaryCapture = (
         image.InstanceCreationDate,
@@ -72,30 +78,34 @@ def _image(k: int, number: int, shown: Picture, findings: Findings) -> Dataset:
     return image
 
 
-def pictures(findings: Findings, slices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
-    """(slice, picture) of each, with the names of its segments and the warning beside it; all of one size."""
-    plan = findings.plan
-    header = plan.headers[plan.frames[slices[0]].instance]
-    window = window_of(header, findings.volume, plan.rescale, plan.modality)
+def pictures(findings: Marks, slices: Sequence[int]) -> Iterator[tuple[int, Picture]]:
+    """(slice, picture) of each, with the names of its segments and the warning beside it."""
     named = {k: _segments_in(findings, k) for k in slices}
     lines = min(_NAMED_MOST, max(map(len, named.values())))
     for k in slices:
-        yield k, _with_words(_drawn(k, findings, window), k, named[k], lines, findings)
+        yield k, _with_words(_drawn(k, findings), k, named[k], lines, findings)
 
 
-def _segments_in(findings: Findings, k: int) -> list[Segment]:
+def _segments_in(findings: Marks, k: int) -> list[Segment]:
     there = set(np.unique(findings.labels[k]).tolist())
     return [segment for segment in findings.card.segments if segment.number in there]
 
 
-def _drawn(k: int, findings: Findings, window: Window) -> Picture:
-    plan, (between_rows, between_columns) = findings.plan, findings.plan.frames[k].spacing_mm
+def _drawn(k: int, findings: Marks) -> Picture:
+    look = findings.look(k)
+    rescale, window = _as_shown(look)
     colours = {segment.number: segment.colour for segment in findings.card.segments}
-    spacing_mm = (between_rows, between_columns)
-    return picture(findings.volume[k], findings.labels[k], plan.rescale, window, colours, spacing_mm)
+    return picture(findings.volume[k], findings.labels[k], rescale, window, colours, look.proportions)
 
 
-def _with_words(shown: Picture, k: int, named: Sequence[Segment], lines: int, findings: Findings) -> Picture:
+def _as_shown(look: Look) -> tuple[Rescale, Window]:
+    """Of what shows low values bright the same the other way round."""
+    if not look.inverted:
+        return look.rescale, look.window
+    return Rescale(-look.rescale.slope, -look.rescale.intercept), Window(-look.window.centre, look.window.width)
+
+
+def _with_words(shown: Picture, k: int, named: Sequence[Segment], lines: int, findings: Marks) -> Picture:
     """Above and below the image, so that no pixel of it is hidden."""
     image = Image.fromarray(shown)
     line = max(12, max(image.size) * _LINE // 512)
@@ -105,7 +115,7 @@ def _with_words(shown: Picture, k: int, named: Sequence[Segment], lines: int, fi
     draw.font = ImageFont.load_default(line * 0.7)
     draw.text((line // 4, line // 8), WARNING, fill=_AMBER)
     below = image.height + line
-    words = f"{findings.card.name} {findings.card.version}, slice {k + 1} of {len(findings.labels)}"
+    words = f"{findings.card.name} {findings.card.version}, {findings.slice_word} {k + 1} of {len(findings.labels)}"
     draw.text((line // 4, below + line // 8), words, fill=_WHITE)
     for row, segment in enumerate(named[:lines], 1):
         top = below + line * row
@@ -113,11 +123,3 @@ def _with_words(shown: Picture, k: int, named: Sequence[Segment], lines: int, fi
         draw.rectangle((line // 4, top + line // 5, line, top + line - line // 5), fill=segment.colour)
         draw.text((line + line // 2, top + line // 8), segment.name + more, fill=_WHITE)
     return np.asarray(sheet)
-
-
-def patient_orientation(orientation: Sequence[float]) -> tuple[str, str]:
-    """Directions of the rows and of the columns, of LPS cosines (PS3.3 C.7.6.1.1.1): ("L", "P") of most CT."""
-    along = ("LR", "PA", "HF")
-    rows, columns = (np.array(orientation[i : i + 3]) for i in (0, 3))
-    names = [along[int(i)][0 if v[i] > 0 else 1] for v in (rows, columns) for i in [np.abs(v).argmax()]]
-    return names[0], names[1]

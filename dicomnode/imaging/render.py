@@ -94,10 +94,12 @@ def _resized(plane: npt.NDArray[np.uint8], rows: int, columns: int, how: Image.R
     return np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize((columns, rows), how))
 
 
-def key_slices(labels: npt.NDArray[np.uint8], segment_numbers: Sequence[int]) -> dict[int, int]:
+def key_slices(
+    labels: npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]], segment_numbers: Sequence[int]
+) -> dict[int, int]:
     """Of each segment that has voxels the slice in which it is largest, the middle one of equals.
 
-    `labels`: (slice, row, column) uint8.
+    `labels`: (slice, row, column) uint8, or planes of several sizes.
     """
     highest = max(segment_numbers, default=0)
     areas = np.array([np.bincount(plane.ravel(), minlength=highest + 1)[: highest + 1] for plane in labels])

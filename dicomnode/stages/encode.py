@@ -11,9 +11,11 @@ from dicomnode import __version__
 from dicomnode.domain.classification import runs
 from dicomnode.domain.findings import ImageBox, VolumeBox, image_boxes, volume_boxes
 from dicomnode.domain.measured_output import rounded
+from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.result import StoredResult
-from dicomnode.encoding.findings import Findings, reference
+from dicomnode.encoding.findings import Findings, Marks, reference
 from dicomnode.encoding.forms import encode_form
+from dicomnode.encoding.image_findings import ImageFindings
 from dicomnode.encoding.parametric_map import map_of
 from dicomnode.encoding.provenance import Preceding, Predecessor, Provenance
 from dicomnode.encoding.results import (
@@ -100,7 +102,8 @@ class EncodeStage:
         counted = clock()
         made = provenance_of(work, inference, self._device_serial_number)
         results = encode_results(masks, statistics, plan, card, made, inference.further)
-        forms, missing, aside = encode_forms(work, inference, statistics, made, results, self._quarantine)
+        findings = findings_of(inference, statistics, card, made, results)
+        forms, missing, aside = encode_forms(work, findings, self._quarantine) if findings else ([], [], [])
         details = {"measurements": measurement_rows(statistics, card, plan.unit)}
         notes = [*notes_on(work, [result.kind for result in results]), *missing, *(one.words for one in aside)]
         kept = self._kept_all(work, [*results, *forms], counted, details, notes)
@@ -118,9 +121,13 @@ class EncodeStage:
         made = provenance_of(work, found, self._device_serial_number)
         results = encode_image_results(instances, statistics, found.plan, card, made)
         details = {"measurements": region_rows(statistics, card, found.plan.unit)}
-        notes = [*notes_on(work, [result.kind for result in results]), *pixel_notes(found.plan)]
-        kept = self._kept_all(work, results, counted, details, notes)
-        return replace(kept, timings_s={"measure": counted - begun, **kept.timings_s})
+        segmentations = [reference(result, found.plan) for result in results if result.kind == "SEG"]
+        findings = ImageFindings(instances, statistics, found.plan, card, made, segmentations)
+        forms, missing, aside = encode_forms(work, findings, self._quarantine)
+        notes = [*notes_on(work, [result.kind for result in results]), *pixel_notes(found.plan), *missing]
+        notes += [one.words for one in aside]
+        kept = self._kept_all(work, [*results, *forms], counted, details, notes)
+        return replace(kept, timings_s={"measure": counted - begun, **kept.timings_s}, quarantined=tuple(aside))
 
     def few(self, work: JobWork, found: Classified) -> Encoded:
         """As run, of classes, of numbers, or of boxes on single images."""
@@ -208,26 +215,13 @@ class EncodeStage:
 
 
 def encode_forms(
-    work: JobWork,
-    inference: Inference,
-    statistics: Sequence[SegmentStatistics],
-    made: Provenance,
-    results: Sequence[EncodedResult],
-    quarantine: Quarantine | None = None,
+    work: JobWork, findings: Marks, quarantine: Quarantine | None = None
 ) -> tuple[list[EncodedResult], list[str], list[Quarantined]]:
     """The further forms that destinations want, and why some are not there: none of them stops the others."""
-    plan, card = inference.plan, work.model.card
-    forms = [form for form in work.forms if form in card.output.forms]
+    encoded: list[EncodedResult] = []
     missing: list[str] = []
     aside: list[Quarantined] = []
-    if not forms:
-        return [], missing, aside
-    segmentation = next((reference(result, plan) for result in results if result.kind == "SEG"), None)
-    findings = Findings(
-        inference.answers["LABELMAP"], inference.volume, statistics, plan, card, made, segmentation, inference.further
-    )
-    encoded = []
-    for form in forms:
+    for form in (form for form in work.forms if form in work.model.card.output.forms):
         try:
             encoded += encode_form(findings, form)
         except NonConformant as error:
@@ -235,6 +229,21 @@ def encode_forms(
         except EncodingError as error:
             missing.append(f"no {form}: {error}")
     return encoded, missing, aside
+
+
+def findings_of(
+    inference: Inference,
+    statistics: Sequence[SegmentStatistics],
+    card: ModelCard,
+    made: Provenance,
+    results: Sequence[EncodedResult],
+) -> Findings | None:
+    """What further forms are made of; None where the model gives no label map, of which there are none."""
+    plan, labels = inference.plan, inference.answers.get("LABELMAP")
+    if labels is None:
+        return None
+    segmentation = next((reference(result, plan) for result in results if result.kind == "SEG"), None)
+    return Findings(labels, inference.volume, statistics, plan, card, made, segmentation, inference.further)
 
 
 def _as_inference(found: Pictured, plan: VolumePlan) -> Inference:
