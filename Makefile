@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.set-up
 
-.PHONY: help demo viewer test unit soak lint types train servers lock clean
+.PHONY: help demo viewer test unit soak gpu-check lint types train servers lock clean
 
 help:
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 $(SETUP): requirements.lock pyproject.toml
 	@echo "Setting up the virtual environment (a few minutes the first time) ..."
@@ -38,6 +38,9 @@ unit: $(SETUP) ## the quick tests alone
 
 soak: $(SETUP) servers ## the slow runs: kill -9, power loss, long queues
 	@$(BIN)/python -m pytest -m slow
+
+gpu-check: ## on a machine with a GPU: all that the other tests cannot try (docs/gpu.md)
+	@bash tests/gpu_check.sh $(BIN)
 
 lint: $(SETUP)
 	@$(BIN)/ruff check .

@@ -292,6 +292,37 @@ def _triton_engine(settings: Settings) -> TritonEngine:
     )
 
 
+def sees_gpu() -> bool:
+    """Whether the driver here has a GPU; nothing is loaded onto it for the look."""
+    from dicomnode.adapters.machine import Gpu
+
+    return Gpu.found() is not None
+
+
+def torch_and_gpu() -> tuple[str, bool]:
+    """The release of torch, and whether it sees a GPU."""
+    import torch
+
+    return torch.__version__, torch.cuda.is_available()
+
+
+def why_not_on_gpu(settings: Settings) -> str:
+    """Why volumes do not lie on the GPU for models there, tried out with the Triton that runs; empty when they do."""
+    from dicomnode.adapters.triton.cuda_memory import NoCudaMemory, numbers_here
+    from dicomnode.adapters.triton.on_gpu import OFF
+
+    if not uses_triton(settings):
+        return "models run in the worker's process"
+    if settings.triton_cuda_shared_memory == OFF:
+        return "the setting triton_cuda_shared_memory is off"
+    try:
+        numbers = numbers_here()
+    except NoCudaMemory as error:
+        return str(error)
+    with _triton_engine(settings) as engine:
+        return engine.gpu_volumes.tried(numbers) if engine.is_there() else "Triton does not run, so it was not tried"
+
+
 def inference_engine(settings: Settings) -> TritonEngine | InProcessEngine:
     if uses_triton(settings):
         return _triton_engine(settings)

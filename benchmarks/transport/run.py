@@ -4,6 +4,8 @@ One run, interleaved rounds, the same model (the node's self-test, which gives b
 gRPC over its Unix socket, HTTP over the loopback. int16 goes in and comes back; every answer is compared with what
 was sent, outside the timed part.
 
+Where there is a GPU, a second table: how long until a model there has read a volume (see to_gpu).
+
     python -m benchmarks.transport.run [--rounds 5] [--mb 2 20 200]
 """
 
@@ -25,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import tritonclient.http as triton_http
 
+from benchmarks.transport.to_gpu import measure_to_gpu, number_here, why_not
 from dicomnode.adapters.triton.client import Client, input_of, plain_output, shared_input, shared_output
 from dicomnode.adapters.triton.installation import find_server
 from dicomnode.adapters.triton.repository import SELF_TEST
@@ -111,8 +114,16 @@ def measure(sizes_mb: list[int], rounds: int) -> dict[int, dict[str, list[float]
     return seconds
 
 
-def table(seconds: dict[int, dict[str, list[float]]]) -> str:
-    lines = ["| MB each way | transport | median s | fastest s | × shared memory |", "|---|---|---|---|---|"]
+def to_gpu(sizes_mb: list[int], rounds: int) -> dict[int, dict[str, list[float]]] | str:
+    """Seconds by size and way, or why there are none."""
+    if words := why_not():
+        return words
+    with tempfile.TemporaryDirectory() as folder:
+        return measure_to_gpu(sizes_mb, rounds, Path(folder), number_here())
+
+
+def table(seconds: dict[int, dict[str, list[float]]], way: str = "MB each way") -> str:
+    lines = [f"| {way} | transport | median s | fastest s | × shared memory |", "|---|---|---|---|---|"]
     for size, ways in seconds.items():
         base = ways["shared memory"]
         for name, taken in ways.items():
@@ -132,12 +143,18 @@ def main() -> int:
         print("there is no tritonserver here", file=sys.stderr)
         return 1
     load = os.getloadavg()[0]
-    seconds = measure(given.mb, given.rounds)
+    seconds, on_gpu = measure(given.mb, given.rounds), to_gpu(given.mb, given.rounds)
     if given.json:
-        print(json.dumps(seconds))
+        print(json.dumps({"each way": seconds, "to the GPU": on_gpu}))
     else:
         print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {load:.1f} at the start")
         print(table(seconds))
+        print()
+        print(
+            f"CUDA shared memory: not measured, {on_gpu}"
+            if isinstance(on_gpu, str)
+            else table(on_gpu, "MB to the GPU")
+        )
     return 0
 
 

@@ -95,7 +95,7 @@ def _work(found: node_status.NodeStatus) -> Iterator[dict[str, str]]:
 
 @takes_settings
 def doctor(ctx: typer.Context, as_json: Json = False) -> None:
-    """Look whether all is there: home, disk, database, port, Triton, models, rules, destinations.
+    """Look whether all is there: home, disk, database, port, Triton, GPU, models, rules, destinations.
 
     Exit status 1 when something that the node needs is missing. Example: dicomnode doctor
     """

@@ -58,6 +58,7 @@ def checks(settings: Settings) -> tuple[Check, ...]:
         Check("disk", _disk, "home"),
         Check("shared memory", _shared_memory),
         Check("triton", _triton),
+        Check("gpu", _gpu),
         Check("database", _database, "" if settings.database_url else "home"),
         Check("dicom port", _port),
         Check("models", _models, "database"),
@@ -126,6 +127,20 @@ def _triton(patient: Patient) -> Iterator[Finding]:
         needed = settings.engine == "triton"
         words = "no server found (set TRITON_SERVER_PATH, or pip install nvidia-pytriton on x86-64 Linux)"
         yield Finding("triton", "bad" if needed else "note", words + ("" if needed else "; models run in-process"))
+
+
+def _gpu(patient: Patient) -> Iterator[Finding]:
+    if not bootstrap.sees_gpu():
+        yield Finding("gpu", "ok", "none here: models run on the CPU")
+        return
+    release, seen = bootstrap.torch_and_gpu()
+    if not seen:
+        words = f"torch {release} does not see it, so models run on the CPU: install torch for this driver's CUDA"
+        yield Finding("gpu", "note", f"{words} (docs/gpu.md)")
+        return
+    why_not = bootstrap.why_not_on_gpu(patient.settings)
+    words = f"volumes go to it through system shared memory: {why_not}" if why_not else "volumes lie on it for models"
+    yield Finding("gpu", "note" if why_not else "ok", f"torch {release} sees it; {words}")
 
 
 def _database(patient: Patient) -> Iterator[Finding]:

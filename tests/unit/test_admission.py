@@ -108,6 +108,15 @@ def test_on_a_gpu_the_grid_lies_there() -> None:
     assert found.likely.gpu_bytes > 4 * 96**3 * 4
 
 
+def test_on_a_gpu_the_volume_lies_there_too_where_it_is_resampled_there() -> None:
+    card = model_card()
+    own_chain = dataclasses.replace(card, network=dataclasses.replace(card.network, format="monai-bundle"))
+    once, twice = (Extent(n * CT.voxels, CT.volume_mm3) for n in (1, 2))
+    for each, more in ((card, 2 * CT.voxels), (own_chain, 0)):
+        found = [needs_of(each, [size], windows_at_once=1, on_gpu=True) for size in (once, twice)]
+        assert found[1].surely.gpu_bytes - found[0].surely.gpu_bytes == pytest.approx(more)
+
+
 def test_a_further_series_needs_its_volume_too() -> None:
     alone, both = (needs_of(model_card(), s, windows_at_once=1, on_gpu=False) for s in ([CT], [CT, CT]))
     assert both.surely.shared_bytes - alone.surely.shared_bytes == 2 * CT.voxels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,10 @@ def test_who_calls_shares_memory_and_process_numbers_with_triton() -> None:
     assert SERVICES["triton"]["ipc"] == "shareable"
     assert (SERVICES["worker"]["ipc"], SERVICES["worker"]["pid"]) == ("service:triton", "service:triton")
     assert SERVICES["triton"]["shm_size"].endswith("gb")
-    (device,) = SERVICES["triton"]["deploy"]["resources"]["reservations"]["devices"]
-    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    for name in ("triton", "worker"):
+        (device,) = SERVICES[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert "deploy" not in SERVICES["receiver"]
 
 
 def test_the_port_is_the_settings() -> None:
@@ -70,13 +73,21 @@ def test_what_is_installed_is_what_make_installs() -> None:
     (torch,) = set(re.findall(r"torch==[\d.]+", (FOLDER.parents[1] / "Makefile").read_text()))
     assert f"pip install {torch} " in DOCKERFILE
     assert "--require-hashes --requirement requirements.lock" in DOCKERFILE
+    extras = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (cuda,) = extras["gpu"]
+    assert f"'{cuda}'" in DOCKERFILE
 
 
 def test_one_release_of_the_container_is_named() -> None:
-    (tag,) = re.findall(r"^FROM (\S+)$", DOCKERFILE, flags=re.M)
-    assert tag in (FOLDER / "README.md").read_text()
-    year, month = map(int, tag.split(":")[1].removesuffix("-py3").split("."))
-    assert (year, month) >= (24, 12)  # Python 3.12, as requires-python wants it
+    readme = (FOLDER / "README.md").read_text()
+    (image,) = re.findall(r"^FROM (\S+):\$\{TRITON\}$", DOCKERFILE, flags=re.M)
+    (tag,) = re.findall(r"^ARG TRITON=(\S+)$", DOCKERFILE, flags=re.M)
+    assert f"{image}:{tag}" in readme
+    named = re.findall(r"TRITON=(\S+?)-py3", readme)
+    assert named
+    for release in (tag.removesuffix("-py3"), *named):
+        year, month = map(int, release.split("."))
+        assert (year, month) >= (24, 12)  # Python 3.12, as requires-python wants it
     for copied in re.findall(r"^COPY (.+) \S+$", DOCKERFILE, flags=re.M):
         for name in copied.split():
             assert (FOLDER.parents[1] / name).exists()

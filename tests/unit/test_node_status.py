@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from dicomnode.node.listening import cannot_listen
 from dicomnode.node.status import NODE, NodeStatus, ProcessStatus, in_words, read_status, state_of
 from dicomnode.node.supervisor import forget_ready, read_ready, read_said, write_ready, write_starting
 from dicomnode.ports import State
+from tests.adapters.fake_cuda import FakeGpus, installed
 from tests.adapters.state_material import model_card
 
 ROLES = ["triton", "receiver-1", "worker-1"]
@@ -159,6 +161,30 @@ def test_a_home_without_a_node_is_told_at_the_database(settings: Settings) -> No
     found = verdicts(settings)
     assert (found["home"], found["disk"], found["database"]) == ("ok", "ok", "bad")
     assert sorted(file.name for file in settings.home.iterdir()) == ["run"]
+
+
+@pytest.mark.parametrize("setting", ["auto", "off"])
+def test_why_volumes_do_not_lie_on_the_gpu_is_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    settings = replace(settings, engine="triton", triton_cuda_shared_memory=setting)
+    assert [(f.verdict, f.words) for f in doctor._gpu(Patient(settings, _no_state))] == [
+        ("ok", "none here: models run on the CPU")
+    ]
+    monkeypatch.setattr(bootstrap, "sees_gpu", lambda: True)
+    monkeypatch.setattr(bootstrap, "torch_and_gpu", lambda: ("2.13.0+cpu", False))
+    (blind,) = doctor._gpu(Patient(settings, _no_state))
+    assert blind.verdict == "note"
+    assert "torch 2.13.0+cpu does not see it" in blind.words
+    monkeypatch.setattr(bootstrap, "torch_and_gpu", lambda: ("2.13.0", True))
+    for gpus, words in ((None, "cuda-python is not installed"), (FakeGpus(), "Triton does not run")):
+        with installed(gpus):
+            (found,) = doctor._gpu(Patient(settings, _no_state))
+        assert found.verdict == "note"
+        assert (words if setting == "auto" else "the setting triton_cuda_shared_memory is off") in found.words
+    monkeypatch.setattr(bootstrap, "why_not_on_gpu", lambda settings: "")
+    (well,) = doctor._gpu(Patient(settings, _no_state))
+    assert (well.verdict, well.words) == ("ok", "torch 2.13.0 sees it; volumes lie on it for models")
 
 
 def test_a_check_that_breaks_stops_only_those_that_need_it() -> None:

@@ -1,4 +1,4 @@
-"""What a host says of the GPU that its chain begins on, so that who asks can put the volume there at once."""
+"""A host and its GPU: what it says of it, so that who asks can put the volume there at once, and how exact it is."""
 
 from __future__ import annotations
 
@@ -13,3 +13,12 @@ def gpu_of(device: torch.device) -> dict[str, Any] | None:
         return None
     number = torch.cuda.current_device() if device.index is None else device.index
     return {"uuid": str(torch.cuda.get_device_properties(number).uuid), "number": number}
+
+
+def full_float32() -> None:
+    """What is called f32 is f32: cuDNN's convolutions round to TF32, with ten bits, unless they are told not to.
+
+    https://docs.pytorch.org/docs/stable/notes/cuda.html, "TensorFloat-32". Who wants the speed asks for bf16 or fp16.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False

@@ -26,7 +26,7 @@ from torch.utils.dlpack import from_dlpack
 
 from dicomnode.adapters.triton.hosts.calibration import windows_of
 from dicomnode.adapters.triton.hosts.calls import CallRecord
-from dicomnode.adapters.triton.hosts.gpu import gpu_of
+from dicomnode.adapters.triton.hosts.gpu import full_float32, gpu_of
 from dicomnode.adapters.triton.hosts.memory import Taken, watched
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network, on_triton
 from dicomnode.adapters.triton.hosts.networks.on_triton import Inner
@@ -124,6 +124,7 @@ class Host:
 
     def __init__(self, backend: Any, settings: HostSettings) -> None:
         torch.set_num_threads(settings.threads)
+        full_float32()
         self._backend = backend
         name = f"{settings.package} {settings.engine} {settings.precision}"
         self._cores = SharedCores(settings.cache / "at-work", name, settings.threads)

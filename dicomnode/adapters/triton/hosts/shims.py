@@ -20,6 +20,7 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from dicomnode.adapters.triton.hosts import cores
+from dicomnode.adapters.triton.hosts.gpu import full_float32
 from dicomnode.adapters.triton.hosts.networks import on_onnxruntime, on_torch
 from dicomnode.adapters.triton.hosts.networks.loaded import CPU
 
@@ -133,6 +134,7 @@ class PyTorch:
     def __init__(self, arguments: Mapping[str, str]) -> None:
         loaded = Loaded(arguments, "model.pt")
         torch.set_num_threads(loaded.threads(""))
+        full_float32()
         self._module, self._device = on_torch.scripted(loaded.file, loaded.device), loaded.device
         forward: Any = self._module.forward
         takes = [argument.name for argument in forward.schema.arguments[1:]]

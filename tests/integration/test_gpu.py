@@ -1,0 +1,294 @@
+"""What only a real GPU can show; `make gpu-check` runs it there, and elsewhere every test skips, saying so.
+
+Nothing in here is replaced: CUDA, the driver, Triton and TensorRT are those of the machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from dicomnode import bootstrap
+from dicomnode.adapters.machine import Gpu as DriversGpu
+from dicomnode.adapters.triton.cuda_memory import NoCudaMemory, numbers_here
+from dicomnode.adapters.triton.engine import TritonEngine
+from dicomnode.adapters.triton.hosts.gpu import full_float32, gpu_of
+from dicomnode.adapters.triton.hosts.networks import NetworkInputs, load_network
+from dicomnode.adapters.triton.in_process import InProcessEngine
+from dicomnode.adapters.triton.installation import find_server
+from dicomnode.adapters.triton.server import TritonServer
+from dicomnode.config import Settings
+from dicomnode.domain.model_card import NetworkSpec
+from dicomnode.imaging import on_device
+from dicomnode.imaging.geometry import VolumeGeometry
+from dicomnode.imaging.inference import source_labels
+from dicomnode.imaging.resample import model_grid, to_model
+from dicomnode.ports import ModelVersion, Rescale
+from tests.triton_models import Slow, Thresholds, axial, package, random_unet
+from tests.unit.test_on_device import GEOMETRIES, mapping, stored
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason=f"torch {torch.__version__} sees no GPU here"),
+]
+needs_triton = pytest.mark.skipif(find_server() is None, reason="there is no tritonserver here")
+
+SHAPE = (60, 256, 256)
+GEOMETRY = axial(SHAPE, (3.0, 1.1, 1.1))
+HU = Rescale(1.0, 0.0)
+MIB = 1 << 20
+Labels = npt.NDArray[np.uint8]
+
+
+def volume() -> npt.NDArray[np.int16]:
+    return np.random.default_rng(0).integers(-100, 200, SHAPE).astype(np.int16)
+
+
+# ------------------------------------------------------------------------------ before and after the network
+
+
+@pytest.mark.parametrize(("geometry", "orientation", "spacing"), GEOMETRIES)
+def test_a_volume_is_resampled_as_on_the_cpu(
+    geometry: VolumeGeometry, orientation: str, spacing: tuple[float, float, float]
+) -> None:
+    grid, values, wanted = model_grid(geometry, orientation, spacing), stored(geometry), mapping(orientation, spacing)
+    found = on_device.to_model(torch.from_numpy(values).cuda(), grid, wanted).cpu().numpy()
+    np.testing.assert_allclose(found, to_model(values, grid, wanted), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("geometry", "orientation", "spacing"), GEOMETRIES)
+def test_labels_come_back_as_on_the_cpu(
+    geometry: VolumeGeometry, orientation: str, spacing: tuple[float, float, float]
+) -> None:
+    grid = model_grid(geometry, orientation, spacing)
+    labels = torch.from_numpy(np.random.default_rng(1).integers(0, 9, grid.shape, dtype=np.uint8))
+    assert torch.equal(source_labels(labels.cuda(), grid), source_labels(labels, grid, threads=2))
+
+
+def test_what_is_called_f32_is_f32() -> None:
+    full_float32()
+    random = torch.Generator().manual_seed(0)
+    image, kernel = torch.rand((1, 32, 24, 24, 24), generator=random), torch.rand((32, 32, 3, 3, 3), generator=random)
+    wanted = torch.nn.functional.conv3d(image.double(), kernel.double())
+    found = torch.nn.functional.conv3d(image.cuda(), kernel.cuda()).cpu()
+    assert float(((found - wanted) / wanted).abs().max()) < 2e-5  # TF32: some 1e-3
+
+
+# ------------------------------------------------------------------------------------------- through Triton
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("node") / "triton"
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[TritonServer]:
+    with TritonServer(home, 4) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelVersion]:
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        "unet": package(folder / "unet", random_unet(), "unet", 2, engine="torchscript"),
+        "thresholds": package(folder / "thresholds", Thresholds(), "thresholds", 1, engine="torchscript"),
+        "slow": package(folder / "slow", Slow(), "slow", 2, engine="torchscript"),
+    }
+
+
+@pytest.fixture
+def engine(server: TritonServer, home: Path, models: dict[str, ModelVersion]) -> Iterator[TritonEngine]:
+    """Through CUDA shared memory, which has to work here."""
+    with TritonEngine(home, 4) as client:
+        for model in models.values():
+            client.describe(model)
+        assert client.gpu_volumes.tried(numbers_here()) == ""
+        yield client
+        assert client.gpu_volumes.why_not == ""
+
+
+def labels_of(engine: TritonEngine, model: ModelVersion) -> Labels:
+    with engine.open(SHAPE) as session:
+        session.volume[...] = volume()
+        session.freeze()
+        with session.run(model, GEOMETRY, HU, timeout_s=300) as labels:
+            found: Labels = labels.copy()
+        return found
+
+
+@needs_triton
+def test_the_label_map_is_the_same_from_memory_on_the_gpu_and_from_system_memory(
+    engine: TritonEngine, home: Path, models: dict[str, ModelVersion], tmp_path: Path
+) -> None:
+    with TritonEngine(home, 4, cuda="off") as other, InProcessEngine(tmp_path, 4) as inside:
+        for name in ("unet", "thresholds"):
+            found, by_system = labels_of(engine, models[name]), labels_of(other, models[name])
+            np.testing.assert_array_equal(found, by_system)
+            assert len(np.unique(found)) > 1
+        with inside.open(SHAPE) as session:
+            session.volume[...] = volume()
+            with session.run(models["thresholds"], GEOMETRY, HU, timeout_s=300) as labels:
+                np.testing.assert_array_equal(labels, labels_of(engine, models["thresholds"]))
+
+
+@needs_triton
+def test_several_models_read_one_copy_and_it_is_freed(engine: TritonEngine, models: dict[str, ModelVersion]) -> None:
+    gpu = DriversGpu.found()
+    assert gpu is not None
+    for name in ("unet", "thresholds"):
+        labels_of(engine, models[name])  # what torch keeps, it has after this
+    large = (512, 512, 512)  # 256 MiB
+    place = axial(large, (2.0, 1.5, 1.5))  # as the model wants it
+    with engine.open(large) as session:
+        session.volume[...] = 0
+        session.freeze()
+        with session.run(models["thresholds"], place, HU, timeout_s=300):
+            pass
+        upload = session._mapped[0].upload
+        (copy,) = upload._copies.values()
+        assert copy is not None
+        assert copy.nbytes == 256 * MIB
+        with session.run(models["thresholds"], place, HU, timeout_s=300):
+            pass
+        assert list(upload._copies.values()) == [copy]
+        kept = gpu.memory()[1]
+    assert gpu.memory()[1] - kept >= 256 * MIB
+    assert engine.taken(models["thresholds"])["gpu_bytes"] >= 256 * MIB
+
+
+@needs_triton
+def test_a_server_that_was_killed_reads_the_copy_again(
+    engine: TritonEngine, server: TritonServer, models: dict[str, ModelVersion]
+) -> None:
+    with engine.open(SHAPE) as session:
+        session.volume[...] = volume()
+        session.freeze()
+        found = []
+        for kill in (False, True):
+            if kill:
+                assert server.pid is not None
+                os.kill(server.pid, signal.SIGKILL)
+            with session.run(models["unet"], GEOMETRY, HU, timeout_s=300) as labels:
+                found.append(labels.copy())
+        np.testing.assert_array_equal(*found)
+
+
+_CLIENT = """
+import sys
+from pathlib import Path
+from dicomnode.adapters.triton.engine import TritonEngine
+from tests.integration.test_gpu import GEOMETRY, HU, SHAPE, package, Slow, volume
+home, folder = map(Path, sys.argv[1:])
+model = package(folder, Slow(), "slow", 2, engine="torchscript")
+with TritonEngine(home, 4) as engine, engine.open(SHAPE) as session:
+    engine.describe(model)
+    session.volume[...] = volume()
+    session.freeze()
+    print("asks", flush=True)
+    with session.run(model, GEOMETRY, HU, timeout_s=300):
+        pass
+"""
+
+
+@needs_triton
+def test_a_worker_that_is_killed_takes_its_volume_with_it_and_harms_nobody(
+    engine: TritonEngine, home: Path, models: dict[str, ModelVersion], tmp_path: Path
+) -> None:
+    expected = labels_of(engine, models["thresholds"])
+    client = subprocess.Popen(
+        [sys.executable, "-c", _CLIENT, str(home), str(tmp_path / "slow")], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "asks\n"
+        until(lambda: any(f"-{client.pid}-gpu" in name for name in engine._client._gpu_regions()))
+    finally:
+        client.kill()
+        client.wait()
+    until(lambda: not any(f"-{client.pid}-gpu" in name for name in engine._client._gpu_regions()))
+    np.testing.assert_array_equal(labels_of(engine, models["thresholds"]), expected)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """The supervisor looks for clients that died every five seconds."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+
+
+@needs_triton
+def test_a_gpu_that_this_process_does_not_see_is_left_alone(home: Path, models: dict[str, ModelVersion]) -> None:
+    with TritonEngine(home, 4) as engine:
+        engine.gpu_volumes._numbers = dict
+        engine.describe(models["thresholds"])
+        labels_of(engine, models["thresholds"])
+        assert "which this process does not see" in engine.gpu_volumes.why_not
+
+
+def test_torch_and_cuda_python_name_the_gpu_alike() -> None:
+    said = gpu_of(torch.device("cuda"))
+    assert said is not None
+    try:
+        assert numbers_here()[said["uuid"]] == said["number"]
+    except NoCudaMemory as error:
+        pytest.fail(f"cuda-python: {error}")
+
+
+@needs_triton
+def test_doctor_is_content(server: TritonServer, home: Path) -> None:
+    settings = Settings(home=home.parent, engine="triton")
+    assert settings.triton_folder == home
+    assert bootstrap.sees_gpu()
+    assert bootstrap.torch_and_gpu()[1]
+    assert bootstrap.why_not_on_gpu(settings) == ""
+
+
+# ------------------------------------------------------------------------------------------------ TensorRT
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_plan_says_what_the_network_says(precision: str, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt", reason="TensorRT is not installed: pip install 'tensorrt>=10,<11'")
+    window = (32, 32, 32)
+    network = random_unet()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (torch.rand(1, 1, *window),),
+            str(tmp_path / "model.onnx"),
+            input_names=["image"],
+            output_names=["scores"],
+            dynamic_axes={"image": {0: "n"}, "scores": {0: "n"}},
+            opset_version=17,
+            dynamo=False,
+        )
+    spec = NetworkSpec("model.onnx", "tensorrt", precision, window, 0.25, "constant")
+    takes = NetworkInputs(1)
+    plan = load_network(tmp_path, spec, tmp_path / "cache", 4, takes)
+    original = load_network(tmp_path, dataclasses.replace(spec, engine="onnxruntime", precision="fp32"), tmp_path, 4)
+    assert plan.device.type == "cuda"
+    assert plan.info["engine"].startswith("TensorRT")
+    for windows in (1, 3, 4):
+        given = torch.rand((windows, 1, *window), generator=torch.Generator().manual_seed(windows))
+        found = plan(given.cuda()).cpu()
+        wanted = torch.cat([original(one[None]).clone() for one in given])
+        same = float((found.argmax(1) == wanted.argmax(1)).float().mean())
+        assert same > (0.9999 if precision == "fp32" else 0.99)
+    again = load_network(tmp_path, spec, tmp_path / "cache", 4, takes)  # the plan that was kept
+    torch.testing.assert_close(again(given.cuda()).cpu(), found, rtol=0, atol=1e-5)
