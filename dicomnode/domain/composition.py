@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar
 
-from dicomnode.domain.model_after import ClassGate, Reference, Step
+from dicomnode.domain.measured_output import MeasuredOutput
+from dicomnode.domain.model_after import BoxGate, ClassGate, Crop, MapGate, NumberGate, Reference, SegmentGate, Step
 from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.model_output import Classification
 
 DEEPEST = 3  # models one after the other, the one that is asked for among them
 
@@ -116,19 +118,64 @@ def unserved(card: ModelCard, step: Step, first: Version) -> Iterator[Fault]:
 
 
 def _not_given(step: Step, called: str, theirs: ModelCard) -> Iterator[Fault]:
-    use, gives = step.use, theirs.classification
-    if isinstance(use, ClassGate):
-        names = [one.name for one in gives.classes] if gives else []
-        if use.name not in names:
-            yield "class", f"{called} has no class {use.name}; it has: {', '.join(names) or 'segments'}"
-        if use.images_least > 1 and gives is not None and gives.of == "series":
-            yield "images_least", f"{called} gives one class for the whole series"
-        return
-    there = [segment.name for segment in theirs.segments]
-    if there and not theirs.output.is_label_map:
-        yield "segments", f"{called} gives masks that overlap, or probabilities: one label map is needed"
-    if unknown := [name for name in use.segments if name not in there]:
-        yield "segments", f"{called} has no segment {' or '.join(unknown)}; it has: {', '.join(there) or 'classes'}"
+    use = step.use.around if isinstance(step.use, Crop) else step.use
+    match use:
+        case SegmentGate():
+            yield from _unnamed("segments", "segment", use.segments, called, theirs)
+            if theirs.output.of_images:
+                yield "segments", f"{called} gives segments of single images, and a volume's are needed"
+        case ClassGate():
+            yield from _unnamed("class", "class", [use.name], called, theirs)
+            yield from _of_one_series(use.images_least, called, theirs.classification, "class")
+        case NumberGate():
+            yield from _unnamed("measurement", "measurement", [use.name], called, theirs)
+            yield from _of_one_series(use.images_least, called, theirs.measurements, "number")
+        case BoxGate():
+            yield from _unnamed("boxes", "boxes of", use.classes, called, theirs)
+            if isinstance(step.use, Crop) and theirs.boxes is not None and theirs.boxes.of_images:
+                yield "use", f"{called} gives boxes on single images, which say nothing of depth: it can gate only"
+        case MapGate():
+            yield from _unnamed("map", "map", [use.name], called, theirs)
+
+
+def _unnamed(key: str, what: str, names: Sequence[str], called: str, theirs: ModelCard) -> Iterator[Fault]:
+    there = _given(key, theirs)
+    if unknown := [name for name in names if name not in there]:
+        yield (
+            key,
+            f"{called} has no {what} {' or '.join(unknown)}; it has: {', '.join(there) or _GIVES[theirs.gives]}",
+        )
+
+
+_GIVES = {
+    "segments": "segments",
+    "classification": "classes",
+    "measurements": "measurements",
+    "boxes": "boxes",
+    "map": "a map",
+}
+
+
+def _given(key: str, card: ModelCard) -> list[str]:
+    """Names of what a card gives of that kind."""
+    match key:
+        case "segments":
+            return [one.name for one in card.segments]
+        case "class":
+            return [one.name for one in card.classification.classes] if card.classification else []
+        case "measurement":
+            return [one.name for one in card.measurements.values] if card.measurements else []
+        case "boxes":
+            return [one.name for one in card.boxes.classes] if card.boxes else []
+        case _:
+            return [card.map.name] if card.map else []
+
+
+def _of_one_series(
+    images_least: int, called: str, output: Classification | MeasuredOutput | None, what: str
+) -> Iterator[Fault]:
+    if images_least > 1 and output is not None and output.of == "series":
+        yield "images_least", f"{called} gives one {what} for the whole series"
 
 
 # ------------------------------------------------------------------------------------------------- the registry

@@ -10,9 +10,24 @@ after:                               # in this order
     class: Chest                     # this one
     at_least: 0.8                    # with such a probability, 0.5 when it is left out
     images_least: 3                  # on so many images, 1 when it is left out; of a model of single images
+  - model: calcium                   # a model that gives numbers
+    use: gate
+    measurement: Agatston score      # this one
+    at_least: 100                    # in the unit of its card; or at_most, or both
+    images_least: 1                  # as above
+  - model: nodules                   # a model that gives boxes
+    use: gate
+    boxes: [Nodule]                  # of these classes together
+    at_least: 0.6                    # with such a score; 0, the default: every box that it gives
+    boxes_least: 2                   # so many; 1 when it is left out
+  - model: perfusion                 # a model that gives a map
+    use: gate
+    map: Perfusion
+    at_most: 20                      # where it is so low; or at_least, or both
+    minimum_volume_ml: 5             # in so much volume; 0, the default: any voxel
   - model: torso-ct
     use: crop                        # it is given only the box around
-    segments: [Lungs]                # these together
+    segments: [Lungs]                # these together; or boxes, or a map, with what a gate may say of them
     margin_mm: 20                    # and so much more on every side; 0 when it is left out
     minimum_volume_ml: 10            # less than this counts as absent
     absent: skip                     # then it does not run; or whole: it is given everything; or refuse
@@ -20,7 +35,9 @@ after:                               # in this order
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,8 +75,13 @@ class SegmentGate:
     minimum_volume_ml: float = 0.0  # 0: any voxel
 
     @property
+    def what(self) -> str:
+        least = f" of at least {self.minimum_volume_ml:g} mL" if self.minimum_volume_ml else ""
+        return " and ".join(self.segments) + least
+
+    @property
     def words(self) -> str:
-        return f"only if it finds {_in_words(self.segments, self.minimum_volume_ml)}"
+        return f"only if it finds {self.what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +97,83 @@ class ClassGate:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """Between what a number has to lie; None: no end on that side."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def words(self) -> str:
+        ends = (("at least", self.at_least), ("at most", self.at_most))
+        return " and ".join(f"{word} {end:g}" for word, end in ends if end is not None)
+
+    def hold(self, value: float) -> bool:
+        low, high = self.at_least, self.at_most
+        return (low is None or value >= low) and (high is None or value <= high)
+
+
+@dataclass(frozen=True, slots=True)
+class NumberGate:
+    name: str  # of the measurement
+    limits: Limits
+    images_least: int = 1  # how many images have such a number
+
+    @property
+    def words(self) -> str:
+        images = f" on at least {self.images_least} images" if self.images_least > 1 else ""
+        return f"only if {self.name} is {self.limits.words}{images}"
+
+
+@dataclass(frozen=True, slots=True)
+class BoxGate:
+    classes: tuple[str, ...]  # by name; their boxes are counted together
+    at_least: float = 0.0  # a score
+    boxes_least: int = 1
+
+    @property
+    def what(self) -> str:
+        score = f" with a score of at least {self.at_least:g}" if self.at_least else ""
+        return f"{self.boxes_least} or more boxes of {' and '.join(self.classes)}{score}"
+
+    @property
+    def words(self) -> str:
+        return f"only if it finds {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class MapGate:
+    name: str  # of the map
+    limits: Limits
+    minimum_volume_ml: float = 0.0  # 0: any voxel
+
+    @property
+    def what(self) -> str:
+        least = f" in {self.minimum_volume_ml:g} mL" if self.minimum_volume_ml else ""
+        return f"{self.name} of {self.limits.words}{least}"
+
+    @property
+    def words(self) -> str:
+        return f"only if it finds {self.what}"
+
+
+Place = SegmentGate | BoxGate | MapGate
+"""What lies somewhere in the volume."""
+
+
+@dataclass(frozen=True, slots=True)
 class Crop:
-    segments: tuple[str, ...]  # by name; one box around them all
+    around: Place
     margin_mm: float = 0.0
-    minimum_volume_ml: float = 0.0
     absent: str = "skip"  # one of ABSENT
 
     @property
     def words(self) -> str:
-        found = _in_words(self.segments, self.minimum_volume_ml)
-        return f"only in the box around {found}, with {self.margin_mm:g} mm on every side; without it: {self.absent}"
+        margin = f"with {self.margin_mm:g} mm on every side; without it: {self.absent}"
+        return f"only in the box around {self.around.what}, {margin}"
 
 
-Use = SegmentGate | ClassGate | Crop
+Use = SegmentGate | ClassGate | NumberGate | BoxGate | MapGate | Crop
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +182,6 @@ class Step:
 
     model: Reference
     use: Use
-
-
-def _in_words(segments: tuple[str, ...], minimum_volume_ml: float) -> str:
-    least = f" of at least {minimum_volume_ml:g} mL" if minimum_volume_ml else ""
-    return " and ".join(segments) + least
 
 
 # ----------------------------------------------------------------------------------------- reading and printing
@@ -123,10 +204,20 @@ def steps_after(node: Node, name: str, *, of_images: bool) -> tuple[Step, ...]:
 
 
 def _step(node: Node) -> Step:
-    reference = _reference(node["model"])
-    if node["use"].one_of(USES) == "crop":
-        return Step(reference, _crop(node))
-    return Step(reference, _class_gate(node) if "class" in node else _segment_gate(node))
+    reference, use = _reference(node["model"]), node["use"].one_of(USES)
+    asked = [kind for kind in _READ if kind in node]
+    if len(asked) != 1:
+        node.fail(f"one of {', '.join(_READ)} is needed, and only one: what is asked of {reference}")
+    kind = asked[0]
+    if use == "gate":
+        return Step(reference, _READ[kind](node, ()))
+    around = _READ[kind](node, ("margin_mm", "absent"))
+    if not isinstance(around, Place):
+        node["use"].fail(f"a {kind} lies nowhere: it can gate, and not crop")
+    return Step(
+        reference,
+        Crop(around, _not_negative(node, "margin_mm"), node.get("absent", "skip").one_of(ABSENT)),
+    )
 
 
 def _reference(node: Node) -> Reference:
@@ -137,38 +228,67 @@ def _reference(node: Node) -> Reference:
     return Reference(found["name"], found["version"] or "", found["digest"] or "")
 
 
-def _segment_gate(node: Node) -> SegmentGate:
-    node.only("model", "use", "segments", "minimum_volume_ml")
-    if "segments" not in node:
-        node.fail("segments is missing, or class: what a gate asks for")
-    return SegmentGate(_segments(node["segments"]), _not_negative(node, "minimum_volume_ml"))
+def _segment_gate(node: Node, more: Sequence[str]) -> SegmentGate:
+    node.only("model", "use", "segments", "minimum_volume_ml", *more)
+    return SegmentGate(_names(node["segments"]), _not_negative(node, "minimum_volume_ml"))
 
 
-def _class_gate(node: Node) -> ClassGate:
-    node.only("model", "use", "class", "at_least", "images_least")
+def _class_gate(node: Node, more: Sequence[str]) -> ClassGate:
+    node.only("model", "use", "class", "at_least", "images_least", *more)
     at_least = node.get("at_least", 0.5).number()
     if not 0 < at_least <= 1:
         node["at_least"].fail(f"{at_least:g} is no probability above 0")
-    images = node.get("images_least", 1).number()
-    if images < 1 or images != int(images):
-        node["images_least"].fail(f"{images:g} is no whole number above 0")
-    return ClassGate(node["class"].text(most=64), at_least, int(images))
+    return ClassGate(node["class"].text(most=64), at_least, _count(node, "images_least"))
 
 
-def _crop(node: Node) -> Crop:
-    node.only("model", "use", "segments", "margin_mm", "minimum_volume_ml", "absent")
-    return Crop(
-        _segments(node["segments"]),
-        _not_negative(node, "margin_mm"),
-        _not_negative(node, "minimum_volume_ml"),
-        node.get("absent", "skip").one_of(ABSENT),
-    )
+def _number_gate(node: Node, more: Sequence[str]) -> NumberGate:
+    node.only("model", "use", "measurement", "at_least", "at_most", "images_least", *more)
+    return NumberGate(node["measurement"].text(most=64), _limits(node), _count(node, "images_least"))
 
 
-def _segments(node: Node) -> tuple[str, ...]:
+def _box_gate(node: Node, more: Sequence[str]) -> BoxGate:
+    node.only("model", "use", "boxes", "at_least", "boxes_least", *more)
+    at_least = node.get("at_least", 0.0).number()
+    if not 0 <= at_least <= 1:
+        node["at_least"].fail(f"{at_least:g} is no score from 0 to 1")
+    return BoxGate(_names(node["boxes"]), at_least, _count(node, "boxes_least"))
+
+
+def _map_gate(node: Node, more: Sequence[str]) -> MapGate:
+    node.only("model", "use", "map", "at_least", "at_most", "minimum_volume_ml", *more)
+    return MapGate(node["map"].text(most=64), _limits(node), _not_negative(node, "minimum_volume_ml"))
+
+
+_READ: Mapping[str, Callable[[Node, Sequence[str]], SegmentGate | ClassGate | NumberGate | BoxGate | MapGate]] = {
+    "segments": _segment_gate,
+    "class": _class_gate,
+    "measurement": _number_gate,
+    "boxes": _box_gate,
+    "map": _map_gate,
+}
+
+
+def _limits(node: Node) -> Limits:
+    ends = {key: node[key].number() for key in ("at_least", "at_most") if key in node}
+    if not ends or not all(math.isfinite(end) for end in ends.values()):
+        node.fail("at_least or at_most is needed, or both: numbers")
+    limits = Limits(**ends)
+    if limits.at_least is not None and not limits.hold(limits.at_least):
+        node["at_most"].fail(f"nothing is {limits.words}")
+    return limits
+
+
+def _count(node: Node, key: str) -> int:
+    number = node.get(key, 1).number()
+    if number < 1 or number != int(number):
+        node[key].fail(f"{number:g} is no whole number above 0")
+    return int(number)
+
+
+def _names(node: Node) -> tuple[str, ...]:
     names = tuple(each.text(most=64) for each in node.items())
     if not names or len(set(names)) < len(names):
-        node.fail("one or more names of segments are needed, each once")
+        node.fail("one or more names are needed, each once")
     return names
 
 
@@ -185,16 +305,26 @@ def after_document(steps: tuple[Step, ...]) -> list[dict[str, Any]]:
 
 
 def _use_document(use: Use) -> dict[str, Any]:
+    if isinstance(use, Crop):
+        what = {**_asked(use.around), "margin_mm": use.margin_mm, "absent": use.absent}
+        return {"use": "crop", **what}
+    return {"use": "gate", **_asked(use)}
+
+
+def _asked(use: SegmentGate | ClassGate | NumberGate | BoxGate | MapGate) -> dict[str, Any]:
     match use:
         case SegmentGate():
-            return {"use": "gate", "segments": list(use.segments), "minimum_volume_ml": use.minimum_volume_ml}
+            return {"segments": list(use.segments), "minimum_volume_ml": use.minimum_volume_ml}
         case ClassGate():
-            return {"use": "gate", "class": use.name, "at_least": use.at_least, "images_least": use.images_least}
-        case Crop():
-            return {
-                "use": "crop",
-                "segments": list(use.segments),
-                "margin_mm": use.margin_mm,
-                "minimum_volume_ml": use.minimum_volume_ml,
-                "absent": use.absent,
-            }
+            return {"class": use.name, "at_least": use.at_least, "images_least": use.images_least}
+        case NumberGate():
+            return {"measurement": use.name, **_ends(use.limits), "images_least": use.images_least}
+        case BoxGate():
+            return {"boxes": list(use.classes), "at_least": use.at_least, "boxes_least": use.boxes_least}
+        case MapGate():
+            return {"map": use.name, **_ends(use.limits), "minimum_volume_ml": use.minimum_volume_ml}
+
+
+def _ends(limits: Limits) -> dict[str, float]:
+    ends = {"at_least": limits.at_least, "at_most": limits.at_most}
+    return {key: end for key, end in ends.items() if end is not None}

@@ -288,9 +288,9 @@ def _fits(form: object, output: Output) -> bool:
 
 def _after(root: Node, output: Output) -> tuple[Step, ...]:
     steps = steps_after(root.get("after", []), root["name"].text(), of_images="size" in root["input"])
-    if steps and not (output.gives == "classification" or output.is_label_map):
+    if steps and output.of_images:
         root["after"].fail(
-            "only a model that gives a classification, or segments of a volume as one label map, has others before"
+            "a model that gives segments of single images has no others before: those look at a volume"
         )
     return steps
 

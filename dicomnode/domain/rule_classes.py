@@ -92,11 +92,21 @@ def _of_rules(path: str, rule: Rule, asked: ClassFact, everyone: Sequence[Rule],
     if not [r for r in running if r.name != rule.name]:
         itself = " but this one, which waits for it" if running else ""
         problem = f"no rule that is enabled runs {model}{itself}, so a series never has a class of it"
-        yield path, problem, _how_run(model, cards)
+        yield path, f"{problem}{_leads(model, cards)}", _how_run(model, cards)
     elif rule.stop and path.startswith("when") and all(place_of(r) > place_of(rule) for r in running):
         later = running[0]
         problem = f"rule {later.name}, which runs {model}, comes after this one, which may stop it: none is there yet"
         yield path, problem, f"give this rule an order above {later.order}"
+
+
+def _leads(model: str, cards: Cards) -> str:
+    """That it comes before other models, which ask it for themselves alone: a job of its own makes facts."""
+    later = sorted({name for name in cards for card in cards[name].values() if _comes_after(card, model)})
+    return f" ({', '.join(later)} asks it too, for itself alone)" if later else ""
+
+
+def _comes_after(card: ModelCard, model: str) -> bool:
+    return any(step.model.name == model for step in card.after)
 
 
 def _how_run(model: str, cards: Cards) -> str:

@@ -7,14 +7,15 @@ answer that it was not evaluated and the reason as a comment. No segmentation: t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from highdicom import sr
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SrCode
 
-from dicomnode.domain.model_card import ModelCard, Segment
+from dicomnode.domain.coded import Code
+from dicomnode.domain.model_card import ClassSpec, ModelCard, Segment
 from dicomnode.encoding.provenance import Provenance, tracking
 from dicomnode.encoding.references import NONE, Further, UsedImages
 from dicomnode.encoding.seg import coded
@@ -38,15 +39,45 @@ def encode_skipped(why: str, plan: UsedImages, card: ModelCard, made: Provenance
 def _groups(
     why: str, plan: UsedImages, card: ModelCard, made: Provenance
 ) -> Sequence[sr.MeasurementsAndQualitativeEvaluations]:
-    spec = card.classification
-    if spec is not None:
-        group = sr.MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=tracked(plan, card, "not evaluated"),
-            algorithm_id=algorithm_identification(card, made),
-            qualitative_evaluations=[sr.QualitativeEvaluation(name=coded(spec.finding), value=NOT_EVALUATED)],
-        )
-        return [_commented(group, why)]
-    return [_commented(_of_segment(segment, plan, card, made), why) for segment in card.segments]
+    groups = [_asked(*asked, plan, card, made) for asked in _questions(card)]
+    groups += [_of_class(one, plan, card, made) for one in (card.boxes.classes if card.boxes else ())]
+    groups += [_of_segment(segment, plan, card, made) for segment in card.segments]
+    return [_commented(group, why) for group in groups]
+
+
+def _questions(card: ModelCard) -> Iterator[tuple[str, list[Code], Code | None]]:
+    """What a model answers with a value: for each group its words, the concepts, and the finding site."""
+    if card.classification is not None:
+        yield "not evaluated", [card.classification.finding], None
+    if card.map is not None:
+        yield f"{card.map.name} not evaluated", [card.map.quantity], None
+    values = card.measurements.values if card.measurements else ()
+    for site in dict.fromkeys(value.finding_site for value in values):
+        words = f"{site.meaning if site else 'measurements'} not evaluated"
+        yield words, [value.code for value in values if value.finding_site == site], site
+
+
+def _asked(
+    words: str, concepts: Sequence[Code], site: Code | None, plan: UsedImages, card: ModelCard, made: Provenance
+) -> sr.MeasurementsAndQualitativeEvaluations:
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracked(plan, card, words),
+        finding_sites=[sr.FindingSite(coded(site))] if site else None,
+        algorithm_id=algorithm_identification(card, made),
+        qualitative_evaluations=[sr.QualitativeEvaluation(coded(each), NOT_EVALUATED) for each in concepts],
+    )
+
+
+def _of_class(
+    one: ClassSpec, plan: UsedImages, card: ModelCard, made: Provenance
+) -> sr.MeasurementsAndQualitativeEvaluations:
+    """Of boxes, in the group in which a report says that there are none."""
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracked(plan, card, one.name, "absent"),
+        finding_type=coded(one.code),
+        algorithm_id=algorithm_identification(card, made),
+        qualitative_evaluations=[sr.QualitativeEvaluation(name=codes.DCM.PresenceOfProperty, value=NOT_EVALUATED)],
+    )
 
 
 def _of_segment(

@@ -5,13 +5,15 @@ Index order is (slice, row, column), frames LPS mm (PS3.3 C.7.6.2.1.1), as in ge
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from dicomnode.domain.findings import VolumeBox
 from dicomnode.imaging.geometry import VolumeGeometry
 
 # Of a voxel: direction cosines are written with some six digits
@@ -76,6 +78,25 @@ def found(labels: npt.NDArray[np.uint8], numbers: Collection[int]) -> Found:
         np.flatnonzero(each)[[0, -1]].tolist() for each in (in_rows, in_columns)
     )
     return Found(voxels, Box((slices[0], row, column), (slices[-1] + 1, last_row + 1, last_column + 1)))
+
+
+def found_of(mask: npt.NDArray[np.bool_]) -> Found:
+    """As found, of a (slice, row, column) mask."""
+    return found(mask.view(np.uint8), [1])
+
+
+def around(boxes: Sequence[VolumeBox], geometry: VolumeGeometry) -> Box | None:
+    """The voxels that these touch, in one box; None where they touch none of the volume, or there are none."""
+    if not boxes:
+        return None
+    signs = np.array(list(itertools.product((-1, 1), repeat=3)), dtype=np.float64)
+    corners = np.concatenate([np.array(box.centre_mm) + signs @ np.array(box.halves_mm) for box in boxes])
+    indices = np.linalg.solve(geometry.affine[:3, :3], (corners - geometry.affine[:3, 3]).T).T
+    low = np.maximum(np.floor(indices.min(0) + 0.5 + _ROUNDING), 0).astype(int).tolist()
+    high = np.minimum(np.ceil(indices.max(0) + 0.5 - _ROUNDING), geometry.shape).astype(int).tolist()
+    if any(first >= end for first, end in zip(low, high, strict=True)):
+        return None
+    return Box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
 
 
 def with_margin(box: Box, margin_mm: float, geometry: VolumeGeometry) -> Box:

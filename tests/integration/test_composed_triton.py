@@ -29,6 +29,8 @@ from dicomnode.stages.work import Work
 from tests.adapters.fake_instance_store import FakeInstanceStore
 from tests.adapters.fake_sink import FakeSink
 from tests.made_series import OBLIQUE, classic, write
+from tests.output_cards import FLOW, NODULE, SCORE, BrightBox, Highest, Values, document
+from tests.output_cards import package as output_package
 from tests.triton_models import Thresholds, package, registered
 
 pytestmark = [
@@ -39,6 +41,8 @@ pytestmark = [
 SHAPE = (9, 24, 28)
 ORGAN = (slice(3, 6), slice(6, 12), slice(8, 16))
 CARD: Mapping[str, Any] = {"spacing_mm": [1.0, 1.0, 2.0], "window": [16, 16, 16]}
+BOXES = {"boxes": {"classes": [NODULE], "unit": "voxels", "score_least": 0.6}}
+NUMBERS = {"measurements": {"of": "series", "values": [{**SCORE, "name": "Brightness"}, {**SCORE, "name": "Less"}]}}
 CROP = {"model": "organ", "use": "crop", "segments": ["Class 1"], "margin_mm": 2.0}
 
 
@@ -148,6 +152,26 @@ def test_results_of_open_and_closed_gates_conform(
             assert "organ" in names
             assert _errors(path) == []
     assert outcome.note.startswith("skipped, nothing was looked for")
+
+
+def test_boxes_a_map_and_a_number_lead(node: Node, models: dict[str, ModelVersion], tmp_path: Path) -> None:
+    """Networks that give what is above 0.5 of their card's range: of what is drawn here, the organ alone."""
+    wide = {"input": {"intensity": {"from": [-1000, 1200], "to": [0, 1], "clip": True}, "spacing_mm": [1, 1, 2]}}
+    organ = "the box around it has 3 × 6 × 8 of 9 × 24 × 28 voxels"
+    steps = (
+        (BrightBox(), BOXES, {"use": "crop", "boxes": ["Nodule"]}, " of Nodule: " + organ),
+        (Values(), {"map": FLOW}, {"use": "crop", "map": "Perfusion", "at_least": 130.0}, organ),
+        (Highest(), NUMBERS, {"use": "gate", "measurement": "Brightness", "at_most": 1000}, "Brightness of "),
+    )
+    for number, (network, output, step, words) in enumerate(steps):
+        first = output_package(tmp_path / f"first{number}", network, document("first", output, **wide))
+        card = {**card_document(models["tissue"].card), "after": [{"model": "first", **step}]}
+        later = replace(registered(_copied(models["tissue"], tmp_path / f"later{number}"), card), id=20 + number)
+        with node.infer.run(node.job(later, {"first": replace(first, id=10 + number)})) as inference:
+            (said,) = inference.details["before"]
+            assert words in said["said"], said
+            expected = (values() > 1060) if step["use"] == "gate" else (values() == 1200)
+            np.testing.assert_array_equal(inference.masks.labels, expected)
 
 
 def _copied(model: ModelVersion, folder: Path) -> Path:

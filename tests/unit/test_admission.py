@@ -25,7 +25,7 @@ from dicomnode.domain.admission import (
     needs_of,
 )
 from dicomnode.domain.job import Priority
-from dicomnode.domain.model_after import Crop, Reference, Step
+from dicomnode.domain.model_after import Crop, Reference, SegmentGate, Step
 from dicomnode.domain.study import Series
 from dicomnode.ports import Admitted, JobFailed, JobFinished, JobWork, ModelVersion
 from dicomnode.stages.admission import InTurn
@@ -335,7 +335,7 @@ def test_a_composed_model_needs_what_the_neediest_of_them_does() -> None:
 
 
 def test_a_cropped_model_is_never_refused_for_the_size_of_the_whole_series() -> None:
-    crop = Step(Reference("first"), Crop(("Lungs",)))
+    crop = Step(Reference("first"), Crop(SegmentGate(("Lungs",))))
     job = work()
     cropped = replace(job, model=replace(job.model, card=replace(job.model.card, after=(crop,))))
     turns = InTurn(1, FakeMachine(), lambda work: (CT,))

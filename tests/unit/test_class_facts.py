@@ -10,6 +10,7 @@ import pytest
 
 from dicomnode.domain.class_facts import class_fact, classes_given
 from dicomnode.domain.conditions import decide
+from dicomnode.domain.model_card import card_document, parse_model_card
 from dicomnode.domain.rule_classes import about_classes
 from dicomnode.domain.rule_lint import Severity, findings_in
 from dicomnode.domain.rule_reading import parse_rule
@@ -133,6 +134,14 @@ def test_lint(when: Any, others: list[Rule], problem: str, remedy: str, severity
     assert problem in found.problem
     assert remedy in found.remedy
     assert found.severity is severity
+
+
+def test_lint_of_what_only_comes_before_another_model() -> None:
+    gate = {"model": "region", "use": "gate", "class": "Chest"}
+    later = parse_model_card({**card_document(_card("1.0.0")), "name": "nodules", "after": [gate]})
+    (found,) = about_classes([rule(when=CHEST)], [], {**CARDS, "nodules": {"1.0.0": later}})
+    assert found.problem.endswith("a series never has a class of it (nodules asks it too, for itself alone)")
+    assert "add a rule with `model: region`" in found.remedy
 
 
 def test_lint_of_what_waits_for_itself_or_for_what_comes_after_it() -> None:
