@@ -25,12 +25,15 @@ from dicomnode.encoding.results import (
     encode_results,
     encode_skipped_results,
 )
+from dicomnode.encoding.results_of_images import encode_image_results
 from dicomnode.imaging.headers import odd_values_accepted
 from dicomnode.imaging.images import plan_images
+from dicomnode.imaging.masked_images import masked_instances, measured
 from dicomnode.imaging.masks import SegmentMasks
 from dicomnode.imaging.measure import measure_masks
 from dicomnode.imaging.volume import plan_volume
 from tests.class_models import document
+from tests.made_images import f_plane, image
 from tests.made_outputs import (
     BOTH,
     BOXES,
@@ -38,15 +41,18 @@ from tests.made_outputs import (
     MAP,
     MEASURED,
     MEASURED_IMAGES,
+    SEGMENTS,
     exclusive,
     on_image,
     radiographs,
     twice,
     values,
 )
+from tests.made_outputs import card as made_card
 from tests.made_results import MADE
 from tests.made_series import classic, pixels
 
+MARKS = made_card({"segments": SEGMENTS, "kind": "both"}, of_images=True)
 CLASSES, CLASSES_SERIES = (
     parse_model_card(document("regions", of=of, certain_from=0.5)) for of in ("image", "series")
 )
@@ -80,7 +86,8 @@ def each(made: Provenance) -> Iterator[tuple[str, ModelCard, EncodedResult]]:
     yield from _of_segments(made)
     plan, images = plan_volume(classic()), plan_images(classic())
     for result in encode_map_results(values(plan.geometry.shape), plan, MAP, made):
-        yield "MAP", MAP, result
+        yield "SR: a map" if result.kind == "SR" else "MAP", MAP, result
+    yield from _of_images(made)
     reports = {
         "classes of images": (CLASSES, encode_class_results(runs(_SCORES, _spec(CLASSES)), images, CLASSES, made)),
         "a class of the series": (
@@ -109,6 +116,18 @@ def each(made: Provenance) -> Iterator[tuple[str, ModelCard, EncodedResult]]:
 def _spec(card: ModelCard) -> Classification:
     assert card.classification is not None
     return card.classification
+
+
+def _of_images(made: Provenance) -> Iterator[tuple[str, ModelCard, EncodedResult]]:
+    """A radiograph with marks, under the UIDs of the first slice."""
+    one, slice_ = image(), classic()[0]
+    one.SeriesInstanceUID, one.SOPInstanceUID = slice_.SeriesInstanceUID, slice_.SOPInstanceUID
+    plan = plan_images([one])
+    labels = f_plane((one.Rows, one.Columns))[np.newaxis]
+    masks = SegmentMasks(labels, np.stack([np.where(labels == n, 255, 0) for n in (1, 2)]).astype(np.uint8))
+    marked = masked_instances(plan, [np.zeros(labels.shape, np.int16)], [masks])
+    for result in encode_image_results(marked, measured(marked, [1, 2], {1}), plan, MARKS, made):
+        yield ("SR: segments on images" if result.kind == "SR" else f"{result.kind} of an image"), MARKS, result
 
 
 def _of_segments(made: Provenance) -> Iterator[tuple[str, ModelCard, EncodedResult]]:

@@ -103,7 +103,7 @@ def made(plan: VolumePlan, stored: npt.NDArray[np.int16]) -> Iterator[Made]:
     assert masks.probabilities is not None
     yield Made("SEG-PROB", _of_masks(masks, "SEG-PROB", plan, BOTH), masks.probabilities)
     numbers = values(shape)
-    (one,) = encode_map_results(numbers, plan, MAP, replace(MADE, model_digest="cd" * 32))
+    (one, _) = encode_map_results(numbers, plan, MAP, replace(MADE, model_digest="cd" * 32))
     yield Made("MAP", bytes(one.content), numbers[np.newaxis])
 
 

@@ -149,7 +149,7 @@ class Output:
         """Of the objects that come of it, in the order in which they are made; no SEG where nothing was found."""
         if self.gives == "segments":
             return (*("SEG",) * self.masks.gives_labels, *("SEG-PROB",) * self.masks.gives_probabilities, "SR")
-        return ("MAP",) if self.map is not None else ("SR",)
+        return ("MAP", "SR") if self.map is not None else ("SR",)
 
 
 def parse_output(node: Node, *, of_images: bool, wrong_size: Node | None = None) -> Output:

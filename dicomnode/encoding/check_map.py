@@ -11,10 +11,13 @@ from dicomnode.encoding.check import (
     check_common,
     check_filled,
     check_grid,
+    check_measurement_report,
+    check_number,
     check_present,
     check_series_references,
+    groups_of,
 )
-from dicomnode.encoding.content_items import code_of
+from dicomnode.encoding.content_items import code_of, evidence_of
 from dicomnode.encoding.parametric_map import map_of
 from dicomnode.encoding.references import NONE, Further
 from dicomnode.encoding.refusal import POSITION_TOLERANCE_MM, refuse
@@ -53,6 +56,28 @@ def check_map(found: Dataset, plan: VolumePlan, card: ModelCard, further: Furthe
         check_series_references(found, plan, further)
         _check_meaning(items(found, "SharedFunctionalGroupsSequence")[0], card)
         _check_frames(found, plan)
+
+
+def check_map_report(
+    report: Dataset, found: Dataset, plan: VolumePlan, card: ModelCard, further: Further = NONE
+) -> None:
+    """Raises NonConformant naming what is wrong with an SR on a map: numbers of the card's quantity, of this map."""
+    with odd_values_accepted():
+        check_measurement_report(report, plan, further)
+        spec, groups = map_of(card), groups_of(report)
+        content = [item for group in groups for item in items(group, "ContentSequence")]
+        measured = [item for item in content if text(item, "ValueType") == "NUM"]
+        if len(groups) != 1 or {code_of(item) for item in measured} != {(spec.quantity.value, spec.quantity.scheme)}:
+            refuse(f"the report is not of {spec.quantity.meaning} alone")
+        values = [check_number(item, 1) for item in measured]
+        if values != sorted(values):
+            refuse(f"the map's least value, mean and highest value are {values}")
+        named = {
+            text(r, "ReferencedSOPInstanceUID") for item in content for r in items(item, "ReferencedSOPSequence")
+        }
+        listed = {text(item, "ReferencedSOPInstanceUID") for item in evidence_of(report)}
+        if named != {text(found, "SOPInstanceUID")} or not named <= listed:
+            refuse("the report does not refer to the map, or does not have it in its evidence")
 
 
 def _check_meaning(shared: Dataset, card: ModelCard) -> None:

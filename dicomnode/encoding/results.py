@@ -17,7 +17,7 @@ from dicomnode.domain.model_card import ModelCard
 from dicomnode.encoding.check import check_report, check_segmentation
 from dicomnode.encoding.check_boxes import check_boxes
 from dicomnode.encoding.check_classes import check_classes
-from dicomnode.encoding.check_map import check_map
+from dicomnode.encoding.check_map import check_map, check_map_report
 from dicomnode.encoding.check_measured import check_measured
 from dicomnode.encoding.check_skipped import check_skipped
 from dicomnode.encoding.file import to_part10_bytes
@@ -33,6 +33,7 @@ from dicomnode.encoding.skipped import encode_skipped
 from dicomnode.encoding.sr import encode_report
 from dicomnode.encoding.sr_boxes import encode_image_boxes, encode_volume_boxes
 from dicomnode.encoding.sr_classes import encode_classes
+from dicomnode.encoding.sr_map import encode_map_report
 from dicomnode.encoding.sr_measured import encode_measured
 from dicomnode.imaging.box import Box
 from dicomnode.imaging.headers import odd_values_accepted
@@ -169,11 +170,14 @@ def encode_box_results(
 def encode_map_results(
     values: FloatMap, plan: VolumePlan, card: ModelCard, made: Provenance, further: Further = NONE
 ) -> tuple[EncodedResult, ...]:
-    """The parametric map, (slice, row, column) float32; raises NonConformant, EncodingError."""
+    """The parametric map, (slice, row, column) float32, and its SR; raises NonConformant, EncodingError."""
     found = encode_map(values, plan, card, made, further)
     with _gate("MAP", found):
         check_map(found, plan, card, further)
-    return (encoded("MAP", found),)
+    report = encode_map_report(values, found, plan, card, made, further)
+    with _gate("SR", report):
+        check_map_report(report, found, plan, card, further)
+    return (encoded("MAP", found), encoded("SR", report))
 
 
 def warm_up(card: ModelCard, made: Provenance) -> None:

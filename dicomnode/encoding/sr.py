@@ -56,6 +56,8 @@ _PROCEDURES = {
     "MR": codes.cid100.MRIUnspecifiedBodyRegion,
     "PT": codes.cid100.PETUnspecifiedBodyRegion,
     "NM": codes.cid100.NMUnspecifiedBodyRegion,
+    "XA": codes.cid100.Angiography,
+    **dict.fromkeys(("CR", "DX", "IO", "MG", "PX", "RF", "RG"), codes.cid100.XRUnspecifiedBodyRegion),
 }
 _OTHER_PROCEDURE = SrCode("363679005", "SCT", "Imaging procedure")
 

@@ -130,7 +130,7 @@ def _wanted(masks: Any, kind: str, number: int) -> npt.NDArray[Any]:
 def test_maps(name: str, tmp_path: Path) -> None:
     plan = plan_volume(VOLUMES[name]())
     wanted = values(plan.geometry.shape)
-    (made,) = encode_map_results(wanted, plan, MAP, MADE)
+    (made, _) = encode_map_results(wanted, plan, MAP, MADE)
     (tmp_path / "map.dcm").write_bytes(made.content)
     found, meaning = dcmqi_readers.parametric_map(tmp_path / "map.dcm", tmp_path / "m")
     np.testing.assert_array_equal(dcmqi_readers.onto(found, plan.geometry.affine, plan.geometry.shape), wanted)

@@ -62,11 +62,12 @@ def test_semantic_results_are_of_the_iods_of_the_test_plan(results: Every) -> No
 
 def test_the_procedure_is_the_one_that_was_looked_at(results: Every) -> None:
     """And not the algorithm: a code of CID 100, by the images' modality."""
+    wanted = {"SR: segments on images": codes.cid100.XRUnspecifiedBodyRegion}
     for name, card, report in reports(results):
         [procedure] = values(report, "121058")
         [code] = procedure.ConceptCodeSequence
-        wanted = codes.cid100.CTUnspecifiedBodyRegion
-        assert (code.CodeValue, code.CodingSchemeDesignator) == (wanted.value, wanted.scheme_designator), name
+        procedure_code = wanted.get(name, codes.cid100.CTUnspecifiedBodyRegion)
+        assert (code.CodeValue, code.CodeMeaning) == (procedure_code.value, procedure_code.meaning), name
         assert card.name not in code.CodeMeaning, name
 
 
@@ -98,9 +99,15 @@ def test_every_group_says_what_it_is_about(results: Every) -> None:
         for group in groups_of(report):
             content = items(group, "ContentSequence")
             of_all = any(code_of(item) == ("image-share", "99DICOMNODE") for item in content)
-            shown = any(text(item, "ValueType") in ("IMAGE", "SCOORD", "SCOORD3D") for item in content)
+            shown = bool(_kinds_in(group) & {"IMAGE", "SCOORD", "SCOORD3D"})
             said = {code_of(item, "ConceptCodeSequence") for item in content}
             assert shown or of_all or said & answers, name
+
+
+def _kinds_in(item: Dataset) -> set[str]:
+    """Value types of the content items below one."""
+    parts = items(item, "ContentSequence")
+    return {text(part, "ValueType") for part in parts}.union(*map(_kinds_in, parts))
 
 
 def test_all_that_is_referenced_is_in_the_evidence_and_nothing_else_of_the_job_is_missing(results: Every) -> None:

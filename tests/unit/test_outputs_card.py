@@ -34,7 +34,7 @@ def made(output: dict[str, Any], *, of_images: bool = False) -> dict[str, Any]:
         (OF_IMAGES, True, "measurements", ("SR",), []),
         (BOXES, False, "boxes", ("SR",), ["overlap", "score_least"]),
         (BOXES_OF_IMAGES, True, "boxes", ("SR",), ["score_least"]),
-        (MAP, False, "map", ("MAP",), ["overlap"]),
+        (MAP, False, "map", ("MAP", "SR"), ["overlap"]),
         (OVERLAPPING, False, "segments", ("SEG", "SR"), ["overlap", "minimum_volume_ml", "threshold"]),
         (BOTH, False, "segments", ("SEG", "SEG-PROB", "SR"), ["overlap", "minimum_volume_ml"]),
         ({**BOTH, "kind": "probabilities"}, False, "segments", ("SEG-PROB", "SR"), ["overlap", "minimum_volume_ml"]),

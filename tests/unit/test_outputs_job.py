@@ -15,7 +15,7 @@ from dicomnode.ports import JobFinished
 from tests.made_outputs import radiographs
 from tests.made_series import classic
 from tests.output_cards import CYST, FLOW, NODULE, SCORE, VOLUME, document, segment
-from tests.unit.test_sr import groups, within
+from tests.unit.test_sr import groups, number, within
 from tests.unit.test_two_series import Bench, work_on
 
 SEGMENTS = [segment(1), segment(2)]
@@ -93,7 +93,7 @@ def test_boxes_on_images_of_several_sizes(bench: Bench) -> None:
 
 def test_a_map(bench: Bench) -> None:
     outcome = done(bench, {"map": FLOW})
-    assert kinds(outcome) == ["MAP"]
+    assert kinds(outcome) == ["MAP", "SR"]
     row = outcome.details["map"]
     assert (row["map"], row["unit"], row["least"] < row["mean"] < row["highest"]) == (
         "Perfusion",
@@ -103,6 +103,13 @@ def test_a_map(bench: Bench) -> None:
     made = bench.files(outcome)["MAP"]
     pixels = np.frombuffer(made.FloatPixelData, "<f4")
     assert (pixels.min(), pixels.max()) == (row["least"], row["highest"])
+    report = bench.files(outcome)["SR"]
+    [group] = groups(report)
+    assert [number(item) for item in within(group, "Regional Cerebral Blood Flow")] == [
+        (row[name], "ml/(100.g.min)") for name in ("least", "mean", "highest")
+    ]
+    [reference] = [r for item in group.ContentSequence for r in item.get("ReferencedSOPSequence", [])]
+    assert reference.ReferencedSOPInstanceUID == made.SOPInstanceUID
 
 
 def test_masks_that_overlap_are_measured_each_by_itself(bench: Bench) -> None:

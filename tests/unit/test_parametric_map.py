@@ -11,16 +11,19 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from dicomnode.encoding.anatomy import frame_anatomy
-from dicomnode.encoding.check_map import check_map
+from dicomnode.encoding.check_map import check_map, check_map_report
+from dicomnode.encoding.content_items import evidence_of
 from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.parametric_map import encode_map
 from dicomnode.encoding.results import warm_up
+from dicomnode.encoding.sr_map import encode_map_report
 from dicomnode.errors import EncodingError, NonConformant
 from dicomnode.imaging.headers import odd_values_accepted
 from dicomnode.imaging.volume import plan_volume
 from tests.made_outputs import MAP, values
 from tests.made_results import MADE
 from tests.made_series import classic
+from tests.unit.test_sr import groups, number, within
 from tests.unit.test_sr_boxes import SOURCES
 
 
@@ -54,6 +57,59 @@ def test_values_mean_what_the_card_says() -> None:
     assert (low, high) == (values(plan.geometry.shape).min(), values(plan.geometry.shape).max())
     assert (made.Manufacturer, made.ManufacturerModelName, made.SeriesNumber) == ("dicomnode", "finder", 4004)
     assert made.ContributingEquipmentSequence[-2].ManufacturerModelName == "finder"
+
+
+def _report(spoil: Callable[[Dataset], None] = lambda _: None) -> tuple[Any, Dataset, Dataset]:
+    plan = plan_volume(classic(5))
+    wanted = values(plan.geometry.shape)
+    found = encode_map(wanted, plan, MAP, MADE)
+    report = encode_map_report(wanted, found, plan, MAP, MADE)
+    spoil(report)
+    return plan, found, report
+
+
+def test_the_report_of_a_map_has_its_numbers_and_refers_to_it() -> None:
+    plan, found, report = _report()
+    check_map_report(report, found, plan, MAP)
+    [group] = groups(report)
+    wanted = values(plan.geometry.shape)
+    said = [number(item) for item in within(group, "Regional Cerebral Blood Flow")]
+    assert [unit for _, unit in said] == ["ml/(100.g.min)"] * 3
+    np.testing.assert_allclose([value for value, _ in said], [wanted.min(), wanted.mean(), wanted.max()], rtol=1e-5)
+    listed = {str(item.ReferencedSOPInstanceUID) for item in evidence_of(report)}
+    assert listed == {found.SOPInstanceUID, *(frame.sop_instance_uid for frame in plan.frames)}
+    assert report.SeriesInstanceUID != found.SeriesInstanceUID
+
+
+def _numbers(report: Dataset) -> list[Dataset]:
+    return [item for item in groups(report)[0].ContentSequence if item.ValueType == "NUM"]
+
+
+def _of_another_map(report: Dataset) -> None:
+    [item] = [item for item in groups(report)[0].ContentSequence if item.ValueType == "IMAGE"]
+    item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID = "2.25.99"
+
+
+def _of_another_quantity(report: Dataset) -> None:
+    _numbers(report)[0].ConceptNameCodeSequence[0].CodeValue = "1"
+
+
+def _upside_down(report: Dataset) -> None:
+    _numbers(report)[0].MeasuredValueSequence[0].NumericValue = "1e6"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_of_another_map, "does not refer to the map"),
+        (_of_another_quantity, "not of Regional Cerebral Blood Flow alone"),
+        (_upside_down, "least value"),
+    ],
+)
+def test_the_check_finds_what_is_wrong_with_the_report(spoil: Callable[[Dataset], None], words: str) -> None:
+    plan, found, report = _report(spoil)
+    with pytest.raises(NonConformant, match=words):
+        check_map_report(report, found, plan, MAP)
 
 
 def test_the_same_map_is_the_same_object() -> None:
