@@ -153,6 +153,49 @@ def test_the_card_may_say_the_limit_and_the_administrator_another(state: State) 
     assert state.start_job(jobs[1], 2) is not None
 
 
+def composed(state: State, number: int, name: str = "nodules") -> str:
+    """A job of a model that runs after torso-ct, on a series of its own."""
+    first = new_job(state)
+    later = state.add_model(model_card(name), name[0] * 64, first.model.path)
+    new = dataclasses.replace(first, model=later, before={"torso-ct": first.model})
+    (job_id,) = state.record_routing(complete(state, f"{STUDY}.{number}"), [new], "so", {})
+    return job_id
+
+
+def test_what_runs_before_another_model_counts_for_its_own_limit(bench: Bench) -> None:
+    state = bench.state
+    own, first, second = routed(state, f"{STUDY}.1"), composed(state, 2), composed(state, 3)
+    state.limit_model("torso-ct", 1)
+    work = state.start_job(first, 1)
+    assert work is not None
+    assert [state.start_job(own, 1), state.start_job(second, 1)] == [None, None]
+    assert state.job(own).reason == "waits: of the model torso-ct 1 may run at once, and 1 do"
+    words = "waits: of the model torso-ct, which comes first, 1 may run at once, and 1 do"
+    assert state.job(second).reason == words
+    before = len(bench.queue.enqueued_jobs)
+    state.finish_job(first, finished(series=f"{STUDY}.2"), work.attempt)
+    assert [job for job, _ in bench.queue.enqueued_jobs[before:]] == [own]
+    assert state.start_job(own, 2) is not None
+    state.cancel_job(own)
+    assert bench.queue.enqueued_jobs[-1] == (second, 0.0)
+
+
+def test_a_job_that_two_limits_keep_back_keeps_nobody_else_waiting(bench: Bench) -> None:
+    """Of torso-ct one may run once more, but what waits longest for that needs nodules too, which is at its limit."""
+    state = bench.state
+    runs, both, own = composed(state, 1), composed(state, 2), routed(state, f"{STUDY}.3")
+    state.limit_model("torso-ct", 1)
+    state.limit_model("nodules", 1)
+    assert state.start_job(runs, 1) is not None
+    assert [state.start_job(both, 1), state.start_job(own, 1)] == [None, None]
+    before = len(bench.queue.enqueued_jobs)
+    state.limit_model("torso-ct", 2)
+    assert [job for job, _ in bench.queue.enqueued_jobs[before:]] == [own]
+    state.limit_model("torso-ct", 0)
+    state.cancel_job(runs)
+    assert [job for job, _ in bench.queue.enqueued_jobs[before:]] == [own, both]
+
+
 def test_a_job_whose_process_died_begins_again_whatever_the_limit(state: State) -> None:
     job = routed(state)
     state.limit_model("torso-ct", 1)

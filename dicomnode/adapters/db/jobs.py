@@ -207,7 +207,7 @@ def _fail(unit: Unit, job: JobRow, outcome: JobFailed) -> None:
     job.code, job.reason = outcome.code, outcome.reason
     tell_job(unit, job, "job.postponed", f"{outcome.reason}; again in {delay_s:.0f} s", code=outcome.code)
     enqueue(unit, job, delay_s)
-    wake(unit, job.model)
+    wake(unit, job)
 
 
 _ENDED = {
@@ -224,7 +224,7 @@ def _end(unit: Unit, job: JobRow, event: JobEvent, code: str, reason: str) -> No
     words = _ENDED[event]
     tell_job(unit, job, f"job.{words}", f"{words}: {reason}" if reason else words, code=code, **_took(job))
     job_ended(unit, job)
-    wake(unit, job.model)
+    wake(unit, job)
 
 
 def _took(job: JobRow) -> dict[str, float]:

@@ -1,15 +1,19 @@
 """Jobs on their way into the queue and out of it: tickets, what a job waits for, and how many of a model run at once.
 
-A job that its model's limit keeps back has no ticket: a place in the queue would keep others back. It gets one when a
-job of its model ends, in the same transaction. Whoever starts or ends jobs of such a model locks the model first, so
-that none is overlooked.
+A job that its model's limit keeps back, or that of a model which runs before its own, has no ticket: a place in the
+queue would keep others back. It gets one when a job of that model ends, in the same transaction. Whoever starts or
+ends jobs of such a model locks the model first, so that none is overlooked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from dicomnode.adapters.db.models import before_ids
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.tables import JobRow, ModelLimitRow, ModelRow
 from dicomnode.adapters.db.telling import tell_job
@@ -17,6 +21,7 @@ from dicomnode.domain.job import ACTIVE_JOB_STATES, JobState, Priority
 from dicomnode.errors import NotFound
 
 MODEL_LIMIT = "model-limit"
+_WITHOUT_LIMIT = 1 << 30
 ROOM = "room"
 ELSEWHERE = "elsewhere"
 
@@ -79,14 +84,14 @@ def _waits(unit: Unit, job_id: str, run: int, code: str, reason: str) -> JobRow 
 
 
 def full(unit: Unit, job: JobRow) -> str:
-    """Why its model's limit keeps it back, in words; "" when it does not."""
-    most = limit_of(unit.session, job.model)
-    if most is None:
-        return ""
-    running = _running(unit, job.model.name)
-    if running < most:
-        return ""
-    return f"waits: of the model {job.model.name} {most} may run at once, and {running} do"
+    """Why the limit of its model, or of one that runs before it, keeps it back, in words; "" when none does."""
+    limits = _limits(unit.session, _versions(job.model_id, job.options))
+    running = _running(unit, limits) if limits else {}
+    for name, most in limits.items():
+        if running[name] >= most:
+            first = "" if name == job.model.name else ", which comes first,"
+            return f"waits: of the model {name}{first} {most} may run at once, and {running[name]} do"
+    return ""
 
 
 def park(unit: Unit, job: JobRow, words: str) -> None:
@@ -96,39 +101,72 @@ def park(unit: Unit, job: JobRow, words: str) -> None:
     job.code, job.reason = MODEL_LIMIT, words
 
 
-def wake(unit: Unit, model: ModelRow) -> None:
-    """A ticket for as many that were kept back as may run now, the most urgent and then the oldest first."""
-    most = limit_of(unit.session, model)
-    if most is not None:
-        _wake(unit, model.name, most - _running(unit, model.name))
+def wake(unit: Unit, ended: JobRow) -> None:
+    """Tickets for those that were kept back by a limit and may run now that a job has ended."""
+    if limits := _limits(unit.session, _versions(ended.model_id, ended.options)):
+        _wake(unit, limits)
 
 
-def _wake(unit: Unit, name: str, count: int | None) -> None:
+def _wake(unit: Unit, limits: Mapping[str, int]) -> None:
+    """The most urgent and then the oldest first, as long as any of these models may run once more."""
+    free = {name: most - running for name, running in _running(unit, limits).items() for most in [limits[name]]}
     waiting = (
-        sa.select(JobRow)
-        .join(ModelRow, JobRow.model_id == ModelRow.id)
-        .where(JobRow.state == JobState.QUEUED, JobRow.code == MODEL_LIMIT, ModelRow.name == name)
+        sa.select(JobRow.id, JobRow.model_id, JobRow.options)
+        .where(JobRow.state == JobState.QUEUED, JobRow.code == MODEL_LIMIT)
         .order_by(sa.case({p: p.rank for p in Priority}, value=JobRow.priority), JobRow.created_at)
-        .limit(count)
-        .with_for_update(of=JobRow, skip_locked=True)
     )
-    for job in unit.session.scalars(waiting).all() if count is None or count > 0 else []:
+    for job_id, *versions in unit.session.execute(waiting).all():
+        if max(free.values(), default=0) <= 0:
+            break
+        asked = _limits(unit.session, _versions(*versions))
+        others = _running(unit, asked.keys() - free)
+        free |= {name: asked[name] - running for name, running in others.items()}
+        if all(free[name] > 0 for name in asked) and _woken(unit, job_id):
+            free |= {name: free[name] - 1 for name in asked}
+
+
+def _woken(unit: Unit, job_id: str) -> bool:
+    """False when somebody else has it in hand, or it waits no more."""
+    query = sa.select(JobRow).where(JobRow.id == job_id, JobRow.state == JobState.QUEUED, JobRow.code == MODEL_LIMIT)
+    job = unit.session.scalar(query.with_for_update(skip_locked=True))
+    if job is not None:
         job.code, job.reason = "", ""
         enqueue(unit, job, delay_s=too_early_s(unit, job))
+    return job is not None
 
 
-def limit_of(session: Session, model: ModelRow) -> int | None:
-    """How many jobs of the model may run at once, of all its versions; None: as many as there are workers for."""
-    row = session.get(ModelLimitRow, model.name)
-    most = row.at_once if row is not None else model.card.get("network", {}).get("at_once", 0)
-    return most or None
+def _versions(model_id: int, options: Mapping[str, Any] | None) -> list[int]:
+    """Every one that a job runs, its own first."""
+    return [model_id, *before_ids(options)]
 
 
-def _running(unit: Unit, name: str) -> int:
-    """With the model locked until the end of the transaction."""
-    unit.session.execute(sa.select(ModelRow.id).where(ModelRow.name == name).with_for_update(key_share=True))
-    of_it = sa.select(sa.func.count()).select_from(JobRow).join(ModelRow, JobRow.model_id == ModelRow.id)
-    return unit.session.scalar(of_it.where(JobRow.state == JobState.RUNNING, ModelRow.name == name)) or 0
+def _limits(session: Session, models: Sequence[int]) -> dict[str, int]:
+    """How many jobs of these may run at once, by name, of all versions of it; of those alone that have a limit.
+
+    Who runs before another model runs in that one's job, and counts as much.
+    """
+    found = {}
+    for model in filter(None, (session.get(ModelRow, number) for number in dict.fromkeys(models))):
+        row = session.get(ModelLimitRow, model.name)
+        most = row.at_once if row is not None else model.card.get("network", {}).get("at_once", 0)
+        if most:
+            found[model.name] = most
+    return found
+
+
+def _running(unit: Unit, names: Collection[str]) -> dict[str, int]:
+    """How many jobs run each of these now, with the models locked until the end of the transaction."""
+    if not names:
+        return {}
+    of_them = ModelRow.name.in_(names)
+    unit.session.execute(sa.select(ModelRow.id).where(of_them).order_by(ModelRow.id).with_for_update(key_share=True))
+    called = {row.id: row.name for row in unit.session.execute(sa.select(ModelRow.id, ModelRow.name).where(of_them))}
+    jobs = sa.select(JobRow.model_id, JobRow.options).where(JobRow.state == JobState.RUNNING)
+    found = dict.fromkeys(names, 0)
+    for number, options in unit.session.execute(jobs):
+        for name in {called[n] for n in (number, *before_ids(options)) if n in called}:
+            found[name] += 1
+    return found
 
 
 def model_limits(session: Session) -> dict[str, int]:
@@ -152,6 +190,6 @@ def limit_model(unit: Unit, name: str, at_once: int | None) -> int | None:
     elif at_once is not None and row is not None:
         row.at_once = at_once
     unit.session.flush()
-    most = limit_of(unit.session, model)
-    _wake(unit, name, None if most is None else most - _running(unit, name))
+    limits = _limits(unit.session, [model.id])
+    _wake(unit, limits or {name: _WITHOUT_LIMIT})
     return before

@@ -285,4 +285,4 @@ def _cancel(unit: Unit, job: JobRow, reason: str) -> None:
     job.state = next_job_state(job.state, JobEvent.CANCEL)
     job.code, job.reason, job.finished_at = _SUPERSEDED, reason, unit.now()
     tell_job(unit, job, "job.cancelled", job.reason)
-    wake(unit, job.model)
+    wake(unit, job)
