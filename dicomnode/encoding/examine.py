@@ -126,6 +126,20 @@ def _said(look: Look, dataset: Dataset) -> list[str]:
 # ------------------------------------------------------------------------------------------------ beside its source
 
 
+def _not_there(references: Sequence[Reference], sources: Sources, whose: str) -> Iterator[str]:
+    """Images of series of which there is none: that some of a series are missing is a fault, and said as such."""
+    there = sources.series()
+    images = {r.instance: r.series for r in references if _is_of_image(r.sop_class)}
+    absent = [uid for uid, series in images.items() if uid not in sources.headers and series not in there]
+    if absent:
+        of = quantity(len(images), "referenced image")
+        yield f"{len(absent)} of its {of} {'is' if len(absent) == 1 else 'are'} not {whose}: not compared with them"
+
+
+def _is_of_image(sop_class: str) -> bool:
+    return sop_class.startswith(_STORAGE) and not is_result(sop_class)
+
+
 def _beside(dataset: Dataset, sop_class: str, sources: Sources, whose: str) -> tuple[list[str], list[str]]:
     """(wrong, notes)"""
     try:
@@ -139,7 +153,7 @@ def _beside(dataset: Dataset, sop_class: str, sources: Sources, whose: str) -> t
             f"none of its {quantity(len(named), 'referenced instance')} is {whose}: not compared with its source"
         ]
     found = [*wrong_references(references, sources), *wrong_identity(dataset, used)]
-    notes: list[str] = []
+    notes = [*_not_there(references, sources, whose)]
     if sop_class in _FRAMED:
         found += wrong_place(dataset, used)
         if is_on_another_grid(dataset, used):

@@ -18,6 +18,7 @@ from dicomnode.cli.context import Context
 from dicomnode.cli.root import app
 from dicomnode.config import Settings
 from dicomnode.encoding.examine_file import Checked, Verdict, check_files, images_in
+from dicomnode.encoding.examine_source import Sources
 from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.forms import FORMS, encode_form
 from dicomnode.encoding.results import encode_results
@@ -217,6 +218,23 @@ def test_everything_is_said_and_not_only_the_first(made: dict[str, Path], tmp_pa
 
 def test_without_its_source_an_object_is_checked_by_itself(made: dict[str, Path]) -> None:
     assert next(check_files([made["SEG"]])) == Checked(str(made["SEG"]), Verdict.OK, "Segmentation Storage")
+
+
+def test_of_images_that_are_not_there_it_is_said(made: dict[str, Path], tmp_path: Path) -> None:
+    """As of a report whose segmentation is there, and whose images are not."""
+    images = Sources({str(one.SOPInstanceUID): one for one in [dcmread(made["SEG"], stop_before_pixels=True)]})
+    (found,) = check_files([made["SR"]], lambda references: images, "in that folder")
+    assert found.verdict is Verdict.OK
+    assert found.notes == ("5 of its 5 referenced images are not in that folder: not compared with them",)
+
+
+@real_data
+@pytest.mark.real_data
+def test_other_makers_reports_without_their_images() -> None:
+    images = images_in([DATA / "seg_sr"])
+    (found,) = check_files([DATA / "seg_sr/dcmqi-sr-example/sr.dcm"], lambda references: images, "there")
+    assert (found.wrong, len(found.notes)) == ((), 1)
+    assert found.notes[0].startswith("191 of its 191 referenced images are not there")
 
 
 def test_bytes_that_are_wrong_anywhere_make_nothing_fall_over(made: dict[str, Path], tmp_path: Path) -> None:

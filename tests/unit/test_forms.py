@@ -14,6 +14,7 @@ from highdicom.sr import CodedConcept
 from matplotlib.path import Path
 from pydicom import Dataset, dcmread
 
+from dicomnode.encoding.content_items import evidence_of
 from dicomnode.encoding.findings import Findings
 from dicomnode.encoding.forms import FORMS, encode_form
 from dicomnode.encoding.seg import encode_segmentation
@@ -125,6 +126,29 @@ def test_key_objects_are_the_largest_slices_and_the_segmentation() -> None:
     keys = sorted(set(of.key_slices.values()))
     assert of.segmentation is not None
     assert named == [*(of.plan.frames[k].sop_instance_uid for k in keys), str(of.segmentation.SOPInstanceUID)]
+
+
+def test_each_job_of_a_study_has_key_objects_of_its_own() -> None:
+    """Two models on a series, and one of them on another series of the study."""
+    first, other = findings(), findings(classic(series="other", SeriesNumber=7))
+    jobs = [first, replace(first, card=replace(CARD, name="second-model")), other]
+    selections = [made("KO", of)[0] for of in jobs]
+    assert {s.StudyInstanceUID for s in selections} == {first.plan.first.StudyInstanceUID}
+    assert len({s.SeriesInstanceUID for s in selections}) == len({s.SOPInstanceUID for s in selections}) == 3
+    assert [(s.SeriesNumber, s.InstanceNumber, s.SeriesDescription) for s in selections] == [
+        (4011, 1, "torso-ct 1.0.0 KO"),
+        (4011, 1, "second-model 1.0.0 KO"),
+        (7011, 1, "torso-ct 1.0.0 KO"),
+    ]
+    for of, selection in zip(jobs, selections, strict=True):
+        assert selection.ConceptNameCodeSequence[0].CodeMeaning == "Of Interest"
+        words = [i.TextValue for i in selection.ContentSequence if i.ValueType == "TEXT" and "slice" in i.TextValue]
+        assert words[0].startswith(f"{of.card.name} 1.0.0: Lungs largest in slice ")
+        assert of.segmentation is not None
+        sources = {frame.sop_instance_uid for frame in of.plan.frames}
+        evidence = {str(r.ReferencedSOPInstanceUID) for r in evidence_of(selection)}
+        assert evidence - sources == {of.segmentation.SOPInstanceUID}
+        assert evidence & sources
 
 
 @pytest.mark.parametrize("kind", FORMS)
