@@ -29,7 +29,7 @@ class GpuRelay(grpc.GenericRpcHandler):
         self.url, self._uuid = f"unix:{folder}/relay.sock", uuid
         self.registered: dict[str, str] = {}  # names of CUDA regions → their files
         self.read: list[tuple[str, int]] = []  # CUDA regions that calls of models read, and from which byte
-        self.refuses = False
+        self.refuses = self.brings_to_cpu = False
         self.failures: list[str] = []  # what the next models' processes say that are given a CUDA region
         self._lock = threading.Lock()
         self._channel = grpc.insecure_channel(target, options=_ANY_SIZE)
@@ -122,14 +122,15 @@ class GpuRelay(grpc.GenericRpcHandler):
             if self.failures:
                 context.abort(grpc.StatusCode.INTERNAL, self.failures.pop(0))
         answer = messages.ModelInferResponse.FromString(self._forwarded("ModelInfer", request, context))
-        self._name_the_gpu(answer)
+        self._name_the_gpu(answer, bool(used) and not self.brings_to_cpu)
         return bytes(answer.SerializeToString())
 
-    def _name_the_gpu(self, answer: Any) -> None:
+    def _name_the_gpu(self, answer: Any, found_there: bool) -> None:
         """In INFO, as a host says it that runs on one."""
+        gpu = {"uuid": self._uuid, "number": 0, "found_there": found_there}
         plain = [tensor for tensor in answer.outputs if "shared_memory_region" not in tensor.parameters]
         for number, tensor in enumerate(plain):
             if tensor.name == "INFO":
-                said = {**json.loads(answer.raw_output_contents[number]), "gpu": {"uuid": self._uuid, "number": 0}}
+                said = {**json.loads(answer.raw_output_contents[number]), "gpu": gpu}
                 answer.raw_output_contents[number] = json.dumps(said).encode()
                 tensor.shape[-1] = len(answer.raw_output_contents[number])

@@ -79,13 +79,14 @@ class LoadedModels:
         """On which its process reads the main volume, as it said with its last answer here."""
         return self._gpus.get(self.name_of(model))
 
-    def remember(self, model: ModelVersion, info: dict[str, Any]) -> None:
-        """What came with an answer."""
+    def remember(self, model: ModelVersion, info: dict[str, Any]) -> bool:
+        """What came with an answer; whether the model's process found its main volume on the GPU."""
         name = self.name_of(model)
         self._taken[name] = info.pop("taken", {})
         gpu = info.pop("gpu", None)
         self._gpus[name] = None if gpu is None else Gpu(gpu["uuid"], gpu["number"])
         self._info[name] = {**info, "server": self._client.server()}
+        return gpu is not None and bool(gpu["found_there"])
 
     def forget_lost(self, model: ModelVersion) -> None:
         """Makes `info` empty when the model is not loaded any more."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomnode.adapters.triton.client import shared_input
-from dicomnode.adapters.triton.cuda_memory import Gpu
+from dicomnode.adapters.triton.cuda_memory import CudaRegion
 from dicomnode.adapters.triton.on_gpu import Upload
 from dicomnode.adapters.triton.shared_memory import Region
 from dicomnode.adapters.triton.tensors import Shape, numbered
@@ -49,11 +49,10 @@ class Mapped:
         """The same volume in another region; on the GPU it stays where it is."""
         return replace(to, upload=self.upload, uploaded_from=self.uploaded_from)
 
-    def as_input(self, number: int, images: slice = ALL_IMAGES, gpu: Gpu | None = None) -> Any:
-        """`gpu`: where the model wants it, if it can be there."""
+    def as_input(self, number: int, images: slice = ALL_IMAGES, there: CudaRegion | None = None) -> Any:
+        """`there`: the copy on a GPU that the model is to read, else it reads this."""
         first, _, _ = images.indices(len(self.array))
         name, shape, further = numbered("VOLUME", number), self.array[images].shape, first * self.array[0].nbytes
-        there = None if gpu is None else self.upload.on(gpu)
         if there is not None:
             return shared_input(name, shape, np.int16, there, self.uploaded_from + further)
         return shared_input(name, shape, np.int16, self.region, self.offset + further)

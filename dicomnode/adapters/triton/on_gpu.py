@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
-from dicomnode.adapters.triton.client import Client, shared_input, shared_output
+from dicomnode.adapters.triton.client import Client, LostGpuRegion, shared_input, shared_output
 from dicomnode.adapters.triton.cuda_memory import CudaRegion, Gpu, NoCudaMemory, numbers_here
 from dicomnode.adapters.triton.repository import SELF_TEST
 from dicomnode.adapters.triton.shared_memory import Region
@@ -76,6 +76,16 @@ class GpuVolumes:
         with self._lock:
             self._known[gpu.uuid] = None
         self.say(why)
+
+    @contextmanager
+    def relied_on(self, gpu: Gpu | None) -> Iterator[None]:
+        """A call of a model there: when its process cannot open the memory, no further call is given any."""
+        try:
+            yield
+        except LostGpuRegion as error:
+            if gpu is not None:
+                self.give_up(gpu, str(error))
+            raise
 
     def say(self, why: str) -> None:
         """Once for each reason that comes after another."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomnode.adapters.triton.client import Client, LostGpuRegion, input_of, plain_output, shared_output
+from dicomnode.adapters.triton.client import Client, input_of, plain_output, shared_output
 from dicomnode.adapters.triton.loaded_models import LoadedModels, left
 from dicomnode.adapters.triton.mapped import Mapped
 from dicomnode.adapters.triton.on_gpu import GpuVolumes, Upload
@@ -255,8 +255,9 @@ class TritonSession:
         models = self._connection.models
         used = [self._mapped[which], *self._mapped[1 : 1 + len(model.card.roles)]]
         gpu = models.gpu_of(model) if self._frozen else None
+        there = None if gpu is None else used[0].upload.on(gpu)
         inputs = [
-            used[0].as_input(0, images, gpu),
+            used[0].as_input(0, images, there),
             *(mapped.as_input(number) for number, mapped in enumerate(used[1:], 1)),
             *(input_of(key, value) for key, value in tensors.items()),
         ]
@@ -265,13 +266,11 @@ class TritonSession:
         wanted = [*outputs, plain_output("TIMINGS"), plain_output("INFO")]
         with models.using(model):
             name = models.ensure_loaded(model, left(deadline), halt)
-            try:
+            with self._connection.gpus.relied_on(gpu):
                 answer = models.infer(name, inputs, wanted, left(deadline), halt)
-            except LostGpuRegion as error:
-                assert gpu is not None  # nothing else lies there
-                self._connection.gpus.give_up(gpu, str(error))
-                raise
         timings, info = (ungathered(model.card, answer.as_numpy(name)) for name in ("TIMINGS", "INFO"))
         self._last.timings = Timings(*map(float, timings))
-        models.remember(model, json.loads(info.tobytes()))
+        came_on_gpu = models.remember(model, json.loads(info.tobytes()))
+        if gpu is not None and there is not None and not came_on_gpu:
+            self._connection.gpus.give_up(gpu, "Triton brings them back to the CPU (triton.log says why)")
         return answer

@@ -44,7 +44,7 @@ class BundleHost(Host):
         module = bundle.network()
         if isinstance(chain, StandardChain) and not self._card.roles and not self._card.masks.overlap:
             self._card = _with_chain(self._card, chain)
-            traced = _traced(module, self._card, settings)
+            traced = _traced(module, self._card, settings, device)
             if traced is not None:
                 found = self._on_engine(settings, traced.parent, _plain(self._card, traced.name))
                 return dataclasses.replace(found, info={**found.info, "chain": "the node's"})
@@ -193,9 +193,9 @@ def described(device: torch.device, chain: str) -> dict[str, str]:
 # -------------------------------------------------------------------------------------------------- tracing
 
 
-def _traced(module: torch.nn.Module, card: ModelCard, settings: HostSettings) -> Path | None:
+def _traced(module: torch.nn.Module, card: ModelCard, settings: HostSettings, device: torch.device) -> Path | None:
     """The network as TorchScript in the cache, which every engine reads; None when it cannot be traced."""
-    file = settings.cache / "bundles" / _key(settings.package, card) / "network.ts"
+    file = settings.cache / "bundles" / _key(settings.package, card, device) / "network.ts"
     if file.is_file():
         return file
     try:
@@ -229,9 +229,12 @@ def _script(module: torch.nn.Module, shape: tuple[int, ...]) -> Any:
     return script
 
 
-def _key(package: Path, card: ModelCard) -> str:
-    """Of what the traced network depends on: everything in the package, and the window."""
-    digest = hashlib.sha256(json.dumps([card.network.window, torch.__version__]).encode())
+def _key(package: Path, card: ModelCard, device: torch.device) -> str:
+    """Of what the traced network depends on: everything in the package, the window, and where it was traced.
+
+    Tensors that a network makes on its way are made there again.
+    """
+    digest = hashlib.sha256(json.dumps([card.network.window, torch.__version__, device.type]).encode())
     for file in sorted(p for p in package.rglob("*") if p.is_file()):
         with file.open("rb") as stream:
             digest.update(f"{file.relative_to(package)} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())

@@ -16,6 +16,7 @@ import torch
 
 from dicomnode.adapters.golden_cases import read_golden_cases
 from dicomnode.adapters.triton.hosts.calibration import golden_volumes
+from dicomnode.adapters.triton.hosts.gpu import done_s
 from dicomnode.adapters.triton.hosts.memory import watched
 from dicomnode.adapters.triton.hosts.model import Given, Host, HostSettings, Outputs
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network, on_triton
@@ -199,7 +200,9 @@ class ClassifyHost(Host):
         batch = self._network.at_once(self._threads / self._cores.count)
         with torch.inference_mode():
             answers = [self._network(some.to(device), *own).clone() for some in torch.split(part, batch)]
-        return torch.cat(answers)
+            found = torch.cat(answers)
+        done_s(device)
+        return found
 
 
 class MeasureHost(ClassifyHost):

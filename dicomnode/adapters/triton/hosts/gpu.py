@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
@@ -13,6 +14,13 @@ def gpu_of(device: torch.device) -> dict[str, Any] | None:
         return None
     number = torch.cuda.current_device() if device.index is None else device.index
     return {"uuid": str(torch.cuda.get_device_properties(number).uuid), "number": number}
+
+
+def done_s(device: torch.device) -> float:
+    """time.perf_counter() when a GPU has done what it was given: it is given work without waiting for it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def full_float32() -> None:

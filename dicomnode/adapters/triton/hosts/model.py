@@ -26,7 +26,7 @@ from torch.utils.dlpack import from_dlpack
 
 from dicomnode.adapters.triton.hosts.calibration import windows_of
 from dicomnode.adapters.triton.hosts.calls import CallRecord
-from dicomnode.adapters.triton.hosts.gpu import full_float32, gpu_of
+from dicomnode.adapters.triton.hosts.gpu import done_s, full_float32, gpu_of
 from dicomnode.adapters.triton.hosts.memory import Taken, watched
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network, on_triton
 from dicomnode.adapters.triton.hosts.networks.on_triton import Inner
@@ -121,6 +121,7 @@ class Host:
     """One loaded model package. `backend` is triton_python_backend_utils or a stand-in for it."""
 
     _gives = "classes"  # what the network's answers mean, as networks.loaded has it
+    _found_there = False  # whether the main volume of the request in hand came on the GPU
 
     def __init__(self, backend: Any, settings: HostSettings) -> None:
         torch.set_num_threads(settings.threads)
@@ -188,6 +189,7 @@ class Host:
 
     def _answer(self, request: Any) -> Any:
         main = self._given(request, "")
+        self._found_there = main.volume.is_cuda
         further = [self._given(request, f"_{n}") for n in range(1, len(self._card.roles) + 1)]
         try:
             with watched() as taken:
@@ -209,7 +211,9 @@ class Host:
         return self._backend.InferenceResponse(error=self._backend.TritonError(why))
 
     def _about(self, taken: Taken) -> torch.Tensor:
-        document = json.dumps({**self._network.info, "taken": taken, "gpu": gpu_of(self._begins_on)})
+        gpu = gpu_of(self._begins_on)
+        said = None if gpu is None else {**gpu, "found_there": self._found_there}
+        document = json.dumps({**self._network.info, "taken": taken, "gpu": said})
         return torch.frombuffer(bytearray(document.encode()), dtype=torch.uint8)
 
     def _answers(
@@ -245,9 +249,9 @@ class Host:
         spec, geometry = self._card.input, main.placement.geometry
         grid = model_grid(geometry, spec.orientation, spec.spacing_mm)
         image = self._image(main, further, grid, self._network.device)
-        prepared = time.perf_counter()
+        prepared = done_s(self._network.device)
         found = self._found(image, parameters, request)
-        inferred = time.perf_counter()
+        inferred = done_s(self._network.device)
         labels = source_labels(found, grid, self._threads, self._card.network.restore)
         without_islands(labels, geometry, float(parameters[MINIMUM_VOLUME_ML]))
         ended = time.perf_counter()

@@ -22,6 +22,7 @@ from monai.transforms.spatial.array import SpatialResample
 from monai.transforms.transform import MapTransform
 
 from dicomnode.adapters.triton.hosts.bundle import Bundle
+from dicomnode.adapters.triton.hosts.gpu import done_s
 from dicomnode.adapters.triton.hosts.model import Given
 from dicomnode.imaging.geometry import VolumeGeometry
 
@@ -54,10 +55,10 @@ class OwnChain:
         started = time.perf_counter()
         data = _applied(self._before, images)
         batch = list_data_collate([data])
-        prepared = time.perf_counter()
+        prepared = done_s(self._bundle.device)
         # what MONAI's evaluator gives to the network; transforms may have made it of several images
         batch[_PREDICTION] = self._infer(batch[_IMAGE if _IMAGE in batch else self._key], check)
-        inferred = time.perf_counter()
+        inferred = done_s(self._bundle.device)
         (result,) = decollate_batch(batch)
         result = _applied(self._after, result)
         values = self._in_place(result, images[self._key])

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from dicomnode.adapters.triton.hosts.gpu import done_s
 from dicomnode.adapters.triton.hosts.model import Given, Host, HostSettings, Outputs
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork
 from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, Value, threshold_of
@@ -30,9 +31,9 @@ class ValuesHost(Host, ABC):
         spec = self._card.input
         grid = model_grid(main.placement.geometry, spec.orientation, spec.spacing_mm)
         image = self._image(main, further, grid, self._network.device)
-        prepared = time.perf_counter()
+        prepared = done_s(self._network.device)
         result = self._found(image, parameters, request)
-        inferred = time.perf_counter()
+        inferred = done_s(self._network.device)
         with torch.inference_mode():
             outputs = self._restored(result, grid, main, parameters)
         ended = time.perf_counter()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.export.passes import move_to_device_pass
 
 from dicomnode.adapters.triton.hosts.networks.batching import images_at_once
 from dicomnode.adapters.triton.hosts.networks.loaded import (
@@ -44,7 +45,10 @@ def scripted(file: Path, device: torch.device = CPU) -> torch.jit.ScriptModule:
 
 def exported(file: Path, device: torch.device = CPU) -> torch.nn.Module:
     with own_warnings_ignored():
-        module: torch.nn.Module = torch.export.load(file).module()
+        program = torch.export.load(file)
+        if device.type != "cpu":  # tensors that the program itself makes, too
+            program = move_to_device_pass(program, device)
+        module: torch.nn.Module = program.module()
         return module.to(device)
 
 
