@@ -133,6 +133,9 @@ def wrong_place(dataset: Dataset, used: Sequence[Dataset]) -> Iterator[str]:
     if own and known and own not in known:
         yield "FrameOfReferenceUID differs from the source's"
         return
+    if not own:
+        yield from _wrong_pixels(dataset, used)
+        return
     away: list[tuple[int, float]] = []
     for number, position, sources in _placed_frames(dataset, used):
         gaps = [float(np.abs(np.subtract(position, source.position_mm)).max()) for source in sources]
@@ -144,6 +147,26 @@ def wrong_place(dataset: Dataset, used: Sequence[Dataset]) -> Iterator[str]:
             f"{len(away)} frames lie elsewhere than the images that they come from; "
             f"frame {number} by {gap_mm:.3f} mm on an axis"
         )
+
+
+def _wrong_pixels(dataset: Dataset, used: Sequence[Dataset]) -> Iterator[str]:
+    """Without a frame of reference each pixel is one of the image that the frame comes from (PS3.3 A.51.5.1)."""
+    sizes = {text(h, "SOPInstanceUID"): (whole(h, "Rows"), whole(h, "Columns")) for h in used}
+    size = whole(dataset, "Rows"), whole(dataset, "Columns")
+    alone: list[int] = []
+    for number, group in enumerate(_groups(dataset), 1):
+        images = [i for d in group["DerivationImageSequence"] for i in items(d, "SourceImageSequence")]
+        named = [uid for i in images if (uid := text(i, "ReferencedSOPInstanceUID"))]
+        alone += [] if named else [number]
+        for uid in named:
+            if (wanted := sizes.get(uid, size)) != size:
+                yield (
+                    f"frame {number} has {size[0]} × {size[1]} pixels and no frame of reference; the image that it "
+                    f"comes from has {wanted[0]} × {wanted[1]} (PS3.3 A.51.5.1)"
+                )
+                return
+    if alone:
+        yield f"{len(alone)} frames have neither a frame of reference nor an image that they come from"
 
 
 def is_on_another_grid(dataset: Dataset, used: Sequence[Dataset]) -> bool:

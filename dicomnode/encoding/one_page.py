@@ -27,6 +27,7 @@ _PICTURES_MOST, _PICTURES_A_ROW = 6, 3
 _ROWS_MOST = 40
 _MARGIN = 15 * mm
 _WIDTH = A4[0] - 2 * _MARGIN
+_TALLEST = 110 * mm  # of a picture: two rows of them have to fit a page
 
 
 def encode_one_page(findings: Marks) -> Dataset:
@@ -106,6 +107,7 @@ def _pictures(findings: Marks) -> Table:
 def _image(picture: Picture.Image, width: float) -> Image:
     file = io.BytesIO()
     picture.save(file, "PNG")
+    width = min(width, _TALLEST * picture.width / picture.height)
     return Image(file, width=width, height=width * picture.height / picture.width)
 
 

@@ -16,6 +16,7 @@ from dicomnode.adapters.dimse.storage_scu import Timeouts
 from dicomnode.config import Settings
 from dicomnode.domain.destination import Destination, DimseAddress
 from dicomnode.domain.job import DELIVERY_BACKOFF_MOST_S, DELIVERY_GIVE_UP_AFTER_S
+from dicomnode.domain.model_output import NEVER_OF_IMAGES
 from dicomnode.domain.profile import PROFILES
 from dicomnode.domain.source import Source
 from dicomnode.domain.store_status import store_status
@@ -341,6 +342,10 @@ def _created_objects() -> Section:
             "follow from the source series, the model and the result: a repeat is the same object. Attributes of "
             "type 1 and 2 are those of PS3.3; none is private. Codes are of DCM, SCT and UCUM (PS3.16), and of "
             "99DICOMNODE where the standard has none.",
+            "Segmentations of images without a frame of reference (radiographs, mammograms, ultrasound) have none "
+            "either: no plane position, orientation or pixel measures, the rows and columns of the image that their "
+            "Derivation Image names (PS3.3 A.51.5.1), and an object an instance. "
+            f"{', '.join(NEVER_OF_IMAGES)} are not made of such images.",
             "Every object passed the node's own check before it is sent (`dicomnode check`).",
         ),
         (Table(("kind", "SOP class", "UID"), rows),),

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -165,12 +165,12 @@ class RunningNode:
         self.wait_until(is_idle, timeout_s)
 
 
-def storescu(port: int, *places: Path, ae_title: str = "DICOMNODE") -> int:
-    """dcmtk's storescu; its exit status. Of folders, each .dcm file under them."""
+def storescu(port: int, *places: Path, ae_title: str = "DICOMNODE", options: Sequence[str] = ("-R",)) -> int:
+    """dcmtk's storescu; its exit status. Of folders, each .dcm file under them. `options` are storescu's."""
     program = dcmtk("storescu")
     assert program is not None
     files = [file for place in places for file in (sorted(place.rglob("*.dcm")) if place.is_dir() else [place])]
-    command = [str(program), "-R", "-aet", "SENDER", "-aec", ae_title, "127.0.0.1", str(port)]
+    command = [str(program), *options, "-aet", "SENDER", "-aec", ae_title, "127.0.0.1", str(port)]
     # without TCP_NODELAY each instance waits 50 ms for a delayed acknowledgement
     environment = {**os.environ, "TCP_NODELAY": "1"}
     return subprocess.run(

@@ -126,3 +126,8 @@ def test_proportions_of_pixels() -> None:
     assert proportions(image()) == (0.2, 0.1)
     assert proportions(image(ImagerPixelSpacing=None, PixelAspectRatio=[3, 2])) == (3, 2)
     assert proportions(image(ImagerPixelSpacing=None)) == (1, 1)
+
+
+def test_a_tall_image_fits_the_page(tmp_path: Path) -> None:
+    (page,) = forms(Marked(tmp_path, [image(1, (60, 20), ImagerPixelSpacing=[1, 1])]), "PDF")
+    assert page.EncapsulatedDocument.startswith(b"%PDF-")
