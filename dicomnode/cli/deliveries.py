@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
-from dicomnode.cli.job_facts import at, said_of
+from dicomnode.cli.job_facts import at, next_attempt, said_of
 from dicomnode.cli.known_names import check_names
 from dicomnode.cli.lines import Labelled
 from dicomnode.cli.moments import Since, Until, span
 from dicomnode.cli.study_story import ID_CHARACTERS, JOB_STYLES
+from dicomnode.cli.watch import EVERY_S, Every, View, Watch, present
 from dicomnode.domain.delivery_failure import FailureKind, failure_words
 from dicomnode.domain.job import ARRIVED_DELIVERY_STATES, DeliveryState
 from dicomnode.domain.quantity import quantity
@@ -42,8 +44,8 @@ OfStudy = Annotated[
     str, typer.Option("--study", help="Only of this study: a UID, an accession number or a patient ID.")
 ]
 
-_COLUMNS = ["delivery", "state", "kind", "destination", "begun", "attempts", "what"]
 _ALL_MOST = 100_000
+_NOTHING = "no delivery is as asked for"
 _UNDECIDED = (DeliveryState.WAITING, DeliveryState.FAILED)
 
 
@@ -57,6 +59,8 @@ def list_deliveries(
     since: Since = "",
     until: Until = "",
     most: Annotated[int, typer.Option("--most", min=1, help="At most so many.")] = 50,
+    watch: Watch = False,
+    every: Every = EVERY_S,
     as_json: Json = False,
 ) -> None:
     """The deliveries, newest first.
@@ -66,11 +70,14 @@ def list_deliveries(
     context: Context = ctx.obj
     context.json = context.json or as_json
     which = _which(context.state, state or (), destination, failure, since, until)
-    found = _found(context.state, which, study, most)
-    if context.json:
-        context.print_json(found)
-    else:
-        context.show([_row(one) for one in found], _COLUMNS, "Deliveries")
+    view = View(
+        look=lambda: _found(context.state, which, study, most),
+        draw=lambda found: _table(found) if found else Text(_NOTHING),
+        document=lambda found: found,
+        parts=lambda found: {one.delivery_id: one for one in found},
+        wide=True,
+    )
+    present(context, view, watch=watch, every_s=every)
 
 
 def _which(
@@ -102,21 +109,25 @@ def _begun(delivery: DeliveryView) -> datetime:
     return delivery.since or datetime.min.replace(tzinfo=UTC)
 
 
-def _row(delivery: DeliveryView) -> dict[str, Any]:
-    return {
-        "delivery": delivery.delivery_id[:ID_CHARACTERS],
-        "state": delivery.state,
-        "kind": delivery.kind,
-        "destination": delivery.destination,
-        "begun": at(delivery.since, "%m-%d %H:%M"),
-        "attempts": delivery.attempts,
-        "what": _what(delivery),
-    }
+def _table(deliveries: Sequence[DeliveryView]) -> Table:
+    table = Table(header_style="bold cyan")
+    for column in ("delivery", "state", "result", "begun"):
+        table.add_column(column, no_wrap=column != "result", overflow="fold")
+    table.add_column("what", overflow="fold", ratio=1)
+    for one in deliveries:
+        table.add_row(
+            one.delivery_id[:ID_CHARACTERS],
+            Text(one.state, style=JOB_STYLES.get(one.state, "")),
+            Text(f"{one.kind} to {one.destination}"),
+            at(one.since, "%m-%d %H:%M"),
+            Text(_what(one)),
+        )
+    return table
 
 
 def _what(delivery: DeliveryView) -> str:
     kind = f"{failure_words(delivery.failure)}: " if delivery.failure else ""
-    return kind + said_of(delivery).removeprefix(", ")
+    return "; ".join(filter(None, [kind + said_of(delivery).removeprefix(", "), next_attempt(delivery)]))
 
 
 @app.command()
@@ -131,7 +142,8 @@ def show(ctx: typer.Context, delivery_id: Id, as_json: Json = False) -> None:
     if context.json:
         context.print_json(delivery)
         return
-    context.console.print(Labelled((Text(label, style="bold"), words) for label, words in _facts(delivery)))
+    lines = Labelled((Text(label, style="bold"), words) for label, words in _facts(delivery))
+    context.console.print(lines, highlight=False, crop=False)
 
 
 def _facts(delivery: DeliveryView) -> Iterator[tuple[str, Text]]:
@@ -147,7 +159,7 @@ def _facts(delivery: DeliveryView) -> Iterator[tuple[str, Text]]:
         ("study", delivery.study_instance_uid),
         ("begun", at(delivery.since)),
         ("attempts", str(delivery.attempts)),
-        ("next attempt", at(delivery.next_attempt_at) if delivery.next_attempt_at is not None else ""),
+        ("next attempt", next_attempt(delivery)),
         ("sent", at(delivery.delivered_at) if delivery.delivered_at is not None else ""),
         ("proven", at(delivery.proven_at) if delivery.proven_at is not None else ""),
         ("asked again", at(delivery.ask_at) if delivery.ask_at is not None else ""),

@@ -149,7 +149,8 @@ def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
     if context.json:
         context.print_json(_document(view))
         return
-    context.console.print(Labelled((Text(label, style="bold"), Text(words)) for label, words in _facts(view)))
+    lines = Labelled((Text(label, style="bold"), Text(words)) for label, words in _facts(view))
+    context.console.print(lines, highlight=False, crop=False)
 
 
 def _facts(view: DestinationView) -> Iterator[tuple[str, str]]:

@@ -99,9 +99,16 @@ def _delivery(delivery: DeliveryView) -> Text:
     if delivery.delivered_at is not None:
         text.append(f" {at(delivery.proven_at or delivery.delivered_at)}")
     text.append(said_of(delivery))
-    if delivery.state is DeliveryState.WAITING and delivery.next_attempt_at is not None:
-        text.append(f"; attempt {delivery.attempts + 1} at {at(delivery.next_attempt_at)}")
-    return text
+    return text.append("".join(f"; {words}" for words in [next_attempt(delivery)] if words))
+
+
+def next_attempt(delivery: DeliveryView) -> str:
+    """When it is tried again by itself; "" when it is not."""
+    if delivery.state is not DeliveryState.WAITING or delivery.next_attempt_at is None:
+        return ""
+    if delivery.parked:
+        return f"it goes out when {delivery.destination} answers again"
+    return f"attempt {delivery.attempts + 1} at {at(delivery.next_attempt_at)}"
 
 
 def said_of(delivery: DeliveryView) -> str:

@@ -89,6 +89,7 @@ class DeliveryView:
     size_bytes: int = 0
     address: str = ""  # as people may see it
     since: datetime | None = None
+    parked: bool = False  # it goes out when its destination answers again, long before `next_attempt_at`
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class ProofStage:
             self._state.proof_unsupported(work.transaction_uid, str(error))
         except DeliveryError as error:
             log.info("no proof from %s yet: %s", work.destination.name, error)
-            self._state.proof_put_off(work.transaction_uid, str(error))
+            self._state.proof_put_off(work.transaction_uid, f"asked whether it keeps it: {error}")
         else:
             self._told(work, answer)
 

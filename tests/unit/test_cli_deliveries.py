@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import pytest
 from click.testing import Result
+from rich.console import Console
 from typer.testing import CliRunner
 
 from dicomnode.cli import deliveries as deliveries_cli
@@ -72,6 +75,15 @@ def test_show_says_all_of_one(node: Node) -> None:
         assert words in node.screen
     (shown,) = [node.listed("show", ids(node)["SR"])]
     assert shown["state"] == "sent"  # type: ignore[call-overload]
+
+
+def test_nothing_is_cut_off_in_a_pipe(node: Node) -> None:
+    node.context.console = Console(width=30, file=StringIO())
+    node.deliveries("show", ids(node)["SEG"])
+    assert node.state.delivery(ids(node)["SEG"]).reason in node.screen
+    node.deliveries("list")
+    assert "SEG to archive" in node.screen
+    assert node.state.delivery(ids(node)["SEG"]).reason in node.screen
 
 
 def test_proof_is_shown(node: Node) -> None:
@@ -164,3 +176,19 @@ def test_an_outage_is_shown(node: Node) -> None:
     node.run("show", "archive")
     assert "1 attempt): connection refused" in node.screen
     assert node.json("list")[0]["away_since"] is not None
+
+
+def test_one_looks_and_the_others_say_that_they_go_when_it_is_back(node: Node) -> None:
+    for kind in ("SEG", "SR"):
+        node.state.retry_delivery(ids(node)[kind])
+    for kind in ("SEG", "SR"):
+        if (work := node.state.start_delivery(ids(node)[kind])) is not None:
+            failed = NotDelivered("connection refused", True, "no-connection")
+            node.state.finish_delivery(ids(node)[kind], failed, work.attempt)
+    looks, waits = (node.state.delivery(ids(node)[kind]) for kind in ("SEG", "SR"))
+    assert (looks.parked, waits.parked) == (False, True)
+    node.deliveries("list")
+    assert node.screen.count("it goes out when archive answers again") == 1
+    assert node.screen.count("connection refused; attempt 2 at") == 1
+    node.deliveries("show", waits.delivery_id)
+    assert node.screen.count("it goes out when archive answers again") == 2

@@ -34,7 +34,7 @@ from dicomnode.ports import Delivered, DeliveryOutcome, DeliveryWork, NotDeliver
 
 RETRYABLE = frozenset({DeliveryState.WAITING, DeliveryState.FAILED, DeliveryState.CANCELLED})
 NOT_YET_SENT = frozenset({DeliveryState.QUEUED, DeliveryState.WAITING})
-_DUE_S = 5.0  # after a look is due it has been taken up
+DUE_S = 5.0  # after a look is due it has been taken up
 _MAY_BE_MADE_AGAIN = frozenset({DeliveryState.FAILED, DeliveryState.CANCELLED})
 
 
@@ -163,7 +163,7 @@ def _another_looks(unit: Unit, row: DeliveryRow) -> bool:
     """Whether a delivery is at it, or will be when the next look is due; those that looked may all be cancelled."""
     probe_at = row.destination.probe_at
     assert probe_at is not None
-    due = DeliveryRow.next_attempt_at <= probe_at + timedelta(seconds=_DUE_S)
+    due = DeliveryRow.next_attempt_at <= probe_at + timedelta(seconds=DUE_S)
     looks = sa.or_(
         DeliveryRow.state == DeliveryState.SENDING, sa.and_(DeliveryRow.state == DeliveryState.WAITING, due)
     )

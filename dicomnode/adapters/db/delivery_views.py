@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, joinedload
 
 from dicomnode.adapters.db.deliveries import (
+    DUE_S,
     cancel_delivery,
     destination_of,
     locked_delivery,
@@ -60,6 +62,14 @@ def _with_all(query: sa.Select[DeliveryRow]) -> sa.Select[DeliveryRow]:
     )
 
 
+def _is_parked(row: DeliveryRow) -> bool:
+    """Another delivery looks whether their destination is back, and that one wakes it."""
+    probe_at, next_at = row.destination.probe_at, row.next_attempt_at
+    if row.state is not DeliveryState.WAITING or row.destination.down_since is None:
+        return False
+    return probe_at is not None and next_at is not None and next_at > probe_at + timedelta(seconds=DUE_S)
+
+
 def delivery_view(row: DeliveryRow) -> DeliveryView:
     return DeliveryView(
         delivery_id=row.id,
@@ -80,6 +90,7 @@ def delivery_view(row: DeliveryRow) -> DeliveryView:
         size_bytes=row.result.size_bytes,
         address=without_password(str(parse_address(row.destination.kind, row.destination.address))),
         since=row.since,
+        parked=_is_parked(row),
     )
 
 
