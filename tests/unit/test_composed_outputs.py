@@ -180,7 +180,7 @@ def test_behind_a_closed_gate_every_kind_of_model_reports_that_it_did_not_look(
 
 @pytest.mark.parametrize(
     ("output", "of_images", "kinds"),
-    [(NUMBERS, False, ["SR"]), (BOXES, False, ["SR"]), (MAP, False, ["MAP"]), (OVERLAP, False, ["SEG", "SR"])],
+    [(NUMBERS, False, ["SR"]), (BOXES, False, ["SR"]), (MAP, False, ["MAP", "SR"]), (OVERLAP, False, ["SEG", "SR"])],
 )
 def test_behind_an_open_gate_every_kind_of_model_runs(
     bench: Bench, output: Mapping[str, Any], *, of_images: bool, kinds: list[str]
