@@ -517,18 +517,26 @@ def job_engine(
         state,
         work,
         job_concurrency=settings.jobs_at_once,
-        admission=OnlyAccepted(here, admission(settings, engine)),
+        admission=OnlyAccepted(here, admission(settings, state, engine)),
     )
 
 
-def admission(settings: Settings, engine: TritonEngine | InProcessEngine) -> InTurn:
+def admission(settings: Settings, state: SqlState, engine: TritonEngine | InProcessEngine) -> InTurn:
     """By the memory of this host; Triton's models get what they work on through /dev/shm."""
+    from dicomnode.adapters.ledger import FolderLedger
     from dicomnode.adapters.machine import LocalMachine, cores
     from dicomnode.stages.admission import InTurn
+    from dicomnode.stages.peaks import KeptPeaks
     from dicomnode.stages.sizes import SeriesSizes
 
     machine = LocalMachine(uses_shared=uses_triton(settings))
     windows_at_once = min(settings.triton_threads or cores(), _WINDOWS_AT_ONCE_MOST)
     return InTurn(
-        settings.jobs_at_once, machine, SeriesSizes(instance_store(settings)), windows_at_once, engine.taken
+        settings.jobs_at_once,
+        machine,
+        SeriesSizes(instance_store(settings)),
+        windows_at_once,
+        engine.taken,
+        KeptPeaks(state, engine, this_host()),
+        FolderLedger(settings.run_folder / f"promised-{this_host()}"),
     )

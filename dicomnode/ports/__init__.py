@@ -9,7 +9,7 @@ from dicomnode.ports.delivery import Prover, ResultSink
 from dicomnode.ports.engine import Admission, Admitted, EngineState, Executor, JobEngine, JobHandlers, Pulse, Running
 from dicomnode.ports.inference import ALL_IMAGES, InferenceEngine, InferenceSession
 from dicomnode.ports.instances import InstanceStore, Quarantine, RefusedResult, Spooled, StoredFile
-from dicomnode.ports.machine import Machine
+from dicomnode.ports.machine import Ledger, Machine, Peaks
 from dicomnode.ports.state import State
 from dicomnode.ports.views import (
     DeliveryChange,
@@ -79,6 +79,7 @@ __all__ = [
     "JobStopped",
     "JobView",
     "JobWork",
+    "Ledger",
     "Machine",
     "ModelVersion",
     "NewJob",
@@ -86,6 +87,7 @@ __all__ = [
     "NotYet",
     "PastSeries",
     "PastStudy",
+    "Peaks",
     "Placement",
     "ProofWork",
     "Prover",

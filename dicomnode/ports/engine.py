@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -58,6 +58,12 @@ class EngineState(State, Protocol):
 
     def requeue_job(self, job_id: str, run: int, why: str = "the queue had lost it") -> bool:
         """A new ticket for a job whose ticket `run` was lost or given back; False if things went on meanwhile."""
+
+    def peak(self, digest: str, host: str, engine: str) -> tuple[Mapping[str, float], int] | None:
+        """What a version took of memory when it ran last there, and of a main series of how many voxels."""
+
+    def record_peak(self, digest: str, host: str, engine: str, memory: Mapping[str, float], voxels: int) -> None:
+        """In place of an earlier one of that version, machine and engine."""
 
     def leave_job(self, job_id: str, run: int, reason: str, delay_s: float) -> bool:
         """A new ticket, after that delay, for another machine's worker to take; as hold_job."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -28,7 +28,18 @@ from dicomnode.domain.admission import (
 )
 from dicomnode.domain.job import Priority
 from dicomnode.domain.model_after import Crop
-from dicomnode.ports import Admitted, JobFailed, JobFinished, JobOutcome, JobWork, Machine, ModelVersion
+from dicomnode.ports import (
+    Admitted,
+    JobFailed,
+    JobFinished,
+    JobOutcome,
+    JobWork,
+    Ledger,
+    Machine,
+    ModelVersion,
+    Peaks,
+)
+from dicomnode.stages.peaks import OwnPeaks
 
 LOOK_EVERY_S = 1.0
 """How often who waits looks whether there is room: nobody says so when another program ends."""
@@ -42,26 +53,42 @@ class _Waiting:
 
     order: tuple[int, datetime, int]
     needs: Needs
+    release: Callable[[], None] = lambda: None
 
     @property
     def is_urgent(self) -> bool:
         return self.order[0] == Priority.STAT.rank
 
 
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """What a model's process took beside the volumes, of a main series of so many voxels."""
+@dataclass
+class OwnLedger:
+    """ports.Ledger of one process, whose lock keeps others out."""
 
-    memory: Mapping[str, float]  # as ports.InferenceEngine.taken has it
-    voxels: int
+    _promises: list[Room] = field(default_factory=list)
+    _free_before: Room = WITHOUT_END
+
+    def alone(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def promised(self) -> list[Room]:
+        return list(self._promises)
+
+    def free_before(self) -> Room:
+        return self._free_before
+
+    def add(self, room: Room, free: Room) -> Callable[[], None]:
+        if not self._promises:
+            self._free_before = free
+        self._promises.append(room)
+        return lambda: self._promises.remove(room)
 
 
 @dataclass
 class InTurn:
     """ports.Admission: at most `at_once` jobs, and beside them one that is STAT.
 
-    `sizes` says how large a job's series are, `taken` what a model's last run took; without a machine memory is not
-    looked at.
+    `sizes` says how large a job's series are, `taken` what a model's last run took, `peaks` keeps that; `ledger`: of
+    what was promised to all that run here. Without a machine memory is not looked at.
     """
 
     at_once: int
@@ -69,13 +96,13 @@ class InTurn:
     sizes: Sizes = lambda work: ()
     windows_at_once: int = 1
     taken: Callable[[ModelVersion], Mapping[str, float]] = lambda model: {}
+    peaks: Peaks = field(default_factory=OwnPeaks)
+    ledger: Ledger = field(default_factory=OwnLedger)
     look_every_s: float = LOOK_EVERY_S
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _line: list[_Waiting] = field(default_factory=list)
     _running: list[_Waiting] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
-    _free_before: Room = WITHOUT_END  # when the first of those that run began
-    _took: dict[str, _Taken] = field(default_factory=dict)  # a version's digest → its last run
     _changes: int = 0
     _closed: bool = False
 
@@ -88,13 +115,16 @@ class InTurn:
         finally:
             if answer.may_begin:
                 with self._changed:
+                    waiting.release()
                     self._running.remove(waiting)
                     self._say_so()
 
     def ended(self, work: JobWork, outcome: JobOutcome) -> None:
-        taken = self.taken(work.model) if isinstance(outcome, JobFinished) else {}
-        if taken and self.machine is not None and (sizes := self.sizes(work)):
-            self._took[work.model.digest] = _Taken(dict(taken), sizes[0].voxels)
+        if not isinstance(outcome, JobFinished) or self.machine is None or not (sizes := self.sizes(work)):
+            return
+        for model in (work.model, *work.before.values()):
+            if taken := self.taken(model):
+                self.peaks.learn(model, taken, sizes[0].voxels)
 
     def close(self) -> None:
         with self._changed:
@@ -112,7 +142,7 @@ class InTurn:
                 with self._changed:
                     seen, decision = self._changes, self._decision(waiting)
                     if decision.verdict is Verdict.BEGIN:
-                        self._begin(waiting)
+                        self._running.append(waiting)
                         return Admitted(True)
                 if decision.verdict is Verdict.NEVER:
                     return Admitted(False, JobFailed("too-large", decision.words, retryable=False))
@@ -141,20 +171,17 @@ class InTurn:
             return Decision(Verdict.WAIT)
         if self.machine is None:
             return Decision(Verdict.BEGIN)
-        return decide(waiting.needs, self._free(), self.machine.total(), is_alone=not self._running)
+        with self.ledger.alone():
+            return self._judged(waiting, self.machine)
 
-    def _begin(self, waiting: _Waiting) -> None:
-        """With the lock held."""
-        if not self._running and self.machine is not None:
-            self._free_before = self.machine.free()
-        self._running.append(waiting)
-
-    def _free(self) -> Room:
+    def _judged(self, waiting: _Waiting, machine: Machine) -> Decision:
         """What runs may still take what it was admitted with: it is not free, though nobody has it yet."""
-        assert self.machine is not None
-        promised = sum((each.needs.likely for each in self._running), NOTHING)
-        now = self.machine.free()
-        return now.least_of(self._free_before - promised) if self._running else now
+        promised, free = self.ledger.promised(), machine.free()
+        left = free.least_of(self.ledger.free_before() - sum(promised, NOTHING)) if promised else free
+        decision = decide(waiting.needs, left, machine.total(), is_alone=not promised)
+        if decision.verdict is Verdict.BEGIN:
+            waiting.release = self.ledger.add(waiting.needs.likely, free)
+        return decision
 
     def _needs(self, work: JobWork) -> Needs:
         if self.machine is None or not (sizes := self.sizes(work)):
@@ -167,8 +194,9 @@ class InTurn:
     def _needs_of(self, model: ModelVersion, sizes: Sequence[Extent]) -> Needs:
         assert self.machine is not None
         estimate = needs_of(model.card, sizes, windows_at_once=self.windows_at_once, on_gpu=self.machine.has_gpu)
-        took = self._took.get(model.digest)
-        if took is None:
+        peak = self.peaks.of(model)
+        if peak is None:
             return estimate
-        larger = max(sizes[0].voxels / max(took.voxels, 1), 1.0)
-        return learned(estimate, {kind: size * larger for kind, size in took.memory.items()})
+        memory, voxels = peak
+        larger = max(sizes[0].voxels / max(voxels, 1), 1.0)
+        return learned(estimate, {kind: size * larger for kind, size in memory.items()})

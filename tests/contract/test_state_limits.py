@@ -201,3 +201,14 @@ def test_a_job_whose_process_died_begins_again_whatever_the_limit(state: State) 
     state.limit_model("torso-ct", 1)
     assert state.start_job(job, 1) is not None
     assert state.start_job(job, 1) is not None
+
+
+def test_what_a_version_took_is_kept_for_each_machine_and_engine(state: State) -> None:
+    model = new_job(state).model
+    keep = state.record_peak  # type: ignore[attr-defined]
+    for host, engine, size in (("a", "onnx fp32", 1e9), ("b", "onnx fp32", 2e9), ("a", "onnx fp32", 3e9)):
+        keep(model.digest, host, engine, {"host_bytes": size}, 5_000_000_000)
+    found = [state.peak(model.digest, host, "onnx fp32") for host in ("a", "b", "c")]  # type: ignore[attr-defined]
+    assert found == [({"host_bytes": 3e9}, 5_000_000_000), ({"host_bytes": 2e9}, 5_000_000_000), None]
+    keep("f" * 64, "a", "onnx fp32", {"host_bytes": 1.0}, 1)  # of a version that is not there any more
+    assert state.peak("f" * 64, "a", "onnx fp32") is None  # type: ignore[attr-defined]

@@ -25,6 +25,7 @@ from dicomnode.adapters.db import (
     model_removal,
     models,
     past,
+    peaks,
     proofs,
     queueing,
     receive,
@@ -450,6 +451,12 @@ class SqlState:
 
     def requeue_job(self, job_id: str, run: int, why: str = "the queue had lost it") -> bool:
         return self._write(queueing.requeue_job, job_id, run, why)
+
+    def peak(self, digest: str, host: str, engine: str) -> tuple[Mapping[str, float], int] | None:
+        return self._read(peaks.peak, digest, host, engine)
+
+    def record_peak(self, digest: str, host: str, engine: str, memory: Mapping[str, float], voxels: int) -> None:
+        self._write(peaks.record_peak, digest, host, engine, memory, voxels)
 
     def leave_job(self, job_id: str, run: int, reason: str, delay_s: float) -> bool:
         return self._write(queueing.leave_job, job_id, run, reason, delay_s)

@@ -276,6 +276,20 @@ class ModelAcceptanceRow(Base):
     document: Mapped[dict[str, Any]] = mapped_column(_Json)  # as domain.acceptance has it
 
 
+class ModelPeakRow(Base):
+    """What a version took of memory when it ran last on one machine and engine."""
+
+    __tablename__ = "model_peak"
+
+    model_id: Mapped[int] = mapped_column(
+        _Key, sa.ForeignKey("model.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    host: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
+    engine: Mapped[str] = mapped_column(sa.String(128), primary_key=True)
+    memory: Mapped[dict[str, float]] = mapped_column(_Json)  # as ports.InferenceEngine.taken has it
+    voxels: Mapped[int] = mapped_column(sa.BigInteger)  # of the main series of that run
+
+
 class ModelChangeRow(Base):
     """Who made which version active, or a shadow, and why; never changed."""
 

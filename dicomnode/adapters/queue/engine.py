@@ -189,7 +189,7 @@ class DbosJobEngine:
         if waiting is None:
             self._begin_job(job_id, run)  # which says what became of it
         else:
-            self._in_its_turn(waiting, job_id, run)
+            self._surely(lambda: self._in_its_turn(waiting, job_id, run))
         self._doorbell.ring_later(_SLOT_FREE_S)
 
     def _in_its_turn(self, waiting: JobWork, job_id: str, run: int) -> None:
