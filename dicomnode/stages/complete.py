@@ -48,6 +48,9 @@ class Expecting(Protocol):
     def expect(self, series_instance_uid: str, instances: int) -> None:
         """The series will most likely be complete with so many; called often, and returns at once."""
 
+    def arriving(self, series_instance_uid: str, instances: int) -> None:
+        """Of the series there are so many, and more will come; as expect."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
@@ -203,6 +206,8 @@ class Completer:
         likely = self._verdict(signs, self._policy.at_once())
         if isinstance(likely, Verdict) and likely.signal is not Signal.QUIET:
             self._expecting.expect(signs.series_instance_uid, signs.instances)
+        else:
+            self._expecting.arriving(signs.series_instance_uid, signs.instances)
 
     def _stack(self, signs: SeriesSigns) -> Stack:
         places = self._state.places(signs.series_instance_uid)

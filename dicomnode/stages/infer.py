@@ -14,6 +14,7 @@ from dicomnode.domain.halt import Halt
 from dicomnode.domain.model_card import RoleSpec
 from dicomnode.domain.model_parameter import MINIMUM_AREA_MM2, complaints, settled, threshold_of
 from dicomnode.domain.rules import Parameter
+from dicomnode.domain.study import Series
 from dicomnode.errors import NotAVolume, SeriesRefused
 from dicomnode.imaging.headers import text
 from dicomnode.imaging.images import ImagesPlan, is_inverted
@@ -113,6 +114,10 @@ class InferStage:
                 self._labels(work, opened, lead, None)
             elif not lead.skipped:
                 opened.classes(work.model, work.parameters, self._timeout_of(work), None, lead.region)
+
+    def read_ahead(self, series: Series) -> None:
+        """Headers of a series whose images still come; raises CannotDecode, OSError."""
+        self._volumes.read_ahead(series)
 
     def _timeout_of(self, work: JobWork) -> float:
         return work.model.card.timeout_s or self._timeout_s

@@ -24,11 +24,12 @@ from dicomnode.errors import NotAVolume, SeriesRefused
 from dicomnode.imaging.box import Box
 from dicomnode.imaging.decode import plan_instances, read_volume
 from dicomnode.imaging.geometry import VolumeGeometry
-from dicomnode.imaging.headers import Instance, read_instances
+from dicomnode.imaging.headers import Instance
 from dicomnode.imaging.images import plan_images
 from dicomnode.imaging.volume import VolumePlan
 from dicomnode.ports import Clock, InferenceEngine, InferenceSession, InstanceStore, ModelVersion, Placement
 from dicomnode.stages.answers import Answers, Labels, Scores
+from dicomnode.stages.headers import Headers
 from dicomnode.stages.pictures import KEPT_IDLE_MOST_BYTES, OpenImages
 from dicomnode.stages.shared import Shared
 
@@ -177,7 +178,8 @@ class Volumes:
     """Opens what jobs need; used by several threads at once."""
 
     def __init__(self, store: InstanceStore, engine: InferenceEngine, clock: Clock, keep_s: float = KEEP_S) -> None:
-        self._store, self._engine, self._clock, self._keep_s = store, engine, clock, keep_s
+        self._engine, self._clock, self._keep_s = engine, clock, keep_s
+        self._headers = Headers(store)
         self._lock = threading.Lock()
         self._kept: dict[_Files, _Kept] = {}
         self.scores = Shared(scores_made_before, keep_s, clock.monotonic)
@@ -202,19 +204,23 @@ class Volumes:
         try:
             with kept.opening:
                 if kept.images is None:
-                    instances = read_instances([self._store.path(i.path) for i in series.instances])
+                    instances = self._headers.read(series)
                     plan = plan_images([instance.header for instance in instances])
                     kept.images = OpenImages(plan, instances, self._engine, self._clock)
             yield kept.images
         finally:
             self._leave(kept)
 
+    def read_ahead(self, series: Series) -> None:
+        """Headers of images of a series that is not complete yet; raises CannotDecode, OSError."""
+        self._headers.read_ahead(series)
+
     def close(self) -> None:
         """What nobody uses any more; what is in use is closed when it is left, or with the process."""
         self._close_idle()
 
     def _planned(self, series: Series) -> Planned:
-        instances = tuple(read_instances([self._store.path(i.path) for i in series.instances]))
+        instances = tuple(self._headers.read(series))
         return Planned(instances, plan_instances(instances))
 
     def _in_role(self, role: str, series: Series) -> Planned:

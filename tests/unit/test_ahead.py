@@ -14,11 +14,13 @@ from dicomnode.domain.completeness import Policy
 from dicomnode.domain.job import JobState
 from dicomnode.domain.model_card import card_document, parse_model_card
 from dicomnode.errors import EngineUnavailable
+from dicomnode.imaging.headers import Instance, read_instances
 from dicomnode.ports import JobView
 from dicomnode.stages.ahead import Ahead
 from dicomnode.stages.complete import Completer
 from dicomnode.stages.deliver import DeliverStage
 from dicomnode.stages.encode import EncodeStage
+from dicomnode.stages.headers import Headers
 from dicomnode.stages.infer import InferStage
 from dicomnode.stages.route import RouteStage
 from dicomnode.stages.work import Work
@@ -49,8 +51,8 @@ class Node:
         encode = EncodeStage(self.store, self.clock, device_serial_number="NODE")
         self.work = Work(infer, encode, DeliverStage(FakeSink(), self.store))
 
-    def receive(self, images: Sequence[Dataset], number: int = 1) -> None:
-        """By an association that is released afterwards."""
+    def receive(self, images: Sequence[Dataset], number: int = 1, *, released: bool = True) -> None:
+        """By an association that is released afterwards, or not yet."""
         folder, association = f"in{number}", f"r/1/{number}"
         write(images, self.store.root / folder)
         study, series = str(images[0].StudyInstanceUID), str(images[0].SeriesInstanceUID)
@@ -69,7 +71,8 @@ class Node:
             ]
         )
         self.clock.advance(0.1)
-        self.state.association_ended(association, "released")
+        if released:
+            self.state.association_ended(association, "released")
 
     def sweep(self, after_s: float) -> int:
         self.clock.advance(after_s)
@@ -180,3 +183,62 @@ def test_a_series_that_the_model_refuses_is_refused_by_the_job_alone(node: Node)
     node.sweep(0.05)
     node.sweep(0.6)
     assert node.run().state is JobState.REFUSED
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files whose headers the inference stage read, as often as it did."""
+    names: list[str] = []
+
+    def noted(paths: Sequence[Path]) -> list[Instance]:
+        names.extend(path.name for path in paths)
+        return read_instances(paths)
+
+    monkeypatch.setattr("dicomnode.stages.headers.read_instances", noted)
+    return names
+
+
+def test_headers_are_read_while_images_still_come(node: Node, read: list[str]) -> None:
+    images = classic(30)
+    node.receive(images[:19], released=False)
+    node.sweep(0.01)
+    assert read == [], "too few to begin"
+    node.receive(images[19:25], 2, released=False)
+    for _ in range(3):
+        node.sweep(0.01)
+    assert len(read) == 25
+    node.receive(images[25:], 3)
+    for association in ("r/1/1", "r/1/2"):
+        node.state.association_ended(association, "released")
+    node.sweep(0.05)
+    assert node.engine.runs == [CARD.name]
+    assert len(read) == 30, "each of them once"
+    while not node.sweep(0.3):
+        pass
+    assert node.run().state is JobState.SUCCEEDED
+    assert len(read) == 30
+
+
+@pytest.mark.parametrize("why", ["busy", "no rule wants it"])
+def test_headers_are_not_read_for_nothing(node: Node, read: list[str], why: str) -> None:
+    if why == "busy":
+        node.busy = True
+    else:
+        node.state.add_rule("torso", RULE | {"when": {"Modality": "MR"}})
+    node.receive(classic(30), released=False)
+    node.sweep(0.01)
+    assert read == []
+
+
+def test_a_file_that_is_another_one_by_now_is_read_again(node: Node) -> None:
+    """A study that was forgotten may come again, under the same paths."""
+    images = classic(25)
+    node.receive(images, released=False)
+    series, headers = node.state.series(str(images[0].SeriesInstanceUID)), Headers(node.store)
+    headers.read_ahead(series)
+    path = node.store.root / "in1" / "003.dcm"
+    again = pydicom.dcmread(path)
+    again.PatientID = "ANOTHER"
+    path.unlink()
+    again.save_as(path)
+    assert [i.header.PatientID for i in headers.read(series)].count("ANOTHER") == 1
