@@ -169,11 +169,17 @@ def _members(name: str, value: Mapping[str, Any]) -> str:
 
 
 def _measured(row: Mapping[str, Any]) -> str:
-    """Lungs: 3434.396 ml, mean -773.11 HU."""
+    """Lungs: 3434.396 ml, mean -773.11 HU; or Lungs on image 1: 5120.4 mm², mean 211."""
     unit = str(row.get("unit", ""))
-    parts = [_value("volume_ml", row.get("volume_ml", 0))]
+    parts = [_value("volume_ml", row.get("volume_ml", 0))] if "image" not in row else [_area(row)]
     if row.get("mean") is not None:
         parts.append(f"mean {row['mean']} {unit}".rstrip())
-    known = {"segment", "volume_ml", "mean", "unit"}
+    known = {"segment", "volume_ml", "mean", "unit", "image", "area_mm2", "pixels"}
     parts += [f"{name} {_value(name, value)}" for name, value in row.items() if name not in known]
-    return f"{row['segment']}: {', '.join(parts)}"
+    where = f" on image {row['image']}" if "image" in row else ""
+    return f"{row['segment']}{where}: {', '.join(parts)}"
+
+
+def _area(row: Mapping[str, Any]) -> str:
+    """Of a segment on a single image: in pixels where nobody knows how large these are."""
+    return f"{row['pixels']} pixels" if row.get("area_mm2") is None else f"{row['area_mm2']} mm²"

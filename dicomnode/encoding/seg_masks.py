@@ -5,7 +5,7 @@ Of BINARY segmentations (PS3.3 C.8.20.2.3) whose frames lie on the same planes, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from pydicom import Dataset
 
 from dicomnode.errors import EncodingError
 
-Plane = tuple[float, ...]  # Image Position (Patient), LPS mm, to a hundredth
+# Image Position (Patient), LPS mm, to a hundredth; of a single image its SOP Instance UID and frame number
+Plane = tuple[float, ...] | tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +37,16 @@ class Overlap:
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """The frames of a SEG: pixels (frame, row, column) uint8, 0 or 1, and where each of them belongs."""
+    """The frames of SEGs: (row, column) uint8, 0 or 1, by segment number and plane."""
 
-    pixels: npt.NDArray[np.uint8]
     names: Mapping[int, str]  # segment number → label
-    frames: Mapping[tuple[int, Plane], int]  # segment number and plane → frame
+    frames: Mapping[tuple[int, Plane], npt.NDArray[np.uint8]]
 
-    def of(self, name: str) -> dict[Plane, int]:
+    def of(self, name: str) -> dict[Plane, npt.NDArray[np.uint8]]:
         return {plane: frame for (number, plane), frame in self.frames.items() if self.names[number] == name}
 
 
-NOTHING = Masks(np.zeros((0, 0, 0), np.uint8), {}, {})
+NOTHING = Masks({}, {})
 
 
 def read_masks(path: Path) -> Masks:
@@ -56,27 +56,38 @@ def read_masks(path: Path) -> Masks:
         names = {int(s.SegmentNumber): str(s.SegmentLabel) for s in dataset.SegmentSequence}
         pixels = dataset.pixel_array
         shape = (int(dataset.NumberOfFrames), int(dataset.Rows), int(dataset.Columns))
-        frames = {_place(item): n for n, item in enumerate(dataset.PerFrameFunctionalGroupsSequence)}
+        shared = dataset.SharedFunctionalGroupsSequence[0]
+        places = [_place(item, shared) for item in dataset.PerFrameFunctionalGroupsSequence]
     except (OSError, AttributeError, KeyError, ValueError, pydicom.errors.InvalidDicomError) as error:
         raise EncodingError(f"{path.name} is no segmentation that can be read: {error}") from error
-    return Masks(pixels.reshape(shape), names, frames)
+    return Masks(names, dict(zip(places, pixels.reshape(shape), strict=True)))
 
 
-def _place(frame: Dataset) -> tuple[int, Plane]:
-    number = frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber
-    position = frame.PlanePositionSequence[0].ImagePositionPatient
-    return int(number), tuple(round(float(value), 2) for value in position)
+def together(masks: Sequence[Masks]) -> Masks:
+    """Those of one model on one series: single images have a SEG each."""
+    return Masks(
+        {number: name for one in masks for number, name in one.names.items()},
+        {place: frame for one in masks for place, frame in one.frames.items()},
+    )
+
+
+def _place(frame: Dataset, shared: Dataset) -> tuple[int, Plane]:
+    """Where there is no place in the patient, the image and its frame."""
+    identification = frame if "SegmentIdentificationSequence" in frame else shared
+    number = int(identification.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+    if "PlanePositionSequence" in frame:
+        position = frame.PlanePositionSequence[0].ImagePositionPatient
+        return number, tuple(round(float(value), 2) for value in position)
+    source = frame.DerivationImageSequence[0].SourceImageSequence[0]
+    return number, (str(source.ReferencedSOPInstanceUID), int(source.get("ReferencedFrameNumber", 1)))
 
 
 def overlap(first: Masks, second: Masks, name: str) -> Overlap:
-    """Plane by plane, so that no more than the two files' frames are in memory."""
+    """Plane by plane, so that no more than the files' frames are in memory."""
     ours, theirs = first.of(name), second.of(name)
-    both = sum(
-        int(np.count_nonzero(first.pixels[ours[plane]] & second.pixels[theirs[plane]]))
-        for plane in ours.keys() & theirs.keys()
-    )
-    return Overlap(_voxels(first, ours), _voxels(second, theirs), both)
+    both = sum(int(np.count_nonzero(ours[plane] & theirs[plane])) for plane in ours.keys() & theirs.keys())
+    return Overlap(_voxels(ours), _voxels(theirs), both)
 
 
-def _voxels(masks: Masks, frames: Mapping[Plane, int]) -> int:
-    return sum(int(np.count_nonzero(masks.pixels[frame])) for frame in frames.values())
+def _voxels(frames: Mapping[Plane, npt.NDArray[np.uint8]]) -> int:
+    return sum(int(np.count_nonzero(frame)) for frame in frames.values())

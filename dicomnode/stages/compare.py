@@ -12,12 +12,12 @@ import numpy.typing as npt
 from dicomnode.domain.job import JobState
 from dicomnode.domain.result import StoredResult
 from dicomnode.domain.study import Series
-from dicomnode.encoding.seg_masks import NOTHING, Masks, Overlap, overlap, read_masks
+from dicomnode.encoding.seg_masks import NOTHING, Masks, Overlap, overlap, read_masks, together
 from dicomnode.errors import SeriesRefused
 from dicomnode.imaging.golden import dice
 from dicomnode.ports import Clock, InstanceStore, JobFilter, JobView, JobWork, ModelVersion, State
 from dicomnode.stages.composed import models_before
-from dicomnode.stages.infer import Classified, Inference, InferStage
+from dicomnode.stages.infer import Classified, Inference, InferStage, Pictured
 
 Pair = tuple[ModelVersion, ModelVersion]
 Probabilities = npt.NDArray[np.float64]
@@ -104,13 +104,13 @@ class CompareStage:
         )
 
     def _masks(self, model: ModelVersion, job: JobView) -> Masks | None:
-        """None when its file is gone. A job that found nothing has an SR and no SEG."""
+        """None when a file of it is gone. A job that found nothing has an SR and no SEG."""
         kept = job.results or self._results_before(model, job)
-        seg = next((result for result in kept if result.kind == "SEG"), None)
-        if seg is None:
+        segs = [result for result in kept if result.kind == "SEG"]
+        if not segs:
             return NOTHING if kept else None
-        path = self._store.path(seg.path)
-        return read_masks(path) if path.is_file() else None
+        paths = [self._store.path(seg.path) for seg in segs]
+        return together([read_masks(path) for path in paths]) if all(path.is_file() for path in paths) else None
 
     def _results_before(self, model: ModelVersion, job: JobView) -> Sequence[StoredResult]:
         """Of an earlier job, when this one gave the same objects again."""
@@ -138,6 +138,8 @@ class CompareStage:
         try:
             if gives_classes(pair):
                 return _of_classified(pair, uids, infer.classify(first), infer.classify(second))
+            if any(model.card.output.of_images for model in pair):
+                return self._of_images(pair, uids, (first, second), infer)
             with infer.run(first) as one, infer.run(second) as other:
                 return SeriesComparison(
                     *uids,
@@ -146,6 +148,19 @@ class CompareStage:
                 )
         except SeriesRefused as error:
             return SeriesComparison(*uids, note=str(error))
+
+    def _of_images(
+        self, pair: Pair, uids: tuple[str, str], works: tuple[JobWork, JobWork], infer: InferStage
+    ) -> SeriesComparison:
+        """Both mark single images, or there is nothing to compare."""
+        if not all(model.card.output.of_images for model in pair):
+            return SeriesComparison(*uids, note="one of them marks single images, and the other a volume")
+        with infer.on_images(works[0]) as one, infer.on_images(works[1]) as other:
+            return SeriesComparison(
+                *uids,
+                tuple(_on_stacks(pair, (one, other), name) for name in common_segments(pair)),
+                (seconds_in(one.timings_s), seconds_in(other.timings_s)),
+            )
 
     def _work(self, model: ModelVersion, series: Series) -> JobWork:
         """As a job of the model's own name on this series had it, if there was one."""
@@ -176,6 +191,16 @@ def _of_labels(pair: Pair, found: tuple[Inference, Inference], name: str) -> Seg
     # the versions may number a segment differently
     ours, theirs = (i.masks.of(n).view("u1") for i, n in zip(found, numbers, strict=True))
     return SegmentComparison(name, dice(ours, theirs, 1), (volumes[0], volumes[1]))
+
+
+def _on_stacks(pair: Pair, found: tuple[Pictured, Pictured], name: str) -> SegmentComparison:
+    """Of all images together: they have no volume."""
+    numbers = [_number(model, name) for model in pair]
+    ours, theirs = (
+        np.concatenate([masks.of(number).ravel() for masks in pictured.masks])
+        for pictured, number in zip(found, numbers, strict=True)
+    )
+    return SegmentComparison(name, dice(ours.view("u1"), theirs.view("u1"), 1), (None, None))
 
 
 # ------------------------------------------------------------------------------------------------------ classes
@@ -248,7 +273,7 @@ def _dice(masks: Sequence[Masks | None], name: str) -> float | None:
 
 def _measured(job: JobView, name: str) -> float | None:
     rows = job.details.get("measurements", [])
-    return next((row["volume_ml"] for row in rows if row.get("segment") == name), None)
+    return next((row.get("volume_ml") for row in rows if row.get("segment") == name), None)
 
 
 def seconds_in(timings_s: Mapping[str, float]) -> float:

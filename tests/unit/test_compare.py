@@ -220,6 +220,28 @@ def test_classes_of_jobs_and_of_now_are_compared(node: Node) -> None:
     assert (summary([found, now]).images, summary([found, now]).same) == (10, 5)
 
 
+def flat(card: ModelCard) -> ModelCard:
+    """The same segments, of a model that sees each image by itself."""
+    document = card_document(card)
+    network = {"file": "model.ts"}
+    return parse_model_card({**document, "input": {**document["input"], "size": [64, 64]}, "network": network})
+
+
+def test_versions_that_mark_single_images_are_compared_now(node: Node) -> None:
+    node.run(FIRST)
+    pair = (
+        node.state.add_model(replace(flat(CARD), name="flat"), "3" * 64, node.store.root),
+        node.state.add_model(replace(flat(second_card()), name="flat"), "4" * 64, node.store.root, activate=False),
+    )
+    (found,) = node.compare.now(pair, node.study, node.infer)
+    hu = pixels_of(node)
+    low, high = (hu > FIRST[0]) & (hu <= FIRST[1]), hu > FIRST[1]
+    assert by_name(found)["Lungs"] == pytest.approx(dice_of(low, high), abs=1e-6)  # 2.0.0 numbers them the other way
+    assert found.segments[0].volumes_ml == (None, None)
+    (mixed,) = node.compare.now((node.pair[0], pair[0]), node.study, node.infer)
+    assert "one of them marks single images" in mixed.note
+
+
 # --------------------------------------------------------------------------------------------------------- SEGs
 
 

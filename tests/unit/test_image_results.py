@@ -21,6 +21,7 @@ from dicomnode.encoding.check_images import check_image_report, check_image_segm
 from dicomnode.encoding.provenance import Provenance
 from dicomnode.encoding.results import EncodedResult
 from dicomnode.encoding.results_of_images import encode_image_results
+from dicomnode.encoding.seg_masks import overlap, read_masks, together
 from dicomnode.errors import NonConformant
 from dicomnode.imaging.decode import read_frames
 from dicomnode.imaging.headers import read_instances
@@ -317,3 +318,19 @@ def test_the_number_of_an_area_is_above_zero(tmp_path: Path) -> None:
     spoiled = [replace(one, pixels=-one.pixels) for one in marked.statistics]
     with pytest.raises(NonConformant, match="below zero"):
         encode_image_results(marked.instances, spoiled, marked.plan, marked.card, MADE)
+
+
+# ------------------------------------------------------------------------------------------- two versions compared
+
+
+def test_masks_of_two_versions_are_compared_image_by_image(tmp_path: Path) -> None:
+    series = [image(1, (40, 24)), image(2, (24, 40))]
+    found = []
+    for name, empty in (("a", []), ("b", [1])):
+        marked = Marked(tmp_path / name, series, empty)
+        for number, result in enumerate(r for r in marked.results if r.kind == "SEG"):
+            (tmp_path / f"{name}{number}.dcm").write_bytes(result.content)
+        found.append(together([read_masks(path) for path in sorted(tmp_path.glob(f"{name}?.dcm"))]))
+    both = overlap(*found, "Class 1")
+    pixels = [(f_plane(shape) == 1).sum() for shape in ((40, 24), (24, 40))]
+    assert (both.first, both.second, both.both) == (sum(pixels), pixels[0], pixels[0])
