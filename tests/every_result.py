@@ -13,7 +13,8 @@ from dicomnode.domain.classification import runs
 from dicomnode.domain.model_card import ModelCard, parse_model_card
 from dicomnode.domain.model_output import Classification
 from dicomnode.encoding.findings import Findings, reference
-from dicomnode.encoding.forms import FORMS, encode_form
+from dicomnode.encoding.forms import FORMS, IMAGE_FORMS, encode_form
+from dicomnode.encoding.image_findings import ImageFindings
 from dicomnode.encoding.kinds import SOP_CLASSES
 from dicomnode.encoding.provenance import Preceding, Predecessor, Provenance
 from dicomnode.encoding.results import (
@@ -126,7 +127,11 @@ def _of_images(made: Provenance) -> Iterator[tuple[str, ModelCard, EncodedResult
     labels = f_plane((one.Rows, one.Columns))[np.newaxis]
     masks = SegmentMasks(labels, np.stack([np.where(labels == n, 255, 0) for n in (1, 2)]).astype(np.uint8))
     marked = masked_instances(plan, [np.zeros(labels.shape, np.int16)], [masks])
-    for result in encode_image_results(marked, measured(marked, [1, 2], {1}), plan, MARKS, made):
+    statistics = measured(marked, [1, 2], {1})
+    results = encode_image_results(marked, statistics, plan, MARKS, made)
+    segmentations = [reference(result, plan) for result in results if result.kind == "SEG"]
+    findings = ImageFindings(marked, statistics, plan, MARKS, made, segmentations)
+    for result in (*results, *(one for kind in IMAGE_FORMS for one in encode_form(findings, kind))):
         yield ("SR: segments on images" if result.kind == "SR" else f"{result.kind} of an image"), MARKS, result
 
 

@@ -31,7 +31,7 @@ def check_classes(
         if region is None or not isinstance(plan, VolumePlan):
             check_images([item for each in named for item in each], plan)
         else:
-            _check_region(groups, plan)
+            check_region(groups, plan)
 
 
 def _check_group(group: Dataset, number: int, card: ModelCard) -> list[Dataset]:
@@ -51,12 +51,13 @@ def _check_group(group: Dataset, number: int, card: ModelCard) -> list[Dataset]:
     return [reference for item in content for reference in items(item, "ReferencedSOPSequence")]
 
 
-def _check_region(groups: Sequence[Dataset], plan: VolumePlan) -> None:
-    """The one group has the surface of what was looked at (TID 1411)."""
-    shapes = [i for group in groups for i in items(group, "ContentSequence") if text(i, "ValueType") == "SCOORD3D"]
-    if len(groups) != 1 or not shapes:
-        refuse("the report does not say which region of the series the class is of")
-    check_surface(shapes, 1, plan)
+def check_region(groups: Sequence[Dataset], plan: VolumePlan) -> None:
+    """Each group has the surface of what was looked at (TID 1411)."""
+    for number, group in enumerate(groups, 1):
+        shapes = [item for item in items(group, "ContentSequence") if text(item, "ValueType") == "SCOORD3D"]
+        if not shapes:
+            refuse(f"measurement group {number} does not say which region of the series it is of")
+        check_surface(shapes, number, plan)
 
 
 def check_images(named: Sequence[Dataset], plan: UsedImages, times: int = 1) -> None:

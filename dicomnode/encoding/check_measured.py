@@ -10,23 +10,31 @@ from dicomnode.domain.coded import Code
 from dicomnode.domain.measured_output import MeasuredValue
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.encoding.check import check_measurement_report, check_number, groups_of
-from dicomnode.encoding.check_classes import check_images
+from dicomnode.encoding.check_classes import check_images, check_region
 from dicomnode.encoding.content_items import code_of
 from dicomnode.encoding.references import NONE, Further, UsedImages
 from dicomnode.encoding.refusal import refuse
 from dicomnode.encoding.sr_measured import measured_of
+from dicomnode.imaging.box import Box
 from dicomnode.imaging.headers import items, odd_values_accepted, text
+from dicomnode.imaging.volume import VolumePlan
 
 _SITE = ("363698007", "SCT")  # Finding Site
 _TRACKED = (("112039", "DCM"), ("112040", "DCM"))
 
 
-def check_measured(report: Dataset, plan: UsedImages, card: ModelCard, further: Further = NONE) -> None:
+def check_measured(
+    report: Dataset, plan: UsedImages, card: ModelCard, further: Further = NONE, region: Box | None = None
+) -> None:
     """Raises NonConformant naming what is wrong with an SR of a network's numbers."""
     with odd_values_accepted():
         check_measurement_report(report, plan, further)
         spec = measured_of(card)
-        named = [_check_group(group, number, card) for number, group in enumerate(groups_of(report), 1)]
+        groups = groups_of(report)
+        named = [_check_group(group, number, card) for number, group in enumerate(groups, 1)]
+        if region is not None and isinstance(plan, VolumePlan):
+            check_region(groups, plan)
+            return
         sites = len({one.finding_site for one in spec.values})
         check_images([item for each in named for item in each], plan, sites)
 

@@ -32,6 +32,7 @@ from dicomnode.encoding.seg import coded, set_creation
 from dicomnode.encoding.source import SourceFrames, source_frames, source_series_number
 from dicomnode.errors import EncodingError
 from dicomnode.imaging.headers import odd_values_accepted
+from dicomnode.imaging.render import Window
 from dicomnode.imaging.volume import VolumePlan
 
 FloatMap = npt.NDArray[np.float32]
@@ -95,9 +96,7 @@ def _parametric_map(
         device_serial_number=made.device_serial_number,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[_meaning(spec, low, high)],
-        voi_lut_transformations=[
-            hd.VOILUTTransformation(window_center=(low + high) / 2, window_width=max(high - low, 1e-6))
-        ],
+        voi_lut_transformations=[_window(low, high)],
         content_label="MAP",
         content_description=series_description(card, "map"),
         content_qualification="RESEARCH",
@@ -113,6 +112,11 @@ def _parametric_map(
         series_time=moment.time(),
     )
     return found
+
+
+def _window(low: float, high: float) -> hd.VOILUTTransformation:
+    window = Window((low + high) / 2, max(high - low, 1e-6))
+    return hd.VOILUTTransformation(window.centre, window.width, voi_lut_function=window.function)
 
 
 def _meaning(spec: MapOutput, low: float, high: float) -> RealWorldValueMapping:

@@ -19,6 +19,7 @@ from dicomnode.encoding.source import SourceFrames
 from dicomnode.errors import EncodingError
 from dicomnode.imaging.contours import Outline, outlines
 from dicomnode.imaging.headers import odd_values_accepted
+from dicomnode.imaging.render import Window
 
 _KIND = "GSPS"
 
@@ -45,7 +46,7 @@ def encode_presentation_state(findings: Marks) -> Dataset:
             content_description=WARNING,
             graphic_layers=list(layers.values()),
             graphic_annotations=list(_annotations(findings, sources, layers)),
-            voi_lut_transformations=[SoftcopyVOILUTTransformation(look.window.centre, look.window.width)],
+            voi_lut_transformations=[_shown(look.window)],
             presentation_lut_transformation=hd.PresentationLUTTransformation(shape),
             contributing_equipment=findings.contributing_equipment(_KIND, uids[0]),
             transfer_syntax_uid=ExplicitVRLittleEndian,
@@ -77,6 +78,10 @@ def _images(findings: Marks, sources: SourceFrames) -> list[Dataset]:
         image.RescaleSlope, image.RescaleIntercept = rescale.slope, rescale.intercept
         image.RescaleType = "HU" if findings.plan.modality == "CT" else "US"
     return images
+
+
+def _shown(window: Window) -> SoftcopyVOILUTTransformation:
+    return SoftcopyVOILUTTransformation(window.centre, window.width, voi_lut_function=window.function)
 
 
 def _name_frames(state: Dataset, sources: SourceFrames) -> None:

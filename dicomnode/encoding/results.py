@@ -141,12 +141,17 @@ def encode_skipped_results(
 
 
 def encode_measured_results(
-    rows: Sequence[Sequence[float]], plan: UsedImages, card: ModelCard, made: Provenance, further: Further = NONE
+    rows: Sequence[Sequence[float]],
+    plan: UsedImages,
+    card: ModelCard,
+    made: Provenance,
+    further: Further = NONE,
+    region: Box | None = None,
 ) -> tuple[EncodedResult, ...]:
-    """The SR of a model that gives numbers; raises NonConformant."""
-    report = encode_measured(rows, plan, card, made, further)
+    """The SR of a model that gives numbers, and was shown the region, if there is one; raises NonConformant."""
+    report = encode_measured(rows, plan, card, made, further, region)
     with _gate("SR", report):
-        check_measured(report, plan, card, further)
+        check_measured(report, plan, card, further, region)
     return (encoded("SR", report),)
 
 

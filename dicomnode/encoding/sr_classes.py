@@ -24,11 +24,17 @@ from dicomnode.encoding.provenance import Provenance
 from dicomnode.encoding.references import NONE, Further, UsedImages
 from dicomnode.encoding.seg import coded
 from dicomnode.encoding.sr import algorithm_identification
-from dicomnode.encoding.sr_groups import ONE, PROBABILITY, Group, report_around, source_images, tracked
+from dicomnode.encoding.sr_groups import (
+    ONE,
+    PROBABILITY,
+    Group,
+    SeriesParts,
+    report_around,
+    series_group,
+    source_images,
+    tracked,
+)
 from dicomnode.imaging.box import Box
-from dicomnode.imaging.headers import text
-from dicomnode.imaging.regions import faces_of_voxels
-from dicomnode.imaging.volume import VolumePlan
 
 UNDETERMINED: SrCode = codes.SCT.Undetermined
 IMAGE_SHARE = SrCode("image-share", "99DICOMNODE", "Share of the images of the series")
@@ -76,34 +82,19 @@ def _share_group(
 
 
 def _run_group(run: Run, plan: UsedImages, card: ModelCard, made: Provenance, region: Box | None) -> Group:
-    if region is not None and isinstance(plan, VolumePlan):
-        return _region_group(run, plan, card, made, region)
     of_images = spec_of(card).of == "image"
     words = f"images {run.first + 1}-{run.last + 1}" if of_images else "series"
-    return sr.MeasurementsAndQualitativeEvaluations(
+    parts = SeriesParts(
         tracking_identifier=tracked(plan, card, words),
         algorithm_id=algorithm_identification(card, made),
-        measurements=list(_probabilities(run, card)) or None,
-        qualitative_evaluations=[_evaluation(run.number, card)],
-        source_images=source_images(plan, run.first, run.last) if of_images else source_images(plan),
-    )
-
-
-def _region_group(run: Run, plan: VolumePlan, card: ModelCard, made: Provenance, region: Box) -> Group:
-    """Of a part of the series (TID 1411): its six faces."""
-    surface = sr.VolumeSurface(
-        graphic_type=sr.GraphicTypeValues3D.POLYGON,
-        graphic_data=faces_of_voxels(region, plan.geometry),
-        frame_of_reference_uid=text(plan.first, "FrameOfReferenceUID"),
-        source_series=sr.SourceSeriesForSegmentation(text(plan.first, "SeriesInstanceUID")),
-    )
-    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=tracked(plan, card, "series"),
-        referenced_volume_surface=surface,
-        algorithm_id=algorithm_identification(card, made),
+        finding_sites=None,
         measurements=list(_probabilities(run, card)) or None,
         qualitative_evaluations=[_evaluation(run.number, card)],
     )
+    if not of_images:
+        return series_group(plan, region, parts)
+    images = source_images(plan, run.first, run.last)
+    return sr.MeasurementsAndQualitativeEvaluations(**parts, source_images=images)
 
 
 def _evaluation(number: int | None, card: ModelCard) -> sr.QualitativeEvaluation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 from highdicom import sr
 from pydicom import Dataset
@@ -17,7 +18,10 @@ from dicomnode.encoding.references import Further, UsedImages, evidence_of, inst
 from dicomnode.encoding.seg import coded, set_creation
 from dicomnode.encoding.source import identity_header
 from dicomnode.encoding.sr import algorithm_identification, observer, procedure_of, report_of
+from dicomnode.imaging.box import Box
 from dicomnode.imaging.headers import items, odd_values_accepted, text, whole
+from dicomnode.imaging.regions import faces_of_voxels
+from dicomnode.imaging.volume import VolumePlan
 
 ONE = SrCode("1", "UCUM", "no units")
 PROBABILITY: SrCode = codes.DCM.Probability
@@ -88,6 +92,32 @@ def absent(code: Code, words: str, plan: UsedImages, card: ModelCard, made: Prov
         algorithm_id=algorithm_identification(card, made),
         qualitative_evaluations=[sr.QualitativeEvaluation(name=codes.DCM.PresenceOfProperty, value=codes.DCM.Absent)],
     )
+
+
+class SeriesParts(TypedDict):
+    """What a group on a whole series says, but for what it is about."""
+
+    tracking_identifier: sr.TrackingIdentifier
+    algorithm_id: sr.AlgorithmIdentification
+    finding_sites: Sequence[sr.FindingSite] | None
+    measurements: Sequence[sr.Measurement] | None
+    qualitative_evaluations: Sequence[sr.QualitativeEvaluation] | None
+
+
+def series_group(plan: UsedImages, region: Box | None, parts: SeriesParts) -> Group:
+    """About all images of a series (TID 1501); or about the region of it that a model was shown (TID 1411).
+
+    `region`: voxels of the plan's grid. In the report they are the six faces around them, in the patient.
+    """
+    if region is None or not isinstance(plan, VolumePlan):
+        return sr.MeasurementsAndQualitativeEvaluations(**parts, source_images=source_images(plan))
+    surface = sr.VolumeSurface(
+        graphic_type=sr.GraphicTypeValues3D.POLYGON,
+        graphic_data=faces_of_voxels(region, plan.geometry),
+        frame_of_reference_uid=text(plan.first, "FrameOfReferenceUID"),
+        source_series=sr.SourceSeriesForSegmentation(text(plan.first, "SeriesInstanceUID")),
+    )
+    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(**parts, referenced_volume_surface=surface)
 
 
 def source_image(header: Dataset, numbers: Sequence[int]) -> sr.SourceImageForMeasurementGroup:

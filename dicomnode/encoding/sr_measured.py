@@ -21,18 +21,26 @@ from dicomnode.encoding.provenance import Provenance
 from dicomnode.encoding.references import NONE, Further, UsedImages
 from dicomnode.encoding.seg import coded
 from dicomnode.encoding.sr import algorithm_identification
-from dicomnode.encoding.sr_groups import Group, report_around, source_images, tracked
+from dicomnode.encoding.sr_groups import Group, SeriesParts, report_around, series_group, source_images, tracked
+from dicomnode.imaging.box import Box
 
 Rows = Sequence[Sequence[float]]
 
 
 def encode_measured(
-    rows: Rows, plan: UsedImages, card: ModelCard, made: Provenance, further: Further = NONE
+    rows: Rows,
+    plan: UsedImages,
+    card: ModelCard,
+    made: Provenance,
+    further: Further = NONE,
+    region: Box | None = None,
 ) -> Dataset:
-    """The report of (image, value), in the order of the plan's frames; one row of a whole series."""
-    spec = measured_of(card)
-    digest = hashlib.sha256(repr([list(row) for row in rows]).encode()).hexdigest()
-    groups = [group for number, row in enumerate(rows) for group in _groups(number, row, spec, plan, card, made)]
+    """The report of (image, value), in the order of the plan's frames; one row of a whole series.
+
+    `region`: the voxels of the plan's grid that the model was shown, where it was not the whole series.
+    """
+    digest = hashlib.sha256(repr(([list(row) for row in rows], region)).encode()).hexdigest()
+    groups = [group for number, row in enumerate(rows) for group in _groups(number, row, plan, card, made, region)]
     report = report_around(groups, digest, plan, card, made, further)
     _empty_qualified(report)
     return report
@@ -45,20 +53,27 @@ def measured_of(card: ModelCard) -> MeasuredOutput:
 
 
 def _groups(
-    number: int, row: Sequence[float], spec: MeasuredOutput, plan: UsedImages, card: ModelCard, made: Provenance
+    number: int, row: Sequence[float], plan: UsedImages, card: ModelCard, made: Provenance, region: Box | None
 ) -> Iterator[Group]:
     """Of an image, or of the series: those of one finding site together."""
+    spec = measured_of(card)
     sites = list(dict.fromkeys(value.finding_site for value in spec.values))
     for site in sites:
         of_image = f"image {number + 1} " if spec.of == "image" else ""
-        measured = [_measurement(v, f) for v, f in zip(spec.values, row, strict=True) if v.finding_site == site]
-        yield sr.MeasurementsAndQualitativeEvaluations(
+        parts = SeriesParts(
             tracking_identifier=tracked(plan, card, f"{of_image}{site.meaning if site else 'measurements'}"),
-            finding_sites=[sr.FindingSite(coded(site))] if site else None,
             algorithm_id=algorithm_identification(card, made),
-            measurements=measured,
-            source_images=source_images(plan, number, number) if spec.of == "image" else source_images(plan),
+            finding_sites=[sr.FindingSite(coded(site))] if site else None,
+            measurements=[
+                _measurement(v, f) for v, f in zip(spec.values, row, strict=True) if v.finding_site == site
+            ],
+            qualitative_evaluations=None,
         )
+        if spec.of == "image":
+            images = source_images(plan, number, number)
+            yield sr.MeasurementsAndQualitativeEvaluations(**parts, source_images=images)
+        else:
+            yield series_group(plan, region, parts)
 
 
 def _measurement(spec: MeasuredValue, value: float) -> sr.Measurement:

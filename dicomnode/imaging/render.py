@@ -31,6 +31,11 @@ class Window:
     centre: float
     width: float
 
+    @property
+    def function(self) -> str | None:
+        """VOI LUT Function: LINEAR, which need not be said, begins at a width of 1 (PS3.3 C.11.2.1.2.1)."""
+        return "LINEAR_EXACT" if self.width < 1 else None
+
     def grey(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
         """(row, column) uint8 of values in the modality's units."""
         scaled = (values - self.centre) / max(self.width, 1e-6) + 0.5

@@ -149,7 +149,7 @@ class EncodeStage:
         card, spec, begun = work.model.card, measured_of(work.model.card), self._clock.monotonic()
         rows = rounded(found.scores.astype(float).tolist())
         made = provenance_of(work, found, self._device_serial_number)
-        results = encode_measured_results(rows, found.plan, card, made, found.further)
+        results = encode_measured_results(rows, found.plan, card, made, found.further, found.lead.region)
         notes = [*number_notes(rows, spec), *unwanted(work)]
         return self._kept_all(work, results, begun, {"numbers": number_rows(rows, spec)}, notes)
 

@@ -73,6 +73,12 @@ def test_of_nothing(what: str, tmp_path: Path) -> None:
     clean(NOTHING[what](), tmp_path)
 
 
+@pytest.mark.parametrize("factor", [1e-4, 0])
+def test_maps_of_little(factor: float, tmp_path: Path) -> None:
+    plan = plan_volume(classic(4))
+    clean(encode_map_results(values(plan.geometry.shape) * np.float32(factor), plan, MAP, MADE), tmp_path)
+
+
 @pytest.mark.parametrize("spacing", [True, False])
 def test_on_radiographs(spacing: bool, tmp_path: Path) -> None:
     plan = plan_images(radiographs(2, spacing=spacing))

@@ -13,7 +13,7 @@ from pydicom import Dataset
 from dicomnode.domain.classification import runs
 from dicomnode.encoding.check import groups_of
 from dicomnode.encoding.content_items import code_of
-from dicomnode.encoding.results import encode_class_results
+from dicomnode.encoding.results import encode_class_results, encode_measured_results
 from dicomnode.encoding.sr_classes import spec_of
 from dicomnode.imaging.box import Box
 from dicomnode.imaging.headers import items, text
@@ -21,6 +21,7 @@ from dicomnode.imaging.volume import plan_volume
 from tests import dcmqi_readers
 from tests.every_result import CLASSES_SERIES, WITH, each
 from tests.integration.test_conformance import DCIODVFY, complaints
+from tests.made_outputs import MEASURED
 from tests.made_series import classic
 
 pytestmark = pytest.mark.skipif(dcmqi_readers.programs() is None, reason="dcmqi (PyPI) is not installed")
@@ -38,6 +39,8 @@ def reports() -> Iterator[tuple[str, bytes | bytearray]]:
     plan, region = plan_volume(classic()), Box((1, 2, 3), (3, 7, 5))
     (result,) = encode_class_results(found, plan, CLASSES_SERIES, WITH, region=region)
     yield "SR: a class of a region", result.content
+    (result,) = encode_measured_results([[1.5, 2.5]], plan, MEASURED, WITH, region=region)
+    yield "SR: numbers of a region", result.content
 
 
 @pytest.fixture(scope="module")

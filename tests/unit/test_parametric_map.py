@@ -59,6 +59,16 @@ def test_values_mean_what_the_card_says() -> None:
     assert made.ContributingEquipmentSequence[-2].ManufacturerModelName == "finder"
 
 
+@pytest.mark.parametrize(("factor", "function"), [(1, None), (1e-4, "LINEAR_EXACT"), (0, "LINEAR_EXACT")])
+def test_a_narrow_window_says_how_it_is_meant(factor: float, function: str | None) -> None:
+    """LINEAR begins at a width of 1 (PS3.3 C.11.2.1.2.1), and a map of fractions is narrower."""
+    plan = plan_volume(classic(5))
+    made = encode_map(values(plan.geometry.shape) * np.float32(factor), plan, MAP, MADE)
+    [window] = made.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence
+    assert window.get("VOILUTFunction") == function
+    assert (window.WindowWidth >= 1) == (function is None)
+
+
 def _report(spoil: Callable[[Dataset], None] = lambda _: None) -> tuple[Any, Dataset, Dataset]:
     plan = plan_volume(classic(5))
     wanted = values(plan.geometry.shape)

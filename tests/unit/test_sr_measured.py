@@ -14,6 +14,7 @@ from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.results import warm_up
 from dicomnode.encoding.sr_measured import encode_measured
 from dicomnode.errors import NonConformant
+from dicomnode.imaging.box import Box
 from dicomnode.imaging.images import plan_images
 from dicomnode.imaging.volume import plan_volume
 from tests.made_outputs import MEASURED, MEASURED_IMAGES, radiographs
@@ -64,6 +65,28 @@ def test_numbers_of_images_name_their_image() -> None:
     uids = [f.sop_instance_uid for f in plan.frames]
     assert [images_of(group) for group in found] == [[uid] for uid in uids for _ in range(2)]
     assert [number(next(within(group, "Volume")))[0] for group in found[::2]] == [1.0, 3.0, 5.0]
+
+
+def test_numbers_of_a_series_name_all_its_images() -> None:
+    plan, report = made([1.5, 2.5])
+    for group in groups(report):
+        listed = [r for item in group.ContentSequence for r in item.get("ReferencedSOPSequence", [])]
+        named = [str(reference.ReferencedSOPInstanceUID) for reference in listed]
+        assert named == [frame.sop_instance_uid for frame in plan.frames]
+
+
+def test_numbers_of_a_region_have_its_surface() -> None:
+    """In each group, as a class of a region has it."""
+    plan, box = plan_volume(classic(4)), Box((1, 2, 3), (3, 7, 5))
+    report = encode_measured([[1.5, 2.5]], plan, MEASURED, MADE, region=box)
+    check_measured(report, plan, MEASURED, region=box)
+    for group in groups(report):
+        kinds = [i.ValueType for i in group.ContentSequence]
+        assert (kinds.count("SCOORD3D"), kinds.count("IMAGE")) == (6, 0)
+    with pytest.raises(NonConformant, match="images are not in 2 measurement groups"):
+        check_measured(report, plan, MEASURED)
+    with pytest.raises(NonConformant, match="which region"):
+        check_measured(made([1.5, 2.5])[1], plan, MEASURED, region=box)
 
 
 def test_the_same_numbers_are_the_same_object() -> None:
