@@ -12,7 +12,7 @@ input:
   modality: [CT]
   orientation: RAS               # axis codes after reorientation; RAS as MONAI's Orientation names it
   spacing_mm: [3.0, 3.0, 3.0]    # along those axes
-  intensity: {from: [-1000, 1000], to: [0, 1], clip: true}
+  intensity: {from: [-1000, 1000], to: [0, 1], clip: true}   # from: window, with size: each image's own window
   minimum_extent_mm: [0, 0, 0]   # optional; a smaller volume is refused
   size: [128, 128]               # of a model of single images: rows and columns; no orientation, spacing or window
   pixel_spacing_mm: [0.3, 0.3]   # optional, with size and segments: rows and columns are resampled to that, and size
@@ -96,6 +96,7 @@ _AXES = ("LR", "PA", "IS")
 ROLES_MOST = 8
 FRAMES_OF_REFERENCE = ("same", "any")
 HOUNSFIELD = "[hnsf'U]"
+WINDOW = "window"  # of intensity.from
 _AS_IT_IS = {"from": [0, 1], "to": [0, 1], "clip": False}  # values that nothing is done to
 
 
@@ -111,6 +112,7 @@ class InputSpec:
     unit: str = ""  # UCUM code of the values that `intensity` is about; "": any
     size: tuple[int, int] | None = None  # rows and columns of an image, of a model of single images; else None
     pixel_spacing_mm: tuple[float, float] | None = None  # between rows, between columns; None: as large as fits
+    windowed: bool = False  # intensity_from is 0 to 1: from black to white in each image's own window
 
     @property
     def is_of_images(self) -> bool:
@@ -323,8 +325,17 @@ def _input(node: Node, brings_its_chain: bool) -> InputSpec:
         unit=_unit(node),
         size=size,
         pixel_spacing_mm=_pixel_spacing_mm(node["pixel_spacing_mm"]) if "pixel_spacing_mm" in node else None,
-        **_intensity(node.get("intensity", _AS_IT_IS) if brings_its_chain else node["intensity"]),
+        **_of_window_or_not(node.get("intensity", _AS_IT_IS) if brings_its_chain else node["intensity"], size),
     )
+
+
+def _of_window_or_not(node: Node, size: tuple[int, int] | None) -> dict[str, Any]:
+    """As _intensity, and whether it is about each image's own window."""
+    if "from" not in node or node["from"].value != WINDOW:
+        return _intensity(node)
+    if size is None:
+        node["from"].fail("only a model of single images, with input.size, can be given each image's own window")
+    return {**_intensity(Node({**node.mapping(), "from": [0, 1]}, node.path, InvalidModelPackage)), "windowed": True}
 
 
 def _size(node: Node) -> tuple[int, int]:
@@ -452,7 +463,9 @@ def card_document(card: ModelCard) -> Mapping[str, Any]:
 
 
 def _intensity_document(spec: InputSpec | RoleSpec) -> dict[str, Any]:
-    return {"from": list(spec.intensity_from), "to": list(spec.intensity_to), "clip": spec.clip}
+    windowed = isinstance(spec, InputSpec) and spec.windowed
+    ends = WINDOW if windowed else list(spec.intensity_from)
+    return {"from": ends, "to": list(spec.intensity_to), "clip": spec.clip}
 
 
 def _role_document(role: RoleSpec) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dicomnode.domain.acceptance import Acceptance
 from dicomnode.domain.boxes_output import BoxesOutput
 from dicomnode.domain.coded import shown
 from dicomnode.domain.measured_output import MeasuredValue
-from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.model_card import InputSpec, ModelCard
 from dicomnode.domain.tuning import DICE, LARGEST_DIFFERENCE
 
 Row = Sequence[str]
@@ -61,10 +61,16 @@ def _maker(card: ModelCard) -> Iterator[Row]:
 
 def _inputs(card: ModelCard) -> Iterator[Row]:
     main = card.input
-    yield "main", " or ".join(main.modality), _values(main.unit, main.intensity_from), "-"
+    yield "main", " or ".join(main.modality), _of_main(main), "-"
     for role in card.roles:
         place = "the main series' frame of reference" if role.needs_same_frame_of_reference else "any"
         yield role.name, " or ".join(role.modality), _values(role.unit, role.intensity_from), place
+
+
+def _of_main(spec: InputSpec) -> str:
+    return (
+        "from black to white in each image's own window" if spec.windowed else _values(spec.unit, spec.intensity_from)
+    )
 
 
 def _values(unit: str, ends: tuple[float, float]) -> str:

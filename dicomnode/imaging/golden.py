@@ -22,7 +22,7 @@ from dicomnode.errors import InvalidModelPackage, SeriesRefused
 from dicomnode.imaging.decode import plan_instances, read_frames, read_volume
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.imaging.headers import read_instances
-from dicomnode.imaging.images import plan_images
+from dicomnode.imaging.images import ImageStack, plan_images
 
 Shape = tuple[int, int, int]
 
@@ -60,8 +60,11 @@ def read_dicom_volume(folder: Path) -> GivenVolume:
     return GivenVolume(values, Placement(plan.geometry, plan.rescale))
 
 
-def read_dicom_images(folder: Path) -> GivenVolume:
-    """The images in a folder, all of one size, in their series' order; raises InvalidModelPackage."""
+def read_dicom_images(folder: Path, *, windowed: bool = False) -> GivenVolume:
+    """The images in a folder, all of one size, in their series' order; raises InvalidModelPackage.
+
+    `windowed`: so that 0 and 1 after the rescale are black and white in the window of each.
+    """
     try:
         instances = read_instances(sorted(path for path in folder.iterdir() if path.is_file()))
         plan = plan_images([instance.header for instance in instances])
@@ -72,7 +75,19 @@ def read_dicom_images(folder: Path) -> GivenVolume:
         read_frames(stack, instances, values)
     except SeriesRefused as error:
         raise InvalidModelPackage(str(error), _shown(folder)) from error
-    return GivenVolume(values, Placement(stack.geometry or VolumeGeometry(stack.shape, np.eye(4)), stack.rescale))
+    rescale = _as_windowed(stack, values) if windowed else stack.rescale
+    return GivenVolume(values, Placement(stack.geometry or VolumeGeometry(stack.shape, np.eye(4)), rescale))
+
+
+def _as_windowed(stack: ImageStack, values: npt.NDArray[np.int16]) -> Rescale:
+    """In place: one rescale for all windows, so fine that none is coarser than 1/8192."""
+    for images, rescale in stack.shown_as(slice(None)):
+        shown = values[images] * rescale.slope + rescale.intercept
+        values[images] = np.rint(np.clip(shown * _WINDOW_STEPS, -32768, 32767)).astype(np.int16)
+    return Rescale(1.0 / _WINDOW_STEPS, 0.0)
+
+
+_WINDOW_STEPS = 8192
 
 
 def read_expected(path: Path, name: str) -> npt.NDArray[Any]:

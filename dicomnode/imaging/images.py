@@ -8,8 +8,9 @@ too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 from pydicom import Dataset
@@ -20,6 +21,7 @@ from dicomnode.imaging.geometry import Rescale, VolumeGeometry
 from dicomnode.imaging.headers import items, numbers, odd_values_accepted, text, whole
 from dicomnode.imaging.pixel_size import PixelSize, pixel_size
 from dicomnode.imaging.quantise import ToStored, common_rescale
+from dicomnode.imaging.voi import Ends, window_ends
 from dicomnode.imaging.volume import VOXELS_MOST, unit_of, usable
 
 STACKS_MOST = 16
@@ -34,6 +36,7 @@ class ImageFrame:
     sop_instance_uid: str
     rescale: Rescale  # of the values as they are stored in the file; inverted for MONOCHROME1
     own: Rescale = Rescale(1.0, 0.0)  # as the file has it: of the values that people know the image by
+    window: Ends = (0.0, 1.0)  # black and white of its own window, in the values of `rescale`
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +71,14 @@ class ImageStack:
         if self.pixel_size is None:
             return None
         return VolumeGeometry(self.shape, np.diag([1.0, *self.pixel_size.mm, 1.0]))
+
+    def shown_as(self, images: slice) -> Iterator[tuple[slice, Rescale]]:
+        """Of some of its images those of one window together, and what makes its black 0 and its white 1."""
+        count = range(len(self.frames))[images]
+        for (low, high), group in groupby(count, key=lambda k: self.frames[k].window):
+            which = list(group)
+            slope, intercept = self.rescale.slope / (high - low), (self.rescale.intercept - low) / (high - low)
+            yield slice(which[0], which[-1] + 1), Rescale(slope, intercept)
 
     def own_rescale(self, k: int) -> Rescale:
         """From the k-th image's values here to those that its file gives after its own rescale."""
@@ -133,9 +144,20 @@ def _check(headers: Sequence[Dataset]) -> None:
 def _frames(index: int, header: Dataset, limits: tuple[int, int]) -> list[ImageFrame]:
     uid, inverted = text(header, "SOPInstanceUID"), is_inverted(header)
     return [
-        ImageFrame(index, number, uid, _inverted(rescale, limits) if inverted else rescale, rescale)
+        _frame(index, number, uid, rescale, window_ends(header, rescale, limits), limits if inverted else None)
         for number, rescale in enumerate(rescales_of(header), 1)
     ]
+
+
+def _frame(
+    index: int, number: int, uid: str, own: Rescale, window: Ends, inverted: tuple[int, int] | None
+) -> ImageFrame:
+    """`inverted`: what BitsStored can hold, where low values are shown bright; the window turns with them."""
+    if inverted is None:
+        return ImageFrame(index, number, uid, own, own, window)
+    rescale = _inverted(own, inverted)
+    turned = own.intercept + rescale.intercept  # a value and the inverted one together
+    return ImageFrame(index, number, uid, rescale, own, (turned - window[1], turned - window[0]))
 
 
 def is_inverted(header: Dataset) -> bool:

@@ -207,7 +207,7 @@ class InferStage:
 
     def _scores_of_images(self, work: JobWork, images: OpenImages, halt: Halt | None) -> Scores:
         timeout_s = self._timeout_of(work)
-        if work.model.card.after:
+        if work.model.card.after and not work.model.card.input.windowed:
             with self._volumes.open(work.series, {}) as opened:
                 if _are_those_of(images.plan, opened.main.plan):  # decoded already
                     return opened.classes(work.model, work.parameters, timeout_s, halt)
@@ -301,6 +301,10 @@ def check_before(work: JobWork, plan: VolumePlan) -> None:
         check_modality(work.series.modality, first)
         check_unit(plan, first.card.input.unit, first, "this series")
         check_extent(plan, first)
+        if first.card.input.windowed:
+            raise SeriesRefused(
+                f"the model {first.name}, which comes first, is given each image in its own window, and not a volume"
+            )
         if first.card.input.is_of_images and is_inverted(plan.first):
             raise SeriesRefused(
                 f"the model {first.name}, which comes first, looks at single images of a volume, and this series "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -15,8 +15,8 @@ from dicomnode.domain.halt import Halt
 from dicomnode.domain.rules import Parameter
 from dicomnode.imaging.decode import read_frames
 from dicomnode.imaging.headers import Instance
-from dicomnode.imaging.images import ImagesPlan
-from dicomnode.ports import Clock, InferenceEngine, InferenceSession, ModelVersion
+from dicomnode.imaging.images import ImagesPlan, ImageStack
+from dicomnode.ports import Clock, InferenceEngine, InferenceSession, ModelVersion, Rescale
 from dicomnode.stages.answers import Scores, few_of, masks_of_stacks, of_all_images, parts_of
 
 # As many bytes of decoded images are kept for the next job when no job uses them; more is decoded anew for it
@@ -76,23 +76,24 @@ class OpenImages:
             halt.check()
             ready_s = self._clock.monotonic()
             stack = self.plan.stacks[which]
-            asked = session.ask(
-                model,
-                stack.part(part).geometry if model.card.output.of_images else None,
-                stack.rescale,
-                which=which,
-                images=part,
-                timeout_s=timeout_s - (ready_s - begun_s),
-                parameters=parameters,
-                halt=halt,
-            )
-            with asked as arrays:
-                if model.card.output.of_images:
-                    masks.append((which, {name: array.copy() for name, array in arrays.items()}))
-                else:
-                    found.append((stack.indices[part], few_of(arrays)))
+            for images, rescale in _asked_about(model, stack, part):
+                asked = session.ask(
+                    model,
+                    stack.part(images).geometry if model.card.output.of_images else None,
+                    rescale,
+                    which=which,
+                    images=images,
+                    timeout_s=timeout_s - (self._clock.monotonic() - begun_s),
+                    parameters=parameters,
+                    halt=halt,
+                )
+                with asked as arrays:
+                    if model.card.output.of_images:
+                        masks.append((which, {name: array.copy() for name, array in arrays.items()}))
+                    else:
+                        found.append((stack.indices[images], few_of(arrays)))
+                _add(timings_s, {f"infer: {name}": seconds for name, seconds in session.timings_s.items()})
             _add(timings_s, {"decode": ready_s - waits_s, "infer": self._clock.monotonic() - ready_s})
-            _add(timings_s, {f"infer: {name}": seconds for name, seconds in session.timings_s.items()})
         if masks:
             of_stacks = masks_of_stacks(masks, len(self.plan.stacks))
             return Scores(np.zeros((0, 0), dtype=np.float32), timings_s, of_stacks=of_stacks)
@@ -139,6 +140,11 @@ class OpenImages:
     def _array(self, which: int) -> Array:
         assert self._session is not None
         return (self._session.volume, *self._session.further)[which]
+
+
+def _asked_about(model: ModelVersion, stack: ImageStack, part: slice) -> Iterable[tuple[slice, Rescale]]:
+    """Images that go to the model together, and the rescale of their values: all, or those of one window."""
+    return stack.shown_as(part) if model.card.input.windowed else [(part, stack.rescale)]
 
 
 def _done(make: Callable[[], Array]) -> Future[Array]:

@@ -23,6 +23,7 @@ from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInput
 from dicomnode.adapters.triton.hosts.networks.loaded import CPU, Tensors, as_arrays
 from dicomnode.adapters.triton.hosts.torch_threads import one_thread
 from dicomnode.domain.golden import GOLDEN_FOLDER
+from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.model_output import Classification
 from dicomnode.domain.model_parameter import Value, as_numbers, settled
 from dicomnode.imaging.classify import IMAGES_AT_ONCE, centred, image_inputs, probabilities
@@ -82,7 +83,9 @@ class ClassifyHost(Host):
         for case in read_golden_cases(settings.package, card):
             path = settings.package / GOLDEN_FOLDER / case.input
             volumes = (
-                _golden_images(path) if card.input.is_of_images else golden_volumes(settings.package, card, case)
+                _golden_images(path, card)
+                if card.input.is_of_images
+                else golden_volumes(settings.package, card, case)
             )
             main, *further = (Given(torch.from_numpy(v.values), v.placement) for v in volumes)
             own = self._own(settled(card.parameters, case.parameters), CPU)
@@ -221,5 +224,7 @@ class MeasureHost(ClassifyHost):
         return scores.to(torch.float32).cpu()
 
 
-def _golden_images(path: Path) -> list[GivenVolume]:
-    return [read_dicom_images(path)] if path.is_dir() else read_npz_volumes(path, 1, needs_place=False)
+def _golden_images(path: Path, card: ModelCard) -> list[GivenVolume]:
+    if path.is_dir():
+        return [read_dicom_images(path, windowed=card.input.windowed)]
+    return read_npz_volumes(path, 1, needs_place=False)
