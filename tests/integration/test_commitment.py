@@ -195,6 +195,19 @@ def test_orthanc_commits_by_an_association_of_its_own(tmp_path: Path) -> None:
         assert len(orthanc.instances()) == 2
 
 
+@pytest.mark.orthanc
+def test_orthanc_that_does_not_know_us_aborts_and_the_words_say_what_to_look_at(
+    orthanc: Orthanc, tmp_path: Path
+) -> None:
+    node = sent(tmp_path, Destination("pacs", DimseAddress("ORTHANC", "127.0.0.1", orthanc.dicom_port)))
+    node.ask()
+    view = node.deliveries()[0]
+    assert view.state is DeliveryState.SENT
+    assert view.ask_at is not None
+    assert view.proof.startswith("asked whether it keeps it: ORTHANC@127.0.0.1")
+    assert view.proof.endswith("does it know NODE as one that may ask for commitment?")
+
+
 def wait_for(happened: Callable[[], bool], node: Node) -> None:
     for _ in range(200):
         if happened():

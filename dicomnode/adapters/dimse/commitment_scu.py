@@ -80,14 +80,20 @@ def _ask(call: Call, work: ProofWork) -> None:
             information, commitment.REQUEST, commitment.SOP_CLASS, commitment.SOP_INSTANCE
         )
     except RuntimeError as error:  # the peer ended the association before the request
-        raise call.ended(started) from error
+        raise _unanswered(call, started) from error
     code = status.get("Status")
     if not isinstance(code, int):
-        raise call.ended(started)
+        raise _unanswered(call, started)
     if code != _SUCCESS and not 0xB000 <= code <= 0xBFFF:
         words, again = _REFUSALS.get(code, ("see the peer's log", True))
         said = f"{call.peer} answered the commitment request with 0x{code:04X} {words}"
         raise DestinationUnavailable(said, FailureKind.STATUS) if again else ProofUnsupported(said)
+
+
+def _unanswered(call: Call, started: float) -> DestinationUnavailable:
+    """Orthanc, for one, aborts the association of those whose AE title it does not know."""
+    ended, ours = call.ended(started), call.association.requestor.ae_title
+    return DestinationUnavailable(f"{ended}; does it know {ours} as one that may ask for commitment?", ended.failure)
 
 
 class _Heard:
