@@ -21,6 +21,7 @@ from dicomnode.imaging.headers import odd_values_accepted
 from tests.made_results import result
 from tests.made_series import classic, enhanced
 from tests.previews import KEY, previewed, saved
+from tests.unit.test_forms import made
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +34,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     packed.compress(RLELossless)
     jpegls = classic(1, series="jpegls")[0]
     jpegls.compress(JPEGLSLossless)
-    made = {f"image {k}": image for k, image in enumerate(images)}
-    made |= {"SEG": segmentation, "SR": report, "RLE": packed, "JPEG-LS": jpegls, "MF": enhanced(4)}
-    return dict(zip(made, saved(tmp_path_factory.mktemp("shown"), list(made.values())), strict=True))
+    found = {f"image {k}": image for k, image in enumerate(images)}
+    found |= {"SEG": segmentation, "SR": report, "RLE": packed, "JPEG-LS": jpegls, "MF": enhanced(4)}
+    return dict(zip(found, saved(tmp_path_factory.mktemp("shown"), list(found.values())), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +161,21 @@ def test_what_is_deflated_is_inflated_for_who_did_not_ask_for_it(tmp_path: Path)
             found = pydicom.dcmread(io.BytesIO(answer.content))
             assert (found.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian) == size
             assert found.PixelData == image.PixelData
+
+
+def test_a_document_is_rendered_as_itself(tmp_path: Path) -> None:
+    """OHIF asks for the page so, within its own."""
+    [page] = made("PDF")
+    page.EncapsulatedDocument, page.EncapsulatedDocumentLength = b"%PDF-" + bytes(2000) + b"\0", 2005
+    [image] = classic(1)
+    with previewed(saved(tmp_path, [page, image])) as address:
+        url = f"{address}/dicom-web/studies/{{}}/series/{{}}/instances/{{}}/rendered"
+        answer = get(url.format(*uids(page)), Authorization=f"Bearer {KEY}")
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/pdf")
+        assert answer.content == page.EncapsulatedDocument[:2005]
+        assert "frame-ancestors 'self'" in answer.headers["Content-Security-Policy"]
+        assert get(url.format(*uids(page)) + "?accept=image/png", Authorization=f"Bearer {KEY}").status_code == 406
+        assert get(url.format(*uids(image)), Authorization=f"Bearer {KEY}").status_code == 404
 
 
 # ---------------------------------------------------------------------------------------------- who may not

@@ -115,6 +115,17 @@ def retrieve_bulk_data(request: Request, one: Shown, path: str) -> Answer:
     return _bulk(request, [Part(kind or _OCTETS, value)], kind or _OCTETS)
 
 
+def retrieve_rendered(request: Request, one: Shown) -> Answer:
+    """PS3.18 10.4.1.1.3: of an encapsulated document, which is what it looks like; nothing else is rendered."""
+    data_set = read(one.path)
+    kind, document = str(data_set.get("MIMETypeOfEncapsulatedDocument", "")), data_set.get("EncapsulatedDocument")
+    if not kind or not document:
+        return refused(HTTPStatus.NOT_FOUND, "images are not rendered here; ask for their frames")
+    # the value is padded to an even length (PS3.3 C.24.2); before 2019 nothing said how long it was
+    size = int(data_set.get("EncapsulatedDocumentLength") or len(document))
+    return _single(request, [Part(kind, document[:size])], kind)
+
+
 def _pixel_data(request: Request, one: Shown, pixels: StoredPixels) -> Answer:
     if not pixels.is_encapsulated:
         return _bulk(request, [Part(_typed(pixels), pixels.whole())], _OCTETS)

@@ -29,7 +29,7 @@ _IDLE_S = 60.0
 # Nothing is asked of other hosts, whatever a viewer would like: patients' images stay here.
 _POLICY = (
     "default-src 'self' blob: data:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; frame-ancestors 'none'; form-action 'none'"
+    "style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; frame-ancestors 'self'; form-action 'none'"
 )
 _ALWAYS = {
     "Content-Security-Policy": _POLICY,
@@ -128,7 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
             return refused(HTTPStatus.BAD_REQUEST, "the Host header is no host")
         # clients are seen that leave the port out
         base = f"http://{host['name']}{host['port'] or f':{self.server.port}'}/{DICOMWEB}"
-        return self.server.service.answer(Request(names[1:], query, self.headers.get("Accept", ""), base))
+        # a page cannot set the header of what it embeds, so the query may say it instead (PS3.18 8.3.3.1)
+        accept = ",".join(query.pop("accept", ())) or self.headers.get("Accept", "")
+        return self.server.service.answer(Request(names[1:], query, accept, base))
 
     def _opened(self, key: str) -> Answer:
         if not self._is_key(key):

@@ -14,6 +14,7 @@ from dicomnode.adapters.dicomweb.face.retrieve import (
     retrieve_frames,
     retrieve_instances,
     retrieve_metadata,
+    retrieve_rendered,
 )
 from dicomnode.adapters.dicomweb.face.search import search_instances, search_series, search_studies
 from dicomnode.stages.preview import Shown
@@ -74,6 +75,8 @@ class ReadOnlyService:
         match rest:
             case ["frames", numbers]:
                 return retrieve_frames(request, shown[0], numbers)
+            case ["rendered"]:
+                return retrieve_rendered(request, shown[0])
             case ["bulkdata", *path] if path:
                 return retrieve_bulk_data(request, shown[0], "/".join(path))
         return self._several(request, shown, rest)
