@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,14 @@ from pydicom import Dataset
 from scipy.ndimage import maximum_filter, minimum_filter
 
 from dicomnode.domain.identifiers import deterministic_uid
+from dicomnode.encoding.seg import encode_segmentation
+from dicomnode.encoding.sr import encode_report
+from dicomnode.imaging.masks import SegmentMasks
+from dicomnode.imaging.measure import measure, with_diameters
 from dicomnode.imaging.volume import VolumePlan, plan_volume
 from tests.browser import Page
-from tests.made_results import CARD, result, two_fs
-from tests.made_series import OBLIQUE, SAGITTAL, classic, enhanced
+from tests.made_results import CARD, MADE, result, two_fs
+from tests.made_series import OBLIQUE, SAGITTAL, classic, enhanced, pixels
 from tests.ohif import (
     VIEWPORT,
     drawn,
@@ -25,6 +30,7 @@ from tests.ohif import (
     ohif_or_skip,
     open_segmentation,
     picture,
+    places,
     sampled,
     slice_of,
 )
@@ -155,6 +161,49 @@ def test_an_image_that_came_late_stays_under_no_other_overlay(page: tuple[Page, 
         k = slice_of(image_id, case.plan)
         plain = sampled(browser, picture(browser, index, overlay=False), case.plan, k)
         assert np.array_equal(plain[..., 1] > 128, case.labels[k] > 0), f"image of slice {k}"
+
+
+_LINES = """
+[...document.querySelectorAll('.svg-layer line')].filter(line => line.getBoundingClientRect().width)
+  .map(line => ['x1', 'y1', 'x2', 'y2'].map(name => Number(line.getAttribute(name))))
+"""
+
+
+@pytest.mark.slow
+def test_a_diameter_is_drawn_on_its_image_and_what_has_no_place_hides_it_not(
+    page: tuple[Page, str], tmp_path: Path
+) -> None:
+    source = _classic("measured")
+    plan = plan_volume(source)
+    labels = two_fs(SHAPE)
+    report, ends = measured(plan, labels)
+    with previewed(saved(tmp_path, [*source, report]), ohif_or_skip()) as address:
+        browser = page[0]
+        query = f"StudyInstanceUIDs={report.StudyInstanceUID}&initialSeriesInstanceUID={report.SeriesInstanceUID}"
+        browser.open(f"{address}/viewer?{query}")
+        browser.wait_for(f"{VIEWPORT}.getImageIds().length === {SHAPE[0]} && {VIEWPORT}.getCornerstoneImage()", 180.0)
+        images = browser.evaluate(f"{VIEWPORT}.getImageIds()")
+        index = next(n for n, image in enumerate(images) if slice_of(image, plan) == round(ends[0, 0]))
+        browser.evaluate(f"(async () => {{ await {VIEWPORT}.setImageIdIndex({index}); {VIEWPORT}.render(); }})()")
+        first, *_ = browser.wait_for(f"(lines => lines.length && lines)({_LINES})", 60.0)
+        wanted = places(browser, plan, ends)
+        box = browser.evaluate(f"(box => [box.x, box.y])({VIEWPORT}.canvas.getBoundingClientRect())")
+        found = np.array(first).reshape(2, 2) + box
+        assert np.abs(found - wanted).max() <= half_a_pixel(browser, plan)
+
+
+def measured(plan: VolumePlan, labels: npt.NDArray[np.uint8]) -> tuple[Dataset, npt.NDArray[np.float64]]:
+    """A report with a line for segment 1 and none for segment 2; the line's ends as (slice, row, column)."""
+    first, *others = CARD.output.segments
+    card = replace(CARD, output=replace(CARD.output, segments=(replace(first, diameter=True), *others)))
+    numbers = measure(labels, pixels(SHAPE), plan.geometry, plan.rescale, [1, 2])
+    statistics = with_diameters(numbers, SegmentMasks(labels), plan.frames, {1})
+    file = encode_segmentation(labels, plan, card, MADE)
+    assert file is not None
+    diameter = statistics[0].diameter
+    assert diameter is not None
+    ends = np.c_[np.array(diameter.ends), [1, 1]] @ np.linalg.inv(plan.geometry.affine).T
+    return encode_report(statistics, plan, card, MADE, file.header), ends[:, :3]
 
 
 def nothing_beside(coloured: npt.NDArray[np.bool_], bright: npt.NDArray[np.bool_], within: int) -> None:

@@ -45,6 +45,31 @@ _LATE_IMAGES = """{
     };
   },
 }"""
+# OHIF 3.12 gives a whole report up at the first measurement of it without coordinates, and shows nothing. A line in
+# the patient it draws on no image of a stack: it is told the image whose plane the line lies in, and where there.
+_REPORTS = """{
+  $set: ({ measurement }) => {
+    const [line] = measurement.coords;
+    if (!line) return { ...measurement, coords: [{}] };
+    if (line.ValueType !== 'SCOORD3D') return measurement;
+    const frame = line.ReferencedFrameOfReferenceSequence, p = Array.from(line.GraphicData);
+    const points = Array.from({ length: p.length / 3 }, (_, n) => p.slice(3 * n, 3 * n + 3));
+    const apart = image => {
+      const [a, b, c, d, e, f] = image.ImageOrientationPatient, [x, y, z] = image.ImagePositionPatient;
+      const [i, j, k] = [b * f - c * e, c * d - a * f, a * e - b * d];
+      return Math.max(...points.map(q => Math.abs((q[0] - x) * i + (q[1] - y) * j + (q[2] - z) * k)));
+    };
+    const image = window.services.displaySetService.getActiveDisplaySets().flatMap(set => set.images ?? [])
+      .find(one => one.FrameOfReferenceUID === frame && one.ImageOrientationPatient && apart(one) < 0.01);
+    if (image) {
+      line.GraphicData = points.flatMap(q => window.cornerstone.utilities.worldToImageCoords(image.imageId, q));
+      line.ReferencedSOPSequence = { ReferencedSOPInstanceUID: image.SOPInstanceUID };
+      line.ValueType = 'SCOORD';
+      line.ReferencedFrameOfReferenceSequence = '';
+    }
+    return measurement;
+  },
+}"""
 _DAY = {"Cache-Control": "private, max-age=86400"}
 
 
@@ -120,8 +145,10 @@ def configuration() -> str:
             }
         ],
     }
-    mended = f"window.config.extensions.push({_MULTI_FRAME}, {_LATE_IMAGES});"
-    return f"window.config = {json.dumps(found, indent=2)};\n{mended}\n"
+    mended = f"""window.config.extensions.push({_MULTI_FRAME}, {_LATE_IMAGES});
+window.config.customizationService.onBeforeSRAddMeasurement = {_REPORTS};
+"""
+    return f"window.config = {json.dumps(found, indent=2)};\n{mended}"
 
 
 def find_ohif(folder: Path) -> Path:
