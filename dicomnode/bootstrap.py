@@ -422,7 +422,10 @@ def warm(settings: Settings, model: ModelVersion) -> None:
 def optimise(
     settings: Settings, model: ModelVersion, folders: Sequence[Path], runs: int, told: Callable[[str], None]
 ) -> Tuning:
-    """Tries a model in this process, on series in folders or else on golden cases. Raises UsageError, ModelFailed."""
+    """Tries a model in this process, on series in folders or else on golden cases. Raises UsageError, ModelFailed.
+
+    Where the node's Triton runs and has a backend for the network, that is tried too.
+    """
     import torch
 
     from dicomnode.adapters.golden_cases import read_golden_cases
@@ -433,9 +436,16 @@ def optimise(
     has_gpu, threads = torch.cuda.is_available(), settings.triton_threads or cores()
     machine = torch.cuda.get_device_name() if has_gpu else f"{cpu_name()}, {threads} threads"
     trials = trials_of(model, folders, read_golden_cases(model.path, model.card))
-    with InProcessEngine(settings.triton_folder, settings.triton_threads) as engine:
+    with InProcessEngine(settings.triton_folder, settings.triton_threads) as engine, engine_at_hand(settings) as node:
+        triton = None if isinstance(node, InProcessEngine) or not node.reads(model) else node
         stage = OptimiseStage(
-            engine, SystemClock(), settings.inference_timeout_s, has_gpu=has_gpu, machine=machine, told=told
+            engine,
+            SystemClock(),
+            settings.inference_timeout_s,
+            has_gpu=has_gpu,
+            machine=machine,
+            told=told,
+            triton=triton,
         )
         return stage.optimise(model, trials, runs)
 

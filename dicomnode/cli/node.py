@@ -67,6 +67,7 @@ def status(ctx: typer.Context, as_json: Json = False) -> None:
         context.console.print(f"The database cannot be asked: {found.database}", markup=False, highlight=False)
     else:
         context.show(list(_work(found)), ["what", "states"], "Work")
+    context.console.print(f"jobs: {node_status.jobs_in_words(context.settings)}", highlight=False, soft_wrap=True)
     if found.turned_away:
         context.show([asdict(event) for event in found.turned_away], ["at", "message"], "Turned away last")
     free = "" if found.free_bytes is None else f"{found.free_bytes / 1e9:.1f} GB free under "

@@ -16,6 +16,7 @@ _FORMATS = {
     ".pt2": "torch-export",
     ".xml": "openvino",
 }
+TRITON = "triton"  # as an engine: the network is a model of Triton's own, which its host calls
 # The last is what the file was made for: it needs no conversion
 _ENGINES: dict[str, tuple[str, ...]] = {
     "torchscript": ("openvino", "torchscript"),

@@ -15,7 +15,7 @@ from dicomnode import bootstrap
 from dicomnode.config import Settings
 from dicomnode.errors import DicomNodeError
 from dicomnode.node.listening import cannot_listen
-from dicomnode.node.status import read_status
+from dicomnode.node.status import jobs_in_words, read_status
 from dicomnode.ports import ModelVersion, State
 
 SHARED_MEMORY_WANTED_BYTES = 2 << 30
@@ -61,6 +61,7 @@ def checks(settings: Settings) -> tuple[Check, ...]:
         Check("gpu", _gpu),
         Check("database", _database, "" if settings.database_url else "home"),
         Check("dicom port", _port),
+        Check("jobs", _jobs),
         Check("models", _models, "database"),
         Check("rules", _rules, "database"),
         Check("destinations", _destinations, "database"),
@@ -141,6 +142,10 @@ def _gpu(patient: Patient) -> Iterator[Finding]:
     why_not = bootstrap.why_not_on_gpu(patient.settings)
     words = f"volumes go to it through system shared memory: {why_not}" if why_not else "volumes lie on it for models"
     yield Finding("gpu", "note" if why_not else "ok", f"torch {release} sees it; {words}")
+
+
+def _jobs(patient: Patient) -> Iterator[Finding]:
+    yield Finding("jobs", "ok", jobs_in_words(patient.settings))
 
 
 def _database(patient: Patient) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from dicomnode.config import Settings
+from dicomnode.domain.quantity import quantity
 from dicomnode.node.supervisor import Role, read_said
 from dicomnode.ports import Event
 
@@ -42,6 +43,7 @@ class NodeStatus:
     work: Mapping[str, Mapping[str, int]]  # noun → state → how many
     database: str = ""  # why it could not be asked
     turned_away: tuple[Event, ...] = ()  # senders, those of last first
+    jobs_at_once: int = 0  # in each worker; one more that is STAT
 
 
 def roles_of(settings: Settings) -> list[Role]:
@@ -80,7 +82,15 @@ def read_status(
         work=work or {},
         database=database,
         turned_away=tuple(turned_away),
+        jobs_at_once=settings.jobs_at_once,
     )
+
+
+def jobs_in_words(settings: Settings) -> str:
+    """How many run beside each other on this host."""
+    each, workers = quantity(settings.jobs_at_once, "job"), settings.workers
+    in_all = f", {settings.jobs_at_once * workers} in {workers} workers" if workers > 1 else ""
+    return f"{each} at once in a worker{in_all}, and one more in each that is stat (setting jobs_at_once)"
 
 
 def state_of(processes: Sequence[ProcessStatus], *, was_ready: bool) -> State:

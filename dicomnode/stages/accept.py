@@ -154,7 +154,7 @@ class AcceptStage:
             return answer_of(model.card, arrays, threshold)
 
     def _tried(self, model: ModelVersion, case: GoldenCase) -> CaseOutcome:
-        expected = read_expected(_file(model, case.expected), expected_array(model.card))
+        expected = read_answer(model, case)
         try:
             run = self.run_case(model, case)
         except (ModelFailed, SeriesRefused) as error:
@@ -214,6 +214,11 @@ def read_case(model: ModelVersion, case: GoldenCase) -> list[GivenVolume]:
         words = f"case {case.name}: the card has the roles {', '.join(roles) or '(none)'}; name a folder for each"
         raise InvalidModelPackage(words, f"{GOLDEN_FOLDER}/cases.yaml")
     return [read_dicom_volume(path), *(read_dicom_volume(_file(model, case.roles[role])) for role in roles)]
+
+
+def read_answer(model: ModelVersion, case: GoldenCase) -> npt.NDArray[Any]:
+    """What a case says must come out; raises InvalidModelPackage."""
+    return read_expected(_file(model, case.expected), expected_array(model.card))
 
 
 def synthetic_volumes(model: ModelVersion) -> list[GivenVolume]:

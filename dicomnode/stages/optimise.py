@@ -10,23 +10,27 @@ from typing import Any
 
 import numpy.typing as npt
 
-from dicomnode.domain.engines import Candidate, candidates
+from dicomnode.domain.engines import TRITON, Candidate, candidates
 from dicomnode.domain.golden import GoldenCase
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.tuning import Tried, Tuning, chosen_document
 from dicomnode.errors import ModelFailed, UsageError
 from dicomnode.imaging.golden import GivenVolume, read_dicom_volume
 from dicomnode.ports import Clock, InferenceEngine, ModelVersion
-from dicomnode.stages.accept import AcceptStage, read_case
-from dicomnode.stages.judge import likeness
+from dicomnode.stages.accept import AcceptStage, read_answer, read_case
+from dicomnode.stages.judge import judged, likeness
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """Volumes to run: the main one, those of the roles, and the parameters where a golden case has some."""
+    """Volumes to run: the main one, those of the roles, and the parameters where a golden case has some.
+
+    `expected`: what the case says must come out; none of a composed model, which runs alone here.
+    """
 
     volumes: Sequence[GivenVolume]
     case: GoldenCase | None = None
+    expected: npt.NDArray[Any] | None = None
 
 
 def trials_of(model: ModelVersion, folders: Sequence[Path], cases: Sequence[GoldenCase]) -> list[Trial]:
@@ -36,12 +40,16 @@ def trials_of(model: ModelVersion, folders: Sequence[Path], cases: Sequence[Gold
             f"{model.name} needs several series at once: only golden cases can say which belong together"
         )
     trials = [Trial([read_dicom_volume(folder)]) for folder in folders]
-    trials = trials or [Trial(read_case(model, case), case) for case in cases]
+    trials = trials or [Trial(read_case(model, case), case, _expected(model, case)) for case in cases]
     if not trials:
         raise UsageError(
             f"{model.name} {model.version} has no golden cases to be tried on; name a series with --series FOLDER"
         )
     return trials
+
+
+def _expected(model: ModelVersion, case: GoldenCase) -> npt.NDArray[Any] | None:
+    return None if model.card.after else read_answer(model, case)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +65,10 @@ class _Measured:
 
 
 class OptimiseStage:
-    """`told` is called with a line before each candidate, since one takes seconds to minutes."""
+    """`told` is called with a line before each candidate, since one takes seconds to minutes.
+
+    `triton`: a Triton that has a backend for the network, which is a candidate too then.
+    """
 
     def __init__(
         self,
@@ -68,13 +79,15 @@ class OptimiseStage:
         has_gpu: bool,
         machine: str,
         told: Callable[[str], None] = lambda _: None,
+        triton: InferenceEngine | None = None,
     ) -> None:
-        self._run, self._engine, self._clock = AcceptStage(engine, clock, timeout_s), engine, clock
+        self._engine, self._triton, self._clock, self._timeout_s = engine, triton, clock, timeout_s
         self._has_gpu, self._machine, self._told = has_gpu, machine, told
 
     def optimise(self, model: ModelVersion, trials: Sequence[Trial], runs: int) -> Tuning:
         """Raises UsageError for a model that brings its own way of running; ModelFailed when its own engine fails."""
         reference, *others = _candidates(model)(self._has_gpu)
+        others += [Candidate(TRITON, "fp32")] if self._triton is not None else []
         original = self._measure(model, reference, trials, runs)
         same = _Judged(difference=0.0) if model.card.classification is not None else _Judged(dice=1.0)
         tried = [_tried(reference, original, same, "what the others are compared with")]
@@ -88,21 +101,25 @@ class OptimiseStage:
             measured = self._measure(model, candidate, trials, runs)
         except ModelFailed as error:
             return Tried(candidate.engine, candidate.precision, right=False, words=str(error))
-        judged = _judged(model.card, measured.labels, original.labels)
-        return _tried(candidate, measured, judged, f"{original.seconds / measured.seconds:.2f} times as fast")
+        far = _judged(model.card, measured.labels, original.labels)
+        if not far.wrong:  # a worker serves what passes its golden cases alone
+            far = replace(far, wrong=_unlike_expected(model.card, trials, measured.labels))
+        return _tried(candidate, measured, far, f"{original.seconds / measured.seconds:.2f} times as fast")
 
     def _measure(self, model: ModelVersion, candidate: Candidate, trials: Sequence[Trial], runs: int) -> _Measured:
         """A first run that is not counted chooses kernels and maps memory."""
         self._told(f"{candidate.engine} {candidate.precision}")
         version = replace(model, tuning=chosen_document(candidate))
-        labels = tuple(self._run.run_volumes(version, t.volumes, t.case).answer for t in trials)
+        engine = self._triton if candidate.engine == TRITON and self._triton is not None else self._engine
+        run = AcceptStage(engine, self._clock, self._timeout_s)
+        labels = tuple(run.run_volumes(version, t.volumes, t.case).answer for t in trials)
         whole, network = [], []
         for _ in range(runs):
             begun_s = self._clock.monotonic()
-            timings = [self._run.run_volumes(version, t.volumes, t.case).timings_s for t in trials]
+            timings = [run.run_volumes(version, t.volumes, t.case).timings_s for t in trials]
             whole.append(self._clock.monotonic() - begun_s)
             network.append(sum(t.get("network", 0.0) for t in timings))
-        return _Measured(labels, median(whole), median(network), self._engine.describe(version))
+        return _Measured(labels, median(whole), median(network), engine.describe(version))
 
 
 def _candidates(model: ModelVersion) -> Callable[[bool], list[Candidate]]:
@@ -133,15 +150,25 @@ def _judged(card: ModelCard, found: Sequence[npt.NDArray[Any]], expected: Sequen
     return _Judged(wrong, difference=round(figure, 6))
 
 
-def _tried(candidate: Candidate, measured: _Measured, judged: _Judged, words: str) -> Tried:
+def _unlike_expected(card: ModelCard, trials: Sequence[Trial], found: Sequence[npt.NDArray[Any]]) -> str:
+    """Which golden case it fails, and how; "" when it fails none."""
+    for trial, answer in zip(trials, found, strict=True):
+        if trial.case is not None and trial.expected is not None:
+            outcome = judged(card, trial.case, answer, trial.expected)
+            if not outcome.passed:
+                return f"golden case {outcome.name}: {outcome.words}"
+    return ""
+
+
+def _tried(candidate: Candidate, measured: _Measured, far: _Judged, words: str) -> Tried:
     return Tried(
         candidate.engine,
         candidate.precision,
-        right=not judged.wrong,
-        words=judged.wrong or words,
+        right=not far.wrong,
+        words=far.wrong or words,
         ran=measured.ran,
         seconds=round(measured.seconds, 4),
         network_s=round(measured.network_s, 4),
-        dice=judged.dice,
-        difference=judged.difference,
+        dice=far.dice,
+        difference=far.difference,
     )

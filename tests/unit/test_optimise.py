@@ -15,6 +15,7 @@ import pytest
 
 from dicomnode.cli.model_optimise import _row
 from dicomnode.domain.engines import Candidate, candidates, format_of
+from dicomnode.domain.golden import GoldenCase
 from dicomnode.domain.model_card import NetworkSpec, parse_model_card
 from dicomnode.domain.model_card_text import card_markdown
 from dicomnode.domain.tuning import Tried, Tuning, choose, tuning_document
@@ -90,6 +91,32 @@ def test_the_fastest_that_is_right_is_chosen() -> None:
     assert half.words.startswith("Dice 0.98")
     assert (eighth.right, eighth.words, eighth.seconds) == (False, "there is no such engine here", 0.0)
     assert tuning_document(found)["chosen"] == {"engine": "openvino", "precision": "fp32"}
+
+
+def test_a_network_that_triton_itself_runs_is_a_candidate_too() -> None:
+    clock, card = FakeClock(), replace(CARD, network=replace(CARD.network, file="model.onnx", format="auto"))
+    slow = {"onnxruntime fp32": (4.0, 0), "openvino fp32": (3.0, 0), "openvino bf16": None, "openvino int8": None}
+    triton = Engine(clock, {"triton fp32": (1.0, 0)})
+    stage = OptimiseStage(Engine(clock, slow), clock, 60.0, has_gpu=False, machine="a machine", triton=triton)
+    found = stage.optimise(ModelVersion(1, "m", "1", "ab", Path(), card, active=True), [CASE], 3)
+    assert [one.engine for one in found.candidates] == ["onnxruntime", "openvino", "openvino", "openvino", "triton"]
+    assert (found.chosen.candidate, found.chosen.ran) == (("triton", "fp32"), "TRITON fp32")
+
+
+def test_what_fails_a_golden_case_is_not_taken_though_it_is_like_the_reference() -> None:
+    """A worker would not serve it."""
+    card = replace(CARD, network=replace(CARD.network, file="model.ts", format="auto"))
+    case = GoldenCase("trunk", "a", "b", dict.fromkeys((segment.number for segment in CARD.segments), 0.999))
+    trial = Trial(CASE.volumes, case, np.full(SHAPE, 2, np.uint8))
+    ways = {"torchscript fp32": (1.0, 0), "torchscript bf16": None, "openvino fp32": (0.1, 0)}
+    clock = FakeClock()
+    engine = Engine(clock, ways | {"openvino bf16": None, "openvino int8": None})
+    stage = OptimiseStage(engine, clock, 60.0, has_gpu=False, machine="a machine")
+    found = stage.optimise(ModelVersion(1, "m", "1", "ab", Path(), card, active=True), [trial], 1)
+    assert found.chosen.engine == "torchscript"
+    (fast,) = [one for one in found.candidates if one.candidate == ("openvino", "fp32")]
+    assert (fast.right, fast.dice) == (False, 1.0)
+    assert fast.words.startswith("golden case trunk: Dice of Lungs is ")
 
 
 def test_when_none_is_faster_the_networks_own_engine_stays() -> None:

@@ -78,6 +78,10 @@ class TritonEngine:
         with contextlib.ExitStack() as regions:
             yield TritonSession(connection, regions, [shape, *further])
 
+    def reads(self, model: ModelVersion) -> bool:
+        """Whether its server has a backend for the network's file."""
+        return self._models.reads(model)
+
     def prepare(self, models: Sequence[ModelVersion]) -> None:
         """Loads and warms these models, then unloads others that nobody uses at this moment.
 

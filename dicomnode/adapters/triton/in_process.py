@@ -36,6 +36,7 @@ from dicomnode.adapters.triton.tensors import (
     ungathered,
     without_header,
 )
+from dicomnode.domain.engines import TRITON
 from dicomnode.domain.halt import Halt
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import DicomNodeError, InferenceTimeout, InvalidModelPackage, ModelFailed
@@ -95,9 +96,9 @@ class InProcessEngine:
     def _host(self, model: ModelVersion) -> Host:
         name = triton_name(model)
         if name not in self._hosts:
-            settings = HostSettings(
-                Path(model.path), self._cache, self._threads, model.chosen_engine, model.chosen_precision
-            )
+            # there is no Triton here that a host could call: the card says what runs it in place of that
+            chosen = ("", "") if model.chosen_engine == TRITON else (model.chosen_engine, model.chosen_precision)
+            settings = HostSettings(Path(model.path), self._cache, self._threads, *chosen)
             try:
                 self._hosts[name] = open_host(_BACKEND, settings)
             except (*_FAULTS, InvalidModelPackage) as error:

@@ -25,7 +25,7 @@ from dicomnode.adapters.triton.place import Place
 from dicomnode.adapters.triton.repository import net_name, owner_of, parts_of, touch, triton_name, write_model
 from dicomnode.adapters.triton.stubs import Stubs
 from dicomnode.domain.halt import Halt
-from dicomnode.domain.inner import BLS
+from dicomnode.domain.inner import BLS, backend_of
 from dicomnode.errors import (
     InferenceError,
     InferenceStopped,
@@ -62,6 +62,10 @@ class LoadedModels:
         self.stubs = Stubs(place.calls)
 
     # ---------------------------------------------------------------------------------------- what is known
+
+    def reads(self, model: ModelVersion) -> bool:
+        """Whether this server has a backend for the network's file."""
+        return backend_of(model.card.network) in self._inner.about.backends
 
     def name_of(self, model: ModelVersion) -> str:
         """In Triton: of the one that is called here."""
