@@ -27,7 +27,7 @@ viewer: $(SETUP) ## get OHIF with npm if need be, show the demo's last result in
 	@ls .demo/home/viewer/ohif-app-*.tgz >/dev/null 2>&1 || npm pack --silent @ohif/app@3.12.10 --pack-destination .demo/home/viewer
 	@$(BIN)/dicomnode --home .demo/home preview
 
-servers: ## Orthanc, dcmtk, dicom3tools and PostgreSQL from Debian, for the tests
+servers: ## Orthanc, dcmtk, dicom3tools, nginx and PostgreSQL from Debian, for the tests
 	@bash tests/install_servers.sh
 
 test: $(SETUP) servers lint types ## set up and run the tests

@@ -18,6 +18,7 @@ from dicomnode.domain.destination import Destination, DimseAddress
 from dicomnode.domain.job import DELIVERY_BACKOFF_MOST_S, DELIVERY_GIVE_UP_AFTER_S
 from dicomnode.domain.model_output import NEVER_OF_IMAGES
 from dicomnode.domain.profile import PROFILES
+from dicomnode.domain.quantity import quantity
 from dicomnode.domain.source import Source
 from dicomnode.domain.store_status import store_status
 from dicomnode.encoding.kinds import SOP_CLASSES
@@ -177,7 +178,8 @@ def _restricted(sources: Sequence[Source]) -> Iterator[str]:
         fewer = len(every) - len(takes)
         syntaxes = any(set(one.transfer_syntax_uids) != every[one.sop_class_uid] for one in takes)
         if fewer or syntaxes:
-            parts = [f"{fewer} SOP classes fewer"] * bool(fewer) + ["fewer transfer syntaxes"] * syntaxes
+            parts = [f"{quantity(fewer, 'SOP class', 'SOP classes')} fewer"] * bool(fewer)
+            parts += ["fewer transfer syntaxes"] * syntaxes
             where = f"`dicomnode sources show {source.ae_title}`"
             yield f"Of {source.ae_title} it accepts {' and '.join(parts)} ({where})."
 

@@ -13,7 +13,7 @@ from dicomnode.adapters.db.tables import JobRow, ResultRow, SeriesRow
 from dicomnode.domain.delivery_options import DeliveryOptions
 from dicomnode.domain.destination import Destination
 from dicomnode.domain.job import JobState, Priority
-from dicomnode.ports import JobFailed, JobFinished, NewJob, State
+from dicomnode.ports import QUARANTINED, JobFailed, JobFinished, NewJob, Quarantined, State
 from tests.adapters.state_material import ARCHIVE, complete, finished, instance, new_job, results, routed
 from tests.contract.state_bench import SERIES, STUDY, Bench, bench, kinds, state
 
@@ -171,6 +171,21 @@ def test_a_postponed_job_keeps_the_priority_it_was_given_meanwhile(state: State)
     state.prioritise_job(job_id, Priority.STAT)
     assert state.start_job(job_id) is not None
     assert state.job(job_id).priority is Priority.STAT
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_what_lies_in_quarantine_is_told_once_with_its_reason(state: State, fails: bool) -> None:
+    job_id = routed(state)
+    assert state.start_job(job_id) is not None
+    aside = Quarantined("PDF", "PatientID differs", "/quarantine/j-PDF.dcm")
+    whole = JobFinished(results("1"), quarantined=(aside,))
+    outcome = JobFailed("non-conformant", aside.words, False, (aside,)) if fails else whole
+    for _ in range(2):  # a transaction that is repeated after an outage
+        state.finish_job(job_id, outcome, 1)
+    (told,) = [event for event in state.events(STUDY) if event.kind == QUARANTINED]
+    assert told.job_id == job_id
+    assert told.detail == {"result": "PDF", "reason": "PatientID differs", "place": aside.place}
+    assert told.message.endswith(f"is not sent: PatientID differs; kept in quarantine: {aside.place}")
 
 
 # ------------------------------------------------------------------------------------ the same again, or not

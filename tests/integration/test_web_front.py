@@ -19,7 +19,7 @@ from dicomnode.errors import DeliveryError, DestinationRefused
 from dicomnode.ports import ProofWork
 from tests.adapters.sample_results import sample_result
 from tests.server_fixtures import require_nginx
-from tests.servers import Orthanc, free_port
+from tests.servers import Orthanc
 from tests.web_front import PASSWORD, TOKEN, USER, WebFront
 
 K = FailureKind
@@ -33,10 +33,11 @@ def front_of_module(
     orthanc_of_session: Orthanc, certificates: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WebFront]:
     require_nginx()
-    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections and never reads
-        folder = tmp_path_factory.mktemp("nginx")
-        port = mute.getsockname()[1]
-        with WebFront(folder, orthanc_of_session.dicomweb_url, certificates, port, free_port()) as server:
+    # one takes connections and never reads; the other keeps a port on which nobody listens
+    with socket.create_server(("127.0.0.1", 0)) as mute, socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        folder, ports = tmp_path_factory.mktemp("nginx"), [one.getsockname()[1] for one in (mute, closed)]
+        with WebFront(folder, orthanc_of_session.dicomweb_url, certificates, *ports) as server:
             yield server
 
 

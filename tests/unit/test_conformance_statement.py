@@ -52,7 +52,7 @@ def test_it_is_of_this_configuration() -> None:
 def test_a_source_that_may_send_less_is_named() -> None:
     assert "Of GATEWAY it accepts" not in text_of(sources=[Source("GATEWAY")])
     source = Source("GATEWAY", refused_sop_classes=frozenset({RAW}), refused_transfer_syntaxes=frozenset({JPEG}))
-    words = "Of GATEWAY it accepts 1 SOP classes fewer and fewer transfer syntaxes"
+    words = "Of GATEWAY it accepts 1 SOP class fewer and fewer transfer syntaxes"
     assert words in text_of(sources=[source])
 
 
