@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.main_job.run import PEERS, WORK, peak_memory, prepare_peers, set_up_node, stage_times
+from benchmarks.main_job.run import PEERS, WORK, engine, peak_memory, prepare_peers, set_up_node, stage_times
 from tests.servers import Orthanc, free_port
 
 PYTHON = WORK / "venv" / "bin" / "python"
@@ -107,10 +107,11 @@ def main() -> None:
                 study = STUDIES / f"s{number}"
                 theirs.append(sent(naive_port, "NAIVE", orthanc, 1, study))
                 ours.append(sent(node.port, "DICOMNODE", orthanc, 2, study))
-            stages = stage_times(node)
+            stages, ran_on = stage_times(node), engine(node)
         network_s = stages["infer: network"]
         report(ours[1:], theirs[1:], network_s, statistics.median(naive_networks(marks)[1:]))
         print("stages, median seconds: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in stages.items()))
+        print(f"the node's engine: {ran_on}")
         print(f"the node's peak memory {peak['bytes'] / 1e6:.0f} MB (all processes)")
 
 
