@@ -51,8 +51,8 @@ PROFILES = {
             "ohif",
             ("SEG", "SEG-PROB", "MAP", "SR", "PDF"),
             ("explicit", "implicit"),
-            "OHIF draws BINARY segmentations in their own colours, and of LABELMAP ones each segment in that of the one "
-            "before; of a report it shows lines at most, so the numbers come on a page too.",
+            "OHIF draws BINARY segmentations in their own colours, and of LABELMAP ones each segment in that of the "
+            "one before; of a report it shows lines at most, so the numbers come on a page too.",
         ),
         Profile(
             "orthanc",
