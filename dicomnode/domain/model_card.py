@@ -15,6 +15,7 @@ input:
   intensity: {from: [-1000, 1000], to: [0, 1], clip: true}   # from: window, with size: each image's own window
   minimum_extent_mm: [0, 0, 0]   # optional; a smaller volume is refused
   size: [128, 128]               # of a model of single images: rows and columns; no orientation, spacing or window
+  colour: luminance              # optional, with size: colour images are taken as grey; else they are refused
   pixel_spacing_mm: [0.3, 0.3]   # optional, with size and segments: rows and columns are resampled to that, and size
                                  # is that of a window; without, an image is fitted into size
 inputs:                          # optional: further series, by the role that a rule gives them
@@ -97,6 +98,7 @@ ROLES_MOST = 8
 FRAMES_OF_REFERENCE = ("same", "any")
 HOUNSFIELD = "[hnsf'U]"
 WINDOW = "window"  # of intensity.from
+COLOURS = ("refused", "luminance")
 _AS_IT_IS = {"from": [0, 1], "to": [0, 1], "clip": False}  # values that nothing is done to
 
 
@@ -112,6 +114,7 @@ class InputSpec:
     unit: str = ""  # UCUM code of the values that `intensity` is about; "": any
     size: tuple[int, int] | None = None  # rows and columns of an image, of a model of single images; else None
     pixel_spacing_mm: tuple[float, float] | None = None  # between rows, between columns; None: as large as fits
+    colour: str = "refused"  # one of COLOURS, of single images
     windowed: bool = False  # intensity_from is 0 to 1: from black to white in each image's own window
 
     @property
@@ -307,12 +310,15 @@ def _input(node: Node, brings_its_chain: bool) -> InputSpec:
         "unit",
         "size",
         "pixel_spacing_mm",
+        "colour",
     )
     orientation = node.get("orientation", "RAS")
     letters = orientation.text()
     if sorted(next((i for i, axis in enumerate(_AXES) if c in axis), -1) for c in letters) != [0, 1, 2]:
         orientation.fail(f"{letters!r} is no orientation: one letter each of L or R, P or A, I or S")
     size = _size(node["size"]) if "size" in node else None
+    if "colour" in node and size is None:
+        node["colour"].fail("only a model of single images, with input.size, can be given colour ones")
     needed = size is None and not brings_its_chain
     spacing = (node["spacing_mm"] if needed else node.get("spacing_mm", [1, 1, 1])).numbers(3)
     if min(spacing) <= 0:
@@ -324,6 +330,7 @@ def _input(node: Node, brings_its_chain: bool) -> InputSpec:
         minimum_extent_mm=tuple(node.get("minimum_extent_mm", [0, 0, 0]).numbers(3)),  # type: ignore[arg-type]
         unit=_unit(node),
         size=size,
+        colour=node.get("colour", "refused").one_of(COLOURS),
         pixel_spacing_mm=_pixel_spacing_mm(node["pixel_spacing_mm"]) if "pixel_spacing_mm" in node else None,
         **_of_window_or_not(node.get("intensity", _AS_IT_IS) if brings_its_chain else node["intensity"], size),
     )
@@ -442,6 +449,7 @@ def card_document(card: ModelCard) -> Mapping[str, Any]:
             "minimum_extent_mm": list(i.minimum_extent_mm),
             **({"unit": i.unit} if i.unit else {}),
             **({"size": list(i.size)} if i.size else {}),
+            **({"colour": i.colour} if i.colour != "refused" else {}),
             **({"pixel_spacing_mm": list(i.pixel_spacing_mm)} if i.pixel_spacing_mm else {}),
         },
         "network": {

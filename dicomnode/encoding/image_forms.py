@@ -11,6 +11,7 @@ from dicomnode.encoding.image_findings import ImageFindings
 from dicomnode.encoding.presentation_state import encode_presentation_state
 from dicomnode.encoding.refusal import refuse
 from dicomnode.encoding.seg_images import label_map_of
+from dicomnode.errors import EncodingError
 from dicomnode.imaging.headers import text
 
 
@@ -28,6 +29,8 @@ def check_image_label_maps(dataset: Dataset, findings: ImageFindings) -> None:
 
 def encode_image_states(findings: ImageFindings) -> list[Dataset]:
     """One for each instance on which something was found: windows and rescales differ."""
+    if findings.plan.colour:
+        raise EncodingError("a Grayscale Softcopy Presentation State is of grey images, and these are in colour")
     return [encode_presentation_state(one) for one in findings.alone()]
 
 

@@ -31,6 +31,7 @@ from dicomnode.imaging.masked_images import Line, RegionStatistics
 SQUARE_MILLIMETRE = SrCode("mm2", "UCUM", "square millimeter")
 # As of voxels: no more is known than that it is what the rescale gives (PS3.16 8.2: 99 marks a private scheme)
 _PIXEL_VALUE = SrCode("pixel-value", "99DICOMNODE", "Pixel value after rescale")
+_LUMINANCE = SrCode("luminance", "99DICOMNODE", "Luminance of a colour image")
 
 Segmentations = Mapping[str, SegFile]
 """By the SOP Instance UID of the image that it is of."""
@@ -87,7 +88,7 @@ def _region(
         finding_type=coded(segment.type),
         finding_category=coded(segment.category),
         algorithm_id=algorithm_identification(card, made),
-        measurements=[_area(found), *of_values(found.values, plan, _PIXEL_VALUE)],
+        measurements=[_area(found), *of_values(found.values, plan, _LUMINANCE if plan.colour else _PIXEL_VALUE)],
     )
 
 

@@ -17,7 +17,7 @@ from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicomnode.errors import CannotDecode
-from dicomnode.imaging.frames import Frame, PixelFormat
+from dicomnode.imaging.frames import RGB, Frame, PixelFormat
 from dicomnode.imaging.headers import UNREADABLE, Instance, is_of_the_file, odd_values_accepted, text
 from dicomnode.imaging.quantise import ToStored
 from dicomnode.imaging.volume import SamePixels, VolumePlan, plan_volume
@@ -185,10 +185,19 @@ def _decoded(instance: Instance, fmt: PixelFormat, numbers: list[int]) -> Iterat
         raise ValueError("there is no pixel data")
     indices = [number - 1 for number in numbers]
     # pydicom would take the high bit to be bits stored - 1, and clear what padding is told by
-    for pixels in iter_pixels(dataset, indices=indices, raw=True, correct_unused_bits=False):
+    for decoded in iter_pixels(dataset, indices=indices, raw=True, correct_unused_bits=False):
+        pixels = decoded if decoded.ndim == 2 else _luminance(decoded, text(dataset, "PhotometricInterpretation"))
         if pixels.shape != (fmt.rows, fmt.columns):
             raise ValueError(f"{pixels.shape} pixels where ({fmt.rows}, {fmt.columns}) are needed")
         yield pixels.astype(np.int32)
+
+
+def _luminance(pixels: npt.NDArray[Any], photometric: str) -> npt.NDArray[Any]:
+    """(row, column, 3) uint8 → (row, column), by the weights of PS3.3 C.7.6.3.1.2; of what has it first, that."""
+    if photometric.upper() not in RGB:
+        return pixels[..., 0]
+    weighted: npt.NDArray[Any] = np.rint(pixels @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    return weighted
 
 
 def plan_instances(instances: Sequence[Instance]) -> VolumePlan:

@@ -19,6 +19,11 @@ from dicomnode.imaging.headers import items, numbers, text, whole
 COSINE_TOLERANCE = 5e-4
 
 
+# Of these decoders give red, green and blue, or the luminance first
+RGB = frozenset({"RGB", "YBR_ICT", "YBR_RCT"})
+LUMINANT = RGB | {"YBR_FULL", "YBR_FULL_422"}
+
+
 @dataclass(frozen=True, slots=True)
 class PixelFormat:
     """How an instance's pixels are stored (PS3.3 C.7.6.3)."""
@@ -74,6 +79,12 @@ def is_monochrome(header: Dataset) -> bool:
     """One sample a pixel. MONOCHROME1 passes: it says how to show values, not what they are (PS3.3 C.7.6.3.1.2)."""
     photometric = text(header, "PhotometricInterpretation").upper()
     return (whole(header, "SamplesPerPixel") or 1) == 1 and photometric in {"MONOCHROME1", "MONOCHROME2", ""}
+
+
+def has_luminance(header: Dataset) -> bool:
+    """Three samples of 8 bits from which it can be had (PS3.3 C.7.6.3.1.2)."""
+    photometric = text(header, "PhotometricInterpretation").upper()
+    return (whole(header, "SamplesPerPixel"), whole(header, "BitsAllocated")) == (3, 8) and photometric in LUMINANT
 
 
 def is_localizer(header: Dataset) -> bool:

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dicomnode.domain.model_card import InputSpec
 from dicomnode.errors import InvalidModelPackage, SeriesRefused
 from dicomnode.imaging.decode import plan_instances, read_frames, read_volume
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.imaging.headers import read_instances
-from dicomnode.imaging.images import ImageStack, plan_images
+from dicomnode.imaging.images import ImageStack, not_monochrome, plan_images
 
 Shape = tuple[int, int, int]
 
@@ -60,14 +61,16 @@ def read_dicom_volume(folder: Path) -> GivenVolume:
     return GivenVolume(values, Placement(plan.geometry, plan.rescale))
 
 
-def read_dicom_images(folder: Path, *, windowed: bool = False) -> GivenVolume:
+def read_dicom_images(folder: Path, spec: InputSpec) -> GivenVolume:
     """The images in a folder, all of one size, in their series' order; raises InvalidModelPackage.
 
-    `windowed`: so that 0 and 1 after the rescale are black and white in the window of each.
+    Of a card that takes each in its own window, 0 and 1 after the rescale are black and white in that.
     """
     try:
         instances = read_instances(sorted(path for path in folder.iterdir() if path.is_file()))
         plan = plan_images([instance.header for instance in instances])
+        if plan.colour and spec.colour == "refused":
+            raise not_monochrome(len(plan.frames), plan.colour)
         if len(plan.stacks) > 1:
             raise InvalidModelPackage("its images have several sizes; one is needed", _shown(folder))
         (stack,) = plan.stacks
@@ -75,7 +78,7 @@ def read_dicom_images(folder: Path, *, windowed: bool = False) -> GivenVolume:
         read_frames(stack, instances, values)
     except SeriesRefused as error:
         raise InvalidModelPackage(str(error), _shown(folder)) from error
-    rescale = _as_windowed(stack, values) if windowed else stack.rescale
+    rescale = _as_windowed(stack, values) if spec.windowed else stack.rescale
     return GivenVolume(values, Placement(stack.geometry or VolumeGeometry(stack.shape, np.eye(4)), rescale))
 
 

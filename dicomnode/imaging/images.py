@@ -16,7 +16,14 @@ import numpy as np
 from pydicom import Dataset
 
 from dicomnode.errors import NotAVolume
-from dicomnode.imaging.frames import PixelFormat, is_monochrome, number_of_frames, pixel_format, rescales_of
+from dicomnode.imaging.frames import (
+    PixelFormat,
+    has_luminance,
+    is_monochrome,
+    number_of_frames,
+    pixel_format,
+    rescales_of,
+)
 from dicomnode.imaging.geometry import Rescale, VolumeGeometry
 from dicomnode.imaging.headers import items, numbers, odd_values_accepted, text, whole
 from dicomnode.imaging.pixel_size import PixelSize, pixel_size
@@ -97,6 +104,7 @@ class ImagesPlan:
     modality: str
     unit: str  # UCUM code of the values after the rescale
     notes: tuple[str, ...]
+    colour: str = ""  # the photometric interpretation of images that are not grey; their luminance is decoded
 
     @property
     def first(self) -> Dataset:
@@ -120,7 +128,8 @@ def _plan(headers: tuple[Dataset, ...]) -> ImagesPlan:
     first = headers[which[0]]
     modality = text(first, "Modality")
     stacks = _stacks(frames, formats, [pixel_size(header) for header in headers], modality)
-    return ImagesPlan(headers, frames, stacks, modality, unit_of(first, modality), tuple(notes))
+    colour = next((text(headers[i], "PhotometricInterpretation") for i in which if not is_monochrome(headers[i])), "")
+    return ImagesPlan(headers, frames, stacks, modality, unit_of(first, modality), tuple(notes), colour)
 
 
 def _of(formats: Sequence[PixelFormat | None], index: int) -> PixelFormat:
@@ -132,13 +141,17 @@ def _of(formats: Sequence[PixelFormat | None], index: int) -> PixelFormat:
 def _check(headers: Sequence[Dataset]) -> None:
     if any(text(h, "Modality") == "SEG" for h in headers):
         raise NotAVolume("segmentation", "segmentations are somebody's result, no grey values")
-    if colour := [h for h in headers if not is_monochrome(h)]:
-        raise NotAVolume("not-monochrome", f"{len(colour)} images are {text(colour[0], 'PhotometricInterpretation')}")
+    if palettes := [h for h in headers if not is_monochrome(h) and not has_luminance(h)]:
+        raise not_monochrome(len(palettes), text(palettes[0], "PhotometricInterpretation"))
     if any(items(h, "ModalityLUTSequence") for h in headers):
         raise NotAVolume("modality-lut", "a Modality LUT gives the values: a table, not a rescale")
     pixels = sum(number_of_frames(h) * (whole(h, "Rows") or 0) * (whole(h, "Columns") or 0) for h in headers)
     if pixels > VOXELS_MOST:
         raise NotAVolume("too-large", f"{pixels} pixels, {VOXELS_MOST} are the most")
+
+
+def not_monochrome(images: int, photometric: str) -> NotAVolume:
+    return NotAVolume("not-monochrome", f"{images} images are {photometric}")
 
 
 def _frames(index: int, header: Dataset, limits: tuple[int, int]) -> list[ImageFrame]:

@@ -209,7 +209,7 @@ def read_case(model: ModelVersion, case: GoldenCase) -> list[GivenVolume]:
         needs_place = not alone or model.card.input.pixel_spacing_mm is not None  # how large the pixels are
         return read_npz_volumes(path, 1 + len(roles), needs_place=needs_place)
     if alone:
-        return [read_dicom_images(path, windowed=model.card.input.windowed)]
+        return [read_dicom_images(path, model.card.input)]
     if set(case.roles) != set(roles):
         words = f"case {case.name}: the card has the roles {', '.join(roles) or '(none)'}; name a folder for each"
         raise InvalidModelPackage(words, f"{GOLDEN_FOLDER}/cases.yaml")

@@ -17,7 +17,7 @@ from dicomnode.domain.rules import Parameter
 from dicomnode.domain.study import Series
 from dicomnode.errors import NotAVolume, SeriesRefused
 from dicomnode.imaging.headers import text
-from dicomnode.imaging.images import ImagesPlan, is_inverted
+from dicomnode.imaging.images import ImagesPlan, is_inverted, not_monochrome
 from dicomnode.imaging.masks import SegmentMasks
 from dicomnode.imaging.volume import VolumePlan, plan_volume
 from dicomnode.ports import Clock, InferenceEngine, InstanceStore, JobWork, ModelVersion
@@ -194,6 +194,7 @@ class InferStage:
         check_parameters(work)
         check_roles(work)
         with self._volumes.images(work.series) as opened:
+            check_colour(opened.plan, work.model)
             check_unit(opened.plan, work.model.card.input.unit, work.model, "this series")
             yield opened
 
@@ -319,6 +320,12 @@ def _volume_of(plan: ImagesPlan) -> VolumePlan | None:
     except NotAVolume:
         return None
     return volume if len(plan.stacks) == 1 and _are_those_of(plan, volume) else None
+
+
+def check_colour(plan: ImagesPlan, model: ModelVersion) -> None:
+    """Grey is what models were trained on, unless their card says otherwise."""
+    if plan.colour and model.card.input.colour == "refused":
+        raise not_monochrome(len(plan.frames), plan.colour)
 
 
 def check_pixel_sizes(work: JobWork, plan: ImagesPlan) -> None:

@@ -106,7 +106,7 @@ def region_rows(found: Sequence[RegionStatistics], card: ModelCard, unit: str) -
 def pixel_notes(plan: ImagesPlan) -> list[str]:
     """How far sizes on the images can be believed."""
     sizes = {stack.pixel_size for stack in plan.stacks}
-    notes = []
+    notes = [f"the images are {plan.colour}: values are of their luminance"] if plan.colour else []
     if None in sizes:
         notes.append("an image does not say how large its pixels are in the patient: sizes on it are in pixels")
     if any(size is not None and size.at_detector for size in sizes):

@@ -9,6 +9,7 @@ from pathlib import Path
 import highdicom as hd
 import numpy as np
 import pydicom
+import pydicom.pixels
 import pytest
 from pydicom import Dataset
 
@@ -24,6 +25,8 @@ REAL = {
     "chest": "planar/cr-chest/RG1_J2KI.dcm",
     "hand": "compressed/rg3-j2k/RG3_J2KI.dcm",
     "dog": "seg_sr/highdicom/dx_image.dcm",
+    "echo": "us/stressecho-multiframe/I_000007.dcm",
+    "colour cine": "us/cine-30frames/examples_ybr_color.dcm",
 }
 MADE: dict[str, list[Dataset]] = {
     "views": [image(1, (43, 29)), image(2, (29, 43), PhotometricInterpretation="MONOCHROME1")],
@@ -32,7 +35,12 @@ MADE: dict[str, list[Dataset]] = {
     "cine": [cine(5)],
 }  # fmt: skip
 DCIODVFY = shutil.which("dciodvfy")
-FORMS = ("GSPS", "SC", "PDF", "KO")
+FORMS = ("SC", "PDF", "KO")
+
+
+def forms_of(source: list[Dataset]) -> tuple[str, ...]:
+    """A Grayscale Softcopy Presentation State is of grey images."""
+    return FORMS if source[0].SamplesPerPixel > 1 else ("GSPS", *FORMS)
 
 
 @pytest.fixture(params=[*REAL, *MADE])
@@ -75,8 +83,8 @@ def test_an_f_is_read_back_pixel_for_pixel(source: list[Dataset], tmp_path: Path
 def test_every_object_is_clean(source: list[Dataset], tmp_path: Path) -> None:
     marked = Marked(tmp_path / "in", source, kind="both")
     labelled = findings(marked)
-    every = [*marked.results, *(one for form in FORMS for one in encode_form(labelled, form))]
-    assert {one.kind for one in every} == {"SEG", "SEG-PROB", "SR", *FORMS}
+    every = [*marked.results, *(one for form in forms_of(source) for one in encode_form(labelled, form))]
+    assert {one.kind for one in every} == {"SEG", "SEG-PROB", "SR", *forms_of(source)}
     for number, result in enumerate(every):
         file = tmp_path / f"{number}-{result.kind}.dcm"
         file.write_bytes(result.content)
@@ -89,7 +97,10 @@ def test_check_finds_nothing_wrong(source: list[Dataset], tmp_path: Path) -> Non
     labelled = findings(marked)
     results = tmp_path / "results"
     results.mkdir()
-    every = [*marked.results, *(one for form in ("SEG-LABELMAP", *FORMS) for one in encode_form(labelled, form))]
+    every = [
+        *marked.results,
+        *(one for form in ("SEG-LABELMAP", *forms_of(source)) for one in encode_form(labelled, form)),
+    ]
     for number, result in enumerate(every):
         (results / f"{number}-{result.kind}.dcm").write_bytes(result.content)
     images = images_in([tmp_path / "in"])
@@ -106,3 +117,17 @@ def test_check_says_when_a_mask_is_of_another_size_than_its_image(tmp_path: Path
     images = images_in([tmp_path / "in"])
     (found,) = check_files([tmp_path / "turned.dcm"], lambda references: images, "there")
     assert any("the image that it comes from has 43 × 29" in words for words in found.wrong)
+
+
+@pytest.mark.parametrize("name", ["echo", "colour cine"])
+def test_the_luminance_of_real_ultrasound_is_that_of_its_colours(name: str, tmp_path: Path) -> None:
+    if not (DATA / REAL[name]).is_file():
+        pytest.skip("../shared/data is absent")
+    marked = Marked(tmp_path, [pydicom.dcmread(DATA / REAL[name])])
+    (instance,) = marked.instances
+    rgb = pydicom.pixels.pixel_array(DATA / REAL[name])  # of JPEG in YBR this is RGB
+    luminance = rgb.astype(float) @ [0.299, 0.587, 0.114]
+    assert instance.values.shape == luminance.shape
+    whole = ((rgb > 0) & (rgb < 255)).all(-1)  # what is out of RGB's range was cut off in it
+    assert whole.mean() > 0.01
+    assert np.abs(instance.values - luminance)[whole].max() <= 1.5

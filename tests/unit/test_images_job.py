@@ -7,15 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 from pydicom import Dataset
 
 from dicomnode.domain.model_card import card_document, parse_model_card
 from dicomnode.errors import InvalidModelPackage
+from dicomnode.imaging.decode import read_frames
+from dicomnode.imaging.headers import read_instances
+from dicomnode.imaging.images import plan_images
 from dicomnode.ports import JobFinished, JobOutcome, JobRefused
-from tests.made_images import f_plane, image
-from tests.made_series import classic
+from tests.made_images import coloured, f_plane, image
+from tests.made_series import classic, write
 from tests.output_cards import document, segment
 from tests.unit.test_two_series import Bench, work_on
 
@@ -138,3 +142,45 @@ def test_every_object_says_whose_it_is(bench: Bench) -> None:
         made = pydicom.dcmread(bench.store.path(result.path))
         assert made.StudyInstanceUID == image(1).StudyInstanceUID
         assert "marker" in [one.get("ManufacturerModelName") for one in made.ContributingEquipmentSequence]
+
+
+def test_colour_is_refused_unless_the_card_takes_its_luminance(bench: Bench) -> None:
+    bench.engine.thresholds = (60.0, 180.0)
+    refused = job(bench, [coloured()])
+    assert isinstance(refused, JobRefused)
+    assert (refused.code, "RGB" in refused.reason) == ("not-monochrome", True)
+    other = Bench(bench.store.root / "other")
+    other.engine.thresholds = (60.0, 180.0)
+    outcome = done(other, [coloured()], card(colour="luminance"), objects=("SEG", "SR", "GSPS"), forms=("GSPS",))
+    first, second = outcome.details["measurements"]
+    plane = f_plane((43, 29))
+    assert [first["pixels"], second["pixels"]] == [(plane == 1).sum(), (plane == 2).sum()]
+    assert (first["mean"], second["mean"]) == (120, 240)
+    assert [r.kind for r in outcome.results] == ["SEG", "SR"]
+    assert "the images are RGB: values are of their luminance" in outcome.note
+    assert "no GSPS: a Grayscale Softcopy Presentation State is of grey images" in outcome.note
+
+
+def test_red_is_as_bright_as_it_looks(tmp_path: Path) -> None:
+    (path,) = write([coloured()], tmp_path)
+    (instance,) = instances = read_instances([path])
+    plan = plan_images([instance.header])
+    assert plan.colour == "RGB"
+    values = np.zeros(plan.stacks[0].shape, dtype=np.int16)
+    read_frames(plan.stacks[0], instances, values)
+    assert set(np.unique(values)) == {6, 120, 240}  # 0.299 of 20
+
+
+def test_a_palette_is_refused_always(bench: Bench) -> None:
+    palette = image(1, PhotometricInterpretation="PALETTE COLOR")
+    outcome = job(bench, [palette], card(colour="luminance"))
+    assert isinstance(outcome, JobRefused)
+    assert outcome.code == "not-monochrome"
+
+
+def test_a_volume_is_never_of_colour() -> None:
+    volume = document("volume", OUTPUT, input={"colour": "luminance"})
+    with pytest.raises(InvalidModelPackage, match=r"input\.colour: only a model of single images"):
+        parse_model_card(volume)
+    read = parse_model_card(card(colour="luminance"))
+    assert parse_model_card(card_document(read)) == read

@@ -79,7 +79,7 @@ def test_each_image_is_given_in_its_own_window(tmp_path: Path) -> None:
 
 def test_golden_images_are_given_so_too(tmp_path: Path) -> None:
     write([image(1, WindowCenter=1600, WindowWidth=3200), image(2, WindowCenter=400, WindowWidth=800)], tmp_path)
-    given = read_dicom_images(tmp_path, windowed=True)
+    given = read_dicom_images(tmp_path, parse_model_card(windowed()).input)
     shown = given.values * given.placement.rescale.slope + given.placement.rescale.intercept
     pixels = image().pixel_array.astype(float)
     np.testing.assert_allclose(shown[0], (pixels - -0.5) / 3199, atol=1e-3)

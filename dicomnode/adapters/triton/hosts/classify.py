@@ -226,5 +226,5 @@ class MeasureHost(ClassifyHost):
 
 def _golden_images(path: Path, card: ModelCard) -> list[GivenVolume]:
     if path.is_dir():
-        return [read_dicom_images(path, windowed=card.input.windowed)]
+        return [read_dicom_images(path, card.input)]
     return read_npz_volumes(path, 1, needs_place=False)
