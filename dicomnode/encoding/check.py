@@ -7,13 +7,15 @@ place. tests/integration checks the same objects with dciodvfy, which knows the 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from pydicom import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
 from dicomnode.encoding.check_frames import FRAMES, check_frames
+from dicomnode.encoding.check_whole import check_fixed, check_resolves, check_whole
 from dicomnode.encoding.content_items import code_of, evidence_of
 from dicomnode.encoding.references import NONE, Further, UsedImages, instances_of, study_and_series
 from dicomnode.encoding.refusal import POSITION_TOLERANCE_MM, check_uids, is_empty, refuse
@@ -79,6 +81,7 @@ REPORT_FILLED = (
     "CompletionFlag",
     "VerificationFlag",
     "ValueType",
+    "ContinuityOfContent",
     "ConceptNameCodeSequence",
     "ContentSequence",
     "CurrentRequestedProcedureEvidenceSequence",
@@ -106,6 +109,7 @@ def check_segmentation(
             check_filled(segmentation, ("PixelData",), "the segmentation")
         check_present(segmentation, _SEGMENTATION_PRESENT, "the segmentation")
         check_type(segmentation, fractional=fractional)
+        check_pixels_described(segmentation, plan, 8 if fractional else 1)
         check_segments(items(segmentation, "SegmentSequence"))
         check_grid(segmentation, plan)
         check_series_references(segmentation, plan, further)
@@ -121,34 +125,58 @@ def check_label_map(segmentation: Dataset, plan: VolumePlan, further: Further = 
         kind, bits = text(segmentation, "SegmentationType"), whole(segmentation, "BitsAllocated")
         if (kind, bits) != ("LABELMAP", 8):
             refuse(f"the segmentation's type is {kind} of {bits} bits a pixel")
+        check_pixels_described(segmentation, plan, 8)
         background, *segments = items(segmentation, "SegmentSequence")
         if whole(background, "SegmentNumber") != 0:
             refuse("the first segment of the label map is not the background, 0")
         check_segments(segments)
-        if (highest := max(segmentation.PixelData)) > len(segments):
+        if (highest := int(np.frombuffer(segmentation.PixelData, np.uint8).max())) > len(segments):
             refuse(f"a pixel is of segment {highest}, which is not described")
         check_grid(segmentation, plan)
         check_series_references(segmentation, plan, further)
         check_frames(segmentation, plan, len(segmentation.PixelData), of_segments=False)
 
 
-def check_report(report: Dataset, plan: VolumePlan, segmentation: Dataset | None, further: Further = NONE) -> None:
-    """Raises NonConformant naming what is wrong with an SR on the plan's series and on its SEG, if there is one."""
+def check_report(
+    report: Dataset,
+    plan: VolumePlan,
+    segmentation: Dataset | None,
+    further: Further = NONE,
+    beside: Sequence[Dataset] = (),
+) -> None:
+    """Raises NonConformant naming what is wrong with an SR on the plan's series and on its SEG, if there is one.
+
+    `beside`: further results that the report lists.
+    """
     with odd_values_accepted():
-        check_measurement_report(report, plan, further)
+        made = [*([] if segmentation is None else [segmentation]), *beside]
+        check_measurement_report(report, plan, further, {uid: of for one in made for uid, of in itself(one).items()})
         if segmentation is not None and segmentation.SeriesInstanceUID == report.SeriesInstanceUID:
             refuse("the report and the segmentation share a series")
         _check_content(report, segmentation)
 
 
-def check_measurement_report(report: Dataset, plan: UsedImages, further: Further) -> None:
-    """What every report on a plan's images has to have: modules, title (PS3.16 TID 1500), evidence."""
+def itself(made: Dataset) -> dict[str, str]:
+    """SOP Instance UID → SOP Class UID of a result that another one may name."""
+    return {str(made.SOPInstanceUID): str(made.SOPClassUID)}
+
+
+def check_measurement_report(
+    report: Dataset, plan: UsedImages, further: Further, beside: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """What every report on a plan's images has to have: modules, title (PS3.16 TID 1500), evidence.
+
+    `beside`: SOP Instance UID → SOP Class UID of what it may name that are no source images.
+    """
     check_common(report, plan, Comprehensive3DSRStorage, "SR")
     check_filled(report, REPORT_FILLED, "the report")
     check_present(report, REPORT_PRESENT, "the report")
+    if [text(item, "TemplateIdentifier") for item in items(report, "ContentTemplateSequence")] != ["1500"]:
+        refuse("the report does not say that it follows TID 1500 (PS3.16)")
     if code_of(report) != ("126000", "DCM"):
         refuse(f"the report's title is {code_of(report)}, not (126000, DCM, Imaging Measurement Report)")
     check_evidence(report, (plan, *further.values()))
+    check_resolves(report, {**received((plan, *further.values())), **beside})
 
 
 # ------------------------------------------------------------------------------------------------- common
@@ -169,6 +197,7 @@ def check_common(
         refuse("the result has the SOP Instance UID of a source image")
     if dataset.SeriesInstanceUID == text(plan.first, "SeriesInstanceUID"):
         refuse("the result is in the source's own series")
+    check_whole(dataset)
 
 
 def check_filled(dataset: Dataset, keywords: Iterable[str], where: str) -> None:
@@ -215,12 +244,30 @@ def check_type(segmentation: Dataset, *, fractional: bool) -> None:
         refuse("the segmentation does not say that 255 stands for a probability of 1")
 
 
+def check_pixels_described(dataset: Dataset, plan: VolumePlan, bits: int) -> None:
+    """What readers take the pixels for (PS3.3 C.8.20.2, C.7.6.3), and that loss in the source is not forgotten."""
+    lossy = any(text(header, "LossyImageCompression") == "01" for header in plan.headers)
+    wanted = {
+        "ImageType": "DERIVED\\PRIMARY",
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsAllocated": bits,
+        "BitsStored": bits,
+        "HighBit": bits - 1,
+        "PixelRepresentation": 0,
+        "LossyImageCompression": "01" if lossy else "00",
+    }
+    check_fixed(dataset, wanted, "the segmentation")
+
+
 def check_segments(segments: list[Dataset]) -> None:
     """Numbered from 1 on without a gap, coded, each with a tracking UID of its own."""
     for number, segment in enumerate(segments, 1):
         check_filled(segment, _SEGMENT_FILLED, f"segment {number}")
         if segment.SegmentNumber != number:
             refuse(f"segment {number} in order is numbered {segment.SegmentNumber} (PS3.3 C.8.20.4)")
+        if segment.SegmentAlgorithmType != "AUTOMATIC":
+            refuse(f"segment {number} is {segment.SegmentAlgorithmType}, and not of a model")
         for keyword in ("SegmentedPropertyCategoryCodeSequence", "SegmentedPropertyTypeCodeSequence"):
             if "" in code_of(segment, keyword):
                 refuse(f"{keyword} of segment {number} has no code")
@@ -245,6 +292,16 @@ def check_grid(segmentation: Dataset, plan: VolumePlan) -> None:
         found = numbers(macros[0], keyword, len(expected)) if macros else None
         if found is None or not np.allclose(found, expected, rtol=0, atol=tolerance):
             refuse(f"{keyword} {found} differs from the source's {expected}")
+    _check_step(items(shared, "PixelMeasuresSequence")[0], plan)
+
+
+def _check_step(measures: Dataset, plan: VolumePlan) -> None:
+    """Slices as thick and as far apart as they lie: dcmqi and others take it from here, not from the positions."""
+    check_filled(measures, ("SliceThickness",), "the pixel measures")
+    step_mm = abs(float(plan.geometry.affine[:3, 0] @ plan.geometry.normal))
+    found = numbers(measures, "SpacingBetweenSlices", 1)
+    if found is None or not math.isclose(found[0], step_mm, abs_tol=POSITION_TOLERANCE_MM):
+        refuse(f"SpacingBetweenSlices {found} differs from the source's {step_mm}")
 
 
 def check_series_references(segmentation: Dataset, plan: VolumePlan, further: Further) -> None:
@@ -256,12 +313,16 @@ def check_series_references(segmentation: Dataset, plan: VolumePlan, further: Fu
     found = [(study, text(series, "SeriesInstanceUID")) for study, each in listed.items() for series in each]
     if sorted(found) != sorted(map(study_and_series, plans)):
         refuse("ReferencedSeriesSequence and its like do not name the source's series alone")
-    classes = {text(h, "SOPInstanceUID"): text(h, "SOPClassUID") for p in plans for h in p.headers}
-    for series in (series for each in listed.values() for series in each):
-        for item in items(series, "ReferencedInstanceSequence"):
-            uid = text(item, "ReferencedSOPInstanceUID")
-            if classes.get(uid) != text(item, "ReferencedSOPClassUID"):
-                refuse(f"instance {uid} is referenced, which the source series do not have under that SOP class")
+    named = [i for each in listed.values() for s in each for i in items(s, "ReferencedInstanceSequence")]
+    known = received(plans)
+    if absent := instances_of(plan).keys() - {text(item, "ReferencedSOPInstanceUID") for item in named}:
+        refuse(f"{len(absent)} images of the source are not in ReferencedSeriesSequence (PS3.3 C.12.2)")
+    check_resolves(segmentation, known)
+
+
+def received(plans: Iterable[UsedImages]) -> dict[str, str]:
+    """SOP Instance UID → SOP Class UID of the images."""
+    return {text(h, "SOPInstanceUID"): text(h, "SOPClassUID") for plan in plans for h in plan.headers}
 
 
 # ------------------------------------------------------------------------------------------------- report

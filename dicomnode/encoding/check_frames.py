@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
-from dicomnode.encoding.refusal import POSITION_TOLERANCE_MM, check_uid, check_uids, refuse
-from dicomnode.imaging.headers import items, numbers, text, whole
+from dicomnode.encoding.examine_terms import wrong_terms
+from dicomnode.encoding.examine_values import wrong_codes
+from dicomnode.encoding.refusal import POSITION_TOLERANCE_MM, check_uid, check_uids, is_empty, refuse
+from dicomnode.imaging.headers import items, numbers, text, value, whole
 from dicomnode.imaging.volume import VolumePlan
 
 FRAMES = "PerFrameFunctionalGroupsSequence"
 Found = TypeVar("Found")
+Source = tuple[str, int | None, str]  # SOP Instance UID, frame number, SOP Class UID
 
 
 def check_frames(segmentation: Dataset, plan: VolumePlan, pixel_bytes: int, *, of_segments: bool = True) -> None:
@@ -27,9 +30,10 @@ def check_frames(segmentation: Dataset, plan: VolumePlan, pixel_bytes: int, *, o
     groups = items(segmentation, FRAMES)
     check_length(segmentation, len(groups), pixel_bytes)
     shared = items(segmentation, "SharedFunctionalGroupsSequence")[0]
-    described = len(items(segmentation, "SegmentSequence"))
+    described = len(items(segmentation, "SegmentSequence")) if of_segments else 1
     slices = {(f.sop_instance_uid, f.number): f for f in plan.frames}
     many = _multi_frame_uids(plan)
+    classes = {text(header, "SOPInstanceUID"): text(header, "SOPClassUID") for header in plan.headers}
     segment_in = _Once("SegmentIdentificationSequence", lambda group: segment_of(group, shared) if of_segments else 1)
     sources_in = _SourcesOf()
     position_of = _Once("PlanePositionSequence", _position)
@@ -38,15 +42,18 @@ def check_frames(segmentation: Dataset, plan: VolumePlan, pixel_bytes: int, *, o
         segment = segment_in(group)
         if segment is None or not 1 <= segment <= described:
             refuse(f"frame {number} is of segment {segment}, which is not described")
-        source = _source(sources_in(group), number, many)
+        source, sop_class = _source(sources_in(group), number, many)
         if source not in slices:
             refuse(
                 f"frame {number} comes from instance {source[0]} frame {source[1]}, which is no slice of the source"
             )
+        if sop_class != classes[source[0]]:
+            refuse(f"frame {number} comes from instance {source[0]} under another SOP class than that has")
         _check_place(position_of(group), slices[source].position_mm, number)
         if (segment, source) in seen:
             refuse(f"frame {number} repeats segment {segment} of a slice")
         seen.add((segment, source))
+    _check_indices(groups, len(items(segmentation, "DimensionIndexSequence")))
 
 
 class _Once(Generic[Found]):
@@ -71,9 +78,9 @@ class _SourcesOf:
     _element = struct.pack("<HH2s", 0x0008, 0x1155, b"UI")  # Referenced SOP Instance UID, up to its length
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, bytes], list[tuple[str, int | None]]] = {}
+        self._known: dict[tuple[int, bytes], list[Source]] = {}
 
-    def __call__(self, group: Dataset) -> list[tuple[str, int | None]]:
+    def __call__(self, group: Dataset) -> list[Source]:
         element = group.get_item("DerivationImageSequence") if "DerivationImageSequence" in group else None
         if not isinstance(element, RawDataElement) or not element.value or element.value.count(self._element) != 1:
             return sources_of(group)
@@ -83,11 +90,44 @@ class _SourcesOf:
         rest = at, element.value[:at] + element.value[end:]
         if (known := self._known.get(rest)) is not None:
             check_uid("ReferencedSOPInstanceUID", uid)
-            return [(uid, known[0][1])]
+            return [(uid, *known[0][1:])]
         found = sources_of(group)
-        if [name for name, _ in found] == [uid]:  # it stands where it seems to
+        if [one[0] for one in found] == [uid]:  # it stands where it seems to
             self._known[rest] = found
         return found
+
+
+class _IndicesOf:
+    """Dimension Index Values of frames, which are different in each: read as bytes where they stand alone."""
+
+    _element = struct.pack("<HH2s", 0x0020, 0x9157, b"UL")
+
+    def __call__(self, group: Dataset) -> tuple[int, ...]:
+        element = group.get_item("FrameContentSequence") if "FrameContentSequence" in group else None
+        if not isinstance(element, RawDataElement) or not element.value or element.value.count(self._element) != 1:
+            return _indices(group)
+        at = element.value.index(self._element) + len(self._element) + 2
+        length = int.from_bytes(element.value[at - 2 : at], "little")
+        return struct.unpack_from(f"<{length // 4}L", element.value, at)
+
+
+def _indices(group: Dataset) -> tuple[int, ...]:
+    content = items(group, "FrameContentSequence")
+    found: Any = value(content[0], "DimensionIndexValues", ()) if content else ()
+    return tuple(int(index) for index in (found if hasattr(found, "__iter__") else [found]))
+
+
+def _check_indices(groups: list[Dataset], dimensions: int) -> None:
+    """Each frame has a place of its own among the others, by an index a dimension (PS3.3 C.7.6.17)."""
+    indices_of = _IndicesOf()
+    seen: set[tuple[int, ...]] = set()
+    for number, group in enumerate(groups, 1):
+        indices = indices_of(group)
+        if len(indices) != dimensions:
+            refuse(f"frame {number} has {len(indices)} DimensionIndexValues, there are {dimensions} dimensions")
+        if indices in seen:
+            refuse(f"frame {number} has the DimensionIndexValues of another")
+        seen.add(indices)
 
 
 def check_length(segmentation: Dataset, frames: int, pixel_bytes: int) -> None:
@@ -110,25 +150,35 @@ def segment_of(group: Dataset, shared: Dataset) -> int | None:
     return whole(identification[0], "ReferencedSegmentNumber") if identification else None
 
 
-def sources_of(group: Dataset) -> list[tuple[str, int | None]]:
-    """(SOP Instance UID, frame number) of the images that a frame says it comes from."""
+def sources_of(group: Dataset) -> list[Source]:
+    """Of the images that a frame says it comes from (PS3.3 C.7.6.16.2.6)."""
     check_uids(group)
-    sources = [s for d in items(group, "DerivationImageSequence") for s in items(d, "SourceImageSequence")]
-    return [(text(s, "ReferencedSOPInstanceUID"), whole(s, "ReferencedFrameNumber")) for s in sources]
+    derivations = items(group, "DerivationImageSequence")
+    sources = [s for d in derivations for s in items(d, "SourceImageSequence")]
+    for words in (w for d in derivations for w in (*wrong_codes(d), *wrong_terms(d))):
+        refuse(f"of a frame's source: {words}")
+    for keyword, holders in (("DerivationCodeSequence", derivations), ("PurposeOfReferenceCodeSequence", sources)):
+        if any(is_empty(holder, keyword) for holder in holders):
+            refuse(f"{keyword} of a frame's source is absent or empty (type 1)")
+    return [
+        (text(s, "ReferencedSOPInstanceUID"), whole(s, "ReferencedFrameNumber"), text(s, "ReferencedSOPClassUID"))
+        for s in sources
+    ]
 
 
-def _source(sources: list[tuple[str, int | None]], number: int, many: frozenset[str]) -> tuple[str, int]:
+def _source(sources: list[Source], number: int, many: frozenset[str]) -> tuple[tuple[str, int], str]:
+    """((SOP Instance UID, frame), SOP Class UID) of the one that there is."""
     if len(sources) != 1:
         refuse(f"frame {number} names {len(sources)} source images, one is needed")
-    uid, frame = sources[0]
+    uid, frame, sop_class = sources[0]
     if uid in many and frame is None:
         refuse(f"frame {number} does not say which frame of the multi-frame instance {uid} it comes from")
-    return uid, frame or 1
+    return (uid, frame or 1), sop_class
 
 
 def _position(group: Dataset) -> tuple[float, ...] | None:
     planes = items(group, "PlanePositionSequence")
-    return numbers(planes[0], "ImagePositionPatient", 3) if planes else None
+    return numbers(planes[0], "ImagePositionPatient", 3) if len(planes) == 1 else None
 
 
 def _check_place(found: tuple[float, ...] | None, expected: tuple[float, ...], number: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from pydicom import Dataset
 from pydicom.uid import SegmentationStorage
 
@@ -24,6 +25,7 @@ from dicomnode.encoding.check import (
     check_segments,
     check_type,
     groups_of,
+    itself,
 )
 from dicomnode.encoding.check_frames import FRAMES, check_length, segment_of, sources_of
 from dicomnode.encoding.content_items import code_of, evidence_of
@@ -72,7 +74,7 @@ def check_image_label_map(segmentation: Dataset, instance: MaskedInstance, plan:
         if whole(background, "SegmentNumber") != 0:
             refuse("the first segment of the label map is not the background, 0")
         check_segments(segments)
-        if (highest := max(segmentation.PixelData)) > len(segments):
+        if (highest := int(np.frombuffer(segmentation.PixelData, np.uint8).max())) > len(segments):
             refuse(f"a pixel is of segment {highest}, which is not described")
         check_length(segmentation, len(items(segmentation, FRAMES)), len(segmentation.PixelData))
         _check_frames(segmentation, instance, None)
@@ -128,7 +130,9 @@ def _source_frame(group: Dataset, number: int, instance: MaskedInstance) -> int:
     found = sources_of(group)
     if len(found) != 1 or found[0][0] != text(instance.header, "SOPInstanceUID"):
         refuse(f"frame {number} does not name the image that it was made of, and no other")
-    frame = found[0][1]
+    _, frame, sop_class = found[0]
+    if sop_class != text(instance.header, "SOPClassUID"):
+        refuse(f"frame {number} comes from its image under another SOP class than that has")
     if instance.is_multi_frame and frame is None:
         refuse(f"frame {number} does not say which frame of the multi-frame image it comes from")
     return frame or 1
@@ -149,7 +153,8 @@ def check_image_report(
     Of every frame it says of every segment once that it is there or that it is absent.
     """
     with odd_values_accepted():
-        check_measurement_report(report, plan, NONE)
+        beside = {uid: of for one in segmentations.values() for uid, of in itself(one).items()}
+        check_measurement_report(report, plan, NONE, beside)
         if any(one.SeriesInstanceUID == report.SeriesInstanceUID for one in segmentations.values()):
             refuse("the report and the segmentation share a series")
         evidence = {text(r, "ReferencedSOPInstanceUID") for r in evidence_of(report)}
@@ -226,7 +231,7 @@ def _of_region(
     of_segment = [s for s in items(segmentation, "SegmentSequence") if whole(s, "SegmentNumber") == segment]
     if [text(s, "TrackingUID") for s in of_segment] != [_tracking_uid(content)]:
         refuse(f"measurement group {number} references a frame of another segment than it measures")
-    if [(source, of or 1) for source, of in sources_of(groups[frame - 1])] != [key]:
+    if [(source, of or 1) for source, of, _ in sources_of(groups[frame - 1])] != [key]:
         refuse(f"measurement group {number} names another image than its segmentation's frame does")
     return key
 

@@ -16,11 +16,14 @@ from dicomnode.encoding.check import (
     check_present,
     check_series_references,
     groups_of,
+    itself,
 )
+from dicomnode.encoding.check_frames import FRAMES, check_frames
+from dicomnode.encoding.check_whole import check_fixed
 from dicomnode.encoding.content_items import code_of, evidence_of
 from dicomnode.encoding.parametric_map import map_of
 from dicomnode.encoding.references import NONE, Further
-from dicomnode.encoding.refusal import POSITION_TOLERANCE_MM, refuse
+from dicomnode.encoding.refusal import refuse
 from dicomnode.imaging.headers import items, numbers, odd_values_accepted, text, whole
 from dicomnode.imaging.volume import VolumePlan
 
@@ -42,6 +45,20 @@ _FILLED = (
     "FloatPixelData",
     "PresentationLUTShape",
     "LossyImageCompression",
+    "ContentQualification",
+)
+_FIXED = {
+    "SamplesPerPixel": 1,
+    "PhotometricInterpretation": "MONOCHROME2",
+    "BitsAllocated": 32,
+    "PresentationLUTShape": "IDENTITY",
+}
+_SHARED = ("FrameAnatomySequence", "FrameVOILUTSequence", "ParametricMapFrameTypeSequence")
+_VALUES = (
+    "DoubleFloatRealWorldValueFirstValueMapped",
+    "DoubleFloatRealWorldValueLastValueMapped",
+    "LUTLabel",
+    "LUTExplanation",
 )
 _PRESENT = ("ContentDescription", "ContentCreatorName", "PositionReferenceIndicator")
 
@@ -52,10 +69,11 @@ def check_map(found: Dataset, plan: VolumePlan, card: ModelCard, further: Furthe
         check_common(found, plan, ParametricMapStorage, "OT")
         check_filled(found, _FILLED, "the map")
         check_present(found, _PRESENT, "the map")
+        check_fixed(found, _FIXED, "the map")
         check_grid(found, plan)
         check_series_references(found, plan, further)
         _check_meaning(items(found, "SharedFunctionalGroupsSequence")[0], card)
-        _check_frames(found, plan)
+        _check_slices(found, plan)
 
 
 def check_map_report(
@@ -63,7 +81,7 @@ def check_map_report(
 ) -> None:
     """Raises NonConformant naming what is wrong with an SR on a map: numbers of the card's quantity, of this map."""
     with odd_values_accepted():
-        check_measurement_report(report, plan, further)
+        check_measurement_report(report, plan, further, itself(found))
         spec, groups = map_of(card), groups_of(report)
         content = [item for group in groups for item in items(group, "ContentSequence")]
         measured = [item for item in content if text(item, "ValueType") == "NUM"]
@@ -83,9 +101,14 @@ def check_map_report(
 def _check_meaning(shared: Dataset, card: ModelCard) -> None:
     """Real World Value Mapping (PS3.3 C.7.6.16.2.11): the card's quantity in its unit, and values as they are."""
     spec, mappings = map_of(card), items(shared, "RealWorldValueMappingSequence")
+    check_filled(shared, _SHARED, "the map's frames")
+    (stored,) = items(shared, "PixelValueTransformationSequence") or [Dataset()]
+    if (numbers(stored, "RescaleSlope", 1), numbers(stored, "RescaleIntercept", 1)) != ((1.0,), (0.0,)):
+        refuse("the map's stored values are rescaled")
     if len(mappings) != 1:
         refuse(f"the map has {len(mappings)} real world value mappings, one is needed")
     (mapping,) = mappings
+    check_filled(mapping, _VALUES, "the map's meaning")
     if code_of(mapping, "MeasurementUnitsCodeSequence") != (spec.unit, "UCUM"):
         refuse(f"the map's unit is not {spec.unit}")
     quantities = items(mapping, "QuantityDefinitionSequence")
@@ -95,23 +118,18 @@ def _check_meaning(shared: Dataset, card: ModelCard) -> None:
         refuse("the map's stored values are not its real world values")
 
 
-def _check_frames(found: Dataset, plan: VolumePlan) -> None:
-    """One frame a slice, where the slice lies, and as many values as they take (PS3.3 C.7.6.24)."""
-    groups, slices = items(found, "PerFrameFunctionalGroupsSequence"), len(plan.frames)
-    if (whole(found, "NumberOfFrames"), len(groups)) != (slices, slices):
-        refuse(f"{whole(found, 'NumberOfFrames')} frames, {len(groups)} described, the source has {slices} slices")
-    if len(found.FloatPixelData) != 4 * slices * found.Rows * found.Columns:
-        refuse(f"{len(found.FloatPixelData)} bytes of pixel data do not fit {slices} frames")
+def _check_slices(found: Dataset, plan: VolumePlan) -> None:
+    """A frame for each slice, in their order, where the slice lies (PS3.3 C.7.6.24); and values that are numbers."""
+    if (frames := whole(found, "NumberOfFrames")) != len(plan.frames):
+        refuse(f"there are {frames} frames, the source has {len(plan.frames)} slices")
+    check_frames(found, plan, len(found.FloatPixelData), of_segments=False)
     if not np.isfinite(np.frombuffer(found.FloatPixelData, "<f4")).all():
         refuse("the map has values that are no numbers")
-    sources = {(f.sop_instance_uid, f.number): f.position_mm for f in plan.frames}
-    for number, group in enumerate(groups, 1):
-        places = items(group, "PlanePositionSequence")
-        position = numbers(places[0], "ImagePositionPatient", 3) if places else None
-        named = [s for d in items(group, "DerivationImageSequence") for s in items(d, "SourceImageSequence")]
-        keys = {(text(s, "ReferencedSOPInstanceUID"), whole(s, "ReferencedFrameNumber") or 1) for s in named}
-        expected = [sources.pop(key) for key in keys if key in sources]
-        if position is None or len(expected) != 1:
-            refuse(f"frame {number} is not of one slice of the source, each once")
-        if not np.allclose(position, expected[0], rtol=0, atol=POSITION_TOLERANCE_MM):
-            refuse(f"frame {number} lies at {position}, its source at {expected[0]}")
+    heights_mm = [_height_mm(group, plan) for group in items(found, FRAMES)]
+    if heights_mm != sorted(heights_mm):
+        refuse("frames are not in the order of the slices: some readers take them as they come")
+
+
+def _height_mm(group: Dataset, plan: VolumePlan) -> float:
+    place = items(group, "PlanePositionSequence")[0].ImagePositionPatient
+    return float(np.array(plan.frames[0].normal) @ np.array(place, dtype=float))

@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 from pydicom import Dataset
-from pydicom.uid import Comprehensive3DSRStorage
 
-from dicomnode.encoding.check import (
-    REPORT_FILLED,
-    REPORT_PRESENT,
-    check_common,
-    check_evidence,
-    check_filled,
-    check_present,
-    groups_of,
-)
+from dicomnode.encoding.check import check_measurement_report, groups_of
 from dicomnode.encoding.content_items import code_of
 from dicomnode.encoding.references import NONE, Further, UsedImages
 from dicomnode.encoding.refusal import refuse
 from dicomnode.encoding.skipped import COMMENT, NOT_EVALUATED
 from dicomnode.imaging.headers import items, odd_values_accepted, text
 
-_TITLE = ("126000", "DCM")
 _TRACKED = (("112039", "DCM"), ("112040", "DCM"))
 
 
 def check_skipped(report: Dataset, plan: UsedImages, further: Further = NONE) -> None:
     """Raises NonConformant naming what is wrong with an SR on images that a model was not run on."""
     with odd_values_accepted():
-        check_common(report, plan, Comprehensive3DSRStorage, "SR")
-        check_filled(report, REPORT_FILLED, "the report")
-        check_present(report, REPORT_PRESENT, "the report")
-        if code_of(report) != _TITLE:
-            refuse(f"the report's title is {code_of(report)}, not (126000, DCM, Imaging Measurement Report)")
+        check_measurement_report(report, plan, further)
         for number, group in enumerate(groups_of(report), 1):
             _check_group(items(group, "ContentSequence"), number)
-        check_evidence(report, (plan, *further.values()))
 
 
 def _check_group(content: list[Dataset], number: int) -> None:

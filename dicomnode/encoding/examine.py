@@ -40,6 +40,7 @@ from dicomnode.encoding.examine_source import (
     wrong_place,
     wrong_references,
 )
+from dicomnode.encoding.examine_terms import wrong_bits, wrong_spacing, wrong_terms, wrong_words
 from dicomnode.encoding.examine_values import is_encapsulated, wrong_codes, wrong_pixels, wrong_uids
 from dicomnode.encoding.provenance import is_own
 from dicomnode.encoding.references import Further
@@ -108,7 +109,7 @@ def examine(dataset: Dataset, sources: Sources | None = None, *, whose: str = ""
 
 def _looks(sop_class: str) -> Iterator[Look]:
     yield lambda dataset: absent_attributes(dataset, sop_class)
-    yield from (wrong_uids, wrong_codes, wrong_pixels)
+    yield from (wrong_uids, wrong_codes, wrong_pixels, wrong_terms, wrong_words, wrong_bits, wrong_spacing)
     family = next((looks for start, looks in _FAMILIES.items() if sop_class.startswith(start)), ())
     yield from _KINDS.get(sop_class, family)
 
@@ -179,7 +180,8 @@ def _refused(dataset: Dataset, sop_class: str, references: Sequence[Reference], 
         elif sop_class == LABEL_MAP_SEGMENTATION_STORAGE:
             check_label_map(dataset, plan, further)
         elif sop_class == Comprehensive3DSRStorage:
-            check_measurement_report(dataset, plan, further)
+            beside = {r.instance: r.sop_class for r in references if r.instance not in sources.headers}
+            check_measurement_report(dataset, plan, further, beside)
     except NonConformant as error:
         yield str(error)
     except UNREADABLE as error:

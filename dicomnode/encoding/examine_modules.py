@@ -30,9 +30,14 @@ class Wanted(NamedTuple):
     kind: str
 
 
-def absent_attributes(dataset: Dataset, sop_class_uid: str) -> Iterator[str]:
-    """In words, each attribute that is absent, or of type 1 and empty (PS3.5 7.4); of mandatory modules only."""
+def absent_attributes(dataset: Dataset, sop_class_uid: str, but: str = "") -> Iterator[str]:
+    """In words, each attribute that is absent, or of type 1 and empty (PS3.5 7.4); of mandatory modules only.
+
+    `but`: the sequence of that keyword is not gone through.
+    """
     for wanted in _wanted(sop_class_uid):
+        if but and wanted.path[:1] == (but,):
+            continue
         holders = list(_at(dataset, wanted.path))
         absent = [holder for holder in holders if wanted.keyword not in holder]
         empty = [

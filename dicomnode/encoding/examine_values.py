@@ -22,7 +22,7 @@ def wrong_uids(dataset: Dataset) -> Iterator[str]:
     """Every UID is one (PS3.5 9); study, series and instance have one each."""
     found = [
         f"{element.keyword or element.tag} {str(uid)!r} is no UID"
-        for element in _elements(dataset)
+        for element in elements(dataset)
         if element.VR == "UI"
         for uid in ([element.value] if isinstance(element.value, str) else element.value or [])
         if not is_uid(str(uid))
@@ -41,10 +41,10 @@ def wrong_uids(dataset: Dataset) -> Iterator[str]:
             yield f"{own_keyword} is not the {keyword} of the file meta information (PS3.10 7.1)"
 
 
-def wrong_codes(dataset: Dataset) -> Iterator[str]:
+def wrong_codes(dataset: Dataset, but: str = "") -> Iterator[str]:
     """Every code has a value, a scheme and a meaning (PS3.3 8.8)."""
     found: dict[str, None] = {}
-    for element in _elements(dataset):
+    for element in elements(dataset, but):
         if element.VR != "SQ" or not element.keyword.endswith("CodeSequence"):
             continue
         for item in element.value:
@@ -103,13 +103,15 @@ def _wrong_fragments(pixels: bytes, frames: int) -> Iterator[str]:
         yield f"{frames} frames in {count} fragments of PixelData: some are not there"
 
 
-def _elements(dataset: Dataset) -> Iterator[DataElement]:
-    """At any depth."""
+def elements(dataset: Dataset, but: str = "") -> Iterator[DataElement]:
+    """At any depth, but for the sequence of that keyword."""
     for element in dataset:
+        if but and element.keyword == but:
+            continue
         yield element
         if element.VR == "SQ":
             for item in items(dataset, element.keyword) if element.keyword else []:
-                yield from _elements(item)
+                yield from elements(item)
 
 
 def _first(found: list[str]) -> Iterator[str]:

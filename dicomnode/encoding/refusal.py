@@ -36,12 +36,20 @@ def kept_when_refused(kind: str, content: Callable[[], bytes | bytearray]) -> It
     try:
         yield
     except NonConformant as error:
-        error.kind = kind
-        try:
-            error.content = content()
-        except UNREADABLE:
-            error.content = b""  # so broken that no file can be made of it
+        _keep(error, kind, content)
         raise
+    except UNREADABLE as broken:  # what the check counts on is not there, or has another form
+        refusal = NonConformant(f"the check could not read it to its end ({type(broken).__name__})")
+        _keep(refusal, kind, content)
+        raise refusal from broken
+
+
+def _keep(error: NonConformant, kind: str, content: Callable[[], bytes | bytearray]) -> None:
+    error.kind = kind
+    try:
+        error.content = content()
+    except UNREADABLE:
+        error.content = b""  # so broken that no file can be made of it
 
 
 def check_uids(dataset: Dataset, but: str = "") -> None:

@@ -83,7 +83,7 @@ def encode_results(
         with kept_when_refused(kind, partial(getattr, file, "content")):
             check_segmentation(as_written, plan, further, pixel_bytes=file.pixel_bytes, fractional=kind == "SEG-PROB")
     with _gate("SR", report):
-        check_report(report, plan, segmentation, further)
+        check_report(report, plan, segmentation, further, headers[1:])
     return (*(encoded(kind, file.header, file) for kind, file in files.items()), encoded("SR", report))
 
 

@@ -186,6 +186,19 @@ def moved(dataset: Dataset) -> None:
     contour.ContourData = [float(v) + 1 for v in contour.ContourData]
 
 
+def shifted(dataset: Dataset) -> None:
+    """By a pixel within its slice."""
+    contour = _first(dataset, "ROIContourSequence", "ContourSequence")
+    contour.ContourData = [float(v) + (0.8 if n % 3 == 0 else 0) for n, v in enumerate(contour.ContourData)]
+
+
+def flipped(dataset: Dataset) -> None:
+    """Left and right, within the image."""
+    for annotation in dataset.GraphicAnnotationSequence:
+        for graphic in annotation.GraphicObjectSequence:
+            graphic.GraphicData = [16 - v if n % 2 == 0 else v for n, v in enumerate(graphic.GraphicData)]
+
+
 def without_evidence(dataset: Dataset) -> None:
     del _first(dataset, "CurrentRequestedProcedureEvidenceSequence").ReferencedSeriesSequence[-1]
 
@@ -222,7 +235,36 @@ BROKEN: list[tuple[str, Callable[[Dataset], None], str]] = [
     ("SEG-LABELMAP", put("SegmentNumber", 1, "SegmentSequence"), "not the background"),
     ("SEG-LABELMAP", put("NumberOfFrames", 3), "NumberOfFrames is 3"),
     ("SEG-FULL", put("NumberOfFrames", 3), "NumberOfFrames is 3"),
-    ("KO", without_evidence, "not those in the evidence"),
+    ("RTSTRUCT", shifted, "not where the segment is"),
+    ("RTSTRUCT", lambda d: d.ROIContourSequence[0].ContourSequence.pop(), "a contour of segment 1 in slice"),
+    ("RTSTRUCT", put("ContourGeometricType", "POINT", *ROI), "a contour is POINT"),
+    ("RTSTRUCT", put("FrameOfReferenceUID", "1.2"), "FrameOfReferenceUID differs"),
+    ("RTSTRUCT", put("ReferencedFrameOfReferenceSequence", []), "ReferencedFrameOfReferenceSequence"),
+    ("RTSTRUCT", lambda d: d.__delattr__("PositionReferenceIndicator"), "PositionReferenceIndicator"),
+    ("RTSTRUCT", put("ROIGenerationAlgorithm", "GUESSED", "StructureSetROISequence"), "ROIGenerationAlgorithm"),
+    ("GSPS", put("GraphicData", [1.0, 1.0, 3.0, 1.0, 3.0, 3.0], *OUTLINE), "points"),
+    ("GSPS", flipped, "not where the segment is"),
+    ("GSPS", put("GraphicAnnotationUnits", "DISPLAY", *OUTLINE), "no line in pixels"),
+    ("GSPS", lambda d: d.GraphicAnnotationSequence.pop(), "an outline of segment"),
+    ("SC", put("PhotometricInterpretation", "MONOCHROME2"), "samples a pixel"),
+    ("SC", put("PlanarConfiguration", 1), "PlanarConfiguration of the picture"),
+    ("SC", put("ImageType", ["ORIGINAL", "PRIMARY"]), "ImageType of the picture"),
+    ("SC", put("BitsStored", 7), "HighBit is 7"),
+    ("PDF", put("MIMETypeOfEncapsulatedDocument", "text/plain"), "application/pdf"),
+    ("SEG-LABELMAP", put("BitsStored", 7), "HighBit is 7"),
+    ("SEG-LABELMAP", put("PhotometricInterpretation", "MONOCHROME1"), "PhotometricInterpretation of"),
+    (
+        "KO",
+        put(
+            "ReferencedSOPClassUID",
+            "1.2",
+            "CurrentRequestedProcedureEvidenceSequence",
+            "ReferencedSeriesSequence",
+            "ReferencedSOPSequence",
+        ),
+        "under that SOP class",
+    ),
+    ("KO", without_evidence, "which is not in the evidence"),
 ]
 
 

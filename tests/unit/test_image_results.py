@@ -297,8 +297,8 @@ def _off_the_image(report: Dataset) -> None:
     [
         (_other_frame, "a frame of another segment"),
         (_no_frame, "frame 9, which the segmentation does not have"),
-        (_no_segmentation, "none of the segmentations"),
-        (_other_image, "no image of the series"),
+        (_no_segmentation, "which is not in the evidence"),
+        (_other_image, "which is not in the evidence"),
         (_one_less, "does not say of every image once"),
         (_off_the_image, "leaves its image"),
     ],

@@ -111,7 +111,7 @@ def _upside_down(report: Dataset) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (_of_another_map, "does not refer to the map"),
+        (_of_another_map, "which is not in the evidence"),
         (_of_another_quantity, "not of Regional Cerebral Blood Flow alone"),
         (_upside_down, "least value"),
     ],
@@ -183,15 +183,21 @@ def _nan(made: Dataset) -> None:
     ("spoil", "words"),
     [
         (_move, "frame 2 lies at"),
-        (_other_source, "not of one slice"),
+        (_other_source, "no slice of the source"),
         (_unit, "unit is not"),
         (_quantity, "does not say that it is of Regional"),
         (_slope, "not its real world values"),
         (_nan, "no numbers"),
-        (lambda m: setattr(m, "FloatPixelData", m.FloatPixelData[:-4]), "do not fit"),
+        (lambda m: setattr(m, "FloatPixelData", m.FloatPixelData[:-4]), "bytes of pixel data"),
         (lambda m: setattr(m, "Rows", 3), "3 × 16 pixels"),
         (lambda m: setattr(m, "PatientID", "P-2"), "PatientID"),
         (lambda m: delattr(m, "ContentCreatorName"), "ContentCreatorName"),
+        (lambda m: delattr(m, "ContentQualification"), "ContentQualification"),
+        (lambda m: delattr(_shared(m), "FrameAnatomySequence"), "FrameAnatomySequence"),
+        (lambda m: setattr(_shared(m).PixelValueTransformationSequence[0], "RescaleSlope", 2), "are rescaled"),
+        (lambda m: setattr(m, "PhotometricInterpretation", "MONOCHROME1"), "PhotometricInterpretation of the map"),
+        (lambda m: setattr(m, "BitsAllocated", 16), "BitsAllocated of the map"),
+        (lambda m: m.PerFrameFunctionalGroupsSequence.reverse(), "not in the order of the slices"),
     ],
 )
 def test_the_check_finds_what_is_wrong(spoil: Callable[[Dataset], None], words: str) -> None:

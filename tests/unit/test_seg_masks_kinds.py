@@ -156,7 +156,7 @@ def test_the_encoder_warms_up_with_such_a_card() -> None:
         (lambda d: setattr(d, "SegmentationType", "BINARY"), "the segmentation's type is BINARY PROBABILITY"),
         (lambda d: setattr(d, "SegmentationFractionalType", "OCCUPANCY"), "type is FRACTIONAL OCCUPANCY"),
         (lambda d: setattr(d, "MaximumFractionalValue", 100), "255 stands for"),
-        (lambda d: setattr(d, "BitsAllocated", 1), "1 bits a pixel"),
+        (lambda d: setattr(d, "BitsAllocated", 1), "8 bits are stored in 1"),
         (lambda d: setattr(d, "PixelData", d.PixelData[:-2]), "bytes of pixel data"),
     ],
 )

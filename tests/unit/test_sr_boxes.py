@@ -207,7 +207,7 @@ def _too_probable(report: Dataset) -> None:
     [
         (_open_line, "no closed line"),
         (_off_image, "leaves its image"),
-        (_other_image, "not on an image of the series"),
+        (_other_image, "which is not in the evidence"),
         (_elsewhere, "leaves the source's volume"),
         (_other_frame, "another frame of reference"),
         (_other_class, "none of the card's classes"),

@@ -264,7 +264,7 @@ def _no_evidence(report: Dataset) -> None:
         (lambda r: _drop(r, "Tracking Identifier"), "112039"),
         (_other_class, "does not say one class"),
         (_too_probable, "1.5"),
-        (_other_image, "of the images are not in one measurement group"),
+        (_other_image, "which is not in the evidence"),
         (_other_patient, "PatientID"),
         (_no_evidence, "evidence"),
     ],
