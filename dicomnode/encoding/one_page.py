@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from xml.sax.saxutils import escape
 
 from highdicom.sr import CodedConcept
@@ -16,22 +17,25 @@ from reportlab.lib.styles import ParagraphStyle, getSampleStyleSheet
 from reportlab.lib.units import mm
 from reportlab.platypus import Flowable, Image, Paragraph, SimpleDocTemplate, Spacer, Table
 
+from dicomnode.domain.model_card import Segment
 from dicomnode.encoding.findings import Marks
+from dicomnode.encoding.lettering import is_latin, picture_of, shown_name, shown_words
 from dicomnode.encoding.provenance import hierarchical_reference, parameters_in_words
 from dicomnode.encoding.references import instances_of
 from dicomnode.encoding.secondary_capture import WARNING, pictures
-from dicomnode.imaging.headers import odd_values_accepted, text
+from dicomnode.imaging.headers import odd_values_accepted, text, value
 
 _KIND = "PDF"
 _PICTURES_MOST, _PICTURES_A_ROW = 6, 3
 _ROWS_MOST = 40
 _MARGIN = 15 * mm
+_FINER = 4  # pixels of drawn words for a point of the page
 _WIDTH = A4[0] - 2 * _MARGIN
 _TALLEST = 110 * mm  # of a picture: two rows of them have to fit a page
 
 
 def encode_one_page(findings: Marks) -> Dataset:
-    """It names no patient: that does the data set around it."""
+    """Of what is on it the data set around it says the same."""
     with odd_values_accepted():
         dataset = findings.document(_KIND, EncapsulatedPDFStorage, "DOC")
         dataset.ConversionType = "WSD"
@@ -81,8 +85,12 @@ def _style(name: str) -> ParagraphStyle:
     return style
 
 
-def _words(words: str, style: str = "BodyText") -> Paragraph:
-    return Paragraph(escape(words), _style(style))
+def _words(words: str, style: str = "BodyText", width: float = _WIDTH) -> Flowable:
+    """A paragraph; a picture of it where the fonts of PDF readers lack letters of it."""
+    if is_latin(words):
+        return Paragraph(escape(words), _style(style))
+    drawn = picture_of(words, _style(style).fontSize * _FINER, width * _FINER)
+    return _image(drawn, drawn.width / _FINER, "LEFT")
 
 
 def _head(findings: Marks) -> list[Flowable]:
@@ -90,9 +98,21 @@ def _head(findings: Marks) -> list[Flowable]:
     series = " ".join(w for w in (text(first, "SeriesNumber"), text(first, "SeriesDescription")) if w)
     return [
         _words(f"{findings.card.name} {findings.card.version}", "Title"),
+        *(_words(line) for line in _whose(first)),
         Paragraph(f'<font color="#b00000"><b>{escape(WARNING)}</b></font>', _style("BodyText")),
         _words(f"{findings.plan.modality} series {series}, {len(findings.labels)} {findings.slice_word}s"),
     ]
+
+
+def _whose(source: Dataset) -> Iterator[str]:
+    """The patient and the study, as the images have them: a page is printed, and passed on by itself."""
+    number, born = text(source, "PatientID"), text(source, "PatientBirthDate")
+    name = shown_name(str(value(source, "PatientName", "")))
+    if patient := ", ".join(w for w in (name, number, f"born {born}" if born else "") if w):
+        yield f"Patient: {shown_words(patient, number)}"
+    day, accession = text(source, "StudyDate"), text(source, "AccessionNumber")
+    if study := ", ".join(w for w in (day, f"accession number {accession}" if accession else "") if w):
+        yield f"Study: {study}"
 
 
 def _pictures(findings: Marks) -> Table:
@@ -104,18 +124,18 @@ def _pictures(findings: Marks) -> Table:
     return Table(rows, colWidths=[width] * _PICTURES_A_ROW, style=[("VALIGN", (0, 0), (-1, -1), "TOP")])
 
 
-def _image(picture: Picture.Image, width: float) -> Image:
+def _image(picture: Picture.Image, width: float, side: str = "CENTER") -> Image:
     file = io.BytesIO()
     picture.save(file, "PNG")
     width = min(width, _TALLEST * picture.width / picture.height)
-    return Image(file, width=width, height=width * picture.height / picture.width)
+    return Image(file, width=width, height=width * picture.height / picture.width, hAlign=side)
 
 
 def _numbers(findings: Marks) -> Table:
     head = ["", "segment", *findings.head]
     every = findings.rows()
     kept = every[:_ROWS_MOST]
-    rows = [["", _words(segment.name), *words] for segment, words in kept]
+    rows = [["", _words(_name(segment), width=58 * mm), *words] for segment, words in kept]
     style = [
         ("GRID", (0, 0), (-1, -1), 0.25, colors.grey),
         ("BACKGROUND", (0, 0), (-1, 0), colors.whitesmoke),
@@ -127,6 +147,10 @@ def _numbers(findings: Marks) -> Table:
         rows.append(["", _words(f"and {left} more: see the report"), "", "", "", "", ""])
     widths = [6 * mm, 60 * mm, *[(_WIDTH - 66 * mm) / 5] * 5]
     return Table([head, *rows], colWidths=widths, style=style, repeatRows=1)
+
+
+def _name(segment: Segment) -> str:
+    return shown_words(segment.name, f"segment {segment.number}")
 
 
 def _colour(rgb: tuple[int, int, int]) -> colors.Color:

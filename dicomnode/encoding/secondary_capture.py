@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 
 import highdicom as hd
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomnode.domain.identifiers import deterministic_uid
 from dicomnode.domain.model_card import Segment
 from dicomnode.encoding.findings import Look, Marks
+from dicomnode.encoding.lettering import draw_words, shown_words
 from dicomnode.encoding.provenance import MANUFACTURER, series_description
 from dicomnode.encoding.references import add_source_frame
 from dicomnode.imaging.geometry import Rescale
@@ -112,14 +113,14 @@ def _with_words(shown: Picture, k: int, named: Sequence[Segment], lines: int, fi
     sheet = Image.new("RGB", (image.width, image.height + line * (2 + lines)))
     sheet.paste(image, (0, line))
     draw = ImageDraw.Draw(sheet)
-    draw.font = ImageFont.load_default(line * 0.7)
-    draw.text((line // 4, line // 8), WARNING, fill=_AMBER)
+    draw_words(draw, (line // 4, line // 8), WARNING, line * 0.7, _AMBER)
     below = image.height + line
     words = f"{findings.card.name} {findings.card.version}, {findings.slice_word} {k + 1} of {len(findings.labels)}"
-    draw.text((line // 4, below + line // 8), words, fill=_WHITE)
+    draw_words(draw, (line // 4, below + line // 8), words, line * 0.7, _WHITE)
     for row, segment in enumerate(named[:lines], 1):
         top = below + line * row
         more = f" and {len(named) - lines} more" if row == lines < len(named) else ""
         draw.rectangle((line // 4, top + line // 5, line, top + line - line // 5), fill=segment.colour)
-        draw.text((line + line // 2, top + line // 8), segment.name + more, fill=_WHITE)
+        name = shown_words(segment.name, f"segment {segment.number}")
+        draw_words(draw, (line + line // 2, top + line // 8), name + more, line * 0.7, _WHITE)
     return np.asarray(sheet)

@@ -112,7 +112,8 @@ def test_a_page_shows_key_slices_and_numbers() -> None:
     assert content.startswith(b"%PDF-")
     assert content.count(b"/Subtype /Image") == 2
     assert document.MIMETypeOfEncapsulatedDocument == "application/pdf"
-    assert str(document.PatientName).encode() not in content
+    assert b"Patient: M" in content
+    assert b"Study: 20260102" in content
 
 
 def test_key_objects_are_the_largest_slices_and_the_segmentation() -> None:
