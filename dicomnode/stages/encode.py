@@ -43,6 +43,7 @@ from dicomnode.stages.told import (
     box_rows,
     class_notes,
     class_rows,
+    impossible,
     map_row,
     measurement_rows,
     notes_on,
@@ -124,7 +125,12 @@ class EncodeStage:
         segmentations = [reference(result, found.plan) for result in results if result.kind == "SEG"]
         findings = ImageFindings(instances, statistics, found.plan, card, made, segmentations)
         forms, missing, aside = encode_forms(work, findings, self._quarantine)
-        notes = [*notes_on(work, [result.kind for result in results]), *pixel_notes(found.plan), *missing]
+        notes = [
+            *notes_on(work, [result.kind for result in results]),
+            *pixel_notes(found.plan),
+            *missing,
+            *impossible(work),
+        ]
         notes += [one.words for one in aside]
         kept = self._kept_all(work, [*results, *forms], counted, details, notes)
         return replace(kept, timings_s={"measure": counted - begun, **kept.timings_s}, quarantined=tuple(aside))

@@ -35,6 +35,12 @@ def unwanted(work: JobWork) -> list[str]:
     return ["; ".join([words, *why])] if never else []
 
 
+def impossible(work: JobWork) -> list[str]:
+    """What is to be said of forms that a destination's profile wants, and that there cannot be."""
+    why = {kind: work.model.card.output.why_not(kind) for kind in work.forms if kind not in work.objects}
+    return [f"no {kind}: {reason}" for kind, reason in why.items() if reason]
+
+
 def notes_on(work: JobWork, kinds: Sequence[str]) -> list[str]:
     """What is to be said of masks: of the kinds of results that there are, and of those that the rule wants sent."""
     found = any(kind.startswith("SEG") for kind in kinds)

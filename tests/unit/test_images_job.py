@@ -104,6 +104,8 @@ def test_millimetres_need_images_that_have_them(bench: Bench) -> None:
 def test_what_needs_a_frame_of_reference_is_not_made_and_said(bench: Bench) -> None:
     outcome = done(bench, [image(1)], objects=("SEG", "RTSTRUCT"))
     assert "RTSTRUCT, which marker does not give; contours need a frame of reference" in outcome.note
+    by_profile = done(Bench(bench.store.root / "other"), [image(1)], forms=("RTSTRUCT",))
+    assert "no RTSTRUCT: contours need a frame of reference" in by_profile.note
 
 
 def test_a_card_of_images_is_written_as_it_was_read() -> None:
