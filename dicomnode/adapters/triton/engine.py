@@ -95,7 +95,7 @@ class TritonEngine:
                 self.describe(model)
             except ModelFailed as error:
                 failures.append(error)
-        self._models.unload_all_but({self._models.name_of(model) for model in models} | {SELF_TEST})
+        self._models.unload_all_but({self.name_of(model) for model in models} | {SELF_TEST})
         if failures:
             raise failures[0]
 
@@ -104,6 +104,10 @@ class TritonEngine:
         if not self._models.info(model):
             self._warm(model)
         return self._models.info(model)
+
+    def name_of(self, model: ModelVersion) -> str:
+        """In Triton: of the one that is called here."""
+        return self._models.name_of(model)
 
     def taken(self, model: ModelVersion) -> Mapping[str, float]:
         """What its process took of memory in its last run here, as hosts.memory has it; empty when nobody knows."""
