@@ -187,13 +187,12 @@ def add_package(settings: Settings, package: Path, card: Path | None = None) -> 
     return model_store(settings).add(package, card, read_golden_cases)
 
 
-def tried_package(settings: Settings, package: Path, card: Path | None = None) -> tuple[ModelCard, str]:
-    """The card and the digest that a package would be kept with; raises InvalidModelPackage."""
+def tried_package(settings: Settings, package: Path, card: Path | None = None) -> tuple[ModelCard, str, int]:
+    """The card and the digest that a package would be kept with, its golden cases; raises InvalidModelPackage."""
     from dicomnode.adapters.golden_cases import read_golden_cases
 
     with model_store(settings).tried(package, card) as (found, digest, folder):
-        read_golden_cases(folder, found)
-        return found, digest
+        return found, digest, len(read_golden_cases(folder, found))
 
 
 def result_sink(settings: Settings) -> DestinationSink:

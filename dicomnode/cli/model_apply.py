@@ -121,7 +121,7 @@ class WantedFile:
             package, card = self.package(entry)
             if not package.exists() or (card is not None and not card.exists()):
                 raise InvalidModelList(f"{entry.card if package.exists() else entry.package} is not there")
-            found, digest = bootstrap.tried_package(settings, package, card)
+            found, digest, _ = bootstrap.tried_package(settings, package, card)
             return Wanted(entry, found.name, found.version, digest, _names_before(found)), found
 
     def steps(self, context: Context, wanted: list[Wanted]) -> list[Step]:

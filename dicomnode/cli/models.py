@@ -69,10 +69,10 @@ def add(
 
 def _try_to_add(context: Context, package: Path, card: Path | None, activate: bool | None) -> None:
     """Raises as adding it would, but for what its golden cases would say."""
-    found, digest = bootstrap.tried_package(context.settings, package, card)
+    found, digest, cases = bootstrap.tried_package(context.settings, package, card)
     registry = foreseen(context)
     first = not registry.models or not context.state.model_changes(found.name)
-    words = registry.add(found, digest, activate=first if activate is None else activate)
+    words = registry.add(found, digest, cases=cases, activate=first if activate is None else activate)
     context.done(
         f"{found.name} {found.version} is a valid package ({digest[:12]}): {words}; nothing was changed",
         name=found.name,

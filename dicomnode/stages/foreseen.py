@@ -12,6 +12,7 @@ from dicomnode.domain.acceptance import Acceptance
 from dicomnode.domain.composition import faults, newly_broken
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.model_change import ModelChange, active_before
+from dicomnode.domain.quantity import quantity
 from dicomnode.errors import AlreadyExists, IllegalTransition, InvalidModelPackage, NotFound
 from dicomnode.ports import ModelVersion
 
@@ -23,8 +24,11 @@ class Foreseen:
     models: Sequence[ModelVersion]
     host: str = ""
 
-    def add(self, card: ModelCard, digest: str, *, activate: bool = False) -> str:
-        """What would become of a package, in words; raises AlreadyExists, InvalidModelPackage, IllegalTransition."""
+    def add(self, card: ModelCard, digest: str, *, cases: int = 0, activate: bool = False) -> str:
+        """What would become of a package with so many golden cases, in words.
+
+        Raises AlreadyExists, InvalidModelPackage, IllegalTransition.
+        """
         there = self._one(card.name, card.version)
         if there is not None and there.digest != digest:
             raise AlreadyExists(
@@ -36,7 +40,7 @@ class Foreseen:
             self.models = [*self.models, made]
         if activate:
             self._become(made, active=True)
-        return _added(made, there, active=activate)
+        return _added(made, there, cases, active=activate)
 
     def activate(self, name: str, version: str) -> ModelVersion:
         """Raises NotFound, InvalidModelPackage, IllegalTransition."""
@@ -127,8 +131,15 @@ def _check_accepted(model: ModelVersion, acceptance: Acceptance | None) -> None:
         raise IllegalTransition(f"{called} is {acceptance.words}")
 
 
-def _added(made: ModelVersion, there: ModelVersion | None, *, active: bool) -> str:
-    called = f"{made.name} {made.version}"
+def _added(made: ModelVersion, there: ModelVersion | None, cases: int, *, active: bool) -> str:
+    called, tried = f"{made.name} {made.version}", f"its {quantity(cases, 'golden case')}"
     if there is not None:
-        return f"{called} is there already, {there.state}: it would be tried again"
-    return f"{called} would be {'active' if active else 'registered'}, once its golden cases pass here"
+        return f"{called} is there already, {there.state}{f'; {tried} would be run again' if cases else ''}"
+    becomes = f"{called} would be {'active' if active else 'registered'}"
+    if not cases:
+        return f"{becomes}; it has no golden cases, so nobody would have checked what it gives on this machine"
+    return (
+        f"{becomes}, once {tried} {'passes' if cases == 1 else 'pass'} here"
+        if active
+        else f"{becomes}, and {tried} run"
+    )

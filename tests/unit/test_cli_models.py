@@ -207,13 +207,17 @@ def test_what_is_not_taken_is_refused_by_the_same_words_before(
 
 def test_what_would_become_of_a_package_is_said_before(machine: Context, packages: Path) -> None:
     for more, words in (
-        ([], "torso-ct 1.1 would be registered, once its golden cases pass here"),
-        (["--activate"], "torso-ct 1.1 would be active, once its golden cases pass here"),
+        ([], "torso-ct 1.1 would be registered, and its 1 golden case run"),
+        (["--activate"], "torso-ct 1.1 would be active, once its 1 golden case passes here"),
     ):
         assert words in told(machine, "add", str(packages / "1.1"), "--dry-run", *more)["message"]
     told(machine, "add", str(packages / "1.1"))
     said = told(machine, "add", str(packages / "1.1"), "--dry-run")["message"]
-    assert "torso-ct 1.1 is there already, registered: it would be tried again; nothing was changed" in said
+    assert "torso-ct 1.1 is there already, registered; its 1 golden case would be run again; nothing" in said
+    shutil.rmtree(packages / "1.1" / "golden")
+    (packages / "1.1" / "model.yaml").write_text(yaml.safe_dump({**card_document(CARD), "version": "1.3"}))
+    said = told(machine, "add", str(packages / "1.1"), "--dry-run")["message"]
+    assert "torso-ct 1.3 would be registered; it has no golden cases, so nobody would have checked" in said
 
 
 @pytest.mark.parametrize(
