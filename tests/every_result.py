@@ -16,6 +16,7 @@ from dicomnode.encoding.findings import Findings, reference
 from dicomnode.encoding.forms import FORMS, IMAGE_FORMS, encode_form
 from dicomnode.encoding.image_findings import ImageFindings
 from dicomnode.encoding.kinds import SOP_CLASSES
+from dicomnode.encoding.outcome import Statements
 from dicomnode.encoding.provenance import Preceding, Predecessor, Provenance
 from dicomnode.encoding.results import (
     EncodedResult,
@@ -112,6 +113,21 @@ def each(made: Provenance) -> Iterator[tuple[str, ModelCard, EncodedResult]]:
     for name, (card, results) in reports.items():
         for result in results:
             yield f"SR: {name}", card, result
+    yield from _pages(made)
+
+
+def _pages(made: Provenance) -> Iterator[tuple[str, ModelCard, EncodedResult]]:
+    """Of words and numbers: on a volume, on single images, of nothing."""
+    plan, images = plan_volume(classic()), plan_images(radiographs(2))
+    rows = [{"class": "Chest", "images": 3, "share": 0.75}, {"class": "(not certain)", "images": 1, "share": 0.25}]
+    told = {
+        "classes": Statements([rows], [], plan, CLASSES, made),
+        "numbers of images": Statements([[{"image": 1, "value": None}]], [], images, MEASURED_IMAGES, made),
+        "skipped": Statements([], ["Not evaluated: no lungs"], plan, BOTH, made),
+    }
+    for name, said in told.items():
+        for result in encode_form(said, "PDF"):
+            yield f"PDF: {name}", said.card, result
 
 
 def _spec(card: ModelCard) -> Classification:

@@ -135,9 +135,9 @@ class Output:
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """What can be made of it beside its own kinds."""
+        """What can be made of it beside its own kinds: a page of anything."""
         if self.gives != "segments" or not self.masks.gives_labels or self.masks.overlap:
-            return ()
+            return ("PDF",)
         return tuple(form for form in FORMS if not self.of_images or form not in NEVER_OF_IMAGES)
 
     def why_not(self, kind: str) -> str:

@@ -29,6 +29,7 @@ from dicomnode.encoding.check_outlines import Points, check_outlines
 from dicomnode.encoding.check_whole import check_fixed, check_resolves
 from dicomnode.encoding.content_items import evidence_of
 from dicomnode.encoding.findings import Findings, Marks
+from dicomnode.encoding.outcome import Outcome
 from dicomnode.encoding.references import UsedFrame, instances_of, study_and_series
 from dicomnode.encoding.refusal import refuse
 from dicomnode.imaging.frames import Frame
@@ -219,7 +220,7 @@ def check_secondary_capture(dataset: Dataset, findings: Marks) -> None:
         _check_named(dataset, findings)
 
 
-def check_one_page(dataset: Dataset, findings: Marks) -> None:
+def check_one_page(dataset: Dataset, findings: Outcome) -> None:
     """Raises NonConformant naming what is wrong with an Encapsulated PDF."""
     with odd_values_accepted():
         check_common(dataset, findings.plan, EncapsulatedPDFStorage, "DOC")
@@ -247,7 +248,7 @@ def check_key_objects(dataset: Dataset, findings: Marks) -> None:
         _check_named(dataset, findings)
 
 
-def _check_references(references: Iterable[Dataset], findings: Marks) -> None:
+def _check_references(references: Iterable[Dataset], findings: Outcome) -> None:
     """To images of the source, or to the segmentation; to one at least."""
     listed = list(references)
     if not listed:
@@ -259,12 +260,12 @@ def _check_references(references: Iterable[Dataset], findings: Marks) -> None:
             refuse(f"instance {uid} is referenced, which the source does not have under that SOP class")
 
 
-def _check_named(dataset: Dataset, findings: Marks) -> None:
+def _check_named(dataset: Dataset, findings: Outcome) -> None:
     """Whatever is named anywhere; an RT Structure Set names the study as if it were an instance."""
     check_resolves(dataset, _known(findings), {study_and_series(findings.plan)[0]})
 
 
-def _known(findings: Marks) -> dict[str, str]:
+def _known(findings: Outcome) -> dict[str, str]:
     known = received((findings.plan, *findings.further.values()))
     for segmentation in findings.segmentations:
         known |= itself(segmentation)

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
-import highdicom as hd
 import numpy as np
 from pydicom import Dataset
 
 from dicomnode.domain.model_card import ModelCard, Segment
-from dicomnode.encoding.provenance import (
-    Provenance,
-    contributing_equipment,
-    local,
-    result_series_number,
-    result_uids,
-    series_description,
-    set_equipment,
-    texts_of,
-)
+from dicomnode.domain.quantity import quantity
+from dicomnode.encoding.outcome import Outcome
+from dicomnode.encoding.provenance import Provenance, texts_of
 from dicomnode.encoding.references import Further, UsedImages, study_and_series
 from dicomnode.encoding.results import EncodedResult
 from dicomnode.encoding.seg_frames import LabelMap
-from dicomnode.encoding.source import SourceFrames, identity_header, source_frames, source_series_number
+from dicomnode.encoding.source import SourceFrames, source_frames
 from dicomnode.encoding.sr import shown, unit_in_words
 from dicomnode.imaging.geometry import Rescale
-from dicomnode.imaging.images import ImagesPlan
 from dicomnode.imaging.measure import SegmentStatistics
 from dicomnode.imaging.render import Volume, Window, key_slices, window_of
 from dicomnode.imaging.volume import VolumePlan
@@ -48,22 +39,13 @@ class Look:
     laterality: str = ""  # Image Laterality (PS3.3 C.7.6.1), where it is known
 
 
-class Marks(ABC):
+class Marks(Outcome):
     """Label maps and values, a plane for each frame of the plan, (row, column) uint8 and int16 stored values."""
 
     labels: LabelMap | Sequence[LabelMap]
     volume: Volume | Sequence[Volume]
-    plan: VolumePlan | ImagesPlan
-    card: ModelCard
-    made: Provenance
-    further: Further  # the series that the model was given beside the plan's
 
     slice_word: ClassVar[str] = "slice"
-
-    @property
-    @abstractmethod
-    def segmentations(self) -> Sequence[Dataset]:
-        """Their attributes without frames and pixels; none where nothing was found."""
 
     @abstractmethod
     def sources(self) -> SourceFrames:
@@ -105,42 +87,16 @@ class Marks(ABC):
     def found(self) -> list[Segment]:
         return [segment for segment in self.card.segments if segment.number in self.key_slices]
 
-    def uids(self, kind: str) -> tuple[str, str]:
-        """(Series, SOP) Instance UIDs; the content is that of the label map."""
+    def digest(self) -> str:
+        """Of the label map."""
         content = hashlib.sha256()
         for plane in self.labels:
             content.update(np.ascontiguousarray(plane).data)
-        return result_uids(kind, self.plan, self.further, self.card, self.made, content.hexdigest())
+        return content.hexdigest()
 
-    def series_number(self, kind: str) -> int:
-        return result_series_number(source_series_number(self.plan), kind)
-
-    def contributing_equipment(self, kind: str, series_instance_uid: str) -> list[hd.ContributingEquipment]:
-        return contributing_equipment(self.card, self.made, self.plan, kind, series_instance_uid)
-
-    def document(self, kind: str, sop_class_uid: str, modality: str) -> Dataset:
-        """An object of the source's patient and study (PS3.3 C.7.1 to C.7.5, C.12.1), as of this node."""
-        moment, uids = local(self.made.created_at), self.uids(kind)
-        dataset = identity_header(self.plan.first, texts_of(self.card, self.made))
-        dataset.pop("InstitutionName", None)  # of the source's equipment
-        dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class_uid, uids[1]
-        dataset.Modality, dataset.SeriesInstanceUID = modality, uids[0]
-        dataset.SeriesNumber, dataset.InstanceNumber = self.series_number(kind), 1
-        dataset.SeriesDescription = series_description(self.card, kind)
-        dataset.SeriesDate, dataset.SeriesTime = moment.strftime("%Y%m%d"), moment.strftime("%H%M%S")
-        dataset.ContributingEquipmentSequence = self.contributing_equipment(kind, uids[0])
-        self.complete(dataset)
-        return dataset
-
-    def complete(self, dataset: Dataset) -> None:
-        """Equipment and the moment of creation, which libraries leave out or take from the clock."""
-        moment = local(self.made.created_at)
-        set_equipment(dataset, self.card, self.made)
-        dataset.InstanceCreationDate = moment.strftime("%Y%m%d")
-        dataset.InstanceCreationTime = moment.strftime("%H%M%S.%f")
-        dataset.ContentDate, dataset.ContentTime = moment.strftime("%Y%m%d"), moment.strftime("%H%M%S.%f")
-        for library in dataset.ContributingEquipmentSequence[1:]:
-            library.ContributionDateTime = moment.strftime("%Y%m%d%H%M%S.%f")
+    @property
+    def looked_at(self) -> str:
+        return quantity(len(self.labels), self.slice_word)
 
 
 @dataclass(frozen=True, eq=False)

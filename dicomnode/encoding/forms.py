@@ -1,4 +1,4 @@
-"""The further forms of a segmentation, for destinations that show no SEG or want another."""
+"""The further forms of what was found, for destinations that show no SEG or SR, or want another."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from dicomnode.encoding.image_forms import (
 )
 from dicomnode.encoding.key_objects import encode_key_objects
 from dicomnode.encoding.one_page import encode_one_page
+from dicomnode.encoding.outcome import Outcome
 from dicomnode.encoding.presentation_state import encode_presentation_state
 from dicomnode.encoding.refusal import kept_when_refused
 from dicomnode.encoding.results import EncodedResult, encoded
@@ -65,20 +66,23 @@ IMAGE_FORMS: Mapping[str, Form] = {
     "KO": FORMS["KO"],
 }
 
+# Of Statements, and where nothing was found: the page says so, and there is nothing else to show
+PAGE: Mapping[str, Form] = {"PDF": FORMS["PDF"]}
 
-_OF_NOTHING = frozenset({"PDF"})
 
-
-def encode_form(findings: Marks, kind: str) -> list[EncodedResult]:
-    """All objects of this kind, checked; raises EncodingError, NonConformant.
-
-    Where nothing was found the page says so, and there is nothing else to show.
-    """
-    if not findings.found and kind not in _OF_NOTHING:
+def encode_form(findings: Outcome, kind: str) -> list[EncodedResult]:
+    """All objects of this kind, checked; raises EncodingError, NonConformant."""
+    form = _forms_of(findings).get(kind)
+    if form is None:
         return []
-    form = (IMAGE_FORMS if isinstance(findings, ImageFindings) else FORMS)[kind]
     made = form.encode(findings)
     for dataset in made:
         with kept_when_refused(kind, partial(to_part10_bytes, dataset)):
             form.check(dataset, findings)
     return [encoded(kind, dataset) for dataset in made]
+
+
+def _forms_of(findings: Outcome) -> Mapping[str, Form]:
+    if not isinstance(findings, Marks) or not findings.found:
+        return PAGE
+    return IMAGE_FORMS if isinstance(findings, ImageFindings) else FORMS

@@ -1,9 +1,9 @@
-"""A page to read: key slices, measurements and the model, as an Encapsulated PDF (PS3.3 A.45.1)."""
+"""A page to read: key slices, what was measured or said, and the model, as an Encapsulated PDF (PS3.3 A.45.1)."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from xml.sax.saxutils import escape
 
 from highdicom.sr import CodedConcept
@@ -20,6 +20,7 @@ from reportlab.platypus import Flowable, Image, Paragraph, SimpleDocTemplate, Sp
 from dicomnode.domain.model_card import Segment
 from dicomnode.encoding.findings import Marks
 from dicomnode.encoding.lettering import is_latin, picture_of, shown_name, shown_words
+from dicomnode.encoding.outcome import Outcome, Row, Statements
 from dicomnode.encoding.provenance import hierarchical_reference, parameters_in_words
 from dicomnode.encoding.references import instances_of
 from dicomnode.encoding.secondary_capture import WARNING, pictures
@@ -32,9 +33,15 @@ _MARGIN = 15 * mm
 _FINER = 4  # pixels of drawn words for a point of the page
 _WIDTH = A4[0] - 2 * _MARGIN
 _TALLEST = 110 * mm  # of a picture: two rows of them have to fit a page
+_GRID = [
+    ("GRID", (0, 0), (-1, -1), 0.25, colors.grey),
+    ("BACKGROUND", (0, 0), (-1, 0), colors.whitesmoke),
+    ("VALIGN", (0, 0), (-1, -1), "MIDDLE"),
+    ("FONTSIZE", (0, 0), (-1, -1), 9),
+]
 
 
-def encode_one_page(findings: Marks) -> Dataset:
+def encode_one_page(findings: Outcome) -> Dataset:
     """Of what is on it the data set around it says the same."""
     with odd_values_accepted():
         dataset = findings.document(_KIND, EncapsulatedPDFStorage, "DOC")
@@ -59,7 +66,7 @@ def _reference(sop_instance_uid: str, sop_class_uid: str) -> Dataset:
     return item
 
 
-def page(findings: Marks) -> bytes:
+def page(findings: Outcome) -> bytes:
     """The PDF; the same bytes each time."""
     file = io.BytesIO()
     card = findings.card
@@ -75,9 +82,38 @@ def page(findings: Marks) -> bytes:
         invariant=1,
         pageCompression=0,
     )
-    seen = [_pictures(findings)] if findings.found else [_words("Nothing was found.", "Heading2")]
-    document.build([*_head(findings), *seen, Spacer(0, 4 * mm), _numbers(findings), *_model(findings)])
+    said = _statements(findings) if isinstance(findings, Statements) else _marks(findings)
+    document.build([*_head(findings), *said, *_model(findings)])
     return file.getvalue()
+
+
+def _marks(findings: Outcome) -> list[Flowable]:
+    assert isinstance(findings, Marks)
+    seen = _pictures(findings) if findings.found else _words("Nothing was found.", "Heading2")
+    return [seen, Spacer(0, 4 * mm), _numbers(findings)]
+
+
+def _statements(said: Statements) -> list[Flowable]:
+    tables = [_table(rows) for rows in said.tables if rows]
+    return [
+        *(_words(line, "Heading2") for line in said.words),
+        *(one for table in tables for one in (Spacer(0, 4 * mm), table)),
+    ]
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    """Columns by their names in the first row."""
+    names = list(rows[0])
+    width = _WIDTH / len(names)
+    kept = [[_words(_cell(row.get(name)), width=width - 4 * mm) for name in names] for row in rows[:_ROWS_MOST]]
+    if left := len(rows) - len(kept):
+        kept.append([_words(f"and {left} more: see the report", width=width - 4 * mm), *[""] * (len(names) - 1)])
+    head = [name.removesuffix("_mm") + (" (mm)" if name.endswith("_mm") else "") for name in names]
+    return Table([head, *kept], colWidths=[width] * len(names), style=_GRID, repeatRows=1)
+
+
+def _cell(said: object) -> str:
+    return "" if said is None else f"{said:g}" if isinstance(said, float) else str(said)
 
 
 def _style(name: str) -> ParagraphStyle:
@@ -93,14 +129,14 @@ def _words(words: str, style: str = "BodyText", width: float = _WIDTH) -> Flowab
     return _image(drawn, drawn.width / _FINER, "LEFT")
 
 
-def _head(findings: Marks) -> list[Flowable]:
+def _head(findings: Outcome) -> list[Flowable]:
     first = findings.plan.first
     series = " ".join(w for w in (text(first, "SeriesNumber"), text(first, "SeriesDescription")) if w)
     return [
         _words(f"{findings.card.name} {findings.card.version}", "Title"),
         *(_words(line) for line in _whose(first)),
         Paragraph(f'<font color="#b00000"><b>{escape(WARNING)}</b></font>', _style("BodyText")),
-        _words(f"{findings.plan.modality} series {series}, {len(findings.labels)} {findings.slice_word}s"),
+        _words(f"{findings.plan.modality} series {series}, {findings.looked_at}"),
     ]
 
 
@@ -137,10 +173,7 @@ def _numbers(findings: Marks) -> Table:
     kept = every[:_ROWS_MOST]
     rows = [["", _words(_name(segment), width=58 * mm), *words] for segment, words in kept]
     style = [
-        ("GRID", (0, 0), (-1, -1), 0.25, colors.grey),
-        ("BACKGROUND", (0, 0), (-1, 0), colors.whitesmoke),
-        ("VALIGN", (0, 0), (-1, -1), "MIDDLE"),
-        ("FONTSIZE", (0, 0), (-1, -1), 9),
+        *_GRID,
         *(("BACKGROUND", (0, i), (0, i), _colour(segment.colour)) for i, (segment, _) in enumerate(kept, 1)),
     ]
     if left := len(every) - len(kept):
@@ -157,7 +190,7 @@ def _colour(rgb: tuple[int, int, int]) -> colors.Color:
     return colors.Color(*(v / 255 for v in rgb))
 
 
-def _model(findings: Marks) -> list[Flowable]:
+def _model(findings: Outcome) -> list[Flowable]:
     card, made = findings.card, findings.made
     lines = [
         f"Manufacturer: {card.manufacturer}",

@@ -13,9 +13,10 @@ from dicomnode.domain.findings import ImageBox, VolumeBox, image_boxes, volume_b
 from dicomnode.domain.measured_output import rounded
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.result import StoredResult
-from dicomnode.encoding.findings import Findings, Marks, reference
+from dicomnode.encoding.findings import Findings, reference
 from dicomnode.encoding.forms import encode_form
 from dicomnode.encoding.image_findings import ImageFindings
+from dicomnode.encoding.outcome import Outcome, Row, Statements
 from dicomnode.encoding.parametric_map import map_of
 from dicomnode.encoding.provenance import Preceding, Predecessor, Provenance
 from dicomnode.encoding.results import (
@@ -46,6 +47,7 @@ from dicomnode.stages.told import (
     impossible,
     map_row,
     measurement_rows,
+    not_found,
     notes_on,
     number_notes,
     number_rows,
@@ -103,9 +105,12 @@ class EncodeStage:
         counted = clock()
         made = provenance_of(work, inference, self._device_serial_number)
         results = encode_results(masks, statistics, plan, card, made, inference.further)
+        rows = measurement_rows(statistics, card, plan.unit)
         findings = findings_of(inference, statistics, card, made, results)
-        forms, missing, aside = encode_forms(work, findings, self._quarantine) if findings else ([], [], [])
-        details = {"measurements": measurement_rows(statistics, card, plan.unit)}
+        forms, missing, aside = encode_forms(
+            work, findings or _statements(inference, card, made, [rows]), self._quarantine
+        )
+        details = {"measurements": rows}
         notes = [*notes_on(work, [result.kind for result in results]), *missing, *(one.words for one in aside)]
         kept = self._kept_all(work, [*results, *forms], counted, details, notes)
         return replace(kept, timings_s={"measure": counted - begun, **kept.timings_s}, quarantined=tuple(aside))
@@ -149,7 +154,8 @@ class EncodeStage:
         made = provenance_of(work, found, self._device_serial_number)
         results = encode_class_results(series, found.plan, card, made, found.further, found.lead.region)
         details = class_rows(series, spec, probabilities)
-        return self._kept_all(work, results, begun, details, class_notes(work, series))
+        said = _statements(found, card, made, [details["classes"], details["runs"]])
+        return self._with_page(work, said, results, begun, details, class_notes(work, series))
 
     def _numbers(self, work: JobWork, found: Classified) -> Encoded:
         card, spec, begun = work.model.card, measured_of(work.model.card), self._clock.monotonic()
@@ -157,7 +163,9 @@ class EncodeStage:
         made = provenance_of(work, found, self._device_serial_number)
         results = encode_measured_results(rows, found.plan, card, made, found.further, found.lead.region)
         notes = [*number_notes(rows, spec), *unwanted(work)]
-        return self._kept_all(work, results, begun, {"numbers": number_rows(rows, spec)}, notes)
+        details = {"numbers": number_rows(rows, spec)}
+        said = _statements(found, card, made, [details["numbers"]])
+        return self._with_page(work, said, results, begun, details, notes)
 
     def _boxes(
         self,
@@ -169,13 +177,32 @@ class EncodeStage:
         made = provenance_of(work, found, self._device_serial_number)
         results = encode_box_results(boxes, found.plan, card, made, found.further)
         notes = [*([] if boxes else ["nothing was found, and the SR says so"]), *unwanted(work)]
-        return self._kept_all(work, results, begun, {"boxes": box_rows(boxes, found.plan, boxes_of(card))}, notes)
+        details = {"boxes": box_rows(boxes, found.plan, boxes_of(card))}
+        said = _statements(found, card, made, [details["boxes"]], not_found(boxes, boxes_of(card)))
+        return self._with_page(work, said, results, begun, details, notes)
 
     def _map(self, work: JobWork, inference: Inference) -> Encoded:
         card, begun, values = work.model.card, self._clock.monotonic(), inference.answers["MAP"]
         made = provenance_of(work, inference, self._device_serial_number)
         results = encode_map_results(values, inference.plan, card, made, inference.further)
-        return self._kept_all(work, results, begun, {"map": map_row(values, map_of(card))}, unwanted(work))
+        details = {"map": map_row(values, map_of(card))}
+        said = _statements(inference, card, made, [[details["map"]]])
+        return self._with_page(work, said, results, begun, details, unwanted(work))
+
+    def _with_page(
+        self,
+        work: JobWork,
+        said: Statements,
+        results: Sequence[EncodedResult],
+        begun: float,
+        details: Mapping[str, Any],
+        notes: Sequence[str],
+    ) -> Encoded:
+        """For those who show neither reports nor maps."""
+        pages, missing, aside = encode_forms(work, said, self._quarantine)
+        notes = [*notes, *missing, *(one.words for one in aside)]
+        kept = self._kept_all(work, [*results, *pages], begun, details, notes)
+        return replace(kept, quarantined=tuple(aside))
 
     def _kept_all(
         self,
@@ -197,7 +224,8 @@ class EncodeStage:
         made = provenance_of(work, found, self._device_serial_number)
         results = encode_skipped_results(why, found.plan, work.model.card, made, found.further)
         notes = [f"skipped, nothing was looked for, and the SR says so: {why}"]
-        return self._kept_all(work, results, begun, {"skipped": why}, notes)
+        said = _statements(found, work.model.card, made, [], [f"Not evaluated: {why}"])
+        return self._with_page(work, said, results, begun, {"skipped": why}, notes)
 
     def _kept(self, result: EncodedResult, work: JobWork) -> StoredResult | None:
         """The same object as an earlier job gave: its file may have been sent, and is not written again."""
@@ -221,7 +249,7 @@ class EncodeStage:
 
 
 def encode_forms(
-    work: JobWork, findings: Marks, quarantine: Quarantine | None = None
+    work: JobWork, findings: Outcome, quarantine: Quarantine | None = None
 ) -> tuple[list[EncodedResult], list[str], list[Quarantined]]:
     """The further forms that destinations want, and why some are not there: none of them stops the others."""
     encoded: list[EncodedResult] = []
@@ -244,12 +272,22 @@ def findings_of(
     made: Provenance,
     results: Sequence[EncodedResult],
 ) -> Findings | None:
-    """What further forms are made of; None where the model gives no label map, of which there are none."""
+    """What further forms are made of; None where the model gives no label map, and there is a page alone."""
     plan, labels = inference.plan, inference.answers.get("LABELMAP")
     if labels is None:
         return None
     segmentation = next((reference(result, plan) for result in results if result.kind == "SEG"), None)
     return Findings(labels, inference.volume, statistics, plan, card, made, segmentation, inference.further)
+
+
+def _statements(
+    found: Inference | Classified,
+    card: ModelCard,
+    made: Provenance,
+    tables: Sequence[Sequence[Row]],
+    words: Sequence[str] = (),
+) -> Statements:
+    return Statements(tables, words, found.plan, card, made, found.further)
 
 
 def _as_inference(found: Pictured, plan: VolumePlan) -> Inference:

@@ -146,6 +146,13 @@ def box_rows(found: Boxes, plan: VolumePlan | ImagesPlan, spec: BoxesOutput) -> 
     return [{"finding": spec.classes[box.number].name, "score": box.score, **_extent(box, plan)} for box in found]
 
 
+def not_found(found: Boxes, spec: BoxesOutput) -> list[str]:
+    """What was looked for in vain."""
+    there = {box.number for box in found}
+    absent = [one.name for number, one in enumerate(spec.classes) if number not in there]
+    return [f"Not found: {', '.join(absent)}"] if absent else []
+
+
 def _extent(box: VolumeBox | ImageBox, plan: VolumePlan | ImagesPlan) -> dict[str, Any]:
     if isinstance(box, VolumeBox) and isinstance(plan, VolumePlan):
         region = central_region(box, plan)

@@ -56,6 +56,13 @@ def test_each_image_of_a_series_gets_its_class(bench: Bench) -> None:
     assert bench.files(done)["SR"].Modality == "SR"
 
 
+def test_who_shows_no_reports_gets_the_classes_on_a_page(bench: Bench) -> None:
+    done = finished(ask(bench, forms=("PDF", "KO")))
+    assert [r.kind for r in done.results] == ["SR", "PDF"]
+    page = bench.files(done)["PDF"].EncapsulatedDocument
+    assert [word for word in (b"Head", b"Chest", b"Abdomen", b"4-5") if word not in page] == []
+
+
 def test_images_that_make_no_volume_will_do(bench: Bench) -> None:
     series = classic(2)
     for d in series:

@@ -91,6 +91,27 @@ def test_boxes_on_images_of_several_sizes(bench: Bench) -> None:
     assert kinds(outcome) == ["SR"]
 
 
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ({"measurements": {"values": [VOLUME, SCORE]}}, [b"Brightness", b"mL"]),
+        ({"boxes": {"classes": [NODULE, CYST]}}, [b"Nodule", b"Not found: Cyst", b"depth \\(mm\\)"]),
+        ({"map": FLOW}, [b"Perfusion", b"highest", b"100.g.min"]),
+    ],
+)
+def test_who_shows_no_reports_gets_a_page(bench: Bench, output: dict[str, Any], words: list[bytes]) -> None:
+    outcome = done(bench, output, forms=("SC", "PDF"))
+    assert kinds(outcome)[-1] == "PDF"
+    assert "SC" not in kinds(outcome)
+    page = bench.files(outcome)["PDF"].EncapsulatedDocument
+    assert [word for word in [*words, b"AI result, not for primary diagnosis"] if word not in page] == []
+
+
+def test_a_page_says_that_there_are_no_boxes(bench: Bench) -> None:
+    outcome = done(bench, {"boxes": {"classes": [NODULE]}}, parameters={"score_least": 0.95}, forms=("PDF",))
+    assert b"Not found: Nodule" in bench.files(outcome)["PDF"].EncapsulatedDocument
+
+
 def test_a_map(bench: Bench) -> None:
     outcome = done(bench, {"map": FLOW})
     assert kinds(outcome) == ["MAP", "SR"]
