@@ -38,8 +38,8 @@ made from it as a job makes it, passes the gate, and is read as a file; voxels a
 by the positions, orientations and spacings that each reader takes from the file. A map's values are all different.
 Structure sets are read by no other of these: their contours are filled again by the even-odd rule.
 
-OHIF is not in these tables: `tests/integration/test_viewer.py` compares what it draws with the label map on axial,
-reversed, sagittal, oblique and enhanced sources ([viewer.md](viewer.md)).
+OHIF is not in these tables: [viewer.md](viewer.md) has how near to the label map it draws the same F on the same
+series, and on made ones, reversed and enhanced among them.
 """
 
 
