@@ -50,6 +50,9 @@ class FakeEngine:
     def describe(self, model: ModelVersion) -> Mapping[str, str]:
         return {"engine": "thresholds", "precision": "f32", "device": "CPU", "server": "fake"}
 
+    def close(self) -> None:
+        """Nothing is held."""
+
 
 class FakeSession:
     timings_s: Mapping[str, float] = {}

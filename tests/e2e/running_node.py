@@ -173,6 +173,8 @@ def storescu(port: int, *places: Path, ae_title: str = "DICOMNODE", options: Seq
     command = [str(program), *options, "-aet", "SENDER", "-aec", ae_title, "127.0.0.1", str(port)]
     # without TCP_NODELAY each instance waits 50 ms for a delayed acknowledgement
     environment = {**os.environ, "TCP_NODELAY": "1"}
-    return subprocess.run(
-        [*command, *files], env=environment, capture_output=True, check=False, timeout=300
-    ).returncode
+    done = subprocess.run(
+        [*command, *files], env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    print(done.stdout, done.stderr)  # shown where a test fails
+    return done.returncode

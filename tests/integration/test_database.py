@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import sqlite3
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,14 @@ def test_the_migrations_have_one_head_and_each_can_be_gone_back(database_url: st
     assert set(sa.inspect(engine).get_table_names()) == {"alembic_version"}
     engine.dispose()
     migrate(database_url)
+
+
+def test_threads_of_a_process_may_all_make_the_tables(tmp_path: Path) -> None:
+    urls = [f"sqlite:///{tmp_path / name}.db" for name in "abc"]
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(migrate, urls * 2))
+    for url in urls:
+        command.check(alembic_config(url))
 
 
 def test_an_upgrade_keeps_what_is_there(database_url: str) -> None:

@@ -77,7 +77,8 @@ def test_show_says_all_of_one(node: Node) -> None:
     assert shown["state"] == "sent"  # type: ignore[call-overload]
 
 
-def test_nothing_is_cut_off_in_a_pipe(node: Node) -> None:
+def test_nothing_is_cut_off_in_a_pipe(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # which a library may have set for the whole process
     node.context.console = Console(width=30, file=StringIO())
     node.deliveries("show", ids(node)["SEG"])
     assert node.state.delivery(ids(node)["SEG"]).reason in node.screen

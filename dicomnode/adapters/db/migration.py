@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from alembic import command
@@ -13,15 +14,17 @@ from dicomnode.errors import DatabaseUnusable
 
 # In a checkout a link to the folder of this name at the top of the repository; in a wheel the folder itself.
 _SCRIPTS = Path(__file__).parent / "migrations"
+_ONE_AT_A_TIME = threading.Lock()  # Alembic keeps what it works on in modules of the process
 
 
 def migrate(url: str, revision: str = "head") -> None:
-    """Makes or upgrades the tables; harmless when they are up to date, and when several processes do it at once.
+    """Makes or upgrades the tables; harmless when they are up to date, and when several do it at once.
 
     Raises DatabaseUnusable when a later version of the node made them.
     """
     try:
-        command.upgrade(alembic_config(url), revision)
+        with _ONE_AT_A_TIME:
+            command.upgrade(alembic_config(url), revision)
     except CommandError as error:
         if not isinstance(error.__cause__, ResolutionError):
             raise
