@@ -39,6 +39,21 @@ ReportDimse = Annotated[
         show_default=False,
     ),
 ]
+Commitment = Annotated[
+    bool,
+    typer.Option(
+        "--commitment/--no-commitment",
+        help="Whether it may ask by Storage Commitment what is kept of what it sent.",
+    ),
+]
+QuietPeriod = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="Its own quiet period, when no better signal comes.", show_default=False),
+]
+Release = Annotated[
+    bool,
+    typer.Option("--release/--no-release", help="Whether the end of its association says that a series is complete."),
+]
 
 
 @app.command()
@@ -58,25 +73,9 @@ def add(
         ),
     ] = "",
     report_dimse: ReportDimse = "",
-    commitment: Annotated[
-        bool,
-        typer.Option(
-            "--commitment/--no-commitment",
-            help="Whether it may ask by Storage Commitment what is kept of what it sent.",
-        ),
-    ] = True,
-    quiet_period: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS", help="Its own quiet period, when no better signal comes.", show_default=False
-        ),
-    ] = None,
-    release: Annotated[
-        bool,
-        typer.Option(
-            "--release/--no-release", help="Whether the end of its association says that a series is complete."
-        ),
-    ] = True,
+    commitment: Commitment = True,
+    quiet_period: QuietPeriod = None,
+    release: Release = True,
     allow_sop_class: Annotated[
         list[str] | None, _repeatable("SOP_CLASS", f"Take this SOP class, and no others; {_SOP_CLASS_HELP}")
     ] = None,
