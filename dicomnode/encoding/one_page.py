@@ -113,7 +113,8 @@ def _table(rows: Sequence[Row]) -> Table:
 
 
 def _cell(said: object) -> str:
-    return "" if said is None else f"{said:g}" if isinstance(said, float) else str(said)
+    """As exact as the report has it; what there is not is no empty cell, which might be one that was left out."""
+    return "\u2014" if said is None else f"{said:.10g}" if isinstance(said, float) else str(said)
 
 
 def _style(name: str) -> ParagraphStyle:

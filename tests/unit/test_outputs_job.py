@@ -107,6 +107,15 @@ def test_who_shows_no_reports_gets_a_page(bench: Bench, output: dict[str, Any], 
     assert [word for word in [*words, b"AI result, not for primary diagnosis"] if word not in page] == []
 
 
+def test_a_page_has_numbers_as_the_report_has_them(bench: Bench) -> None:
+    outcome = done(bench, {"measurements": {"values": [VOLUME, SCORE]}}, forms=("PDF",))
+    brightness, score = outcome.details["numbers"]
+    page = bench.files(outcome)["PDF"].EncapsulatedDocument
+    assert f"({brightness['value']:.10g})".encode() in page
+    assert score["value"] is None
+    assert b"(\\227)" in page  # a dash (WinAnsiEncoding) for what is no measurement
+
+
 def test_a_page_says_that_there_are_no_boxes(bench: Bench) -> None:
     outcome = done(bench, {"boxes": {"classes": [NODULE]}}, parameters={"score_least": 0.95}, forms=("PDF",))
     assert b"Not found: Nodule" in bench.files(outcome)["PDF"].EncapsulatedDocument
