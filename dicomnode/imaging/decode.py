@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +30,7 @@ Wide = npt.NDArray[np.int32]
 _AS_THEY_ARE = frozenset({str(ImplicitVRLittleEndian), str(ExplicitVRLittleEndian)})
 _PIXEL_DATA = b"\xe0\x7f\x10\x00"  # (7FE0,0010), little endian
 _UNDEFINED = 0xFFFFFFFF
+_THREADS = 2  # more gain nothing: most decoders hold the interpreter
 
 
 class PlacedFrame(Protocol):
@@ -64,11 +67,20 @@ def read_volume(plan: VolumePlan, instances: Sequence[Instance], out: Volume) ->
 def read_frames(plan: FramesPlan, instances: Sequence[Instance], out: Volume) -> None:
     """As read_volume, of frames that need not be a volume; `out` has one of each, in the plan's order."""
     slices = sorted(range(len(plan.frames)), key=lambda k: (plan.frames[k].instance, plan.frames[k].number))
-    with odd_values_accepted():
-        for index, group in groupby(slices, key=lambda k: plan.frames[k].instance):
-            fmt = plan.formats[index]
-            assert fmt is not None
-            _read_instance(plan, list(group), instances[index], fmt, out)
+    groups = [(index, list(group)) for index, group in groupby(slices, key=lambda k: plan.frames[k].instance)]
+
+    def read(group: tuple[int, list[int]]) -> None:
+        index, frames = group
+        fmt = plan.formats[index]
+        assert fmt is not None
+        _read_instance(plan, frames, instances[index], fmt, out)
+
+    # most of it is waiting for memory that nobody has touched yet
+    with odd_values_accepted(), ThreadPoolExecutor(_THREADS) as pool:
+        try:
+            deque(pool.map(read, groups), maxlen=0)  # raises what the first in their order raised
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _read_instance(plan: FramesPlan, slices: list[int], instance: Instance, fmt: PixelFormat, out: Volume) -> None:

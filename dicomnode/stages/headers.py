@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dicomnode.domain.study import Series
+from dicomnode.errors import SeriesRefused
+from dicomnode.imaging.decode import plan_instances
 from dicomnode.imaging.headers import Instance, read_instances
 from dicomnode.ports import InstanceStore
 
@@ -43,8 +46,10 @@ class Headers:
         known = self._of(series)
         lacking = [path for path in self._paths(series)[:_INSTANCES_MOST] if path not in known.by_path]
         files = [_file(path) for path in lacking]  # before they are read
-        for path, file, instance in zip(lacking, files, read_instances(lacking), strict=True):
-            known.by_path[path] = _Read(file, instance)
+        instances = list(read_instances(lacking))
+        known.by_path.update(zip(lacking, map(_Read, files, instances), strict=True))
+        with suppress(SeriesRefused):  # values are converted when they are first asked for: most of a plan
+            plan_instances(instances)
 
     def read(self, series: Series) -> list[Instance]:
         """All of a series, in its order; what was read ahead is given away. Raises CannotDecode, OSError."""
