@@ -15,7 +15,8 @@ import numpy.typing as npt
 import torch
 
 from dicomnode.errors import DicomNodeError
-from dicomnode.ports import InferenceEngine, ModelVersion, Rescale, State
+from dicomnode.imaging.geometry import Rescale
+from dicomnode.ports import InferenceEngine, ModelVersion, State
 from tests.triton_models import axial, document, package, registered
 
 NAME = "hot"

@@ -24,7 +24,8 @@ from monai.networks.nets import UNet
 from dicomnode.adapters.triton.engine import TritonEngine
 from dicomnode.adapters.triton.installation import find_server
 from dicomnode.adapters.triton.server import TritonServer
-from dicomnode.ports import ModelVersion, Rescale
+from dicomnode.imaging.geometry import Rescale
+from dicomnode.ports import ModelVersion
 from tests.triton_models import axial, document, registered
 
 SHAPE = (96, 192, 192)

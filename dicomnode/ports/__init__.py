@@ -3,7 +3,6 @@
 Threads throughout: every method may be called from several threads at once unless it says otherwise.
 """
 
-from dicomnode.imaging.geometry import Placement, Rescale
 from dicomnode.ports.clock import Clock
 from dicomnode.ports.delivery import Prover, ResultSink
 from dicomnode.ports.engine import Admission, Admitted, EngineState, Executor, JobEngine, JobHandlers, Pulse, Running
@@ -88,14 +87,12 @@ __all__ = [
     "PastSeries",
     "PastStudy",
     "Peaks",
-    "Placement",
     "ProofWork",
     "Prover",
     "Pulse",
     "Quarantine",
     "Quarantined",
     "RefusedResult",
-    "Rescale",
     "ResultSink",
     "RuleRevision",
     "Running",

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dicomnode.domain.halt import Halt
 from dicomnode.domain.rules import Parameter
-from dicomnode.imaging.box import Box
-from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.ports.work import ModelVersion
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from dicomnode.imaging.box import Box
+    from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 
 ALL_IMAGES = slice(None)
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from dicomnode.encoding.part10 import Content
+if TYPE_CHECKING:
+    from dicomnode.encoding.part10 import Content
 
 
 @dataclass(frozen=True, slots=True)

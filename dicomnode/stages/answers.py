@@ -13,9 +13,9 @@ import numpy.typing as npt
 from dicomnode.domain.halt import Halt
 from dicomnode.domain.rules import Parameter
 from dicomnode.imaging.box import Box, geometry_of_part, put_back
-from dicomnode.imaging.geometry import VolumeGeometry
+from dicomnode.imaging.geometry import Placement, VolumeGeometry
 from dicomnode.imaging.masks import SegmentMasks
-from dicomnode.ports import ALL_IMAGES, Clock, InferenceSession, ModelVersion, Placement
+from dicomnode.ports import ALL_IMAGES, Clock, InferenceSession, ModelVersion
 
 # What goes to the model's host in one request: 32 MB of 512 × 512
 IMAGES_AT_ONCE = 64

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from dicomnode.domain.halt import Halt
 from dicomnode.domain.rules import Parameter
 from dicomnode.imaging.decode import read_frames
+from dicomnode.imaging.geometry import Rescale
 from dicomnode.imaging.headers import Instance
 from dicomnode.imaging.images import ImagesPlan, ImageStack
-from dicomnode.ports import Clock, InferenceEngine, InferenceSession, ModelVersion, Rescale
+from dicomnode.ports import Clock, InferenceEngine, InferenceSession, ModelVersion
 from dicomnode.stages.answers import Scores, few_of, masks_of_stacks, of_all_images, parts_of
 
 # As many bytes of decoded images are kept for the next job when no job uses them; more is decoded anew for it

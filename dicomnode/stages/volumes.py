@@ -23,11 +23,11 @@ from dicomnode.encoding.references import UsedImages
 from dicomnode.errors import NotAVolume, SeriesRefused
 from dicomnode.imaging.box import Box
 from dicomnode.imaging.decode import plan_instances, read_volume
-from dicomnode.imaging.geometry import VolumeGeometry
+from dicomnode.imaging.geometry import Placement, VolumeGeometry
 from dicomnode.imaging.headers import Instance
 from dicomnode.imaging.images import plan_images
 from dicomnode.imaging.volume import VolumePlan
-from dicomnode.ports import Clock, InferenceEngine, InferenceSession, InstanceStore, ModelVersion, Placement
+from dicomnode.ports import Clock, InferenceEngine, InferenceSession, InstanceStore, ModelVersion
 from dicomnode.stages.answers import Answers, Labels, Scores
 from dicomnode.stages.headers import Headers
 from dicomnode.stages.pictures import KEPT_IDLE_MOST_BYTES, OpenImages

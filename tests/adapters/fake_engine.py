@@ -16,9 +16,9 @@ from dicomnode.domain.model_parameter import settled
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import InferenceError
 from dicomnode.imaging.box import Box
-from dicomnode.imaging.geometry import VolumeGeometry
+from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.imaging.islands import drop_islands
-from dicomnode.ports import ALL_IMAGES, ModelVersion, Placement, Rescale
+from dicomnode.ports import ALL_IMAGES, ModelVersion
 
 Shape = tuple[int, int, int]
 

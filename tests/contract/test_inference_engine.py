@@ -14,8 +14,8 @@ from dicomnode.adapters.triton.in_process import InProcessEngine
 from dicomnode.adapters.triton.installation import find_server
 from dicomnode.adapters.triton.server import TritonServer
 from dicomnode.domain.rules import Parameter
-from dicomnode.imaging.geometry import VolumeGeometry
-from dicomnode.ports import InferenceEngine, ModelVersion, Placement, Rescale
+from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
+from dicomnode.ports import InferenceEngine, ModelVersion
 from tests.adapters.fake_engine import FakeEngine
 from tests.class_models import AboveHalf, classifier
 from tests.triton_models import Above, Both, Thresholds, axial, package, random_unet

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dicomnode.imaging.box import Box, geometry_of_part
-from dicomnode.imaging.geometry import VolumeGeometry
-from dicomnode.ports import InferenceEngine, ModelVersion, Placement
+from dicomnode.imaging.geometry import Placement, VolumeGeometry
+from dicomnode.ports import InferenceEngine, ModelVersion
 from tests.contract.test_inference_engine import GEOMETRY, RESCALE, SHAPE, engine, folder, models, stored
 
 __all__ = ["engine", "folder", "models"]

@@ -18,9 +18,10 @@ from dicomnode.adapters.model_store import ModelStore, package_digest
 from dicomnode.adapters.triton.in_process import InProcessEngine
 from dicomnode.errors import InvalidModelPackage, ModelFailed
 from dicomnode.imaging.decode import plan_instances, read_volume
+from dicomnode.imaging.geometry import Placement
 from dicomnode.imaging.headers import Instance, read_instances
 from dicomnode.imaging.volume import VolumePlan
-from dicomnode.ports import InferenceEngine, ModelVersion, Placement
+from dicomnode.ports import InferenceEngine, ModelVersion
 from tests import model_bundles
 from tests.bundle_reference import dice, labels_of, write_series
 from tests.made_series import classic

@@ -27,7 +27,8 @@ from dicomnode.adapters.triton.server import TritonServer
 from dicomnode.domain.halt import Halt
 from dicomnode.errors import InferenceStopped, InferenceTimeout, ModelFailed
 from dicomnode.imaging.box import Box
-from dicomnode.ports import ModelVersion, Rescale
+from dicomnode.imaging.geometry import Rescale
+from dicomnode.ports import ModelVersion
 from tests.adapters.fake_cuda import FakeGpus, installed
 from tests.adapters.gpu_relay import GpuRelay
 from tests.triton_models import Slow, Thresholds, axial, package, random_unet

@@ -13,7 +13,8 @@ from dicomnode.adapters.triton.engine import TritonEngine
 from dicomnode.adapters.triton.in_process import InProcessEngine
 from dicomnode.adapters.triton.installation import find_server
 from dicomnode.adapters.triton.server import TritonServer
-from dicomnode.ports import InferenceEngine, ModelVersion, Rescale
+from dicomnode.imaging.geometry import Rescale
+from dicomnode.ports import InferenceEngine, ModelVersion
 from tests.class_models import Brightness, classifier
 
 pytestmark = [pytest.mark.triton, pytest.mark.skipif(find_server() is None, reason="there is no tritonserver here")]

@@ -32,10 +32,10 @@ from dicomnode.adapters.triton.server import TritonServer
 from dicomnode.config import Settings
 from dicomnode.domain.model_card import NetworkSpec
 from dicomnode.imaging import on_device
-from dicomnode.imaging.geometry import VolumeGeometry
+from dicomnode.imaging.geometry import Rescale, VolumeGeometry
 from dicomnode.imaging.inference import source_labels
 from dicomnode.imaging.resample import model_grid, to_model
-from dicomnode.ports import ModelVersion, Rescale
+from dicomnode.ports import ModelVersion
 from tests.triton_models import Slow, Thresholds, axial, package, random_unet
 from tests.unit.test_on_device import GEOMETRIES, mapping, stored
 

@@ -21,7 +21,8 @@ from dicomnode.adapters.triton.server import TritonServer
 from dicomnode.adapters.triton.shared_memory import FOLDER
 from dicomnode.domain.halt import Halt
 from dicomnode.errors import InferenceStopped, InferenceTimeout
-from dicomnode.ports import ModelVersion, Rescale
+from dicomnode.imaging.geometry import Rescale
+from dicomnode.ports import ModelVersion
 from tests.triton_models import Stuck, Thresholds, axial, package
 
 pytestmark = [pytest.mark.triton, pytest.mark.skipif(find_server() is None, reason="there is no tritonserver here")]

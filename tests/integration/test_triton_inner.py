@@ -24,7 +24,8 @@ from dicomnode.adapters.triton.repository import SELF_TEST, net_name
 from dicomnode.adapters.triton.server import TritonServer
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import ModelFailed
-from dicomnode.ports import ModelVersion, Rescale
+from dicomnode.imaging.geometry import Rescale
+from dicomnode.ports import ModelVersion
 from tests.triton_directories import python_model, two_steps
 from tests.triton_models import Above, Thresholds, axial, document, package, random_unet, registered
 

@@ -11,8 +11,7 @@ import torch
 from monai.inferers.utils import sliding_window_inference
 
 from dicomnode.adapters.triton.in_process import InProcessEngine
-from dicomnode.imaging.geometry import VolumeGeometry
-from dicomnode.ports import Rescale
+from dicomnode.imaging.geometry import Rescale, VolumeGeometry
 from tests.monai_reference import Reference
 from tests.triton_models import package, random_unet
 

@@ -27,7 +27,8 @@ from dicomnode.adapters.triton.repository import SELF_TEST, triton_name
 from dicomnode.adapters.triton.server import TritonServer
 from dicomnode.adapters.triton.shared_memory import FOLDER
 from dicomnode.errors import EngineUnavailable, InferenceTimeout, ModelFailed
-from dicomnode.ports import InferenceEngine, ModelVersion, Placement, Rescale
+from dicomnode.imaging.geometry import Placement, Rescale
+from dicomnode.ports import InferenceEngine, ModelVersion
 from tests.triton_models import Both, Slow, Thresholds, axial, package, random_unet
 
 pytestmark = [pytest.mark.triton, pytest.mark.skipif(find_server() is None, reason="there is no tritonserver here")]

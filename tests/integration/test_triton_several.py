@@ -19,7 +19,8 @@ from dicomnode.adapters.triton.place import Place
 from dicomnode.adapters.triton.repository import write_self_test
 from dicomnode.adapters.triton.server import TritonServer
 from dicomnode.adapters.triton.session import TritonSession
-from dicomnode.ports import ModelVersion, Rescale
+from dicomnode.imaging.geometry import Rescale
+from dicomnode.ports import ModelVersion
 from tests.triton_models import Slow, Thresholds, axial, package
 
 pytestmark = [pytest.mark.triton, pytest.mark.skipif(find_server() is None, reason="there is no tritonserver here")]

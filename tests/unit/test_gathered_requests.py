@@ -17,8 +17,7 @@ from dicomnode.adapters.triton.hosts.model import Host, HostSettings
 from dicomnode.adapters.triton.in_process import _Request, _Tensor
 from dicomnode.adapters.triton.tensors import small_inputs
 from dicomnode.domain.halt import Halt
-from dicomnode.imaging.geometry import VolumeGeometry
-from dicomnode.ports import Placement, Rescale
+from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from tests.class_models import classifier
 
 

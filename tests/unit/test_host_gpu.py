@@ -20,8 +20,8 @@ from dicomnode.adapters.triton.hosts.model import Given, Host, HostSettings, _co
 from dicomnode.adapters.triton.in_process import _Request, _Tensor
 from dicomnode.adapters.triton.tensors import small_inputs
 from dicomnode.domain.halt import Halt
-from dicomnode.imaging.geometry import VolumeGeometry
-from dicomnode.ports import ModelVersion, Placement, Rescale
+from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
+from dicomnode.ports import ModelVersion
 from tests.class_models import AboveHalf, classifier
 from tests.triton_models import Thresholds, axial, package
 

@@ -16,7 +16,8 @@ from dicomnode.adapters.triton.hosts.model import Host, HostSettings
 from dicomnode.adapters.triton.in_process import InProcessEngine
 from dicomnode.domain.halt import Halt
 from dicomnode.errors import InferenceStopped, InferenceTimeout
-from dicomnode.ports import ModelVersion, Rescale
+from dicomnode.imaging.geometry import Rescale
+from dicomnode.ports import ModelVersion
 from tests.triton_models import Thresholds, axial, package
 
 SHAPE = (4, 16, 16)

@@ -20,9 +20,9 @@ from dicomnode.domain.model_card import NetworkSpec, parse_model_card
 from dicomnode.domain.model_card_text import card_markdown
 from dicomnode.domain.tuning import Tried, Tuning, choose, tuning_document
 from dicomnode.errors import InvalidModelPackage, ModelFailed, UsageError
-from dicomnode.imaging.geometry import VolumeGeometry
+from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.imaging.golden import GivenVolume
-from dicomnode.ports import ModelVersion, Placement, Rescale
+from dicomnode.ports import ModelVersion
 from dicomnode.stages.optimise import OptimiseStage, Trial
 from tests.adapters.fake_state import FakeClock
 from tests.class_models import document

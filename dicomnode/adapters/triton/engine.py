@@ -22,8 +22,8 @@ from dicomnode.adapters.triton.session import Connection, TritonSession
 from dicomnode.adapters.triton.shared_memory import sweep
 from dicomnode.adapters.triton.tensors import Shape
 from dicomnode.errors import ModelFailed
-from dicomnode.imaging.geometry import VolumeGeometry
-from dicomnode.ports import ModelVersion, Placement, Rescale
+from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
+from dicomnode.ports import ModelVersion
 
 GRACE_S = 60.0  # a server that was killed is back in two seconds; one that starts on a cold disk takes longer
 _WARM_SHAPE = (4, 8, 8)

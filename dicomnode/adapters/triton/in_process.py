@@ -41,8 +41,8 @@ from dicomnode.domain.halt import Halt
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import DicomNodeError, InferenceTimeout, InvalidModelPackage, ModelFailed
 from dicomnode.imaging.box import Box
-from dicomnode.imaging.geometry import VolumeGeometry
-from dicomnode.ports import ALL_IMAGES, ModelVersion, Placement, Rescale
+from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
+from dicomnode.ports import ALL_IMAGES, ModelVersion
 
 # What torch, OpenVINO, onnxruntime and numpy raise when a network or its input is at fault.
 _FAULTS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, OSError)

@@ -39,8 +39,8 @@ from dicomnode.domain.halt import Halt
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import EngineUnavailable, InferenceTimeout
 from dicomnode.imaging.box import Box
-from dicomnode.imaging.geometry import VolumeGeometry
-from dicomnode.ports import ALL_IMAGES, ModelVersion, Placement, Rescale
+from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
+from dicomnode.ports import ALL_IMAGES, ModelVersion
 
 log = logging.getLogger(__name__)
 

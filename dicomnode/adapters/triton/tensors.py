@@ -13,8 +13,8 @@ import numpy.typing as npt
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import InferenceTimeout
-from dicomnode.imaging.geometry import VolumeGeometry
-from dicomnode.ports import ModelVersion, Placement, Rescale
+from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
+from dicomnode.ports import ModelVersion
 
 Shape = tuple[int, int, int]
 Answers = Mapping[str, npt.NDArray[Any]]
