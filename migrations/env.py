@@ -18,7 +18,7 @@ ADVISORY_LOCK = 0x44494341
 
 
 def database_url() -> str:
-    """From the caller (see dicomnode.adapters.db.migrate), `-x url=…`, or the node's own setting."""
+    """From the caller (see dicomnode.adapters.db.migration), `-x url=…`, or the node's own setting."""
     given = context.config.attributes.get("url") or context.get_x_argument(as_dictionary=True).get("url")
     url = given or os.environ.get("DICOMNODE_DATABASE_URL")
     if not url:

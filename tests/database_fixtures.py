@@ -19,7 +19,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from dicomnode.adapters import db, queue
+from dicomnode.adapters import queue
+from dicomnode.adapters.db.migration import migrate
 
 _NUMBERS = itertools.count(1)
 TEMPLATE = "migrated"
@@ -129,7 +130,7 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def migrate_all(url: str) -> None:
-    db.migrate(url)
+    migrate(url)
     queue.migrate(url)
 
 

@@ -26,7 +26,8 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from benchmarks.replay.past import MINUTES_A_STUDY, NEWEST, fill
-from dicomnode.adapters import db
+from dicomnode.adapters.db.migration import migrate
+from dicomnode.adapters.db.repositories import open_state
 from dicomnode.adapters.db.tables import StudyRow
 from dicomnode.adapters.queue import DbosQueue
 from dicomnode.cli import rules
@@ -58,7 +59,7 @@ DRAFTS = {
 def replay(url: str, draft: str, since: str) -> dict[str, Any]:
     """In this process: the command, its seconds and the process' peak memory."""
     context = Context()
-    context.__dict__["state"] = db.open_state(url, DbosQueue(url))
+    context.__dict__["state"] = open_state(url, DbosQueue(url))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "draft.yaml"
         file.write_text(DRAFTS[draft], encoding="utf-8")
@@ -109,8 +110,8 @@ def databases(folder: Path) -> Iterator[Iterator[tuple[str, str]]]:
 
 def prepare(url: str, series: int) -> str:
     """Fills the database; the moment since which a tenth of the series came."""
-    db.migrate(url)
-    with db.open_state(url, DbosQueue(url)) as state:
+    migrate(url)
+    with open_state(url, DbosQueue(url)) as state:
         begin = time.perf_counter()
         fill(state.engine, series)
         with tempfile.TemporaryDirectory() as folder:

@@ -32,8 +32,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _STYLES = {Verdict.OK: "green", Verdict.WRONG: "bold red", Verdict.SKIPPED: "dim"}
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(check)
+def register(program: typer.Typer) -> None:
+    program.command()(check)
 
 
 def check(ctx: typer.Context, files: Files, source: Source = None, as_json: Json = False) -> None:

@@ -15,8 +15,8 @@ from dicomnode.node.statement import markdown
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(conformance)
+def register(program: typer.Typer) -> None:
+    program.command()(conformance)
 
 
 @takes_settings

@@ -11,7 +11,7 @@ from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import typer
 from rich.console import Console
@@ -19,7 +19,9 @@ from rich.table import Table
 
 from dicomnode import bootstrap
 from dicomnode.config import Origin, Settings, read_settings
-from dicomnode.ports import InstanceStore, ResultSink, State
+
+if TYPE_CHECKING:
+    from dicomnode.ports import InstanceStore, ResultSink, State
 
 
 class Context:

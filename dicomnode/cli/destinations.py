@@ -21,6 +21,11 @@ from dicomnode.ports import DestinationView
 
 app = typer.Typer(help="Destinations: PACS, archives and viewers that results are sent to.", no_args_is_help=True)
 
+
+def register(program: typer.Typer) -> None:
+    program.add_typer(app, name="destinations")
+
+
 Name = Annotated[str, typer.Argument(help="The destination's name, as rules use it.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check what is given, change nothing.")]

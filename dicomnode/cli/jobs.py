@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Jobs: one model on one series each.", no_args_is_help=True)
 
+
+def register(program: typer.Typer) -> None:
+    program.add_typer(app, name="jobs")
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, change nothing.")]
 Id = Annotated[str, typer.Argument(help="The job's id, or as much of its beginning as makes it unambiguous.")]

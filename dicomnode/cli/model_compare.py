@@ -16,11 +16,12 @@ from dicomnode.domain.model_card_text import card_markdown
 from dicomnode.domain.tuning import chosen_document
 from dicomnode.errors import NotFound, UsageError
 from dicomnode.ports import ModelVersion
-from dicomnode.stages.accept import synthetic_volumes
-from dicomnode.stages.compare import SeriesComparison, common_segments, gives_classes, summary
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
+    from dicomnode.stages.compare import SeriesComparison
+
+# Stages that compute are imported where they do: `dicomnode models list` must not wait for highdicom.
 
 
 def register(app: typer.Typer) -> None:
@@ -89,6 +90,8 @@ def compare(
     Example: dicomnode models compare torso-ct 1.0.0@torchscript 1.0.0@openvino:bf16 --study 20240131-007
     """
     context: Context = ctx.obj
+    from dicomnode.stages.compare import common_segments, gives_classes, summary
+
     context.json = context.json or as_json
     pair = (_on_engine(context, name, first), _on_engine(context, name, second))
     if first == second:
@@ -183,6 +186,8 @@ def _rows(found: Sequence[SeriesComparison], first: str, second: str) -> Iterato
 
 
 def _summary_words(found: Sequence[SeriesComparison], first: str, second: str) -> str:
+    from dicomnode.stages.compare import summary
+
     total = summary(found)
     dice = "; ".join(f"{name}: Dice {low:.4f} at least, {mid:.4f} median" for name, (low, mid) in total.dice.items())
     if total.images:
@@ -218,6 +223,8 @@ def bench(
 
 
 def _benched(context: Context, model: ModelVersion, runs: int) -> dict[str, Any]:
+    from dicomnode.stages.accept import synthetic_volumes
+
     cases = bootstrap.golden_cases(model)
     with bootstrap.engine_at_hand(context.settings) as engine:
         stage = bootstrap.accept_stage(context.settings, engine)

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Models: packages with a model.yaml beside the network.", no_args_is_help=True)
 
+
+def register(program: typer.Typer) -> None:
+    program.add_typer(app, name="models")
+
+
 _CARD_HELP = "A model.yaml for a network's file, or for what a package does not say of itself."
 _ACTIVATE_HELP = "Make it the active version, or leave active what is. [the first version of a name becomes active]"
 

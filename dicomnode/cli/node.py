@@ -23,11 +23,11 @@ _MARKS = {"ok": ("✓", "green"), "note": ("•", "yellow"), "bad": ("✗", "bol
 _STYLES = {"good": "green", "bad": "bold red", "plain": "", "quiet": "dim"}
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(up)
-    app.command()(status)
-    app.command()(doctor)
-    app.command("settings")(settings)
+def register(program: typer.Typer) -> None:
+    program.command()(up)
+    program.command()(status)
+    program.command()(doctor)
+    program.command("settings")(settings)
 
 
 @takes_settings

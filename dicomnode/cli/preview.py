@@ -20,8 +20,8 @@ _LOOKED_AT = 200  # of the newest jobs, when none is named
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(preview)
+def register(program: typer.Typer) -> None:
+    program.command()(preview)
 
 
 def preview(

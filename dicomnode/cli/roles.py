@@ -11,6 +11,11 @@ from dicomnode.node import roles
 
 app = typer.Typer(help="Run one role of a node in the foreground.", no_args_is_help=True)
 
+
+def register(program: typer.Typer) -> None:
+    program.add_typer(app, name="run")
+
+
 Name = Annotated[str, typer.Option(help="Name of this process in logs and status.")]
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 

@@ -4,48 +4,58 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, NoReturn, TextIO
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
+from typer.core import TyperGroup
 
 from dicomnode import __version__, bootstrap
-from dicomnode.cli import (
-    check,
-    conformance,
-    deliveries,
-    destinations,
-    jobs,
-    models,
-    node,
-    preview,
-    roles,
-    rules,
-    sources,
-    studies,
-)
 from dicomnode.cli.context import Context
 from dicomnode.cli.setting_options import takes_settings
 from dicomnode.errors import DicomNodeError
 
+# Each noun and verb, in the order of the help, and the module here that registers it
+_MODULES = {
+    **{noun: noun for noun in ("rules", "models", "destinations", "sources", "studies", "jobs", "deliveries")},
+    "run": "roles",
+    **dict.fromkeys(("up", "status", "doctor", "settings"), "node"),
+    **{verb: verb for verb in ("check", "conformance", "preview")},
+}
+
+
+class Commands(TyperGroup):
+    """A module is imported when a command of its is asked for: each process of a node is one, and holds no more.
+
+    Contexts and commands are those of the click that typer brings along, under private names.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_MODULES)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.commands:  # of one that there is not, the others are looked at for one like it
+            names = [cmd_name] if cmd_name in _MODULES else list(_MODULES)
+            for module in dict.fromkeys(_MODULES[name] for name in names):
+                self.commands.update(_registered(module))
+        return super().get_command(ctx, cmd_name)
+
+
+def _registered(module: str) -> Mapping[str, Any]:
+    program = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
+    import_module(f"dicomnode.cli.{module}").register(program)
+    return typer.main.get_group(program).commands
+
+
 app = typer.Typer(
     name="dicomnode",
     help="An AI node for hospitals: DICOM studies in, segmentations and reports back in the PACS.",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.add_typer(rules.app, name="rules")
-app.add_typer(models.app, name="models")
-app.add_typer(destinations.app, name="destinations")
-app.add_typer(sources.app, name="sources")
-app.add_typer(studies.app, name="studies")
-app.add_typer(jobs.app, name="jobs")
-app.add_typer(deliveries.app, name="deliveries")
-app.add_typer(roles.app, name="run")
-node.register(app)
-check.register(app)
-conformance.register(app)
-preview.register(app)
 
 
 def _version(wanted: bool) -> None:

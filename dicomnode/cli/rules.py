@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Rules: which model runs on which series, and where its results go.", no_args_is_help=True)
 
 
+def register(program: typer.Typer) -> None:
+    program.add_typer(app, name="rules")
+
+
 @app.command()
 def add(
     ctx: typer.Context,

@@ -18,6 +18,11 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+
+def register(program: typer.Typer) -> None:
+    program.add_typer(app, name="sources")
+
+
 AeTitle = Annotated[str, typer.Argument(metavar="AE_TITLE", help="The sender's AE title.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check what is given, change nothing.")]

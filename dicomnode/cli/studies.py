@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Studies: what came in, where it went, and why.", no_args_is_help=True)
 
+
+def register(program: typer.Typer) -> None:
+    program.add_typer(app, name="studies")
+
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, change nothing.")]
 
 _JOBS_MOST = 1000

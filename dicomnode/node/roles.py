@@ -18,13 +18,13 @@ from dicomnode.node.listening import listening
 from dicomnode.node.process import start_log, stop_on_signals, stop_with_parent
 from dicomnode.node.supervisor import forget_ready, write_ready, write_starting
 from dicomnode.ports import EngineState, InferenceEngine, ModelVersion, State
-from dicomnode.stages.evidence import FactFinder
-from dicomnode.stages.receive import ReceiveStage
-from dicomnode.stages.sources import KnownSources
 
 if TYPE_CHECKING:
     from dicomnode.adapters.triton.engine import TritonEngine
     from dicomnode.adapters.triton.in_process import InProcessEngine
+    from dicomnode.stages.evidence import FactFinder
+    from dicomnode.stages.receive import ReceiveStage
+    from dicomnode.stages.sources import KnownSources
 
 log = logging.getLogger(__name__)
 

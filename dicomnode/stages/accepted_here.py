@@ -15,7 +15,7 @@ from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, digests_b
 from dicomnode.errors import DicomNodeError
 from dicomnode.ports import Admission, Admitted, EngineState, InferenceEngine, JobFailed, JobOutcome, JobWork
 from dicomnode.ports import ModelVersion as Model
-from dicomnode.stages.composed import called, models_before
+from dicomnode.stages.preceding import called, models_before
 from dicomnode.stages.registry import Accept
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from dicomnode.encoding.seg_masks import NOTHING, Masks, Overlap, overlap, read_
 from dicomnode.errors import SeriesRefused
 from dicomnode.imaging.golden import dice
 from dicomnode.ports import Clock, InstanceStore, JobFilter, JobView, JobWork, ModelVersion, State
-from dicomnode.stages.composed import models_before
 from dicomnode.stages.infer import Classified, Inference, InferStage, Pictured
+from dicomnode.stages.preceding import models_before
 
 Pair = tuple[ModelVersion, ModelVersion]
 Probabilities = npt.NDArray[np.float64]

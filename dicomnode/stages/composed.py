@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomnode.domain.classification import DIGITS
-from dicomnode.domain.composition import faults, needed
 from dicomnode.domain.findings import ImageBox, VolumeBox, image_boxes, volume_boxes
 from dicomnode.domain.halt import Halt
 from dicomnode.domain.measured_output import rounded
@@ -37,8 +36,9 @@ from dicomnode.domain.rules import Parameter
 from dicomnode.errors import InferenceError, InferenceStopped, OutOfResources, SeriesRefused
 from dicomnode.imaging.box import Box, Found, around, found, found_of, with_margin
 from dicomnode.imaging.geometry import VolumeGeometry
-from dicomnode.ports import ModelVersion, State
+from dicomnode.ports import ModelVersion
 from dicomnode.stages.answers import Labels, Scores, gives_arrays
+from dicomnode.stages.preceding import called
 
 
 class Asked(Protocol):
@@ -162,10 +162,6 @@ def _named(first: ModelVersion) -> Iterator[None]:
         raise
     except (InferenceError, OutOfResources) as error:
         raise type(error)(f"{called(first)}, which comes first: {error}") from error
-
-
-def called(model: ModelVersion) -> str:
-    return f"{model.name} {model.version}"
 
 
 # ----------------------------------------------------------------------------------------------------- verdicts
@@ -311,16 +307,3 @@ def by_class(use: ClassGate, first: ModelVersion, array: npt.NDArray[np.float32]
 
 
 # ------------------------------------------------------------------------------------------------ the versions
-
-
-def models_before(model: ModelVersion, state: State) -> dict[str, ModelVersion]:
-    """The versions that come before a model now, by what the cards call them; none of a model by itself."""
-    return needed(model, state.models()) if model.card.after else {}
-
-
-def lacking(model: ModelVersion, state: State) -> str:
-    """Why a composed model cannot run now, in words; "" when it can."""
-    if not model.card.after:
-        return ""
-    why = "; ".join(words for _, words in faults(model, state.models()))
-    return f"{called(model)} cannot run: {why}" if why else ""

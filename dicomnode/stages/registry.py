@@ -12,7 +12,7 @@ from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.model_change import active_before
 from dicomnode.errors import IllegalTransition, InvalidModelPackage, NotFound
 from dicomnode.ports import ModelVersion, State
-from dicomnode.stages.composed import models_before
+from dicomnode.stages.preceding import models_before
 
 # A version's golden cases, run through the versions that come before it, by what the cards call those
 Accept = Callable[[ModelVersion, Mapping[str, ModelVersion]], Acceptance]

@@ -27,8 +27,8 @@ from dicomnode.domain.rules import (
 from dicomnode.domain.study import Evidence, Series
 from dicomnode.errors import CannotDecode, InvalidRule
 from dicomnode.ports import Clock, InstanceStore, ModelVersion, NewJob, RuleRevision, SeriesRouting, State
-from dicomnode.stages.composed import lacking, models_before
 from dicomnode.stages.evidence import completed, first_look, to_keep, unreadable, with_classes
+from dicomnode.stages.preceding import lacking, models_before
 from dicomnode.stages.study_evidence import StudyEvidence
 
 NO_RULE = "no rule exists; add one with dicomnode rules add FILE"

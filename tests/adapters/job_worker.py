@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from dicomnode.adapters.db import open_state
+from dicomnode.adapters.db.repositories import open_state
 from dicomnode.adapters.queue import DbosQueue
 from dicomnode.adapters.queue.engine import DbosJobEngine
 from dicomnode.ports import Delivered, DeliveryOutcome, DeliveryWork, JobOutcome, JobWork

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.adapters.db import open_state
+from dicomnode.adapters.db.repositories import open_state
 from dicomnode.domain.study import SeriesState
 from dicomnode.ports import State
 from tests.adapters.state_material import (

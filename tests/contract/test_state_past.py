@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dicomnode.adapters.db import SqlState
 from dicomnode.adapters.db.evidence_json import header_json
+from dicomnode.adapters.db.repositories import SqlState
 from dicomnode.adapters.db.tables import EvidenceRow, SeriesRow, StudyRow
 from dicomnode.domain.study import Element, SeriesState
 from tests.adapters.state_material import STUDY, instance

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dicomnode.adapters.db import SqlState
+from dicomnode.adapters.db.repositories import SqlState
 from dicomnode.domain.delivery_options import DeliveryOptions, Wish
 from dicomnode.domain.job import DeliveryState
 from dicomnode.domain.proof import LOST_MOST, ProofAnswer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import itertools
 import json
 import multiprocessing
@@ -17,10 +18,12 @@ from alembic import command
 from alembic.script import ScriptDirectory
 
 from dicomnode.adapters import queue
-from dicomnode.adapters.db import SqlState, migrate, open_state, session
-from dicomnode.adapters.db.migration import alembic_config
+from dicomnode.adapters.db import session
+from dicomnode.adapters.db.migration import alembic_config, migrate, newest_revision
+from dicomnode.adapters.db.repositories import SqlState, open_state
 from dicomnode.adapters.db.session import open_engine
 from dicomnode.adapters.db.tables import Base
+from dicomnode.adapters.queue import tickets
 from dicomnode.domain.job import JOB_CRASHES_MOST, DeliveryState, JobState
 from dicomnode.domain.study import Recorded
 from dicomnode.ports import Delivered, Executor, JobFailed, NotDelivered
@@ -57,13 +60,20 @@ def test_the_migrations_make_the_tables_that_the_code_has(database_url: str) -> 
 
 def test_the_migrations_have_one_head_and_each_can_be_gone_back(database_url: str) -> None:
     config = alembic_config(database_url)
-    assert len(ScriptDirectory.from_config(config).get_heads()) == 1
+    assert ScriptDirectory.from_config(config).get_heads() == [newest_revision()]
     migrate(database_url)
     command.downgrade(config, "base")
     engine = open_engine(database_url)
     assert set(sa.inspect(engine).get_table_names()) == {"alembic_version"}
     engine.dispose()
     migrate(database_url)
+
+
+def test_the_engines_tables_are_known_to_be_up_to_date(database_url: str) -> None:
+    """Without this the node is as right, and each command takes half a second longer."""
+    queue.migrate(database_url)
+    assert importlib.metadata.version("dbos") == tickets.KNOWN_DBOS
+    assert tickets.migrations_made(database_url) == tickets.KNOWN_MIGRATIONS
 
 
 def test_threads_of_a_process_may_all_make_the_tables(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ import pytest
 import sqlalchemy as sa
 from dbos import DBOS
 
-from dicomnode.adapters.db import SqlState, deliveries, open_state
+from dicomnode.adapters.db import deliveries
+from dicomnode.adapters.db.repositories import SqlState, open_state
 from dicomnode.adapters.queue import DbosQueue
 from dicomnode.adapters.queue.engine import DbosJobEngine, answer
 from dicomnode.adapters.queue.housekeeping import Housekeeping

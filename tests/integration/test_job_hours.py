@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from dicomnode.adapters.db import SqlState, open_state
+from dicomnode.adapters.db.repositories import SqlState, open_state
 from dicomnode.adapters.db.tables import JobRow
 from dicomnode.adapters.queue import DbosQueue
 from dicomnode.adapters.queue.engine import DbosJobEngine

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from dicomnode.adapters.db import SqlState, open_state
+from dicomnode.adapters.db.repositories import SqlState, open_state
 from dicomnode.adapters.queue import DbosQueue
 from dicomnode.adapters.queue.engine import DbosJobEngine
 from dicomnode.domain.admission import Extent

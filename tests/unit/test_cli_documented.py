@@ -6,20 +6,19 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 import pytest
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from dicomnode.cli.context import Context
 from dicomnode.cli.root import app
 from dicomnode.config import Settings
+from tests.command_tree import PROGRAM, children
 
 
-def commands(command: object = None, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
-    command = command or get_command(app)
-    children = getattr(command, "commands", {})
-    if not children:
+def commands(command: object = PROGRAM, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    below = children(command)
+    if not below:
         yield words, command
-    for name, child in children.items():
+    for name, child in below.items():
         yield from commands(child, (*words, name))
 
 

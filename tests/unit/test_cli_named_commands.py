@@ -6,16 +6,13 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.main import get_command
 
 import dicomnode
-from dicomnode.cli.root import app
+from tests.command_tree import PROGRAM, children
 
 ROOT = Path(dicomnode.__file__).parent
-PROGRAM: Any = get_command(app)
 _VALUE = "\N{OBJECT REPLACEMENT CHARACTER}"  # stands for what an f-string or format() puts in
 # "dicomnode" and what follows it as in a command: not in a path, a name with a dot, or a sentence about dicomnode.
 _NAMED = re.compile(r"(?<![\w./'-])dicomnode (?=[a-z])((?:[^\s;,()`'\"]+ ?)+)")
@@ -61,10 +58,10 @@ def problems(words: list[str]) -> Iterator[str]:
     """What of it is not there."""
     command = PROGRAM
     left = list(words)
-    while left and left[0] in getattr(command, "commands", {}):
-        command = command.commands[left.pop(0)]
+    while left and left[0] in children(command):
+        command = children(command)[left.pop(0)]
     whole_program = command is PROGRAM and left and left[0].startswith(("--", "NOUN", _VALUE))
-    if hasattr(command, "commands") and not whole_program:
+    if children(command) and not whole_program:
         yield "names no command"
         return
     known = {"--help", *(o for parameter in command.params for o in (*parameter.opts, *parameter.secondary_opts))}

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 
-from dicomnode.cli.root import app
 from dicomnode.config import read_settings
+from tests.command_tree import PROGRAM, children
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "triton"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
@@ -33,9 +32,9 @@ def test_each_container_runs_a_role_with_settings_that_there_are(name: str) -> N
     assert settings.engine == "triton"
     program, *command = service["command"]
     assert program == "dicomnode"
-    found: Any = typer.main.get_command(app)
+    found = PROGRAM
     for word in command:
-        found = found.commands[word]
+        found = children(found)[word]
 
 
 def test_what_meets_in_one_place_is_mounted_there_by_the_same_user() -> None:

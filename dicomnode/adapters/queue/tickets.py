@@ -7,6 +7,7 @@ tables. It is written in the transaction of the rows it is for, so that neither 
 from __future__ import annotations
 
 import threading
+from importlib.metadata import version
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,6 +30,8 @@ PERFORM_JOB = "perform_job"
 DELIVER = "deliver"
 # PostgreSQL's NOTIFY channel that says that there is something to do now
 CHANNEL = "dicomnode_work"
+# So many migrations this DBOS has; of another one it is asked, which takes most of a second
+KNOWN_DBOS, KNOWN_MIGRATIONS = "3.4.0", 125
 
 
 def job_ticket(job_id: str, run: int) -> str:
@@ -117,6 +120,22 @@ def portable_serializer() -> Any:
 
 def migrate(url: str) -> None:
     """Makes or upgrades the engine's own tables; harmless when they are up to date."""
+    if version("dbos") == KNOWN_DBOS and migrations_made(url) == KNOWN_MIGRATIONS:
+        return  # each command asks
     from dbos import DBOS
 
     DBOS.migrate(url)
+
+
+def migrations_made(url: str) -> int | None:
+    """How many of DBOS's there were; None where there were none."""
+    engine = sa.create_engine(url, hide_parameters=True)
+    schema = None if engine.dialect.name == "sqlite" else "dbos"
+    made = sa.table("dbos_migrations", sa.column("version", sa.Integer), schema=schema)
+    try:
+        with engine.connect() as connection:
+            if not sa.inspect(connection).has_table(made.name, schema):
+                return None
+            return connection.scalar(sa.select(made.c.version))
+    finally:
+        engine.dispose()
