@@ -16,7 +16,8 @@ import torch
 
 from dicomnode.errors import DicomNodeError
 from dicomnode.imaging.geometry import Rescale
-from dicomnode.ports import InferenceEngine, ModelVersion, State
+from dicomnode.ports import InferenceEngine, InferenceRequest, ModelVersion, State
+from tests.asked import labelled
 from tests.triton_models import axial, document, package, registered
 
 NAME = "hot"
@@ -52,7 +53,7 @@ def volume() -> npt.NDArray[np.int16]:
 def labels_of(engine: InferenceEngine, model: ModelVersion) -> npt.NDArray[np.uint8]:
     with engine.open(SHAPE) as session:
         session.volume[...] = volume()
-        with session.run(model, GEOMETRY, HU, timeout_s=_ANSWER_S) as labels:
+        with labelled(session, InferenceRequest(model, GEOMETRY, HU, timeout_s=_ANSWER_S)) as labels:
             return labels.copy()
 
 

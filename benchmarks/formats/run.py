@@ -28,8 +28,9 @@ from dicomnode.adapters.triton.hosts import cores
 from dicomnode.adapters.triton.in_process import InProcessEngine
 from dicomnode.imaging.decode import plan_instances, read_volume
 from dicomnode.imaging.headers import read_instances
-from dicomnode.ports import ModelVersion
+from dicomnode.ports import InferenceRequest, ModelVersion
 from tests import model_bundles
+from tests.asked import labelled
 from tests.bundle_reference import dice, labels_of, write_series
 from tests.integration.test_bundles import body
 from tests.made_series import classic
@@ -88,7 +89,7 @@ def labels(engine: InProcessEngine, model: ModelVersion, series: Path) -> Any:
     plan = plan_instances(instances)
     with engine.open(plan.geometry.shape) as session:
         read_volume(plan, instances, session.volume)
-        with session.run(model, plan.geometry, plan.rescale, timeout_s=600) as found:
+        with labelled(session, InferenceRequest(model, plan.geometry, plan.rescale, timeout_s=600)) as found:
             return found.copy()
 
 

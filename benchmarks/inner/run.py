@@ -25,7 +25,8 @@ from dicomnode.adapters.triton.engine import TritonEngine
 from dicomnode.adapters.triton.installation import find_server
 from dicomnode.adapters.triton.server import TritonServer
 from dicomnode.imaging.geometry import Rescale
-from dicomnode.ports import ModelVersion
+from dicomnode.ports import InferenceRequest, ModelVersion
+from tests.asked import labelled
 from tests.triton_models import axial, document, registered
 
 SHAPE = (96, 192, 192)
@@ -63,7 +64,7 @@ def once(
     """The label map, and the seconds that the host counted for the network's windows."""
     with engine.open(SHAPE) as session:
         session.volume[...] = np.random.default_rng(0).integers(-100, 200, SHAPE)
-        with session.run(version, GEOMETRY, Rescale(1.0, 0.0), timeout_s=TIMEOUT_S) as labels:
+        with labelled(session, InferenceRequest(version, GEOMETRY, Rescale(1.0, 0.0), timeout_s=TIMEOUT_S)) as labels:
             return labels.copy(), session.timings_s["network"]
 
 

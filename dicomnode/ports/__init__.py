@@ -6,7 +6,7 @@ Threads throughout: every method may be called from several threads at once unle
 from dicomnode.ports.clock import Clock
 from dicomnode.ports.delivery import Prover, ResultSink
 from dicomnode.ports.engine import Admission, Admitted, EngineState, Executor, JobEngine, JobHandlers, Pulse, Running
-from dicomnode.ports.inference import ALL_IMAGES, InferenceEngine, InferenceSession
+from dicomnode.ports.inference import ALL_IMAGES, InferenceEngine, InferenceRequest, InferenceSession
 from dicomnode.ports.instances import InstanceStore, Quarantine, RefusedResult, Spooled, StoredFile
 from dicomnode.ports.machine import Ledger, Machine, Peaks
 from dicomnode.ports.state import State
@@ -65,6 +65,7 @@ __all__ = [
     "Executor",
     "Forgotten",
     "InferenceEngine",
+    "InferenceRequest",
     "InferenceSession",
     "InstanceStore",
     "JobChange",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dicomnode.domain.halt import Halt
@@ -18,6 +19,23 @@ if TYPE_CHECKING:
     from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 
 ALL_IMAGES = slice(None)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class InferenceRequest:
+    """What one model is asked about the volumes of a session, and how."""
+
+    model: ModelVersion
+    geometry: VolumeGeometry | None  # of the main volume; a model of single images needs none
+    rescale: Rescale  # of the main volume's stored values
+    _: KW_ONLY
+    timeout_s: float  # the wait for others counts, too
+    which: int = 0  # where the main volume lies: 0 in `volume`, n in `further[n - 1]`, as images of another size do
+    # Some of the main volume's, from one to another: a few at a time cost the model's host less memory
+    images: slice = field(default_factory=lambda: ALL_IMAGES)
+    further: Sequence[Placement] = ()  # where the further volumes lie
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)  # those that differ from the model card
+    halt: Halt = field(default_factory=Halt)  # said when nobody wants the answer any more: then the model stops
 
 
 class InferenceSession(Protocol):
@@ -42,19 +60,7 @@ class InferenceSession(Protocol):
     def timings_s(self) -> Mapping[str, float]:
         """Of this thread's last run: "before", "network" and "after", in seconds, as its host measured them."""
 
-    def ask(
-        self,
-        model: ModelVersion,
-        geometry: VolumeGeometry | None,
-        rescale: Rescale,
-        *,
-        which: int = 0,
-        images: slice = ALL_IMAGES,
-        timeout_s: float,
-        further: Sequence[Placement] = (),
-        parameters: Mapping[str, Parameter] | None = None,
-        halt: Halt | None = None,
-    ) -> AbstractContextManager[Mapping[str, npt.NDArray[Any]]]:
+    def ask(self, request: InferenceRequest) -> AbstractContextManager[Mapping[str, npt.NDArray[Any]]]:
         """All that a model gives, by the names in its card's `output.arrays`; valid inside the `with`.
 
         In the main volume's grid: LABELMAP (slice, row, column) uint8, 0 for background; PROBABILITIES (segment,
@@ -64,44 +70,8 @@ class InferenceSession(Protocol):
         the image, column and row of the lower corner, of the upper one, in pixels from the outer edge of the first,
         score, class; the highest score comes first.
 
-        `further` says where the further volumes lie; `parameters` are those of the model card that differ from it.
-        A model of single images needs no `geometry`; `which` and `images` are as of classify. `halt` is said when
-        nobody wants the answer any more: then the model stops, and this raises InferenceStopped. Raises
-        EngineUnavailable, InferenceTimeout, ModelFailed, OutOfResources (no shared memory left).
-        """
-
-    def run(
-        self,
-        model: ModelVersion,
-        geometry: VolumeGeometry,
-        rescale: Rescale,
-        *,
-        timeout_s: float,
-        further: Sequence[Placement] = (),
-        parameters: Mapping[str, Parameter] | None = None,
-        halt: Halt | None = None,
-    ) -> AbstractContextManager[npt.NDArray[np.uint8]]:
-        """LABELMAP alone, of a model whose segments do not overlap; as ask."""
-
-    def classify(
-        self,
-        model: ModelVersion,
-        geometry: VolumeGeometry | None,
-        rescale: Rescale,
-        *,
-        which: int = 0,
-        images: slice = ALL_IMAGES,
-        timeout_s: float,
-        further: Sequence[Placement] = (),
-        parameters: Mapping[str, Parameter] | None = None,
-        halt: Halt | None = None,
-    ) -> npt.NDArray[np.float32]:
-        """SCORES alone, of a model that gives classes or measurements: float32, one row for a model of series.
-
-        `images`: some of them, from one to another; a few at a time cost the model's host less memory.
-
-        A model of single images needs no `geometry`; its images lie in `volume`, or in `further[which - 1]` when
-        they have another size than those. Raises as `run`.
+        Raises EngineUnavailable, InferenceTimeout, ModelFailed, OutOfResources (no shared memory left), and
+        InferenceStopped once the request's halt is said.
         """
 
     def part(self, box: Box) -> AbstractContextManager[InferenceSession]:

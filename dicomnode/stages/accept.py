@@ -28,7 +28,7 @@ from dicomnode.imaging.golden import (
     read_expected,
     read_npz_volumes,
 )
-from dicomnode.ports import Clock, InferenceEngine, InferenceSession, ModelVersion
+from dicomnode.ports import Clock, InferenceEngine, InferenceRequest, InferenceSession, ModelVersion
 from dicomnode.stages.answers import Answers, Labels, Scores, gives_arrays
 from dicomnode.stages.composed import led
 from dicomnode.stages.judge import answer_of, judged, nothing_of
@@ -143,14 +143,15 @@ class AcceptStage:
         place, further = volumes[0].placement, [given.placement for given in volumes[1:]]
         parameters, timeout_s = case.parameters if case else {}, model.card.timeout_s or self._timeout_s
         threshold = threshold_of(model.card.output, parameters)
-        with session.ask(
+        request = InferenceRequest(
             model,
             None if model.card.input.is_of_images and not model.card.output.of_images else place.geometry,
             place.rescale,
             timeout_s=timeout_s,
             further=further,
             parameters=parameters,
-        ) as arrays:
+        )
+        with session.ask(request) as arrays:
             return answer_of(model.card, arrays, threshold)
 
     def _tried(self, model: ModelVersion, case: GoldenCase) -> CaseOutcome:

@@ -15,7 +15,7 @@ from dicomnode.domain.rules import Parameter
 from dicomnode.imaging.box import Box, geometry_of_part, put_back
 from dicomnode.imaging.geometry import Placement, VolumeGeometry
 from dicomnode.imaging.masks import SegmentMasks
-from dicomnode.ports import ALL_IMAGES, Clock, InferenceSession, ModelVersion
+from dicomnode.ports import ALL_IMAGES, Clock, InferenceRequest, InferenceSession, ModelVersion
 
 # What goes to the model's host in one request: 32 MB of 512 × 512
 IMAGES_AT_ONCE = 64
@@ -98,7 +98,7 @@ class Answers:
         decoded_s = self._clock.monotonic()
         with ExitStack() as until:
             session, geometry = until.enter_context(self._part(region))
-            asked = session.ask(
+            request = InferenceRequest(
                 model,
                 geometry,
                 self._main.rescale,
@@ -107,7 +107,7 @@ class Answers:
                 parameters=parameters,
                 halt=halt,
             )
-            arrays = (self._opened if region is None else until).enter_context(asked)
+            arrays = (self._opened if region is None else until).enter_context(session.ask(request))
             if region is not None:
                 arrays = {name: self._put_back(name, array, region) for name, array in arrays.items()}
             return Labels(arrays, self._timings_s(session, begun_s, decoded_s))
@@ -133,7 +133,7 @@ class Answers:
         with self._part(region) as (session, geometry):
             count, found = geometry.shape[0], []
             for images in parts_of(count) if of_images else [ALL_IMAGES]:
-                asked = session.ask(
+                request = InferenceRequest(
                     model,
                     None if of_images else geometry,
                     self._main.rescale,
@@ -143,7 +143,7 @@ class Answers:
                     parameters=parameters,
                     halt=halt,
                 )
-                with asked as arrays:
+                with session.ask(request) as arrays:
                     found.append((range(count)[images] if of_images else range(1), few_of(arrays)))
             return Scores(of_all_images(model, found), self._timings_s(session, begun_s, decoded_s))
 

@@ -17,7 +17,7 @@ from dicomnode.imaging.decode import read_frames
 from dicomnode.imaging.geometry import Rescale
 from dicomnode.imaging.headers import Instance
 from dicomnode.imaging.images import ImagesPlan, ImageStack
-from dicomnode.ports import Clock, InferenceEngine, InferenceSession, ModelVersion
+from dicomnode.ports import Clock, InferenceEngine, InferenceRequest, InferenceSession, ModelVersion
 from dicomnode.stages.answers import Scores, few_of, masks_of_stacks, of_all_images, parts_of
 
 # As many bytes of decoded images are kept for the next job when no job uses them; more is decoded anew for it
@@ -78,7 +78,7 @@ class OpenImages:
             ready_s = self._clock.monotonic()
             stack = self.plan.stacks[which]
             for images, rescale in _asked_about(model, stack, part):
-                asked = session.ask(
+                request = InferenceRequest(
                     model,
                     stack.part(images).geometry if model.card.output.of_images else None,
                     rescale,
@@ -88,7 +88,7 @@ class OpenImages:
                     parameters=parameters,
                     halt=halt,
                 )
-                with asked as arrays:
+                with session.ask(request) as arrays:
                     if model.card.output.of_images:
                         masks.append((which, {name: array.copy() for name, array in arrays.items()}))
                     else:

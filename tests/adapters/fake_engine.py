@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from dicomnode.domain.halt import Halt
 from dicomnode.domain.model_card import ModelCard
+from dicomnode.domain.model_output import Classification
 from dicomnode.domain.model_parameter import settled
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import InferenceError
 from dicomnode.imaging.box import Box
-from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
+from dicomnode.imaging.geometry import Placement, VolumeGeometry
 from dicomnode.imaging.islands import drop_islands
-from dicomnode.ports import ALL_IMAGES, ModelVersion
+from dicomnode.ports import InferenceRequest, ModelVersion
 
 Shape = tuple[int, int, int]
 
@@ -67,98 +67,44 @@ class FakeSession:
             volume.flags.writeable = False
 
     @contextlib.contextmanager
-    def ask(
-        self,
-        model: ModelVersion,
-        geometry: VolumeGeometry | None,
-        rescale: Rescale,
-        *,
-        which: int = 0,
-        images: slice = ALL_IMAGES,
-        timeout_s: float,
-        further: Sequence[Placement] = (),
-        parameters: Mapping[str, Parameter] | None = None,
-        halt: Halt | None = None,
-    ) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+    def ask(self, request: InferenceRequest) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
         """Masks, classes and boxes by the thresholds; numbers are the highest and ten less, a map the values."""
-        if model.card.gives == "classification":
-            found = self.classify(
-                model, geometry, rescale, which=which, images=images, timeout_s=timeout_s, parameters=parameters
-            )
-            yield {"SCORES": found}
+        card, geometry, thresholds = request.model.card, request.geometry, self._engine.thresholds
+        parameters = settled(card.parameters, request.parameters)
+        self._engine.runs.append(request.model.name)
+        self._engine.parameters.append(parameters)
+        if self._engine.failures:
+            raise self._engine.failures.pop(0)
+        stored = (self.volume, *self.further)[request.which][request.images]
+        values = stored * request.rescale.slope + request.rescale.intercept
+        if card.classification is not None:
+            yield {"SCORES": _classes(card.classification, values, thresholds)}
             return
-        of_volume = geometry is not None and not model.card.output.of_images
-        if model.card.output.arrays == ("LABELMAP",) and of_volume and geometry is not None:
-            with self.run(
-                model, geometry, rescale, timeout_s=timeout_s, further=further, parameters=parameters
-            ) as labels:
-                yield {"LABELMAP": labels}
-            return
-        self._engine.runs.append(model.name)
-        self._engine.parameters.append(settled(model.card.parameters, parameters or {}))
-        if self._engine.failures:
-            raise self._engine.failures.pop(0)
-        values = (self.volume, *self.further)[which][images] * rescale.slope + rescale.intercept
-        yield fake_answers(model.card, values, geometry, self._engine.thresholds, self._engine.parameters[-1])
-
-    @contextlib.contextmanager
-    def run(
-        self,
-        model: ModelVersion,
-        geometry: VolumeGeometry,
-        rescale: Rescale,
-        *,
-        timeout_s: float,
-        further: Sequence[Placement] = (),
-        parameters: Mapping[str, Parameter] | None = None,
-        halt: Halt | None = None,
-    ) -> Iterator[npt.NDArray[np.uint8]]:
-        card, values = model.card, settled(model.card.parameters, parameters or {})
-        self._engine.runs.append(model.name)
-        self._engine.parameters.append(values)
-        if self._engine.failures:
-            raise self._engine.failures.pop(0)
-        read = self.volume * rescale.slope + rescale.intercept
-        labels = np.zeros(self.volume.shape, dtype=np.uint8)
-        for number, threshold in enumerate(self._engine.thresholds[: len(card.segments)], start=1):
-            labels[read > threshold] = number
-        for role, volume, placement in zip(card.roles, self.further[: len(card.roles)], further, strict=True):
-            labels[_elsewhere(volume, placement, geometry) <= sum(role.intensity_from) / 2] = 0
-        drop_islands(labels, geometry.voxel_volume_mm3, float(values["minimum_volume_ml"]))
-        yield labels
-
-    def classify(
-        self,
-        model: ModelVersion,
-        geometry: VolumeGeometry | None,
-        rescale: Rescale,
-        *,
-        which: int = 0,
-        images: slice = ALL_IMAGES,
-        timeout_s: float,
-        further: Sequence[Placement] = (),
-        parameters: Mapping[str, Parameter] | None = None,
-        halt: Halt | None = None,
-    ) -> npt.NDArray[np.float32]:
-        """As many thresholds as the mean of an image exceeds is its class: 0.9 for that, the rest for the others."""
-        classes = model.card.classification
-        assert classes is not None
-        self._engine.runs.append(model.name)
-        self._engine.parameters.append(settled(model.card.parameters, parameters or {}))
-        if self._engine.failures:
-            raise self._engine.failures.pop(0)
-        images = (self.volume, *self.further)[which][images] * rescale.slope + rescale.intercept
-        means = images.mean((1, 2)) if classes.of == "image" else images.mean(keepdims=True).reshape(1)
-        found = (means[:, None] > np.array(self._engine.thresholds)).sum(1)
-        scores = np.full((len(found), len(classes.classes)), 0.1 / (len(classes.classes) - 1), dtype=np.float32)
-        scores[np.arange(len(found)), np.minimum(found, len(classes.classes) - 1)] = 0.9
-        return scores
+        answers = fake_answers(card, values, geometry, thresholds, parameters)
+        if card.output.arrays == ("LABELMAP",) and geometry is not None and not card.output.of_images:
+            labels = answers["LABELMAP"]
+            further = self.further[: len(card.roles)]
+            for role, volume, placement in zip(card.roles, further, request.further, strict=True):
+                labels[_elsewhere(volume, placement, geometry) <= sum(role.intensity_from) / 2] = 0
+            drop_islands(labels, geometry.voxel_volume_mm3, float(parameters["minimum_volume_ml"]))
+        yield answers
 
     @contextlib.contextmanager
     def part(self, box: Box) -> Iterator[FakeSession]:
         part = FakeSession(self._engine, (0, 0, 0), ())
         part.volume, part.further = self.volume[box.slices], self.further
         yield part
+
+
+def _classes(
+    spec: Classification, values: npt.NDArray[np.float64], thresholds: Sequence[float]
+) -> npt.NDArray[np.float32]:
+    """As many thresholds as the mean of an image exceeds is its class: 0.9 for that, the rest for the others."""
+    means = values.mean((1, 2)) if spec.of == "image" else values.mean(keepdims=True).reshape(1)
+    found = (means[:, None] > np.array(thresholds)).sum(1)
+    scores = np.full((len(found), len(spec.classes)), 0.1 / (len(spec.classes) - 1), dtype=np.float32)
+    scores[np.arange(len(found)), np.minimum(found, len(spec.classes) - 1)] = 0.9
+    return scores
 
 
 def fake_answers(

@@ -15,8 +15,9 @@ from dicomnode.adapters.triton.installation import find_server
 from dicomnode.adapters.triton.server import TritonServer
 from dicomnode.domain.rules import Parameter
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
-from dicomnode.ports import InferenceEngine, ModelVersion
+from dicomnode.ports import InferenceEngine, InferenceRequest, ModelVersion
 from tests.adapters.fake_engine import FakeEngine
+from tests.asked import labelled, scored
 from tests.class_models import AboveHalf, classifier
 from tests.triton_models import Above, Both, Thresholds, axial, package, random_unet
 
@@ -77,7 +78,7 @@ def test_labels_lie_where_the_voxels_lie(engine: InferenceEngine, models: dict[s
     with engine.open(SHAPE) as session:
         assert (session.volume.shape, session.volume.dtype) == (SHAPE, np.dtype(np.int16))
         session.volume[...] = stored()
-        with session.run(models["thresholds"], GEOMETRY, RESCALE, timeout_s=120) as labels:
+        with labelled(session, InferenceRequest(models["thresholds"], GEOMETRY, RESCALE, timeout_s=120)) as labels:
             assert labels.dtype == np.uint8
             np.testing.assert_array_equal(labels, stored() == 500)
 
@@ -89,7 +90,7 @@ def test_one_volume_serves_several_models_and_stays_as_it_is(
         session.volume[...] = stored()
         found = []
         for name in ("thresholds", "unet", "thresholds"):
-            with session.run(models[name], GEOMETRY, RESCALE, timeout_s=120) as labels:
+            with labelled(session, InferenceRequest(models[name], GEOMETRY, RESCALE, timeout_s=120)) as labels:
                 found.append(labels.copy())
         np.testing.assert_array_equal(session.volume, stored())
         np.testing.assert_array_equal(found[0], found[2])
@@ -105,7 +106,9 @@ def test_frozen_volumes_are_read_only_and_serve_as_before(
         with pytest.raises(ValueError, match="read-only"):
             session.volume[0] = 0
         for _ in range(2):
-            with session.run(models["thresholds"], GEOMETRY, RESCALE, timeout_s=120) as labels:
+            with labelled(
+                session, InferenceRequest(models["thresholds"], GEOMETRY, RESCALE, timeout_s=120)
+            ) as labels:
                 np.testing.assert_array_equal(labels, stored() == 500)
 
 
@@ -114,8 +117,10 @@ def test_sessions_may_be_open_side_by_side(engine: InferenceEngine, models: dict
     with engine.open(SHAPE) as first, engine.open(other) as second:
         first.volume[...], second.volume[...] = 100, 500
         with (
-            first.run(models["thresholds"], GEOMETRY, RESCALE, timeout_s=120) as low,
-            second.run(models["thresholds"], axial(other, (2.0, 1.5, 1.5)), RESCALE, timeout_s=120) as high,
+            labelled(first, InferenceRequest(models["thresholds"], GEOMETRY, RESCALE, timeout_s=120)) as low,
+            labelled(
+                second, InferenceRequest(models["thresholds"], axial(other, (2.0, 1.5, 1.5)), RESCALE, timeout_s=120)
+            ) as high,
         ):
             assert (low.shape, int(low.max())) == (SHAPE, 0)
             assert (high.shape, int(high.min())) == (other, 1)
@@ -129,7 +134,7 @@ def test_prepared_models_say_what_runs_them(engine: InferenceEngine, models: dic
     engine.prepare([models["unet"]])
     with engine.open(SHAPE) as session:  # a model that was not prepared runs all the same
         session.volume[...] = stored()
-        with session.run(models["thresholds"], GEOMETRY, RESCALE, timeout_s=120) as labels:
+        with labelled(session, InferenceRequest(models["thresholds"], GEOMETRY, RESCALE, timeout_s=120)) as labels:
             assert labels.any()
 
 
@@ -154,10 +159,14 @@ def test_two_series_reach_the_network_each_from_where_it_lies(
         (second,) = session.further
         assert (second.shape, second.dtype) == (hot.shape, np.dtype(np.int16))
         second[...] = hot
-        with session.run(models["both"], GEOMETRY, RESCALE, timeout_s=120, further=[placement]) as labels:
+        with labelled(
+            session, InferenceRequest(models["both"], GEOMETRY, RESCALE, timeout_s=120, further=[placement])
+        ) as labels:
             found = labels.copy()
         second[...] = 0
-        with session.run(models["both"], GEOMETRY, RESCALE, timeout_s=120, further=[placement]) as labels:
+        with labelled(
+            session, InferenceRequest(models["both"], GEOMETRY, RESCALE, timeout_s=120, further=[placement])
+        ) as labels:
             assert not labels.any()  # dense everywhere it was, and no tracer
     # PET slices 0 to 2 are CT slices 10, 8 and 6; half way to the next one or beside the block uptake falls to 8950
     # of 20000. Rows 2 to 5 are 10 to 16, all columns 4 to 32 (half a voxel more at both ends).
@@ -175,11 +184,13 @@ def test_the_same_session_serves_models_of_one_and_of_two_series(
     with engine.open(SHAPE, [placement.geometry.shape]) as session:
         session.volume[...] = stored()
         session.further[0][...] = hot
-        with session.run(models["both"], GEOMETRY, RESCALE, timeout_s=120, further=[placement]) as labels:
+        with labelled(
+            session, InferenceRequest(models["both"], GEOMETRY, RESCALE, timeout_s=120, further=[placement])
+        ) as labels:
             two = int(labels.sum())
     with engine.open(SHAPE) as session:
         session.volume[...] = stored()
-        with session.run(models["thresholds"], GEOMETRY, RESCALE, timeout_s=120) as labels:
+        with labelled(session, InferenceRequest(models["thresholds"], GEOMETRY, RESCALE, timeout_s=120)) as labels:
             assert int(labels.sum()) > two > 0
 
 
@@ -191,7 +202,10 @@ def test_small_parts_are_dropped_when_the_rule_says_so(
         session.volume[0, 0, 0] = 500  # 0.0045 mL
         for least, kept in ((0.0, True), (0.004, True), (0.005, False)):
             parameters = {"minimum_volume_ml": least}
-            with session.run(models["thresholds"], GEOMETRY, RESCALE, timeout_s=120, parameters=parameters) as labels:
+            with labelled(
+                session,
+                InferenceRequest(models["thresholds"], GEOMETRY, RESCALE, timeout_s=120, parameters=parameters),
+            ) as labels:
                 assert bool(labels[0, 0, 0]) is kept
                 assert labels[5, 15, 15] == 1
 
@@ -208,7 +222,9 @@ def test_the_networks_own_parameters_reach_it(engine: InferenceEngine, models: d
             ({"threshold": 0.4, "side": "below"}, values < 0.4),
         ]
         for parameters, wanted in cases:
-            with session.run(models["above"], GEOMETRY, RESCALE, timeout_s=120, parameters=parameters) as labels:
+            with labelled(
+                session, InferenceRequest(models["above"], GEOMETRY, RESCALE, timeout_s=120, parameters=parameters)
+            ) as labels:
                 np.testing.assert_array_equal(labels, wanted)
 
 
@@ -220,8 +236,9 @@ def test_windows_overlap_as_the_job_wants_it(engine: InferenceEngine, models: di
     with engine.open(SHAPE) as session:
         session.volume[...] = np.random.default_rng(0).integers(50, 500, SHAPE)
         for overlap in (0.25, 0.25, 0.75):
-            with session.run(
-                models["unet"], GEOMETRY, RESCALE, timeout_s=120, parameters={"overlap": overlap}
+            with labelled(
+                session,
+                InferenceRequest(models["unet"], GEOMETRY, RESCALE, timeout_s=120, parameters={"overlap": overlap}),
             ) as labels:
                 found.append(labels.copy())
     np.testing.assert_array_equal(found[0], found[1])
@@ -235,9 +252,9 @@ def test_each_image_of_any_size_has_a_class_of_its_own(
     with engine.open((40, 12, 20), [(3, 30, 40)]) as session:
         session.volume[...] = np.where(np.arange(40) % 3 == 0, 500, 100)[:, None, None]
         session.further[0][...] = np.array([100, 500, 100])[:, None, None]
-        first = session.classify(models["images"], None, RESCALE, timeout_s=120)
-        other = session.classify(models["images"], None, RESCALE, which=1, timeout_s=120)
-        some = session.classify(models["images"], None, RESCALE, images=slice(3, 9), timeout_s=120)
+        first = scored(session, InferenceRequest(models["images"], None, RESCALE, timeout_s=120))
+        other = scored(session, InferenceRequest(models["images"], None, RESCALE, which=1, timeout_s=120))
+        some = scored(session, InferenceRequest(models["images"], None, RESCALE, images=slice(3, 9), timeout_s=120))
     np.testing.assert_array_equal(some, first[3:9])
     assert (first.shape, first.dtype) == ((40, 3), np.dtype(np.float32))
     np.testing.assert_array_equal(first.argmax(1), (np.arange(40) % 3 == 0).astype(int))
@@ -249,7 +266,7 @@ def test_a_whole_series_has_one_class(engine: InferenceEngine, models: dict[str,
     with engine.open(SHAPE) as session:
         for value, expected in ((100, 0), (500, 1)):
             session.volume[...] = value
-            scores = session.classify(models["series"], GEOMETRY, RESCALE, timeout_s=120)
+            scores = scored(session, InferenceRequest(models["series"], GEOMETRY, RESCALE, timeout_s=120))
             assert (scores.shape, int(scores.argmax())) == ((1, 3), expected)
 
 

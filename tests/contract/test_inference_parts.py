@@ -7,7 +7,8 @@ import pytest
 
 from dicomnode.imaging.box import Box, geometry_of_part
 from dicomnode.imaging.geometry import Placement, VolumeGeometry
-from dicomnode.ports import InferenceEngine, ModelVersion
+from dicomnode.ports import InferenceEngine, InferenceRequest, ModelVersion
+from tests.asked import labelled, scored
 from tests.contract.test_inference_engine import GEOMETRY, RESCALE, SHAPE, engine, folder, models, stored
 
 __all__ = ["engine", "folder", "models"]
@@ -30,8 +31,8 @@ def test_a_part_gives_what_a_volume_of_its_own_gives(
         session.volume[...], alone.volume[...] = values, values[box.slices]
         with (
             session.part(box) as part,
-            part.run(model, place, RESCALE, timeout_s=120) as labels,
-            alone.run(model, place, RESCALE, timeout_s=120) as expected,
+            labelled(part, InferenceRequest(model, place, RESCALE, timeout_s=120)) as labels,
+            labelled(alone, InferenceRequest(model, place, RESCALE, timeout_s=120)) as expected,
         ):
             assert labels.shape == box.shape
             np.testing.assert_array_equal(labels, expected)
@@ -45,7 +46,7 @@ def test_labels_of_a_part_lie_where_the_voxels_lie(engine: InferenceEngine, mode
             place = geometry_of_part(GEOMETRY, box)
             with session.part(box) as part:
                 for model in ("thresholds", "thresholds"):
-                    with part.run(models[model], place, RESCALE, timeout_s=120) as labels:
+                    with labelled(part, InferenceRequest(models[model], place, RESCALE, timeout_s=120)) as labels:
                         np.testing.assert_array_equal(labels, (stored() == 500)[box.slices])
 
 
@@ -58,12 +59,15 @@ def test_further_series_are_read_where_the_part_lies(
         session.volume[...], session.further[0][...] = stored(), pet
         with (
             session.part(INNER) as part,
-            part.run(
-                models["both"],
-                geometry_of_part(GEOMETRY, INNER),
-                RESCALE,
-                timeout_s=120,
-                further=[Placement(GEOMETRY, RESCALE)],
+            labelled(
+                part,
+                InferenceRequest(
+                    models["both"],
+                    geometry_of_part(GEOMETRY, INNER),
+                    RESCALE,
+                    timeout_s=120,
+                    further=[Placement(GEOMETRY, RESCALE)],
+                ),
             ) as labels,
         ):
             expected = (stored() == 500) & (pet > 0)
@@ -74,9 +78,9 @@ def test_a_part_is_classified_by_itself(engine: InferenceEngine, models: dict[st
     place = geometry_of_part(GEOMETRY, INNER)
     with engine.open(SHAPE) as session, engine.open(INNER.shape) as alone:
         session.volume[...], alone.volume[...] = stored(), stored()[INNER.slices]
-        whole = session.classify(models["series"], GEOMETRY, RESCALE, timeout_s=120)
-        expected = alone.classify(models["series"], place, RESCALE, timeout_s=120)
+        whole = scored(session, InferenceRequest(models["series"], GEOMETRY, RESCALE, timeout_s=120))
+        expected = scored(alone, InferenceRequest(models["series"], place, RESCALE, timeout_s=120))
         with session.part(INNER) as part:
-            found = part.classify(models["series"], place, RESCALE, timeout_s=120)
+            found = scored(part, InferenceRequest(models["series"], place, RESCALE, timeout_s=120))
         assert found.shape == whole.shape == (1, 3)
         np.testing.assert_array_equal(found, expected)

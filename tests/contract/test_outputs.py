@@ -15,7 +15,7 @@ from dicomnode.adapters.triton.in_process import InProcessEngine
 from dicomnode.adapters.triton.installation import find_server
 from dicomnode.adapters.triton.server import TritonServer
 from dicomnode.imaging.geometry import Rescale, VolumeGeometry
-from dicomnode.ports import InferenceEngine, ModelVersion
+from dicomnode.ports import InferenceEngine, InferenceRequest, ModelVersion
 from tests import made_series
 from tests.adapters.fake_engine import FakeEngine
 from tests.output_cards import OUTPUTS, output_package
@@ -66,7 +66,7 @@ def asked(
 ) -> dict[str, npt.NDArray[Any]]:
     with engine.open(SHAPE) as session:
         session.volume[...] = how.pop("volume", stored())
-        with session.ask(model, geometry, RESCALE, timeout_s=120, **how) as answers:
+        with session.ask(InferenceRequest(model, geometry, RESCALE, timeout_s=120, **how)) as answers:
             return {name: array.copy() for name, array in answers.items()}
 
 
@@ -93,8 +93,8 @@ def test_masks_of_images_lie_on_the_images_own_pixels(engine: InferenceEngine, f
     geometry = VolumeGeometry((1, 61, 45), np.diag([1.0, 0.5, 1.0, 1.0])) if spaced else None
     with engine.open((1, 8, 8), [shape]) as session:
         session.further[0][...] = planes
-        asked_of = {"which": 1, "timeout_s": 120, "images": slice(1, 2)}
-        with session.ask(model, geometry, RESCALE, **asked_of) as answers:
+        asked_of = InferenceRequest(model, geometry, RESCALE, which=1, timeout_s=120, images=slice(1, 2))
+        with session.ask(asked_of) as answers:
             found = {name: array.copy() for name, array in answers.items()}
     assert set(found) == {"LABELMAP"}
     labels = found["LABELMAP"]

@@ -11,8 +11,9 @@ import pytest
 
 from dicomnode.adapters.triton.in_process import InProcessEngine
 from dicomnode.imaging.decode import read_volume
-from dicomnode.ports import ModelVersion
+from dicomnode.ports import InferenceRequest, ModelVersion
 from tests import model_bundles
+from tests.asked import scored
 from tests.bundle_reference import scores_of
 from tests.integration.test_bundles import added, planned, written
 
@@ -28,7 +29,7 @@ def scores_of_node(engine: InProcessEngine, model: ModelVersion, folder: Path) -
     plan, instances = planned(folder)
     with engine.open(plan.geometry.shape) as session:
         read_volume(plan, instances, session.volume)
-        scores = session.classify(model, plan.geometry, plan.rescale, timeout_s=200).copy()
+        scores = scored(session, InferenceRequest(model, plan.geometry, plan.rescale, timeout_s=200))
     numbers = [int(plan.headers[frame.instance].InstanceNumber) for frame in plan.frames]
     return scores[np.argsort(numbers)] if len(scores) > 1 else scores
 

@@ -21,8 +21,9 @@ from dicomnode.imaging.decode import plan_instances, read_volume
 from dicomnode.imaging.geometry import Placement
 from dicomnode.imaging.headers import Instance, read_instances
 from dicomnode.imaging.volume import VolumePlan
-from dicomnode.ports import InferenceEngine, ModelVersion
+from dicomnode.ports import InferenceEngine, InferenceRequest, ModelVersion
 from tests import model_bundles
+from tests.asked import labelled
 from tests.bundle_reference import dice, labels_of, write_series
 from tests.made_series import classic
 from tests.real_data import folder_of
@@ -89,7 +90,9 @@ def of_node(
         for volume, (other, further) in zip(session.further, others, strict=True):
             read_volume(other, further, volume)
         placements = [Placement(other.geometry, other.rescale) for other, _ in others]
-        with session.run(model, plan.geometry, plan.rescale, timeout_s=200, further=placements) as labels:
+        with labelled(
+            session, InferenceRequest(model, plan.geometry, plan.rescale, timeout_s=200, further=placements)
+        ) as labels:
             return labels.copy(), plan
 
 

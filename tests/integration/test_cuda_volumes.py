@@ -28,9 +28,10 @@ from dicomnode.domain.halt import Halt
 from dicomnode.errors import InferenceStopped, InferenceTimeout, ModelFailed
 from dicomnode.imaging.box import Box
 from dicomnode.imaging.geometry import Rescale
-from dicomnode.ports import ModelVersion
+from dicomnode.ports import InferenceRequest, ModelVersion
 from tests.adapters.fake_cuda import FakeGpus, installed
 from tests.adapters.gpu_relay import GpuRelay
+from tests.asked import labelled
 from tests.triton_models import Slow, Thresholds, axial, package, random_unet
 
 pytestmark = [pytest.mark.triton, pytest.mark.skipif(find_server() is None, reason="there is no tritonserver here")]
@@ -113,7 +114,7 @@ def labels_of(engine: TritonEngine, *models: ModelVersion, frozen: bool = True) 
         if frozen:
             session.freeze()
         for model in models:
-            with session.run(model, GEOMETRY, HU, timeout_s=120) as labels:
+            with labelled(session, InferenceRequest(model, GEOMETRY, HU, timeout_s=120)) as labels:
                 found.append(labels.copy())
     return found
 
@@ -179,7 +180,7 @@ def test_a_server_that_was_killed_is_given_the_copy_again(
             if kill:
                 assert server.pid is not None
                 os.kill(server.pid, signal.SIGKILL)
-            with session.run(models["unet"], GEOMETRY, HU, timeout_s=120) as labels:
+            with labelled(session, InferenceRequest(models["unet"], GEOMETRY, HU, timeout_s=120)) as labels:
                 np.testing.assert_array_equal(labels, expected["unet"])
     assert bench.copies() == 1
     assert len(set(bench.relay.read)) == 1
@@ -195,10 +196,13 @@ def test_nothing_is_left_after_failure_cancelling_and_timeout(bench: Bench, mode
     with bench.engine.open(SHAPE) as session:
         session.volume[...] = noise()
         session.freeze()
-        with pytest.raises(InferenceTimeout), session.run(slow, GEOMETRY, HU, timeout_s=0.2):
+        with pytest.raises(InferenceTimeout), labelled(session, InferenceRequest(slow, GEOMETRY, HU, timeout_s=0.2)):
             pass
         halt.say("the job was cancelled")
-        with pytest.raises(InferenceStopped), session.run(slow, GEOMETRY, HU, timeout_s=60, halt=halt):
+        with (
+            pytest.raises(InferenceStopped),
+            labelled(session, InferenceRequest(slow, GEOMETRY, HU, timeout_s=60, halt=halt)),
+        ):
             pass
     assert bench.copies() == 2
     deadline = time.monotonic() + 60
@@ -302,7 +306,7 @@ def test_two_engines_have_a_copy_each(
             session.volume[...] = noise()
             session.freeze()
             assert engine.is_there
-            with session.run(models["thresholds"], GEOMETRY, HU, timeout_s=120):
+            with labelled(session, InferenceRequest(models["thresholds"], GEOMETRY, HU, timeout_s=120)):
                 pass
     assert len(set(bench.relay.read)) == 2
 

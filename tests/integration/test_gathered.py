@@ -14,7 +14,8 @@ from dicomnode.adapters.triton.in_process import InProcessEngine
 from dicomnode.adapters.triton.installation import find_server
 from dicomnode.adapters.triton.server import TritonServer
 from dicomnode.imaging.geometry import Rescale
-from dicomnode.ports import InferenceEngine, ModelVersion
+from dicomnode.ports import InferenceEngine, InferenceRequest, ModelVersion
+from tests.asked import scored
 from tests.class_models import Brightness, classifier
 
 pytestmark = [pytest.mark.triton, pytest.mark.skipif(find_server() is None, reason="there is no tritonserver here")]
@@ -33,7 +34,7 @@ def ask(engine: InferenceEngine, model: ModelVersion, number: int) -> npt.NDArra
     slices, rows, columns = given.shape
     with engine.open((slices, rows, columns)) as session:
         session.volume[...] = given
-        return session.classify(model, None, Rescale(1.0, 0.0), timeout_s=120.0).copy()
+        return scored(session, InferenceRequest(model, None, Rescale(1.0, 0.0), timeout_s=120.0))
 
 
 def test_each_request_gets_its_own_scores(tmp_path: Path) -> None:

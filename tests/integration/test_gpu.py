@@ -35,7 +35,8 @@ from dicomnode.imaging import on_device
 from dicomnode.imaging.geometry import Rescale, VolumeGeometry
 from dicomnode.imaging.inference import source_labels
 from dicomnode.imaging.resample import model_grid, to_model
-from dicomnode.ports import ModelVersion
+from dicomnode.ports import InferenceRequest, ModelVersion
+from tests.asked import labelled
 from tests.triton_models import Slow, Thresholds, axial, package, random_unet
 from tests.unit.test_on_device import GEOMETRIES, mapping, stored
 
@@ -125,7 +126,7 @@ def labels_of(engine: TritonEngine, model: ModelVersion) -> Labels:
     with engine.open(SHAPE) as session:
         session.volume[...] = volume()
         session.freeze()
-        with session.run(model, GEOMETRY, HU, timeout_s=300) as labels:
+        with labelled(session, InferenceRequest(model, GEOMETRY, HU, timeout_s=300)) as labels:
             found: Labels = labels.copy()
         return found
 
@@ -141,7 +142,7 @@ def test_the_label_map_is_the_same_from_memory_on_the_gpu_and_from_system_memory
             assert len(np.unique(found)) > 1
         with inside.open(SHAPE) as session:
             session.volume[...] = volume()
-            with session.run(models["thresholds"], GEOMETRY, HU, timeout_s=300) as labels:
+            with labelled(session, InferenceRequest(models["thresholds"], GEOMETRY, HU, timeout_s=300)) as labels:
                 np.testing.assert_array_equal(labels, labels_of(engine, models["thresholds"]))
 
 
@@ -156,13 +157,13 @@ def test_several_models_read_one_copy_and_it_is_freed(engine: TritonEngine, mode
     with engine.open(large) as session:
         session.volume[...] = 0
         session.freeze()
-        with session.run(models["thresholds"], place, HU, timeout_s=300):
+        with labelled(session, InferenceRequest(models["thresholds"], place, HU, timeout_s=300)):
             pass
         upload = session._mapped[0].upload
         (copy,) = upload._copies.values()
         assert copy is not None
         assert copy.nbytes == 256 * MIB
-        with session.run(models["thresholds"], place, HU, timeout_s=300):
+        with labelled(session, InferenceRequest(models["thresholds"], place, HU, timeout_s=300)):
             pass
         assert list(upload._copies.values()) == [copy]
         kept = gpu.memory()[1]
@@ -182,7 +183,7 @@ def test_a_server_that_was_killed_reads_the_copy_again(
             if kill:
                 assert server.pid is not None
                 os.kill(server.pid, signal.SIGKILL)
-            with session.run(models["unet"], GEOMETRY, HU, timeout_s=300) as labels:
+            with labelled(session, InferenceRequest(models["unet"], GEOMETRY, HU, timeout_s=300)) as labels:
                 found.append(labels.copy())
         np.testing.assert_array_equal(*found)
 
@@ -199,7 +200,7 @@ with TritonEngine(home, 4) as engine, engine.open(SHAPE) as session:
     session.volume[...] = volume()
     session.freeze()
     print("asks", flush=True)
-    with session.run(model, GEOMETRY, HU, timeout_s=300):
+    with labelled(session, InferenceRequest(model, GEOMETRY, HU, timeout_s=300)):
         pass
 """
 

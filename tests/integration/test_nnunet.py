@@ -11,7 +11,9 @@ import pytest
 from dicomnode.adapters.triton.in_process import InProcessEngine
 from dicomnode.errors import InferenceTimeout, ModelFailed
 from dicomnode.imaging.geometry import Rescale
+from dicomnode.ports import InferenceRequest
 from tests import nnunet_folder
+from tests.asked import labelled
 from tests.bundle_reference import dice
 from tests.integration.test_bundles import added, of_node, written
 from tests.triton_models import axial, document, registered
@@ -66,7 +68,7 @@ def test_a_run_that_nobody_waits_for_is_stopped(tmp_path: Path) -> None:
         with (
             engine.open(geometry.shape) as session,
             pytest.raises(InferenceTimeout),
-            session.run(model, geometry, Rescale(1, 0), timeout_s=1.0),
+            labelled(session, InferenceRequest(model, geometry, Rescale(1, 0), timeout_s=1.0)),
         ):
             pass
 

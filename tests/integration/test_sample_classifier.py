@@ -17,10 +17,11 @@ from dicomnode.domain.classification import decided
 from dicomnode.imaging.decode import read_frames
 from dicomnode.imaging.headers import read_instances
 from dicomnode.imaging.images import plan_images
-from dicomnode.ports import ModelVersion
+from dicomnode.ports import InferenceRequest, ModelVersion
 from dicomnode.stages.accept import AcceptStage
 from sample_data.region_slices import ABDOMEN, CHEST, REGIONS
 from sample_data.train_regions import PACKAGE
+from tests.asked import scored
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -53,7 +54,7 @@ def test_a_patient_it_was_not_trained_on(engine: InProcessEngine, model: ModelVe
     (stack,) = plan_images([instance.header for instance in instances]).stacks
     with engine.open(stack.shape) as session:
         read_frames(stack, instances, session.volume)
-        scores = session.classify(model, None, stack.rescale, timeout_s=60)
+        scores = scored(session, InferenceRequest(model, None, stack.rescale, timeout_s=60))
     spec = model.card.classification
     assert spec is not None
     found = [decided(row, spec) for row in scores.tolist()]

@@ -22,7 +22,8 @@ from dicomnode.adapters.triton.shared_memory import FOLDER
 from dicomnode.domain.halt import Halt
 from dicomnode.errors import InferenceStopped, InferenceTimeout
 from dicomnode.imaging.geometry import Rescale
-from dicomnode.ports import ModelVersion
+from dicomnode.ports import InferenceRequest, ModelVersion
+from tests.asked import labelled
 from tests.triton_models import Stuck, Thresholds, axial, package
 
 pytestmark = [pytest.mark.triton, pytest.mark.skipif(find_server() is None, reason="there is no tritonserver here")]
@@ -62,7 +63,9 @@ def ask(
     with engine.open(SHAPE) as session:
         session.volume[...] = value
         session.volume[:2] = 0
-        with session.run(model, GEOMETRY, HU, timeout_s=timeout_s, halt=halt) as labels:
+        with labelled(
+            session, InferenceRequest(model, GEOMETRY, HU, timeout_s=timeout_s, halt=halt or Halt())
+        ) as labels:
             return labels.copy()
 
 

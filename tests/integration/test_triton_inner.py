@@ -25,7 +25,8 @@ from dicomnode.adapters.triton.server import TritonServer
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import ModelFailed
 from dicomnode.imaging.geometry import Rescale
-from dicomnode.ports import ModelVersion
+from dicomnode.ports import InferenceRequest, ModelVersion
+from tests.asked import labelled
 from tests.triton_directories import python_model, two_steps
 from tests.triton_models import Above, Thresholds, axial, document, package, random_unet, registered
 
@@ -96,7 +97,9 @@ def labels_of(
 ) -> Labels:
     with engine.open(SHAPE) as session:
         session.volume[...] = np.random.default_rng(0).integers(-100, 200, SHAPE)
-        with session.run(model, GEOMETRY, HU, timeout_s=200, parameters=parameters) as labels:
+        with labelled(
+            session, InferenceRequest(model, GEOMETRY, HU, timeout_s=200, parameters=parameters or {})
+        ) as labels:
             return labels.copy()
 
 

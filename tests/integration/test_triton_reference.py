@@ -12,6 +12,8 @@ from monai.inferers.utils import sliding_window_inference
 
 from dicomnode.adapters.triton.in_process import InProcessEngine
 from dicomnode.imaging.geometry import Rescale, VolumeGeometry
+from dicomnode.ports import InferenceRequest
+from tests.asked import labelled
 from tests.monai_reference import Reference
 from tests.triton_models import package, random_unet
 
@@ -62,7 +64,7 @@ def test_labels_of_a_real_scan_are_those_of_the_stock_chain(
     )
     with InProcessEngine(tmp_path, 2) as engine, engine.open(geometry.shape) as session:
         session.volume[...] = volume
-        with session.run(model, geometry, rescale, timeout_s=300) as labels:
+        with labelled(session, InferenceRequest(model, geometry, rescale, timeout_s=300)) as labels:
             found = labels.copy()
     reference = Reference(model.card.input)
     values = volume * np.float32(rescale.slope) + np.float32(rescale.intercept)

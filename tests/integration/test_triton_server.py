@@ -28,7 +28,8 @@ from dicomnode.adapters.triton.server import TritonServer
 from dicomnode.adapters.triton.shared_memory import FOLDER
 from dicomnode.errors import EngineUnavailable, InferenceTimeout, ModelFailed
 from dicomnode.imaging.geometry import Placement, Rescale
-from dicomnode.ports import InferenceEngine, ModelVersion
+from dicomnode.ports import InferenceEngine, InferenceRequest, ModelVersion
+from tests.asked import labelled
 from tests.triton_models import Both, Slow, Thresholds, axial, package, random_unet
 
 pytestmark = [pytest.mark.triton, pytest.mark.skipif(find_server() is None, reason="there is no tritonserver here")]
@@ -85,7 +86,7 @@ def noise() -> np.ndarray[tuple[int, int, int], np.dtype[np.int16]]:
 def labels_of(engine: InferenceEngine, model: ModelVersion) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     with engine.open(SHAPE) as session:
         session.volume[...] = noise()
-        with session.run(model, GEOMETRY, HU, timeout_s=120) as labels:
+        with labelled(session, InferenceRequest(model, GEOMETRY, HU, timeout_s=120)) as labels:
             return labels.copy()
 
 
@@ -126,7 +127,9 @@ class InFlight:
         try:
             with self._engine.open(SHAPE) as session:
                 session.volume[...] = noise()
-                with session.run(self._model, GEOMETRY, HU, timeout_s=self._timeout_s) as labels:
+                with labelled(
+                    session, InferenceRequest(self._model, GEOMETRY, HU, timeout_s=self._timeout_s)
+                ) as labels:
                     self.labels = labels.copy()
         except (EngineUnavailable, InferenceTimeout, ModelFailed) as error:
             self.error = error
@@ -179,7 +182,7 @@ def test_both_series_of_a_session_reach_the_server_that_came_after(
         session.volume[:, 5:, :], session.further[0][:, :, 8:] = 100, 100
         os.kill(before, signal.SIGKILL)
         placement = Placement(geometry, HU)
-        with session.run(model, geometry, HU, timeout_s=100, further=[placement]) as labels:
+        with labelled(session, InferenceRequest(model, geometry, HU, timeout_s=100, further=[placement])) as labels:
             wanted = np.zeros(geometry.shape, np.uint8)
             wanted[:, 5:, 8:] = 1
             np.testing.assert_array_equal(labels, wanted)

@@ -20,7 +20,8 @@ from dicomnode.adapters.triton.repository import write_self_test
 from dicomnode.adapters.triton.server import TritonServer
 from dicomnode.adapters.triton.session import TritonSession
 from dicomnode.imaging.geometry import Rescale
-from dicomnode.ports import ModelVersion
+from dicomnode.ports import InferenceRequest, ModelVersion
+from tests.asked import labelled
 from tests.triton_models import Slow, Thresholds, axial, package
 
 pytestmark = [pytest.mark.triton, pytest.mark.skipif(find_server() is None, reason="there is no tritonserver here")]
@@ -68,7 +69,7 @@ def stored() -> npt.NDArray[np.int16]:
 
 
 def labels_of(session: TritonSession, model: ModelVersion) -> npt.NDArray[np.uint8]:
-    with session.run(model, GEOMETRY, HU, timeout_s=250) as labels:
+    with labelled(session, InferenceRequest(model, GEOMETRY, HU, timeout_s=250)) as labels:
         return labels.copy()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import pytest
 from pydicom import Dataset
 
 from dicomnode.domain.model_card import parse_model_card
-from dicomnode.ports import JobFinished, JobOutcome
+from dicomnode.ports import InferenceRequest, JobFinished, JobOutcome
 from tests.adapters.fake_engine import FakeEngine, FakeSession, Shape
 from tests.class_models import document
 from tests.made_series import classic
@@ -103,10 +103,11 @@ def test_colour_and_other_modalities_are_refused(bench: Bench) -> None:
 class MovingSession(FakeSession):
     """As Triton's when the server was started anew: after the first answer the images lie somewhere else, unread."""
 
-    def classify(self, *arguments: Any, **named: Any) -> npt.NDArray[np.float32]:
-        scores = super().classify(*arguments, **named)
+    @contextmanager
+    def ask(self, request: InferenceRequest) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+        with super().ask(request) as answers:
+            yield answers
         self.volume = np.full_like(self.volume, 32000)
-        return scores
 
 
 class MovingEngine(FakeEngine):

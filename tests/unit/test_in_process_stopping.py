@@ -17,7 +17,8 @@ from dicomnode.adapters.triton.in_process import InProcessEngine
 from dicomnode.domain.halt import Halt
 from dicomnode.errors import InferenceStopped, InferenceTimeout
 from dicomnode.imaging.geometry import Rescale
-from dicomnode.ports import ModelVersion
+from dicomnode.ports import InferenceRequest, ModelVersion
+from tests.asked import labelled
 from tests.triton_models import Thresholds, axial, package
 
 SHAPE = (4, 16, 16)
@@ -53,7 +54,9 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InProcessEngine:
 def ask(engine: InProcessEngine, model: ModelVersion, timeout_s: float, halt: Halt | None = None) -> int:
     with engine.open(SHAPE) as session:
         session.volume[...] = 100
-        with session.run(model, GEOMETRY, Rescale(1.0, 0.0), timeout_s=timeout_s, halt=halt) as labels:
+        with labelled(
+            session, InferenceRequest(model, GEOMETRY, Rescale(1.0, 0.0), timeout_s=timeout_s, halt=halt or Halt())
+        ) as labels:
             return int(np.count_nonzero(labels))
 
 

@@ -22,7 +22,7 @@ from dicomnode.domain.tuning import Tried, Tuning, choose, tuning_document
 from dicomnode.errors import InvalidModelPackage, ModelFailed, UsageError
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.imaging.golden import GivenVolume
-from dicomnode.ports import ModelVersion
+from dicomnode.ports import InferenceRequest, ModelVersion
 from dicomnode.stages.optimise import OptimiseStage, Trial
 from tests.adapters.fake_state import FakeClock
 from tests.class_models import document
@@ -49,8 +49,8 @@ class Engine:
         yield self
 
     @contextlib.contextmanager
-    def ask(self, model: ModelVersion, *_: object, **__: object) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
-        way = self._ways[f"{model.chosen_engine} {model.chosen_precision}"]
+    def ask(self, request: InferenceRequest) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+        way = self._way_of(request.model)
         if way is None:
             raise ModelFailed("there is no such engine here")
         seconds, wrong = way
@@ -60,6 +60,9 @@ class Engine:
         labels.flat[:wrong] = 2
         labels.flat[100:] = 2
         yield {"LABELMAP": labels}
+
+    def _way_of(self, model: ModelVersion) -> tuple[float, int] | None:
+        return self._ways[f"{model.chosen_engine} {model.chosen_precision}"]
 
     def prepare(self, models: Sequence[ModelVersion]) -> None: ...
 
@@ -184,9 +187,9 @@ class ClassEngine(Engine):
     """As Engine; a probability is off by what is said, in thousandths."""
 
     @contextlib.contextmanager
-    def ask(self, model: ModelVersion, *_: object, **__: object) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
-        with super().ask(model):
-            way = self._ways[f"{model.chosen_engine} {model.chosen_precision}"]
+    def ask(self, request: InferenceRequest) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+        with super().ask(request):
+            way = self._way_of(request.model)
             assert way is not None
             off = way[1] / 1000
             yield {"SCORES": np.array([[0.9 - off, 0.1 + off, 0.0], [0.2, 0.8, 0.0]], dtype=np.float32)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +15,7 @@ import pytest
 
 from dicomnode.domain.model_card import parse_model_card
 from dicomnode.errors import CannotDecode, InferenceStopped
-from dicomnode.ports import JobWork
+from dicomnode.ports import InferenceRequest, JobWork
 from dicomnode.stages import pictures
 from dicomnode.stages.infer import InferStage
 from tests.adapters.fake_engine import FakeEngine, FakeSession, Shape
@@ -133,15 +133,15 @@ def test_a_cancelled_job_stops_at_the_next_part_and_the_other_goes_on(
 ) -> None:
     first, second = stage.work(1), stage.work(2)
     gate, reached = threading.Event(), threading.Event()
-    classify: Callable[..., Any] = FakeSession.classify
+    ask = FakeSession.ask
 
-    def gated(session: FakeSession, model: Any, *arguments: Any, **named: Any) -> Any:
-        if model.id == 1:
+    def gated(session: FakeSession, request: InferenceRequest) -> Any:
+        if request.model.id == 1:
             reached.set()
             assert gate.wait(20)
-        return classify(session, model, *arguments, **named)
+        return ask(session, request)
 
-    monkeypatch.setattr(FakeSession, "classify", gated)
+    monkeypatch.setattr(FakeSession, "ask", gated)
     with ThreadPoolExecutor(1) as threads:
         cancelled = threads.submit(stage.stage.classify, first)
         assert reached.wait(20)

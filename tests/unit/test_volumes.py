@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from dicomnode.domain.study import Series, StoredInstance
 from dicomnode.errors import EngineUnavailable, InferenceTimeout, NotAVolume
-from dicomnode.ports import ModelVersion
+from dicomnode.ports import InferenceRequest, ModelVersion
 from dicomnode.stages.volumes import Volumes
 from tests.adapters.fake_engine import FakeEngine, FakeSession, Shape
 from tests.adapters.fake_instance_store import FakeInstanceStore
@@ -47,11 +48,11 @@ class Engine(FakeEngine):
 
 class Session(FakeSession):
     @contextlib.contextmanager
-    def run(self, *args: Any, **options: Any) -> Iterator[Any]:
+    def ask(self, request: InferenceRequest) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
         assert isinstance(self._engine, Engine)
         if self._engine.meet is not None:
             self._engine.meet.wait(20)
-        with super().run(*args, **options) as answers:
+        with super().ask(request) as answers:
             yield answers
 
 

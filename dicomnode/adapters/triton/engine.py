@@ -23,7 +23,7 @@ from dicomnode.adapters.triton.shared_memory import sweep
 from dicomnode.adapters.triton.tensors import Shape
 from dicomnode.errors import ModelFailed
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
-from dicomnode.ports import ModelVersion
+from dicomnode.ports import InferenceRequest, ModelVersion
 
 GRACE_S = 60.0  # a server that was killed is back in two seconds; one that starts on a cold disk takes longer
 _WARM_SHAPE = (4, 8, 8)
@@ -125,5 +125,6 @@ class TritonEngine:
         with self.open(_WARM_SHAPE, [_WARM_SHAPE] * roles) as session:
             for volume in (session.volume, *session.further):
                 volume[...] = 0
-            with session.ask(model, air.geometry, air.rescale, timeout_s=LOAD_S, further=[air] * roles):
+            asked = InferenceRequest(model, air.geometry, air.rescale, timeout_s=LOAD_S, further=[air] * roles)
+            with session.ask(asked):
                 pass

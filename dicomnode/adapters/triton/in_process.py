@@ -38,11 +38,9 @@ from dicomnode.adapters.triton.tensors import (
 )
 from dicomnode.domain.engines import TRITON
 from dicomnode.domain.halt import Halt
-from dicomnode.domain.rules import Parameter
 from dicomnode.errors import DicomNodeError, InferenceTimeout, InvalidModelPackage, ModelFailed
 from dicomnode.imaging.box import Box
-from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
-from dicomnode.ports import ALL_IMAGES, ModelVersion
+from dicomnode.ports import InferenceRequest, ModelVersion
 
 # What torch, OpenVINO, onnxruntime and numpy raise when a network or its input is at fault.
 _FAULTS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, OSError)
@@ -179,72 +177,12 @@ class InProcessSession:
             volume.flags.writeable = False
 
     @contextlib.contextmanager
-    def ask(
-        self,
-        model: ModelVersion,
-        geometry: VolumeGeometry | None,
-        rescale: Rescale,
-        *,
-        which: int = 0,
-        images: slice = ALL_IMAGES,
-        timeout_s: float,
-        further: Sequence[Placement] = (),
-        parameters: Mapping[str, Parameter] | None = None,
-        halt: Halt | None = None,
-    ) -> Iterator[Answers]:
-        volumes = self._volumes
-        placements = placements_of(model, volumes[which][images].shape, geometry, rescale, further)
-        used = (volumes[which][images], *volumes[1 : len(placements)])
-        found = self._asked(model, used, small_inputs(placements, parameters), timeout_s, halt)
-        yield {
-            name: without_header(name, ungathered(model.card, found[name]).numpy())
-            for name in model.card.output.arrays
-        }
-
-    @contextlib.contextmanager
-    def run(
-        self,
-        model: ModelVersion,
-        geometry: VolumeGeometry,
-        rescale: Rescale,
-        *,
-        timeout_s: float,
-        further: Sequence[Placement] = (),
-        parameters: Mapping[str, Parameter] | None = None,
-        halt: Halt | None = None,
-    ) -> Iterator[npt.NDArray[np.uint8]]:
-        asked = self.ask(
-            model, geometry, rescale, timeout_s=timeout_s, further=further, parameters=parameters, halt=halt
-        )
-        with asked as answers:
-            yield answers["LABELMAP"]
-
-    def classify(
-        self,
-        model: ModelVersion,
-        geometry: VolumeGeometry | None,
-        rescale: Rescale,
-        *,
-        which: int = 0,
-        images: slice = ALL_IMAGES,
-        timeout_s: float,
-        further: Sequence[Placement] = (),
-        parameters: Mapping[str, Parameter] | None = None,
-        halt: Halt | None = None,
-    ) -> npt.NDArray[np.float32]:
-        """(image, class or value) float32."""
-        with self.ask(
-            model,
-            geometry,
-            rescale,
-            which=which,
-            images=images,
-            timeout_s=timeout_s,
-            further=further,
-            parameters=parameters,
-            halt=halt,
-        ) as answers:
-            return answers["SCORES"]
+    def ask(self, request: InferenceRequest) -> Iterator[Answers]:
+        main, card = self._volumes[request.which][request.images], request.model.card
+        placements = placements_of(request, main.shape)
+        used = (main, *self._volumes[1 : len(placements)])
+        found = self._asked(request, used, small_inputs(placements, request.parameters))
+        yield {name: without_header(name, ungathered(card, found[name]).numpy()) for name in card.output.arrays}
 
     @contextlib.contextmanager
     def part(self, box: Box) -> Iterator[InProcessSession]:
@@ -257,24 +195,22 @@ class InProcessSession:
 
     def _asked(
         self,
-        model: ModelVersion,
+        request: InferenceRequest,
         volumes: Sequence[npt.NDArray[np.int16]],
         small: Mapping[str, npt.NDArray[Any]],
-        timeout_s: float,
-        halt: Halt | None,
     ) -> Mapping[str, torch.Tensor]:
         named = {numbered("VOLUME", n): volume for n, volume in enumerate(volumes)}
         tensors = {name: torch.from_numpy(array) for name, array in {**named, **small}.items()}
-        request = _Request(
+        triton_request = _Request(
             {name: _Tensor.from_dlpack(name, tensor) for name, tensor in tensors.items()},
-            time.monotonic() + timeout_s,
-            halt or Halt(),
+            time.monotonic() + request.timeout_s,
+            request.halt,
         )
         try:
-            outputs = self._engine._execute(model, request)
+            outputs = self._engine._execute(request.model, triton_request)
         except InferenceTimeout as error:
-            raise timed_out(model, timeout_s) from error
-        self._last.timings = Timings(*ungathered(model.card, outputs["TIMINGS"]).tolist())
+            raise timed_out(request) from error
+        self._last.timings = Timings(*ungathered(request.model.card, outputs["TIMINGS"]).tolist())
         return outputs
 
 

@@ -103,7 +103,7 @@ class LoadedModels:
         """While a call of the model runs, nobody unloads it."""
         return self._leases.using(self.name_of(model))
 
-    def ensure_loaded(self, model: ModelVersion, timeout_s: float, halt: Halt | None = None) -> str:
+    def ensure_loaded(self, model: ModelVersion, timeout_s: float, halt: Halt) -> str:
         """The model's name in Triton, loaded; of all processes one loads it, and calls of other models go on."""
         name, deadline = self.name_of(model), time.monotonic() + timeout_s
         while self._missing(model):
@@ -114,8 +114,7 @@ class LoadedModels:
                         self._client.load(part, left(deadline))
                     break
             left(deadline)
-            if halt is not None:
-                halt.check()
+            halt.check()
             time.sleep(_POLL_S)
         return name
 
@@ -159,7 +158,7 @@ class LoadedModels:
 
     # -------------------------------------------------------------------------------------------- calling
 
-    def infer(self, name: str, inputs: list[Any], outputs: list[Any], timeout_s: float, halt: Halt | None) -> Any:
+    def infer(self, name: str, inputs: list[Any], outputs: list[Any], timeout_s: float, halt: Halt) -> Any:
         """The server's answer. When it comes too late, or is wanted no more, the model is free again afterwards."""
         call, stub = uuid.uuid4().hex, self.stubs.stub(name)
         try:

@@ -35,12 +35,9 @@ from dicomnode.adapters.triton.tensors import (
     volume_arrays,
     without_header,
 )
-from dicomnode.domain.halt import Halt
-from dicomnode.domain.rules import Parameter
 from dicomnode.errors import EngineUnavailable, InferenceTimeout
 from dicomnode.imaging.box import Box
-from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
-from dicomnode.ports import ALL_IMAGES, ModelVersion
+from dicomnode.ports import InferenceRequest
 
 log = logging.getLogger(__name__)
 
@@ -99,75 +96,17 @@ class TritonSession:
             mapped.array.flags.writeable = False
 
     @contextlib.contextmanager
-    def ask(
-        self,
-        model: ModelVersion,
-        geometry: VolumeGeometry | None,
-        rescale: Rescale,
-        *,
-        which: int = 0,
-        images: slice = ALL_IMAGES,
-        timeout_s: float,
-        further: Sequence[Placement] = (),
-        parameters: Mapping[str, Parameter] | None = None,
-        halt: Halt | None = None,
-    ) -> Iterator[Answers]:
-        """What is as large as a volume lies in shared memory; `timeout_s` counts the wait for others."""
-        placements = placements_of(model, self._mapped[which].array[images].shape, geometry, rescale, further)
-        tensors = small_inputs(placements, parameters)
+    def ask(self, request: InferenceRequest) -> Iterator[Answers]:
+        """What is as large as a volume lies in shared memory."""
+        shape = self._mapped[request.which].array[request.images].shape
+        tensors = small_inputs(placements_of(request, shape), request.parameters)
         with contextlib.ExitStack() as outputs:
 
             def attempt(deadline: float) -> Answers:
                 outputs.close()
-                return self._attempt(model, tensors, deadline, outputs, which, images, halt)
+                return self._attempt(request, tensors, deadline, outputs)
 
-            yield self._insisting(model, timeout_s, halt, attempt)
-
-    @contextlib.contextmanager
-    def run(
-        self,
-        model: ModelVersion,
-        geometry: VolumeGeometry,
-        rescale: Rescale,
-        *,
-        timeout_s: float,
-        further: Sequence[Placement] = (),
-        parameters: Mapping[str, Parameter] | None = None,
-        halt: Halt | None = None,
-    ) -> Iterator[npt.NDArray[np.uint8]]:
-        """The label map, (slice, row, column) uint8, in shared memory."""
-        asked = self.ask(
-            model, geometry, rescale, timeout_s=timeout_s, further=further, parameters=parameters, halt=halt
-        )
-        with asked as answers:
-            yield answers["LABELMAP"]
-
-    def classify(
-        self,
-        model: ModelVersion,
-        geometry: VolumeGeometry | None,
-        rescale: Rescale,
-        *,
-        which: int = 0,
-        images: slice = ALL_IMAGES,
-        timeout_s: float,
-        further: Sequence[Placement] = (),
-        parameters: Mapping[str, Parameter] | None = None,
-        halt: Halt | None = None,
-    ) -> npt.NDArray[np.float32]:
-        """(image, class or value) float32, with the answer itself: they are few."""
-        with self.ask(
-            model,
-            geometry,
-            rescale,
-            which=which,
-            images=images,
-            timeout_s=timeout_s,
-            further=further,
-            parameters=parameters,
-            halt=halt,
-        ) as answers:
-            return answers["SCORES"]
+            yield self._insisting(request, attempt)
 
     @contextlib.contextmanager
     def part(self, box: Box) -> Iterator[TritonSession]:
@@ -188,11 +127,9 @@ class TritonSession:
         copied.array.flags.writeable = volume.flags.writeable
         return copied
 
-    def _insisting(
-        self, model: ModelVersion, timeout_s: float, halt: Halt | None, attempt: Callable[[float], Answers]
-    ) -> Answers:
+    def _insisting(self, request: InferenceRequest, attempt: Callable[[float], Answers]) -> Answers:
         """What `attempt` gives by the deadline; again when the server or the model's process was lost under way."""
-        deadline, attempts = time.monotonic() + timeout_s, 1
+        deadline, attempts = time.monotonic() + request.timeout_s, 1
         try:
             while True:
                 try:
@@ -201,12 +138,11 @@ class TritonSession:
                     if attempts == _ATTEMPTS_MOST:
                         raise
                     log.warning("inference is tried again: %s", error)
-                    if halt is not None:
-                        halt.check()
+                    request.halt.check()
                     self._recover(deadline)
                 attempts += 1
         except InferenceTimeout as error:
-            raise timed_out(model, timeout_s) from error
+            raise timed_out(request) from error
 
     def _recover(self, deadline: float) -> None:
         """Waits for the server; volumes move to regions that the new server knows."""
@@ -220,44 +156,38 @@ class TritonSession:
 
     def _attempt(
         self,
-        model: ModelVersion,
+        request: InferenceRequest,
         tensors: Mapping[str, npt.NDArray[Any]],
         deadline: float,
         outputs: contextlib.ExitStack,
-        which: int,
-        images: slice,
-        halt: Halt | None,
     ) -> Answers:
         client, found = self._connection.client, dict[str, npt.NDArray[Any]]()
-        wanted = []
-        count, rows, columns = self._mapped[which].array[images].shape
-        for name, (shape, kind) in volume_arrays(model.card, (count, rows, columns)).items():
+        wanted, card = [], request.model.card
+        count, rows, columns = self._mapped[request.which].array[request.images].shape
+        for name, (shape, kind) in volume_arrays(card, (count, rows, columns)).items():
             nbytes = math.prod(shape) * np.dtype(kind).itemsize
             region = outputs.enter_context(client.shared(self._connection.prefix, nbytes))
             found[name] = region.array(shape, kind)
             wanted.append(shared_output(name, region))
-        few = [name for name in model.card.output.arrays if name not in found]
+        few = [name for name in card.output.arrays if name not in found]
         wanted += map(plain_output, few)
-        answer = self._asked(model, tensors, deadline, wanted, which, images, halt)
-        return found | {name: without_header(name, ungathered(model.card, answer.as_numpy(name))) for name in few}
+        answer = self._asked(request, tensors, deadline, wanted)
+        return found | {name: without_header(name, ungathered(card, answer.as_numpy(name))) for name in few}
 
     def _asked(
         self,
-        model: ModelVersion,
+        request: InferenceRequest,
         tensors: Mapping[str, npt.NDArray[Any]],
         deadline: float,
         outputs: Sequence[Any],
-        which: int,
-        images: slice,
-        halt: Halt | None,
     ) -> Any:
-        """The server's answer; `which` of the volumes is the model's main one, `images` what it sees of that."""
-        models = self._connection.models
-        used = [self._mapped[which], *self._mapped[1 : 1 + len(model.card.roles)]]
+        """The server's answer."""
+        models, model = self._connection.models, request.model
+        used = [self._mapped[request.which], *self._mapped[1 : 1 + len(model.card.roles)]]
         gpu = models.gpu_of(model) if self._frozen else None
         there = None if gpu is None else used[0].upload.on(gpu)
         inputs = [
-            used[0].as_input(0, images, there),
+            used[0].as_input(0, request.images, there),
             *(mapped.as_input(number) for number, mapped in enumerate(used[1:], 1)),
             *(input_of(key, value) for key, value in tensors.items()),
         ]
@@ -265,9 +195,9 @@ class TritonSession:
             inputs = [tensor.set_shape([1, *tensor.shape()]) for tensor in inputs]
         wanted = [*outputs, plain_output("TIMINGS"), plain_output("INFO")]
         with models.using(model):
-            name = models.ensure_loaded(model, left(deadline), halt)
+            name = models.ensure_loaded(model, left(deadline), request.halt)
             with self._connection.gpus.relied_on(gpu):
-                answer = models.infer(name, inputs, wanted, left(deadline), halt)
+                answer = models.infer(name, inputs, wanted, left(deadline), request.halt)
         timings, info = (ungathered(model.card, answer.as_numpy(name)) for name in ("TIMINGS", "INFO"))
         self._last.timings = Timings(*map(float, timings))
         came_on_gpu = models.remember(model, json.loads(info.tobytes()))

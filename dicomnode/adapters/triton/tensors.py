@@ -13,8 +13,8 @@ import numpy.typing as npt
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import InferenceTimeout
-from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
-from dicomnode.ports import ModelVersion
+from dicomnode.imaging.geometry import Placement, VolumeGeometry
+from dicomnode.ports import InferenceRequest
 
 Shape = tuple[int, int, int]
 Answers = Mapping[str, npt.NDArray[Any]]
@@ -51,17 +51,11 @@ def numbered(name: str, number: int) -> str:
     return f"{name}_{number}" if number else name
 
 
-def placements_of(
-    model: ModelVersion,
-    shape: tuple[int, ...],
-    geometry: VolumeGeometry | None,
-    rescale: Rescale,
-    further: Sequence[Placement],
-) -> list[Placement]:
+def placements_of(request: InferenceRequest, shape: tuple[int, ...]) -> list[Placement]:
     """Of the volumes that a model is given; single images have no place: theirs means nothing."""
     images, rows, columns = shape
-    nowhere = VolumeGeometry((images, rows, columns), np.eye(4)) if geometry is None else geometry
-    return [Placement(nowhere, rescale), *further][: 1 + len(model.card.roles)]
+    place = request.geometry or VolumeGeometry((images, rows, columns), np.eye(4))
+    return [Placement(place, request.rescale), *request.further][: 1 + len(request.model.card.roles)]
 
 
 def volume_arrays(card: ModelCard, shape: Shape) -> dict[str, tuple[tuple[int, ...], npt.DTypeLike]]:
@@ -79,11 +73,9 @@ def without_header(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return array[1:] if name == "BOXES" else array
 
 
-def small_inputs(
-    placements: Sequence[Placement], parameters: Mapping[str, Parameter] | None
-) -> dict[str, npt.NDArray[Any]]:
+def small_inputs(placements: Sequence[Placement], parameters: Mapping[str, Parameter]) -> dict[str, npt.NDArray[Any]]:
     """What the host is told beside the volumes; `placements` has the main volume's first."""
-    document = json.dumps(dict(parameters or {})).encode()
+    document = json.dumps(dict(parameters)).encode()
     tensors: dict[str, npt.NDArray[Any]] = {"PARAMETERS": np.frombuffer(bytearray(document), dtype=np.uint8)}
     for number, placement in enumerate(placements):
         rescale, affine = placement.rescale, placement.geometry.affine
@@ -92,7 +84,6 @@ def small_inputs(
     return tensors
 
 
-def timed_out(model: ModelVersion, timeout_s: float) -> InferenceTimeout:
-    return InferenceTimeout(
-        f"the model {model.name} {model.version} gave no answer within {timeout_s:.3g} s and was stopped"
-    )
+def timed_out(request: InferenceRequest) -> InferenceTimeout:
+    model = f"{request.model.name} {request.model.version}"
+    return InferenceTimeout(f"the model {model} gave no answer within {request.timeout_s:.3g} s and was stopped")
