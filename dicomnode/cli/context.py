@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from dicomnode import bootstrap
+from dicomnode.cli.tables import print_table
 from dicomnode.config import Origin, Settings, read_settings
 
 if TYPE_CHECKING:
@@ -75,12 +75,11 @@ class Context:
         if self.json:
             self.print_json(list(rows))
             return
-        table = Table(title=title, title_justify="left", title_style="bold", header_style="bold cyan")
-        for column in columns:
-            table.add_column(column.replace("_", " "), overflow="fold")
-        for row in rows:
-            table.add_row(*(_cell(row.get(column)) for column in columns))
-        self.console.print(table if rows else f"[bold]{title}[/bold]: none")
+        if not rows:
+            self.console.print(f"[bold]{title}[/bold]: none")
+            return
+        cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+        print_table(self.console, title, [column.replace("_", " ") for column in columns], cells)
 
     def done(self, message: str, **fields: Any) -> None:
         """Says that a change was made, or with --json what it was."""

@@ -7,10 +7,10 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markdown import Markdown
 
 from dicomnode import bootstrap
 from dicomnode.cli.model_lookup import Json, Name, OfVersion, engine_words, find_model, model_row
+from dicomnode.cli.tables import print_markdown
 from dicomnode.domain.engines import Candidate, candidates
 from dicomnode.domain.model_card_text import card_markdown
 from dicomnode.domain.tuning import chosen_document
@@ -50,7 +50,7 @@ def card(
     elif markdown:
         typer.echo(text)
     else:
-        context.console.print(Markdown(text))
+        print_markdown(context.console, text)
 
 
 def _registered(model: ModelVersion) -> Iterator[tuple[str, str]]:
@@ -218,7 +218,10 @@ def bench(
         context.print_json(found)
         return
     rows = [{"part": part, "median_s": f"{seconds:.4f}"} for part, seconds in found["medians_s"].items()]
-    title = f"{name} {model.version}, {found['volume']} ({found['shape']}), {runs} runs, {found.get('engine', '')}"
+    chain = f", chain {found['chain']}" if "chain" in found else ""
+    ran = f"{found.get('engine', '')} {found.get('precision', '')}".strip() + chain
+    volume = found["volume"].replace("made up", "a made-up volume")
+    title = f"{name} {model.version} on {volume} ({found['shape']}), {runs} runs, {ran}"
     context.show(rows, ["part", "median_s"], title)
 
 

@@ -19,7 +19,7 @@ from dicomnode.ports import ModelVersion
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
 
-app = typer.Typer(help="Models: packages with a model.yaml beside the network.", no_args_is_help=True)
+app = typer.Typer(help="Models: bundles, networks with a card, and which version of each runs.", no_args_is_help=True)
 
 
 def register(program: typer.Typer) -> None:
@@ -99,7 +99,9 @@ def list_models(ctx: typer.Context, as_json: Json = False) -> None:
     context: Context = ctx.obj
     context.json = context.json or as_json
     rows = [model_row(model) for model in context.state.models()]
-    columns = ["name", "version", "state", "acceptance", "engine", "modality", "digest"]
+    if not context.json:
+        rows = [{**row, "golden_cases": row["acceptance"]} for row in rows]
+    columns = ["name", "version", "state", "golden_cases", "engine", "modality"]
     context.show(rows, columns, "Models")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from rich.segment import Segment
 
 from dicomnode import bootstrap
 from dicomnode.cli.context import plain
+from dicomnode.cli.tables import Free, is_free
 
 if TYPE_CHECKING:
     from dicomnode.cli.context import Context
@@ -28,7 +28,6 @@ Watch = Annotated[
 ]
 Every = Annotated[float, typer.Option("--every", min=0.1, metavar="SECONDS", help="With --watch: how often to look.")]
 EVERY_S = 1.0
-_WIDEST = 1000  # columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +59,8 @@ def present(context: Context, view: View[T], *, watch: bool = False, every_s: fl
 def _print(context: Context, view: View[T], found: T) -> None:
     """Nothing is cut off; a terminal breaks what is too long for it."""
     drawn = view.draw(found)
-    free = view.wide and not context.console.is_terminal and "COLUMNS" not in os.environ
-    context.console.print(_Free(drawn) if free else drawn, highlight=False, crop=False)
+    free = view.wide and is_free(context.console)
+    context.console.print(Free(drawn) if free else drawn, highlight=False, crop=False)
 
 
 def _looks(view: View[T], every_s: float) -> Iterator[T]:
@@ -96,17 +95,6 @@ def _follow_lines(context: Context, view: View[T], every_s: float) -> None:
             if key not in last or last[key] != part:
                 typer.echo(json.dumps(part, default=plain, ensure_ascii=False))
         last = parts
-
-
-class _Free:
-    """As wide as it needs to be, however narrow the screen."""
-
-    def __init__(self, whole: RenderableType) -> None:
-        self._whole = whole
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = console.measure(self._whole, options=options.update(width=_WIDEST)).maximum
-        yield from console.render(self._whole, options.update(width=width))
 
 
 class _End:

@@ -146,6 +146,16 @@ def test_the_servers_answers_in_the_nodes_words(status: str, message: str, kind:
     assert type(error_of(InferenceServerException(message, status))) is kind
 
 
+def test_a_model_that_did_not_load_says_why_and_nothing_around_it() -> None:
+    message = (
+        "load failed for model 'a-1': version 1 is at UNAVAILABLE state: Internal: InvalidModelPackage: model.yaml."
+        "network.format: this model needs nnU-Net: pip install it\n\nAt:\n  /srv/nnunet.py(120): _predictor\n;\n"
+    )
+    error = error_of(InferenceServerException(message, "StatusCode.INTERNAL"))
+    assert str(error) == "model.yaml.network.format: this model needs nnU-Net: pip install it"
+    assert str(error_of(InferenceServerException("x: y\n\nAt:\n  z", ""))) == "x: y\n\nAt:\n  z"
+
+
 # ---------------------------------------------------------------------------------------------- shared memory
 
 needs_shm = pytest.mark.skipif(not shared_memory.FOLDER.is_dir(), reason="there is no /dev/shm here")

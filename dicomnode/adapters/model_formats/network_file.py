@@ -52,10 +52,10 @@ def companions(file: Path) -> list[Path]:
     return [file.with_name(name) for name in names if file.with_name(name).is_file()]
 
 
-def needs_a_card(file: Path, package: Path | None = None) -> InvalidModelPackage:
-    """What to say of a network that comes alone, or in a folder that says nothing of it."""
+def needs_a_card(file: Path, package: Path | None = None, model: str = "") -> InvalidModelPackage:
+    """What to say of a network that comes alone, or in a folder that says no more of it than the model's name."""
     name = file.relative_to(package or file.parent).as_posix()
-    return needs_a_card_of(name, FORMATS[file.suffix.lower()], shapes_of(file), slug(file.stem))
+    return needs_a_card_of(name, FORMATS[file.suffix.lower()], shapes_of(file), model or slug(file.stem))
 
 
 def needs_a_card_of(file: str, form: str, shapes: Shapes, name: str) -> InvalidModelPackage:

@@ -78,7 +78,7 @@ def _network(model: TritonModel) -> Path | None:
 
 def _needs_a_card(folder: Path, model: TritonModel, file: Path | None) -> InvalidModelPackage:
     if file is not None:
-        return network_file.needs_a_card(file, folder)
+        return network_file.needs_a_card(file, folder, slug(model.name))
     check_tensors(model, len(model.config.input) or 1, needed=True)
     batch = (None,) if model.batches else ()
     given, found = ((*batch, *_lengths(t[0])) for t in (model.config.input, model.config.output))

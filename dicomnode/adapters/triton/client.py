@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +39,11 @@ class LostStub(EngineUnavailable):
     """The process that runs one model is dead; loading it anew revives it."""
 
 
+# load failed for model 'a-1': version 1 is at UNAVAILABLE state: Internal: InvalidModelPackage: why
+_NOT_LOADED = re.compile(r"^load failed for model '[^']*': (version \S+ is at UNAVAILABLE state: )?(\w+: )*")
+_RAISED_AT = re.compile(r"\n\nAt:\n.*", re.DOTALL)
+
+
 class LostRegion(EngineUnavailable):
     """The server does not know a region: it was started anew since."""
 
@@ -70,7 +76,13 @@ def error_of(error: InferenceServerException) -> InferenceError | OutOfResources
         return LostModel(message)
     if "shared memory pool" in lower or "no space left" in lower:
         return OutOfResources(f"Triton has no shared memory left: {message}")
-    return ModelFailed(message)
+    return ModelFailed(_cause(message))
+
+
+def _cause(message: str) -> str:
+    """Why a model did not load, in the words of its own process: without what Triton and Python put round it."""
+    reason = _NOT_LOADED.sub("", message)
+    return _RAISED_AT.sub("", reason).rstrip("; \n") if reason != message else message
 
 
 @contextlib.contextmanager
