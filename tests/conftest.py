@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.compiled_statements import statements_compiled_once
 from tests.database_fixtures import (
     database_url,
     migrated_postgresql,
@@ -45,5 +46,6 @@ __all__ = [
     "postgres_url",
     "postgresql",
     "sqlite_url",
+    "statements_compiled_once",
     "store_scp",
 ]
