@@ -18,7 +18,8 @@ from dicomnode.domain.job_changes import JobWish, can, why_not
 from dicomnode.errors import Ambiguous, IllegalTransition, NotFound
 from dicomnode.ports import JobFailed, JobFinished, NotDelivered
 from tests.adapters.state_material import ARCHIVE, SERIES, STUDY, WEB, finished, instance, new_job, routed, succeeded
-from tests.unit.test_cli_studies_jobs import OTHER, Screen, delivered, failed, late, looks, nothing, screen
+from tests.unit.test_cli_studies_jobs import OTHER, Screen, delivered, failed, late, screen
+from tests.unit.test_cli_watching import looks, nothing
 
 __all__ = ["looks", "screen"]
 
