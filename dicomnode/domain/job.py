@@ -27,6 +27,7 @@ class JobEvent(StrEnum):
     POSTPONE = "postpone"  # a retryable failure: back to the queue
     FAIL = "fail"
     CANCEL = "cancel"
+    LOSE = "lose"  # its process died: back to the queue
     RETRY = "retry"  # the administrator says so
 
 
@@ -61,7 +62,8 @@ _J, _JE, _D, _DE = JobState, JobEvent, DeliveryState, DeliveryEvent
 JOB_TRANSITIONS: dict[tuple[JobState, JobEvent], JobState] = {
     (_J.QUEUED, _JE.START): _J.RUNNING,
     (_J.QUEUED, _JE.CANCEL): _J.CANCELLED,
-    # a process that died while the job ran left it RUNNING; whoever resumes it starts it again
+    # a process that died while the job ran left it RUNNING: whoever sees that puts it back, or starts it again
+    (_J.RUNNING, _JE.LOSE): _J.QUEUED,
     (_J.RUNNING, _JE.START): _J.RUNNING,
     (_J.RUNNING, _JE.FINISH): _J.SUCCEEDED,
     (_J.RUNNING, _JE.REFUSE): _J.REFUSED,

@@ -65,8 +65,11 @@ class EngineState(State, Protocol):
     def record_peak(self, digest: str, host: str, engine: str, memory: Mapping[str, float], voxels: int) -> None:
         """In place of an earlier one of that version, machine and engine."""
 
-    def leave_job(self, job_id: str, run: int, reason: str, delay_s: float) -> bool:
-        """A new ticket, after that delay, for another machine's worker to take; as hold_job."""
+    def leave_job(self, job_id: str, run: int, reason: str, machine: str) -> bool:
+        """A new ticket for the workers of that machine alone; as hold_job."""
+
+    def lose_job(self, job_id: str, run: int) -> bool:
+        """Its process died while it ran: it is queued again, and what it kept of a limit is free at once."""
 
     def requeue_delivery(self, delivery_id: str, run: int) -> bool:
         """As requeue_job."""
@@ -90,12 +93,13 @@ class JobHandlers(Protocol):
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """Whether a job may begin now. If not: it does not wait any more, or it ended so without having begun, or
-    another machine is to run it, and why.
+    a machine that is named is to run it, and why.
     """
 
     may_begin: bool
     outcome: JobOutcome | None = None
     elsewhere: str = ""
+    machine: str = ""
 
 
 class Admission(Protocol):

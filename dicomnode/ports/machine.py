@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from dicomnode.domain.admission import Room
+from dicomnode.domain.turns import Turn
 from dicomnode.ports.work import ModelVersion
 
 
@@ -24,7 +25,7 @@ class Machine(Protocol):
 
 
 class Ledger(Protocol):
-    """What all that run jobs on this machine have been promised of its memory, other processes too."""
+    """What all that run jobs on this machine have been promised of its memory, and who waits, other processes too."""
 
     def alone(self) -> AbstractContextManager[None]:
         """Inside it nobody else looks at promises or makes one."""
@@ -37,6 +38,15 @@ class Ledger(Protocol):
 
     def add(self, room: Room, free: Room) -> Callable[[], None]:
         """A promise, kept until what is returned is called; `free`: at this moment. Inside alone()."""
+
+    def stand(self, turn: Turn) -> Callable[[], None]:
+        """A place in the line of those that wait for memory, until what is returned is called. Inside alone()."""
+
+    def first(self) -> Turn | None:
+        """Whose turn it is; inside alone()."""
+
+    def glance(self) -> object:
+        """Another value whenever a promise or a place in line came or went; cheap, and needs no alone()."""
 
 
 class Peaks(Protocol):

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from zlib import crc32
 
 from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, digests_before
 from dicomnode.errors import DicomNodeError
@@ -131,12 +132,13 @@ class OnlyAccepted:
                 return Admitted(False, JobFailed(error.code, words, error.retryable))
             if not acceptance.allows_activation:
                 refused[model] = acceptance
-        return self._refused(refused) if refused else None
+        return self._refused(work.job_id, refused) if refused else None
 
-    def _refused(self, refused: Mapping[Model, Acceptance]) -> Admitted:
+    def _refused(self, job_id: str, refused: Mapping[Model, Acceptance]) -> Admitted:
         words = "; ".join(f"{called(model)} is {acceptance.words}" for model, acceptance in refused.items())
         if others := self.here.elsewhere(list(refused)):
-            return Admitted(False, elsewhere=f"waits for {' or '.join(others)}: {words}")
+            machine = others[crc32(job_id.encode()) % len(others)]
+            return Admitted(False, elsewhere=f"waits for {machine}: {words}", machine=machine)
         remedy = "mend the machine and start its worker again, or activate another version, and retry the job"
         return Admitted(False, JobFailed(NOT_ACCEPTED, f"{words}, and no other worker serves it: {remedy}", False))
 

@@ -1,17 +1,17 @@
 """Lets jobs begin: so many at once, the urgent ones first, and each when there is memory for it.
 
 Whoever is first in line is waited for: nobody who came later, and is no more urgent, begins before it, so that a
-large job is not overtaken by small ones for ever. One job alone is always tried if it could fit at all.
+large job is not overtaken by small ones for ever. For places each worker has a line of its own; whoever has a place
+stands in the line of its host for memory. One job alone is always tried if it could fit at all.
 """
 
 from __future__ import annotations
 
-import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from dicomnode.domain.admission import (
     NOTHING,
@@ -28,6 +28,7 @@ from dicomnode.domain.admission import (
 )
 from dicomnode.domain.job import Priority
 from dicomnode.domain.model_after import Crop
+from dicomnode.domain.turns import Turn, turn_of
 from dicomnode.ports import (
     Admitted,
     JobFailed,
@@ -43,21 +44,30 @@ from dicomnode.stages.peaks import OwnPeaks
 
 LOOK_EVERY_S = 1.0
 """How often who waits looks whether there is room: nobody says so when another program ends."""
+GLANCE_EVERY_S = 0.05
+"""How often the first of a worker looks at what the others of its host have: some files, a tenth of a millisecond."""
+_AFTER_OTHERS = "waits for memory: a job that came before it waits for some too"
 
 Sizes = Callable[[JobWork], tuple[Extent, ...]]
 
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
-    """A job in line; `order`: of two the smaller goes first, the more urgent or else the older one."""
+    """A job in line. `release` gives its memory back, `leave` its place in the host's line, None: it has none."""
 
-    order: tuple[int, datetime, int]
+    turn: Turn
     needs: Needs
     release: Callable[[], None] = lambda: None
+    leave: Callable[[], None] | None = None
 
     @property
     def is_urgent(self) -> bool:
-        return self.order[0] == Priority.STAT.rank
+        return self.turn[0] == Priority.STAT.rank
+
+    def leave_line(self) -> None:
+        if self.leave is not None:
+            self.leave()
+            self.leave = None
 
 
 @dataclass
@@ -66,6 +76,7 @@ class OwnLedger:
 
     _promises: list[Room] = field(default_factory=list)
     _free_before: Room = WITHOUT_END
+    _line: list[Turn] = field(default_factory=list)
 
     def alone(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -81,6 +92,16 @@ class OwnLedger:
             self._free_before = free
         self._promises.append(room)
         return lambda: self._promises.remove(room)
+
+    def stand(self, turn: Turn) -> Callable[[], None]:
+        self._line.append(turn)
+        return lambda: self._line.remove(turn)
+
+    def first(self) -> Turn | None:
+        return min(self._line, default=None)
+
+    def glance(self) -> object:
+        return len(self._promises), tuple(self._line)
 
 
 @dataclass
@@ -102,13 +123,12 @@ class InTurn:
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _line: list[_Waiting] = field(default_factory=list)
     _running: list[_Waiting] = field(default_factory=list)
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
     _changes: int = 0
     _closed: bool = False
 
     @contextmanager
     def admitted(self, work: JobWork, hold: Callable[[str], bool]) -> Iterator[Admitted]:
-        waiting = _Waiting((work.priority.rank, work.created_at, next(self._numbers)), self._needs(work))
+        waiting = _Waiting(turn_of(work.priority, work.created_at, work.job_id), self._needs(work))
         answer = self._wait(waiting, hold)
         try:
             yield answer
@@ -136,9 +156,10 @@ class InTurn:
     def _wait(self, waiting: _Waiting, hold: Callable[[str], bool]) -> Admitted:
         with self._changed:
             self._line.append(waiting)
-            self._line.sort(key=lambda each: each.order)
+            self._line.sort(key=lambda each: each.turn)
         try:
             while not self._closed:
+                before = self.ledger.glance()
                 with self._changed:
                     seen, decision = self._changes, self._decision(waiting)
                     if decision.verdict is Verdict.BEGIN:
@@ -148,16 +169,23 @@ class InTurn:
                     return Admitted(False, JobFailed("too-large", decision.words, retryable=False))
                 if decision.words and not hold(decision.words):
                     break
-                self._until_changed(seen)
+                self._until_changed(seen, before if waiting.leave else None)
             return Admitted(False)
         finally:
             with self._changed:
+                waiting.leave_line()
                 self._line.remove(waiting)
                 self._say_so()
 
-    def _until_changed(self, seen: int) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._changes != seen, self.look_every_s)
+    def _until_changed(self, seen: int, before: object) -> None:
+        """Or until something went on in another worker of this host, where `before` is how it stood there."""
+        end = time.monotonic() + self.look_every_s
+        while (left_s := end - time.monotonic()) > 0:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._changes != seen, min(left_s, GLANCE_EVERY_S)):
+                    return
+            if before is not None and self.ledger.glance() != before:
+                return
 
     def _say_so(self) -> None:
         """With the lock held."""
@@ -166,13 +194,23 @@ class InTurn:
 
     def _decision(self, waiting: _Waiting) -> Decision:
         """With the lock held."""
-        most = self.at_once + 1 if waiting.is_urgent else self.at_once
-        if waiting is not self._line[0] or len(self._running) >= most:
+        if waiting is not self._line[0] or not self._has_place(waiting):
+            waiting.leave_line()  # who cannot begin whatever is free keeps no other worker's job waiting
             return Decision(Verdict.WAIT)
         if self.machine is None:
             return Decision(Verdict.BEGIN)
         with self.ledger.alone():
+            waiting.leave = waiting.leave or self.ledger.stand(waiting.turn)
+            if self.ledger.first() != waiting.turn:
+                return Decision(Verdict.WAIT, _AFTER_OTHERS)
             return self._judged(waiting, self.machine)
+
+    def _has_place(self, waiting: _Waiting) -> bool:
+        """The place beside the others is an urgent job's, so that it takes none of theirs."""
+        urgent = sum(one.is_urgent for one in self._running)
+        if waiting.is_urgent:
+            return len(self._running) < self.at_once + 1
+        return len(self._running) - min(urgent, 1) < self.at_once
 
     def _judged(self, waiting: _Waiting, machine: Machine) -> Decision:
         """What runs may still take what it was admitted with: it is not free, though nobody has it yet."""

@@ -29,10 +29,14 @@ class RecordingQueue:
     """A WorkQueue that keeps what is put into it, also when the transaction is rolled back afterwards."""
 
     enqueued_jobs: list[tuple[str, float]] = field(default_factory=list)  # job id, delay in seconds
+    machines: list[str] = field(default_factory=list)  # of each of them: whose workers it is for, "" anybody's
     enqueued_deliveries: list[tuple[str, float]] = field(default_factory=list)
 
-    def add_job(self, session: Any, job_id: str, run: int, *, priority: int, delay_s: float) -> None:
+    def add_job(
+        self, session: Any, job_id: str, run: int, *, turn: int, urgent: bool, machine: str, delay_s: float
+    ) -> None:
         self.enqueued_jobs.append((job_id, delay_s))
+        self.machines.append(machine)
 
     def add_delivery(
         self, session: Any, delivery_id: str, run: int, *, destination: str, priority: int, delay_s: float

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from dicomnode.domain.job import JobState, Priority
+from dicomnode.domain.job import JOB_CRASHES_MOST, JobState, Priority
 from dicomnode.errors import NotFound
 from dicomnode.ports import JobFailed, State
 from tests.adapters.state_material import STUDY, complete, finished, model_card, new_job, routed
@@ -52,16 +52,16 @@ def test_a_job_that_waits_no_more_is_not_held(state: State) -> None:
     assert not state.hold_job(job, 2, "waits")  # type: ignore[attr-defined]
 
 
-def test_a_job_that_another_machine_is_to_run_gets_a_ticket_for_later(bench: Bench) -> None:
+def test_a_job_that_another_machine_is_to_run_gets_a_ticket_of_that_machine(bench: Bench) -> None:
     state = bench.state
     job = routed(state)
     for run in (1, 2):
-        assert state.leave_job(job, run, "waits for b", 3.0)  # type: ignore[attr-defined]
+        assert state.leave_job(job, run, "waits for b", "b")  # type: ignore[attr-defined]
     left = state.job(job)
     assert (left.state, left.code, left.reason) == (JobState.QUEUED, "elsewhere", "waits for b")
     assert kinds(state).count("job.waits") == 1
-    assert bench.queue.enqueued_jobs[-2:] == [(job, 3.0)] * 2
-    assert not state.leave_job(job, 1, "waits for b", 3.0)  # type: ignore[attr-defined]
+    assert (bench.queue.enqueued_jobs[-2:], bench.queue.machines[-2:]) == ([(job, 0.0)] * 2, ["b"] * 2)
+    assert not state.leave_job(job, 1, "waits for b", "b")  # type: ignore[attr-defined]
     assert state.start_job(job, 3) is not None
     assert (state.job(job).code, state.job(job).reason) == ("", "")
 
@@ -127,6 +127,76 @@ def test_of_those_that_wait_the_most_urgent_is_next(bench: Bench) -> None:
     assert bench.queue.enqueued_jobs[before:][0] == (waiting[2], 0.0)
 
 
+def test_a_free_place_is_of_who_came_first_whichever_worker_asks(bench: Bench) -> None:
+    """As two workers do, of which the one with the later job is quicker."""
+    state = bench.state
+    first, second, third = (routed(state, f"{STUDY}.{n}") for n in (1, 2, 3))
+    state.limit_model("torso-ct", 1)
+    assert state.start_job(second, 1) is None
+    words = "waits: of the model torso-ct 1 may run at once, and 1 do or come first"
+    assert state.job(second).reason == words
+    work = state.start_job(first, 1)
+    assert work is not None
+    before = len(bench.queue.enqueued_jobs)
+    state.finish_job(first, finished(series=f"{STUDY}.1"), work.attempt)
+    assert bench.queue.enqueued_jobs[before:] == [(second, 0.0)]
+    assert state.start_job(third, 1) is None, "it asks before the one whose turn it is"
+    stat = urgent(state, 4, Priority.STAT)
+    assert state.start_job(stat, 1) is not None
+    assert state.start_job(second, 2) is None
+    assert state.job(second).reason == "waits: of the model torso-ct 1 may run at once, and 1 do"
+
+
+@pytest.mark.parametrize("how", ["postponed", "elsewhere", "lower", "cancelled"])
+def test_who_cannot_begin_now_keeps_nobody_from_a_free_place(bench: Bench, how: str) -> None:
+    state = bench.state
+    first, second = routed(state, f"{STUDY}.1"), routed(state, f"{STUDY}.2")
+    state.limit_model("torso-ct", 1)
+    assert state.start_job(second, 1) is None
+    work = state.start_job(first, 1) if how == "postponed" else None
+    before = len(bench.queue.enqueued_jobs)
+    if work is not None:
+        state.finish_job(first, JobFailed("engine-unavailable", "away", retryable=True), work.attempt)
+    elif how == "elsewhere":
+        state.leave_job(first, 1, "waits for b", "b")  # type: ignore[attr-defined]
+    elif how == "lower":
+        state.prioritise_job(first, Priority.LOW)
+    else:
+        state.cancel_job(first)
+    assert (second, 0.0) in bench.queue.enqueued_jobs[before:]
+    assert state.start_job(second, 2) is not None
+
+
+def test_what_a_dead_worker_kept_of_a_limit_is_free_at_once_and_its_job_stands_in_line_again(bench: Bench) -> None:
+    state = bench.state
+    first, second = routed(state, f"{STUDY}.1"), routed(state, f"{STUDY}.2")
+    state.limit_model("torso-ct", 1)
+    work = state.start_job(first, 1)
+    assert work is not None
+    assert state.start_job(second, 1) is None
+    stat = urgent(state, 3, Priority.STAT)
+    assert state.start_job(stat, 1) is None
+    lose = state.lose_job  # type: ignore[attr-defined]
+    assert not lose(second, 1), "it does not run"
+    before = len(bench.queue.enqueued_jobs)
+    assert lose(first, 1)
+    assert not lose(first, 1), "another worker was quicker"
+    assert bench.queue.enqueued_jobs[before:] == [(first, 0.0), (stat, 0.0)]
+    state.finish_job(first, finished(series=f"{STUDY}.1"), work.attempt)  # it was not dead after all
+    assert state.job(first).state is JobState.QUEUED
+    assert state.start_job(first, 2) is None
+    assert state.start_job(stat, 2) is not None
+    assert kinds(state).count("job.lost") == 1
+
+
+def test_a_job_that_is_lost_too_often_is_given_up(state: State) -> None:
+    job = routed(state)
+    for run in range(1, JOB_CRASHES_MOST + 2):
+        assert state.start_job(job, run) is not None
+        assert state.lose_job(job, run)  # type: ignore[attr-defined]
+    assert (state.job(job).state, state.job(job).code) == (JobState.FAILED, "worker-died")
+
+
 def test_a_higher_limit_lets_as_many_begin(bench: Bench) -> None:
     state = bench.state
     jobs = [routed(state, f"{STUDY}.{n}") for n in range(1, 5)]
@@ -164,7 +234,7 @@ def composed(state: State, number: int, name: str = "nodules") -> str:
 
 def test_what_runs_before_another_model_counts_for_its_own_limit(bench: Bench) -> None:
     state = bench.state
-    own, first, second = routed(state, f"{STUDY}.1"), composed(state, 2), composed(state, 3)
+    first, own, second = composed(state, 2), routed(state, f"{STUDY}.1"), composed(state, 3)
     state.limit_model("torso-ct", 1)
     work = state.start_job(first, 1)
     assert work is not None

@@ -28,6 +28,7 @@ from dicomnode.adapters.queue.liveness import this_executor
 from dicomnode.adapters.queue.tickets import VERSION
 from dicomnode.domain.destination import Destination, parse_dimse
 from dicomnode.domain.job import JOB_CRASHES_MOST, DeliveryState, JobState, Priority
+from dicomnode.domain.turns import ticket_priority
 from dicomnode.ports import (
     Delivered,
     DeliveryOutcome,
@@ -299,11 +300,12 @@ def engine_of_process() -> DBOS:
 
 
 def test_tickets_carry_our_version_and_no_pickle(state: SqlState) -> None:
-    route(state, 1)
+    (job_id,) = route(state, 1)
+    turn = ticket_priority(Priority.ROUTINE, state.job(job_id).created_at)
     schema = "" if state.engine.dialect.name == "sqlite" else "dbos."
     with state.engine.connect() as connection:
         query = f"SELECT application_version, serialization, priority FROM {schema}workflow_status"
-        assert connection.execute(sa.text(query)).all() == [(VERSION, "portable_json", 3)]
+        assert connection.execute(sa.text(query)).all() == [(VERSION, "portable_json", turn)]
 
 
 # ------------------------------------------------------------------------------------------------- kill -9

@@ -228,9 +228,18 @@ def test_a_stat_job_has_a_place_of_its_own_and_goes_first() -> None:
         jobs.come("urgent too", Priority.STAT)
         assert jobs.begun == ["a", "urgent"], "one place beside the others, not one each"
         jobs.leave("a", "urgent")
-        jobs.until(lambda: jobs.begun == ["a", "urgent", "urgent too"])
-        jobs.leave("urgent too")
-        jobs.until(lambda: jobs.begun[3:] == ["c"])
+        jobs.until(lambda: jobs.begun[:2] == ["a", "urgent"] and set(jobs.begun[2:]) == {"urgent too", "c"})
+        jobs.leave("c")
+        jobs.until(lambda: jobs.begun[4:] == ["b"])
+
+
+def test_a_stat_job_takes_none_of_the_others_places() -> None:
+    with line(InTurn(1, look_every_s=0.01)) as jobs:
+        jobs.come("urgent", Priority.STAT)
+        jobs.come("a")
+        jobs.until(lambda: set(jobs.begun) == {"urgent", "a"})
+        jobs.come("b")
+        assert "b" not in jobs.begun
 
 
 def test_a_job_waits_for_memory_until_another_has_ended() -> None:

@@ -98,6 +98,69 @@ def test_two_workers_of_a_host_do_not_promise_the_same_memory(tmp_path: Path) ->
         second.until(lambda: second.begun == ["b"])
 
 
+def test_two_workers_of_a_host_have_one_line_for_its_memory(tmp_path: Path) -> None:
+    """The small one would fit beside the one that runs; the large one, which another worker has, came before it."""
+    first, second, third = (worker(tmp_path) for _ in range(3))
+    second.sizes = lambda job: (Extent(1_000),)
+    second.windows_at_once = 0
+    with line(first) as a, line(second) as b, line(third) as c:
+        a.come("a")
+        c.come("b large")
+        c.until(lambda: bool(c.said["b large"]))
+        b.come("c small")
+        b.until(lambda: bool(b.said["c small"]))
+        assert b.said["c small"][0] == "waits for memory: a job that came before it waits for some too"
+        b.come("urgent", Priority.STAT)
+        b.until(lambda: b.begun == ["urgent"])
+        a.leave("a")
+        c.until(lambda: c.begun == ["b large"])
+        b.leave("urgent")
+        b.until(lambda: b.begun == ["urgent", "c small"])
+
+
+def test_who_has_no_place_in_its_worker_keeps_no_other_worker_waiting(tmp_path: Path) -> None:
+    first, second = worker(tmp_path), worker(tmp_path)
+    first.at_once = 1
+    first.sizes = second.sizes = lambda job: (Extent(1_000),)
+    with line(first) as a, line(second) as b:
+        a.come("a")
+        a.come("b")
+        b.come("c")
+        b.until(lambda: b.begun == ["c"])
+        assert a.begun == ["a"]
+
+
+def _stands_and_waits(folder: Path, told: Connection) -> None:
+    ledger = FolderLedger(folder)
+    with ledger.alone():
+        ledger.stand((1, 0.0, "dead"))
+    told.send("stands")
+    signal.pause()
+
+
+def test_a_place_in_line_ends_with_its_process_and_others_notice(tmp_path: Path) -> None:
+    here, there = multiprocessing.Pipe()
+    other = multiprocessing.get_context("spawn").Process(target=_stands_and_waits, args=(tmp_path, there))
+    other.start()
+    try:
+        assert here.poll(60), "the other process did not begin"
+        ledger = FolderLedger(tmp_path)
+        with ledger.alone():
+            leave = ledger.stand((2, 0.0, "lives"))
+            assert ledger.first() == (1, 0.0, "dead")
+        before = ledger.glance()
+        assert ledger.glance() == before
+    finally:
+        assert other.pid is not None
+        os.kill(other.pid, signal.SIGKILL)
+        other.join()
+    assert ledger.glance() != before
+    with ledger.alone():
+        assert ledger.first() == (2, 0.0, "lives")
+        leave()
+        assert ledger.first() is None
+
+
 def test_a_job_that_never_begins_is_promised_nothing(tmp_path: Path) -> None:
     huge = InTurn(
         1, FakeMachine(8e9, 8e9), lambda job: (Extent(20_000_000_000),), ledger=FolderLedger(tmp_path / "promised")

@@ -30,13 +30,13 @@ from dicomnode.errors import IllegalTransition
 
 # rows: states; columns: events in the order of their enumeration; "." is refused
 JOBS = """
-            start    finish     refuse   postpone  fail    cancel     retry
-queued      running  .          .        .         .       cancelled  .
-running     running  succeeded  refused  queued    failed  cancelled  .
-succeeded   .        .          .        .         .       .          .
-refused     .        .          .        .         .       .          queued
-failed      .        .          .        .         .       .          queued
-cancelled   .        .          .        .         .       .          queued
+            start    finish     refuse   postpone  fail    cancel     lose    retry
+queued      running  .          .        .         .       cancelled  .       .
+running     running  succeeded  refused  queued    failed  cancelled  queued  .
+succeeded   .        .          .        .         .       .          .       .
+refused     .        .          .        .         .       .          .       queued
+failed      .        .          .        .         .       .          .       queued
+cancelled   .        .          .        .         .       .          .       queued
 """
 DELIVERIES = """
             start    deliver  accept    commit     lose     postpone  fail    cancel     retry

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dicomnode.adapters.db import deliveries, jobs, queueing
+from dicomnode.adapters.db import deliveries, jobs
+from dicomnode.adapters.db.job_tickets import enqueue, locked_job, too_early_s
+from dicomnode.adapters.db.limits import wake
 from dicomnode.adapters.db.receive import name_of
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.story import find_only_study, job_view
@@ -132,7 +134,7 @@ def _changed(unit: Unit, before: JobView, job: JobRow) -> JobChange:
 
 
 def _locked_job(unit: Unit, key: str) -> JobRow:
-    job = queueing.locked_job(unit, find_job(unit.session, key).id)
+    job = locked_job(unit, find_job(unit.session, key).id)
     if job is None:
         raise NotFound(f"there is no job {key}; those there are: dicomnode jobs list")
     unit.session.refresh(job)
@@ -165,10 +167,10 @@ def _put(unit: Unit, job: JobRow, priority: Priority, hurried: bool) -> None:
     words = f"priority {priority} by the administrator" + (f", before {job.priority}" * (priority != job.priority))
     if hurried:
         job.not_before, words = None, f"{words}; it does not wait for its schedule"
-    job.priority, job.run = priority, job.run + 1
-    delay_s = 0.0 if job.not_before is None else max(0.0, (job.not_before - unit.now()).total_seconds())
+    job.priority = priority
     tell_job(unit, job, "job.prioritised", words)
-    unit.queue.add_job(unit.session, job.id, job.run, priority=priority.rank, delay_s=delay_s)
+    enqueue(unit, job, too_early_s(unit, job))
+    wake(unit, job)
 
 
 # --------------------------------------------------------------------------------------------------- studies

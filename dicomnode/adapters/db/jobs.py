@@ -9,15 +9,15 @@ from sqlalchemy.orm import Session
 
 from dicomnode.adapters.db.classes import job_ended
 from dicomnode.adapters.db.deliveries import deliver_results, forms_for, stored_result
+from dicomnode.adapters.db.job_tickets import enqueue, is_current, locked_job, too_early_s
+from dicomnode.adapters.db.limits import full, park, wake
 from dicomnode.adapters.db.models import model_of, models_before
-from dicomnode.adapters.db.queueing import enqueue, full, is_current, locked_job, park, too_early_s, wake
 from dicomnode.adapters.db.receive import load_series
 from dicomnode.adapters.db.routing import active_job
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.tables import JobRow, ModelRow, ResultRow, RuleRow, SeriesRow
 from dicomnode.adapters.db.telling import tell_job
 from dicomnode.domain.job import (
-    ACTIVE_JOB_STATES,
     JOB_CRASHES_MOST,
     JobEvent,
     JobState,
@@ -40,14 +40,12 @@ def start_job(unit: Unit, job_id: str, run: int | None) -> JobWork | None:
     if job.state is JobState.QUEUED and (words := full(unit, job)):
         park(unit, job, words)
         return None
-    if job.state is JobState.RUNNING:
-        job.crashes += 1
-        if job.crashes > JOB_CRASHES_MOST:
-            _end(unit, job, JobEvent.FAIL, "worker-died", f"its process died {job.crashes} times while it ran")
-            return None
+    if job.state is JobState.RUNNING and _died_once_too_often(unit, job):
+        return None
     job.state = next_job_state(job.state, JobEvent.START)
     job.attempts, job.started_at, job.code, job.reason = job.attempts + 1, unit.now(), "", ""
     tell_job(unit, job, "job.started", "started" + (f", attempt {job.attempts}" if job.attempts > 1 else ""))
+    wake(unit, job)  # who waits for this one alone goes past those that it keeps back from another model
     inputs = _inputs(unit.session, job)
     if gone := [role for role, series in inputs.items() if series is None]:
         words = f"the series in the role {' and '.join(gone)} is not here any more: send it again and rerun the study"
@@ -55,6 +53,27 @@ def start_job(unit: Unit, job_id: str, run: int | None) -> JobWork | None:
         return None
     given = {role: series for role, series in inputs.items() if series is not None}
     return _work(unit.session, job, given, forms_for(unit, job))
+
+
+def lose_job(unit: Unit, job_id: str, run: int) -> bool:
+    """Its process died: it stands in line again, where it stood, and its place is free; False if it did not run."""
+    job = locked_job(unit, job_id)
+    if job is None or not is_current(job, run) or job.state is not JobState.RUNNING:
+        return False
+    if not _died_once_too_often(unit, job):
+        job.state = next_job_state(job.state, JobEvent.LOSE)
+        tell_job(unit, job, "job.lost", "its worker died while it ran: it is begun again")
+        enqueue(unit, job, delay_s=0.0)
+        wake(unit, job)
+    return True
+
+
+def _died_once_too_often(unit: Unit, job: JobRow) -> bool:
+    """Counts the crash, and ends a job that had too many."""
+    job.crashes += 1
+    if given_up := job.crashes > JOB_CRASHES_MOST:
+        _end(unit, job, JobEvent.FAIL, "worker-died", f"its process died {job.crashes} times while it ran")
+    return given_up
 
 
 def waiting_job(session: Session, job_id: str, run: int) -> JobWork | None:
@@ -69,10 +88,10 @@ def finish_job(unit: Unit, job_id: str, outcome: JobOutcome, attempt: int | None
     job = locked_job(unit, job_id)
     if job is None or attempt not in (None, job.attempts):
         return  # a process that was taken for dead came back; the job is another's now
-    if job.state not in ACTIVE_JOB_STATES:
+    if job.state is not JobState.RUNNING:
         if job.state is JobState.CANCELLED:
             _tell_after_cancel(unit, job, outcome)
-        return
+        return  # also where it is queued again, since its process was taken for dead
     _tell_quarantined(unit, job, outcome)
     match outcome:
         case JobFinished():

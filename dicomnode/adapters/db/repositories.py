@@ -22,6 +22,7 @@ from dicomnode.adapters.db import (
     executors,
     forget,
     jobs,
+    limits,
     model_removal,
     models,
     past,
@@ -438,10 +439,10 @@ class SqlState:
         return self._read(jobs.taken_back, running)
 
     def model_limits(self) -> Mapping[str, int]:
-        return self._read(queueing.model_limits)
+        return self._read(limits.model_limits)
 
     def limit_model(self, name: str, at_once: int | None, *, dry_run: bool = False) -> int | None:
-        return self._change(dry_run, queueing.limit_model, name, at_once)
+        return self._change(dry_run, limits.limit_model, name, at_once)
 
     def waiting_job(self, job_id: str, run: int) -> JobWork | None:
         return self._read(jobs.waiting_job, job_id, run)
@@ -458,8 +459,11 @@ class SqlState:
     def record_peak(self, digest: str, host: str, engine: str, memory: Mapping[str, float], voxels: int) -> None:
         self._write(peaks.record_peak, digest, host, engine, memory, voxels)
 
-    def leave_job(self, job_id: str, run: int, reason: str, delay_s: float) -> bool:
-        return self._write(queueing.leave_job, job_id, run, reason, delay_s)
+    def leave_job(self, job_id: str, run: int, reason: str, machine: str) -> bool:
+        return self._write(queueing.leave_job, job_id, run, reason, machine)
+
+    def lose_job(self, job_id: str, run: int) -> bool:
+        return self._write(jobs.lose_job, job_id, run)
 
     def requeue_delivery(self, delivery_id: str, run: int) -> bool:
         return self._write(deliveries.requeue_delivery, delivery_id, run)

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from dicomnode.adapters.db.classes import is_over, job_ended
 from dicomnode.adapters.db.evidence import keep
-from dicomnode.adapters.db.queueing import wake
+from dicomnode.adapters.db.job_tickets import put
+from dicomnode.adapters.db.limits import wake
 from dicomnode.adapters.db.receive import locked_series, name_of
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.tables import JobRow, RuleRow, SeriesRow, StudyRow
@@ -259,7 +260,7 @@ def _make(unit: Unit, series: SeriesRow, new: NewJob, options: dict[str, Any]) -
     by = f"queued by rule {new.rule.name} revision {new.rule.revision}"
     tell_job(unit, row, "job.made", f"{by}, priority {new.priority}{until}")
     delay_s = (not_before - now).total_seconds() if not_before else 0.0
-    unit.queue.add_job(unit.session, row.id, row.run, priority=row.priority.rank, delay_s=delay_s)
+    put(unit, row, delay_s)
     return row.id
 
 

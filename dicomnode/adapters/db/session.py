@@ -37,7 +37,10 @@ _TRY_AGAIN_SQLSTATES = frozenset({"40P01", "40001", "23505"})
 class WorkQueue(Protocol):
     """Puts tickets into the job engine's queues in the transaction that the session has open."""
 
-    def add_job(self, session: Session, job_id: str, run: int, *, priority: int, delay_s: float) -> None: ...
+    def add_job(
+        self, session: Session, job_id: str, run: int, *, turn: int, urgent: bool, machine: str, delay_s: float
+    ) -> None:
+        """`turn`: the smaller one first; of a machine: for its workers alone."""
 
     def add_delivery(
         self, session: Session, delivery_id: str, run: int, *, destination: str, priority: int, delay_s: float
@@ -164,7 +167,9 @@ class Transactions:
 class _NoQueue:
     """Takes tickets and gives them to nobody."""
 
-    def add_job(self, session: Session, job_id: str, run: int, *, priority: int, delay_s: float) -> None:
+    def add_job(
+        self, session: Session, job_id: str, run: int, *, turn: int, urgent: bool, machine: str, delay_s: float
+    ) -> None:
         pass
 
     def add_delivery(

@@ -294,7 +294,7 @@ class SteppedAssociation(Association):
     def run_reactor(self) -> None:
         try:
             super().run_reactor()
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 of any type: docs/decisions/errors.md
             sender = self.requestor.ae_title
             log.error("an association with %s failed; its connection is closed: %s", sender, trace_of(error))
             self.is_aborted = True

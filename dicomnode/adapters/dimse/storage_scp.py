@@ -327,7 +327,7 @@ class _Served:
             refusal = refusal_of(error)
             log.warning("refused %s from %s with 0x%04X: %s", what, calling, refusal.status, error)
             return refusal
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 the bug is this request's alone: docs/decisions/errors.md
             log.error("%s from %s failed: %s", what, calling, trace_of(error))
             return BROKEN
 

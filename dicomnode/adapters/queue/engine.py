@@ -27,12 +27,11 @@ from dicomnode.adapters.queue.tickets import (
     APPLICATION,
     DELIVER,
     DELIVERIES,
-    JOBS,
     PERFORM_JOB,
-    STAT_JOBS,
     VERSION,
     DbosQueue,
     portable_serializer,
+    queue_of,
 )
 from dicomnode.domain.delivery_failure import FailureKind
 from dicomnode.errors import trace_of
@@ -62,7 +61,7 @@ RECOVERIES_MOST = 100
 _SLOT_FREE_S = 0.03
 _JOIN_S = 5.0
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.1, 5.0
-_LEFT_S = 3.0  # until a job that another machine is to run is handed out again, which may be to us
+_OWN_POLL_S = 5.0  # as POLL_S, of the queues of one machine, which are empty nearly always
 
 
 _UNASKED = Admitted(may_begin=True)
@@ -112,6 +111,7 @@ class DbosJobEngine:
         self._register_queues()
         self._register_workflows()
         dbos = DBOS(config=self._config())
+        DBOS.listen_queues([*self._job_queues(), DELIVERIES])
         DBOS.launch()
         answer(dbos, self._doorbell)
         housekeeping = Housekeeping(self._state, self._executor)
@@ -154,8 +154,8 @@ class DbosJobEngine:
             "application_version": VERSION,
             "executor_id": self._executor.id,
             "serializer": portable_serializer(),
-            "max_executor_threads": 2 * self._jobs + self._deliveries + 5,
-            "sys_db_pool_size": 2 * self._jobs + self._deliveries + 5,
+            "max_executor_threads": 4 * self._jobs + self._deliveries + 5,
+            "sys_db_pool_size": 4 * self._jobs + self._deliveries + 5,
             "log_level": "WARNING",
             "enable_otlp": False,
         }
@@ -163,14 +163,23 @@ class DbosJobEngine:
     def _register_queues(self) -> None:
         with DbosQueue(self._url) as queue:
             client = queue.client()
-            client.register_queue(JOBS, worker_concurrency=self._jobs, polling_interval_sec=POLL_S)
-            client.register_queue(STAT_JOBS, worker_concurrency=self._jobs + 1, polling_interval_sec=POLL_S)
+            for name, (at_once, poll_s) in self._job_queues().items():
+                client.register_queue(name, worker_concurrency=at_once, polling_interval_sec=poll_s)
             client.register_queue(
                 DELIVERIES,
                 worker_concurrency=self._deliveries,
                 partition_worker_concurrency=min(self._per_destination, self._deliveries),
                 polling_interval_sec=POLL_S,
             )
+
+    def _job_queues(self) -> dict[str, tuple[int, float]]:
+        """What this process takes jobs from: how many tickets at once, and how often it looks."""
+        own = self._executor.machine
+        return {
+            queue_of(machine, urgent=urgent): (self._jobs + urgent, _OWN_POLL_S if machine else POLL_S)
+            for machine in ("", own)
+            for urgent in (False, True)
+        }
 
     def _register_workflows(self) -> None:
         """DBOS marks the functions it is given, which methods do not allow."""
@@ -200,7 +209,7 @@ class DbosJobEngine:
             if admitted.may_begin or admitted.outcome is not None:
                 self._begin_job(job_id, run, admitted)
             elif admitted.elsewhere:
-                self._surely(lambda: self._state.leave_job(job_id, run, admitted.elsewhere, _LEFT_S))
+                self._surely(lambda: self._state.leave_job(job_id, run, admitted.elsewhere, admitted.machine))
             elif self._stopping.is_set():
                 self._surely(lambda: self._state.requeue_job(job_id, run, "its worker stopped while it waited"))
 

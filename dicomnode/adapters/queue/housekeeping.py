@@ -13,7 +13,7 @@ from dbos import DBOS, error
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicomnode.adapters.queue.liveness import dead_executors, runs_here
-from dicomnode.adapters.queue.tickets import delivery_ticket, job_ticket
+from dicomnode.adapters.queue.tickets import delivery_ticket, job_of, job_ticket, machine_of
 from dicomnode.ports import EngineState, Executor
 
 logger = logging.getLogger(__name__)
@@ -80,6 +80,9 @@ class Housekeeping:
         )
         if dead:
             logger.warning("taking over from %s, which died", ", ".join(sorted(dead)))
+            for workflow in held:
+                if workflow.executor_id in dead and (of := job_of(workflow.workflow_id)):
+                    self._state.lose_job(*of)  # its place is free, whoever has room to begin it again
             DBOS._recover_pending_workflows(sorted(dead))
 
     def requeue_lost(self) -> None:
@@ -87,7 +90,9 @@ class Housekeeping:
         jobs, deliveries = self._state.open_work()  # first: what ends or moves on meanwhile is found to have
         if not jobs and not deliveries:
             return
-        live = {w.workflow_id for w in DBOS.list_workflows(status=_LIVE, load_input=False, load_output=False)}
+        tickets = DBOS.list_workflows(status=_LIVE, load_input=False, load_output=False)
+        machines = {"", *(p.executor.machine for p in self._state.executors() if p.age_s <= DEAD_AFTER_S)}
+        live = {w.workflow_id for w in tickets if w.status == "PENDING" or machine_of(w.queue_name or "") in machines}
         for job_id, run in jobs.items():
             if job_ticket(job_id, run) not in live and self._state.requeue_job(job_id, run):
                 logger.warning("job %s had lost its ticket", job_id)

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, Self
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from dicomnode.domain.job import Priority
-
 if TYPE_CHECKING:
     from dbos import DBOSClient, EnqueueOptions
 
@@ -36,6 +34,24 @@ KNOWN_DBOS, KNOWN_MIGRATIONS = "3.4.0", 125
 
 def job_ticket(job_id: str, run: int) -> str:
     return f"job-{job_id}-{run}"
+
+
+def job_of(ticket: str) -> tuple[str, int] | None:
+    """The job and the run that a ticket is for; None: it is a delivery's."""
+    kind, _, rest = ticket.partition("-")
+    job_id, _, run = rest.rpartition("-")
+    return (job_id, int(run)) if kind == "job" else None
+
+
+def queue_of(machine: str, *, urgent: bool) -> str:
+    """Of a machine: what its workers alone take, since others may not run it."""
+    queue = STAT_JOBS if urgent else JOBS
+    return f"{queue}@{machine}" if machine else queue
+
+
+def machine_of(queue: str) -> str:
+    """The machine that a queue is of; "": every worker takes from it."""
+    return queue.partition("@")[2]
 
 
 def delivery_ticket(delivery_id: str, run: int) -> str:
@@ -67,12 +83,14 @@ class DbosQueue:
                 self._client.destroy()
                 self._client = None
 
-    def add_job(self, session: Session, job_id: str, run: int, *, priority: int, delay_s: float) -> None:
+    def add_job(
+        self, session: Session, job_id: str, run: int, *, turn: int, urgent: bool, machine: str, delay_s: float
+    ) -> None:
         options: EnqueueOptions = {
             "workflow_name": PERFORM_JOB,
-            "queue_name": STAT_JOBS if priority == Priority.STAT.rank else JOBS,
+            "queue_name": queue_of(machine, urgent=urgent),
             "workflow_id": job_ticket(job_id, run),
-            "priority": priority,
+            "priority": turn,
         }
         self._add(session, options, job_id, run, delay_s)
 

@@ -1,0 +1,63 @@
+"""Whose turn it is: one line for all, limits, and the number that the queue is ordered by."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from dicomnode.adapters.queue.tickets import delivery_ticket, job_of, job_ticket, machine_of, queue_of
+from dicomnode.domain.job import Priority
+from dicomnode.domain.turns import InLine, held_back, ticket_priority, turn_of, whose_turn
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def line(*jobs: tuple[str, dict[str, int]]) -> list[InLine]:
+    return [InLine(*job) for job in jobs]
+
+
+def test_free_places_are_of_those_who_stand_first() -> None:
+    waiting = line(("a", {"m": 2}), ("b", {"m": 2}), ("c", {"m": 2}))
+    assert whose_turn(waiting, {}) == ["a", "b"]
+    assert whose_turn(waiting, {"m": 1}) == ["a"]
+    assert whose_turn(waiting, {"m": 2}) == []
+
+
+def test_who_is_kept_back_by_another_limit_leaves_the_place_to_those_behind() -> None:
+    waiting = line(("a", {"m": 1, "n": 1}), ("b", {"m": 1}))
+    assert whose_turn(waiting, {"n": 1}) == ["b"]
+    assert whose_turn(waiting, {}) == ["a"]
+
+
+def test_who_may_not_begin_is_told_which_limit_keeps_it_back() -> None:
+    job = InLine("b", {"m": 1})
+    assert held_back(job, [], {}, "m") == ""
+    assert held_back(job, [], {"m": 1}, "m") == "waits: of the model m 1 may run at once, and 1 do"
+    ahead = line(("a", {"m": 1}))
+    words = "waits: of the model m, which comes first, 1 may run at once, and 1 do or come first"
+    assert held_back(job, ahead, {}, "own") == words
+    assert held_back(job, line(("a", {"m": 1, "n": 1})), {"n": 1}, "m") == ""
+
+
+def test_the_more_urgent_goes_first_and_then_the_older() -> None:
+    later = NOON + timedelta(seconds=2)
+    jobs = [(Priority.ROUTINE, NOON), (Priority.STAT, later), (Priority.HIGH, later), (Priority.ROUTINE, later)]
+    wanted = [jobs[1], jobs[2], jobs[0], jobs[3]]
+    assert sorted(jobs, key=lambda job: turn_of(*job, "x")) == wanted
+    assert sorted(jobs, key=lambda job: ticket_priority(*job)) == wanted
+
+
+@pytest.mark.parametrize("year", [1999, 2026, 2041, 2043, 2999])
+def test_the_number_of_a_turn_is_one_that_the_queue_takes_whatever_the_clock_says(year: int) -> None:
+    numbers = [ticket_priority(priority, datetime(year, 7, 1, tzinfo=UTC)) for priority in Priority]
+    assert numbers == sorted(set(numbers))
+    assert all(0 < number < 2**31 for number in numbers)
+
+
+def test_tickets_and_queues_say_what_they_are_of() -> None:
+    assert job_of(job_ticket("0123456789abcdef", 12)) == ("0123456789abcdef", 12)
+    assert job_of(delivery_ticket("0123456789abcdef", 12)) is None
+    names = [queue_of(machine, urgent=urgent) for machine in ("", "ai-2") for urgent in (False, True)]
+    assert len(set(names)) == 4
+    assert [machine_of(name) for name in names] == ["", "", "ai-2", "ai-2"]
