@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from dicomnode.adapters.triton.hosts.asked import Given
 from dicomnode.adapters.triton.hosts.bundle_host import probabilities_of
-from dicomnode.adapters.triton.hosts.model import Given
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from tests.made_outputs import OVERLAP
 

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from dicomnode.adapters.triton import in_process
+from dicomnode.adapters.triton.hosts.asked import Given
 from dicomnode.adapters.triton.hosts.choice import open_host
 from dicomnode.adapters.triton.hosts.gpu import gpu_of
-from dicomnode.adapters.triton.hosts.model import Given, Host, HostSettings, _count
+from dicomnode.adapters.triton.hosts.model import Host, HostSettings, _count
 from dicomnode.adapters.triton.in_process import _Request, _Tensor
 from dicomnode.adapters.triton.tensors import small_inputs
 from dicomnode.domain.halt import Halt

@@ -5,17 +5,17 @@ As hosts.classify; BOXES has an empty row before the boxes, so that the tensor o
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from dicomnode.adapters.triton.hosts.asked import Asked
 from dicomnode.adapters.triton.hosts.classify import ClassifyHost
-from dicomnode.adapters.triton.hosts.model import Given, Outputs
+from dicomnode.adapters.triton.hosts.model import Outputs
 from dicomnode.domain.boxes_output import BoxesOutput
-from dicomnode.domain.model_parameter import OVERLAP, SCORE_LEAST, Value
+from dicomnode.domain.model_parameter import OVERLAP, SCORE_LEAST
 from dicomnode.imaging.detect import detect, in_image, in_patient, rows_of
 from dicomnode.imaging.resample import model_grid
 
@@ -25,26 +25,18 @@ class BoxesHost(ClassifyHost):
 
     _gives = "values"
 
-    def _answers(
-        self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
-    ) -> tuple[Outputs, torch.Tensor]:
-        seconds = torch.zeros(3)
-
+    def _answers(self, asked: Asked) -> Outputs:
         def network(windows: torch.Tensor) -> Sequence[torch.Tensor]:
-            self._go_on(request)
-            begun = time.perf_counter()
-            with torch.inference_mode():
+            self._go_on(asked.request)
+            with asked.seconds.network(), torch.inference_mode():
                 # answers may lie in the network's own memory
-                found = [one.clone() for one in self._network.answers(windows.to(self._network.device), *own)]
-            seconds[1] += time.perf_counter() - begun
-            return found
+                return [one.clone() for one in self._network.answers(windows.to(self._network.device), *own)]
 
-        own, begun = self._own(parameters, self._network.device), time.perf_counter()
+        own = self._own_inputs(asked.parameters, self._network.device)
         look = self._on_images if self._boxes.of_images else self._in_volume
-        rows = look(main, further, parameters, network, seconds)
-        seconds[2] = time.perf_counter() - begun - float(seconds[:2].sum())
+        rows = look(asked, network)
         boxes = np.concatenate([np.zeros((1, rows.shape[1]), np.float32), rows])
-        return {"BOXES": torch.from_numpy(boxes)}, seconds
+        return {"BOXES": torch.from_numpy(boxes)}
 
     @property
     def _boxes(self) -> BoxesOutput:
@@ -52,13 +44,11 @@ class BoxesHost(ClassifyHost):
         assert spec is not None  # choice.open_host
         return spec
 
-    def _in_volume(
-        self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], network: Any, seconds: Any
-    ) -> Any:
-        begun, given = time.perf_counter(), self._card.input
-        grid = model_grid(main.placement.geometry, given.orientation, given.spacing_mm)
-        image = self._image(main, further, grid)
-        seconds[0] += time.perf_counter() - begun
+    def _in_volume(self, asked: Asked, network: Any) -> Any:
+        given, geometry, parameters = self._card.input, asked.main.placement.geometry, asked.parameters
+        with asked.seconds.before():
+            grid = model_grid(geometry, given.orientation, given.spacing_mm)
+            image = self._image(asked.main, asked.further, grid)
         found = detect(
             image,
             network,
@@ -69,15 +59,13 @@ class BoxesHost(ClassifyHost):
             given.spacing_mm,
             float(parameters[SCORE_LEAST]),
         )
-        return in_patient(found, grid, main.placement.geometry)
+        return in_patient(found, grid, geometry)
 
-    def _on_images(
-        self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], network: Any, seconds: Any
-    ) -> Any:
-        size, shape, spec = self._card.input.size, main.volume.shape[1:], self._boxes
+    def _on_images(self, asked: Asked, network: Any) -> Any:
+        size, shape, spec = self._card.input.size, asked.main.volume.shape[1:], self._boxes
         assert size is not None  # of_images
-        found, least = [np.zeros((0, 7), np.float32)], float(parameters[SCORE_LEAST])
-        images = (image for part in self._parts(main, further, seconds) for image in part)
+        found, least = [np.zeros((0, 7), np.float32)], float(asked.parameters[SCORE_LEAST])
+        images = (image for part in self._parts(asked) for image in part)
         for number, image in enumerate(images):
             rows = rows_of(network(image[None]), spec, 2)
             found.append(in_image(rows[rows[:, 4] >= least], number, shape, size, spec))

@@ -6,20 +6,18 @@ MONAI's axes of an image are (x, y) = (column, row). A bundle made for colours i
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from monai.data.meta_tensor import MetaTensor
 
+from dicomnode.adapters.triton.hosts.asked import Asked, Given
 from dicomnode.adapters.triton.hosts.bundle import Bundle
 from dicomnode.adapters.triton.hosts.bundle_host import described, plain_runner
 from dicomnode.adapters.triton.hosts.classify import ClassifyHost
-from dicomnode.adapters.triton.hosts.model import Given, HostSettings
+from dicomnode.adapters.triton.hosts.model import HostSettings, Outputs
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork
 from dicomnode.adapters.triton.hosts.own_chain import OwnChain, images_of
-from dicomnode.domain.model_parameter import Value
 from dicomnode.imaging.classify import probabilities
 
 
@@ -33,25 +31,17 @@ class BundleClassifyHost(ClassifyHost):
         self._own_chain = OwnChain(self._bundle, module)
         return LoadedNetwork(plain_runner(module), device, 1, described(device, "the bundle's"))
 
-    def _classify(
-        self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _answers(self, asked: Asked) -> Outputs:
         def check() -> None:
-            self._go_on(request)
+            self._go_on(asked.request)
 
-        rows, seconds = [], torch.zeros(3)
-        for images in self._inputs(main, further):
-            found = self._own_chain.run(images, check)
-            rows.append(found.values.flatten())
-            seconds += torch.tensor(found.seconds)
-        begun = time.perf_counter()
-        scores = probabilities(self._adding_up(torch.stack(rows)), self._spec).contiguous()
-        seconds[2] += time.perf_counter() - begun
-        return scores, seconds
+        rows = [self._own_chain.run(images, check, asked.seconds).flatten() for images in self._inputs(asked)]
+        return {"SCORES": probabilities(self._adding_up(torch.stack(rows)), self._spec).contiguous()}
 
-    def _inputs(self, main: Given, further: Sequence[Given]) -> Any:
+    def _inputs(self, asked: Asked) -> Any:
+        main = asked.main
         if self._spec.of == "series":
-            yield images_of(self._bundle, main, further)
+            yield images_of(self._bundle, main, asked.further)
             return
         key, colours = self._bundle.image_keys[0], self._bundle.channels == 3
         for one in main.volume:

@@ -9,20 +9,20 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dicomnode.adapters.triton.hosts.asked import Asked, Given
 from dicomnode.adapters.triton.hosts.bundle import Bundle
-from dicomnode.adapters.triton.hosts.model import Given, Host, HostSettings, Outputs
+from dicomnode.adapters.triton.hosts.model import Host, HostSettings, Outputs
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork
 from dicomnode.adapters.triton.hosts.networks.loaded import CPU
-from dicomnode.adapters.triton.hosts.own_chain import OwnChain, Prediction, images_of
+from dicomnode.adapters.triton.hosts.own_chain import OwnChain, images_of
 from dicomnode.domain.bundle_chain import StandardChain
 from dicomnode.domain.model_card import ModelCard, NetworkSpec
-from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, Value, threshold_of
+from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, threshold_of
 from dicomnode.imaging.inference import without_islands
 from dicomnode.imaging.masks import SegmentMasks, drop_small_parts
 from dicomnode.imaging.restore_values import quantised
@@ -57,43 +57,33 @@ class BundleHost(Host):
     def _begins_on(self) -> torch.device:
         return super()._begins_on if self._own is None else CPU  # a bundle's transforms put things where they want
 
-    def _segment(
-        self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._own is None:
-            return super()._segment(main, further, parameters, request)
-        prediction = self._predicted(self._own, main, further, request)
-        if prediction is None:
-            return torch.zeros(main.volume.shape, dtype=torch.uint8), torch.zeros(3)
-        labels = labels_of(prediction.values, self._card, main)
-        without_islands(labels, main.placement.geometry, float(parameters[MINIMUM_VOLUME_ML]))
-        return labels, torch.tensor(prediction.seconds)
-
-    def _answers(
-        self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
-    ) -> tuple[Outputs, torch.Tensor]:
+    def _answers(self, asked: Asked) -> Outputs:
         """A mask a channel where the card says so: each by itself."""
-        if self._own is None or not self._card.masks.overlap:
-            return super()._answers(main, further, parameters, request)
-        prediction = self._predicted(self._own, main, further, request)
-        if prediction is None:
-            nothing = torch.zeros((len(self._card.segments), *main.volume.shape), dtype=torch.uint8)
-            return {"PROBABILITIES": nothing}, torch.zeros(3)
-        found = probabilities_of(prediction.values, self._card, main)
-        masks = SegmentMasks(None, found.numpy(), threshold_of(self._card.output, parameters))
-        drop_small_parts(masks, main.placement.geometry.voxel_volume_mm3, float(parameters[MINIMUM_VOLUME_ML]))
-        return {"PROBABILITIES": found}, torch.tensor(prediction.seconds)
+        if self._own is None:
+            return super()._answers(asked)
+        card, main, values = self._card, asked.main, self._predicted(self._own, asked)
+        least_ml = float(asked.parameters[MINIMUM_VOLUME_ML])
+        if not card.masks.overlap:
+            nothing = torch.zeros(main.volume.shape, dtype=torch.uint8)
+            labels = nothing if values is None else labels_of(values, card, main)
+            without_islands(labels, main.placement.geometry, least_ml)
+            return {"LABELMAP": labels}
+        nothing = torch.zeros((len(card.segments), *main.volume.shape), dtype=torch.uint8)
+        found = nothing if values is None else probabilities_of(values, card, main)
+        masks = SegmentMasks(None, found.numpy(), threshold_of(card.output, asked.parameters))
+        drop_small_parts(masks, main.placement.geometry.voxel_volume_mm3, least_ml)
+        return {"PROBABILITIES": found}
 
-    def _predicted(self, own: OwnChain, main: Given, further: Sequence[Given], request: Any) -> Prediction | None:
+    def _predicted(self, own: OwnChain, asked: Asked) -> torch.Tensor | None:
         """None of air alone, as on warming up: transforms that look for a patient find none, and nothing is there."""
 
         def check() -> None:
-            self._go_on(request)
+            self._go_on(asked.request)
 
         try:
-            return own.run(images_of(self._bundle, main, further), check)
+            return own.run(images_of(self._bundle, asked.main, asked.further), check, asked.seconds)
         except (RuntimeError, ValueError, IndexError):
-            if not _is_empty(main) or request.is_cancelled():
+            if not _is_empty(asked.main) or asked.request.is_cancelled():
                 raise
             return None
 

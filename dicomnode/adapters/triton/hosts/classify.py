@@ -6,44 +6,35 @@ nothing. Outputs: SCORES (image, class or value) float32, one row for a whole se
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dicomnode.adapters.golden_cases import read_golden_cases
+from dicomnode.adapters.triton.hosts.asked import Asked, Given, Seconds
 from dicomnode.adapters.triton.hosts.calibration import golden_volumes
 from dicomnode.adapters.triton.hosts.gpu import done_s
 from dicomnode.adapters.triton.hosts.memory import watched
-from dicomnode.adapters.triton.hosts.model import Given, Host, HostSettings, Outputs
+from dicomnode.adapters.triton.hosts.model import Host, HostSettings, Outputs
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network, on_triton
 from dicomnode.adapters.triton.hosts.networks.loaded import CPU, Tensors, as_arrays
 from dicomnode.adapters.triton.hosts.torch_threads import one_thread
 from dicomnode.domain.golden import GOLDEN_FOLDER
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.model_output import Classification
-from dicomnode.domain.model_parameter import Value, as_numbers, settled
+from dicomnode.domain.model_parameter import settled
 from dicomnode.imaging.classify import IMAGES_AT_ONCE, centred, image_inputs, probabilities
 from dicomnode.imaging.golden import GivenVolume, read_dicom_images, read_npz_volumes
 from dicomnode.imaging.inference import intensity
 from dicomnode.imaging.resample import model_grid
 
 
-@dataclass(frozen=True, eq=False)
-class Waiting:
-    """A request among others: its images, and what is asked of them."""
-
-    request: Any
-    main: Given
-    parameters: Mapping[str, Value]
-
-
-def _alike(waiting: Sequence[Waiting]) -> list[list[Waiting]]:
+def _alike(waiting: Sequence[Asked]) -> list[list[Asked]]:
     """Those with the same parameters together, in their order."""
-    groups: dict[str, list[Waiting]] = {}
+    groups: dict[str, list[Asked]] = {}
     for one in waiting:
         groups.setdefault(repr(sorted(one.parameters.items())), []).append(one)
     return list(groups.values())
@@ -79,7 +70,7 @@ class ClassifyHost(Host):
 
     def _golden(self, settings: HostSettings) -> Iterator[Tensors]:
         """The network's inputs for every image or series of the package's golden cases: to find out ranges with."""
-        card, seconds = self._card, torch.zeros(3)
+        card = self._card
         for case in read_golden_cases(settings.package, card):
             path = settings.package / GOLDEN_FOLDER / case.input
             volumes = (
@@ -88,8 +79,9 @@ class ClassifyHost(Host):
                 else golden_volumes(settings.package, card, case)
             )
             main, *further = (Given(torch.from_numpy(v.values), v.placement) for v in volumes)
-            own = self._own(settled(card.parameters, case.parameters), CPU)
-            for part in self._parts(main, further, seconds):
+            asked = Asked(None, main, further, settled(card.parameters, case.parameters))
+            own = self._own_inputs(asked.parameters, CPU)
+            for part in self._parts(asked):
                 for image in part:
                     yield as_arrays([image[None], *own])
 
@@ -109,13 +101,13 @@ class ClassifyHost(Host):
             return super().execute(requests)
         with self._cores.at_work(), self._calls.of([request.request_id() for request in requests]):
             torch.set_num_threads(self._threads)
-            waiting = [Waiting(r, self._given(r, ""), self._parameters(r)) for r in requests if not r.is_cancelled()]
+            waiting = [self._asked(request) for request in requests if not request.is_cancelled()]
             answers: dict[int, Any] = {}
             for alike in _alike(waiting):
                 answers |= self._answered_together(alike)
             return [answers.get(id(request)) or self._refused("cancelled by the client") for request in requests]
 
-    def _answered_together(self, alike: Sequence[Waiting]) -> dict[int, Any]:
+    def _answered_together(self, alike: Sequence[Asked]) -> dict[int, Any]:
         """By the request's id(); where one of them makes the network fail, the others are answered without it."""
         try:
             with watched() as taken:
@@ -130,59 +122,40 @@ class ClassifyHost(Host):
             for one, (scores, seconds) in zip(alike, found, strict=True)
         }
 
-    def _gathered(self, alike: Sequence[Waiting]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _gathered(self, alike: Sequence[Asked]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Scores, and the seconds before, in and after the network, which each has a share of, for each request."""
-        seconds, own = torch.zeros(3), self._own(alike[0].parameters, self._network.device)
-        pieces = (part for one in alike for part in self._parts(one.main, (), seconds))
-        begun = time.perf_counter()
-        rows = [self._scores_of(batch, own) for batch in filled(pieces, IMAGES_AT_ONCE)]
-        seconds[1] = time.perf_counter() - begun - seconds[0]
+        seconds, own, rows = Seconds(), self._own_inputs(alike[0].parameters, self._network.device), []
+        pieces = (part for one in alike for part in self._parts(replace(one, seconds=seconds)))
+        for batch in filled(pieces, IMAGES_AT_ONCE):
+            with seconds.network():
+                rows.append(self._scores_of(batch, own))
         counts = [len(one.main.volume) for one in alike]
-        scores = torch.split(self._meant(torch.cat(rows)), counts)
+        scores, spent = torch.split(self._meant(torch.cat(rows)), counts), seconds.spent()
         shares = (count / sum(counts) for count in counts)
-        return [(part.contiguous(), seconds * share) for part, share in zip(scores, shares, strict=True)]
+        return [(part.contiguous(), spent * share) for part, share in zip(scores, shares, strict=True)]
 
-    def _answers(
-        self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
-    ) -> tuple[Outputs, torch.Tensor]:
-        scores, timings = self._classify(main, further, parameters, request)
-        return {"SCORES": scores}, timings
-
-    def _classify(
-        self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        seconds = torch.zeros(3)
-        own = self._own(parameters, self._network.device)
-        rows = []
-        for part in self._parts(main, further, seconds):
-            self._go_on(request)
-            begun = time.perf_counter()
-            rows.append(self._scores_of(part, own))
-            seconds[1] += time.perf_counter() - begun
-        begun = time.perf_counter()
-        found = self._meant(torch.cat(rows)).contiguous()
-        seconds[2] = time.perf_counter() - begun
-        return found, seconds
+    def _answers(self, asked: Asked) -> Outputs:
+        own, rows = self._own_inputs(asked.parameters, self._network.device), []
+        for part in self._parts(asked):
+            self._go_on(asked.request)
+            with asked.seconds.network():
+                rows.append(self._scores_of(part, own))
+        return {"SCORES": self._meant(torch.cat(rows)).contiguous()}
 
     def _meant(self, scores: torch.Tensor) -> torch.Tensor:
         """(image, class) as the network gives them → probabilities."""
         return probabilities(scores, self._spec)
 
-    def _own(self, parameters: Mapping[str, Value], device: torch.device) -> list[torch.Tensor]:
-        specs = self._card.own_parameters
-        return [torch.tensor(as_numbers(specs, parameters), device=device)] if specs else []
-
-    def _parts(self, main: Given, further: Sequence[Given], seconds: torch.Tensor) -> Any:
-        """(n, channels, axes) float32 at a time, ready for the network; `seconds[0]` counts what that takes."""
-        count = len(main.volume) if self._card.input.size else 1
+    def _parts(self, asked: Asked) -> Iterator[torch.Tensor]:
+        """(n, channels, axes) float32 at a time, ready for the network."""
+        count = len(asked.main.volume) if self._card.input.size else 1
         for first in range(0, count, IMAGES_AT_ONCE):
-            begun = time.perf_counter()
-            part = (
-                self._images(main, slice(first, first + IMAGES_AT_ONCE))
-                if self._card.input.size
-                else self._whole(main, further)
-            )
-            seconds[0] += time.perf_counter() - begun
+            with asked.seconds.before():
+                part = (
+                    self._images(asked.main, slice(first, first + IMAGES_AT_ONCE))
+                    if self._card.input.size
+                    else self._whole(asked)
+                )
             yield part
 
     def _images(self, main: Given, which: slice) -> torch.Tensor:
@@ -192,10 +165,10 @@ class ClassifyHost(Host):
         with one_thread():
             return image_inputs(main.volume[which], spec.size, mapping, spec.intensity_to[0])
 
-    def _whole(self, main: Given, further: Sequence[Given]) -> torch.Tensor:
+    def _whole(self, asked: Asked) -> torch.Tensor:
         spec = self._card.input
-        grid = model_grid(main.placement.geometry, spec.orientation, spec.spacing_mm)
-        return centred(self._image(main, further, grid), self._card.network.window, spec.intensity_to[0])
+        grid = model_grid(asked.main.placement.geometry, spec.orientation, spec.spacing_mm)
+        return centred(self._image(asked.main, asked.further, grid), self._card.network.window, spec.intensity_to[0])
 
     def _scores_of(self, part: torch.Tensor, own: list[torch.Tensor]) -> torch.Tensor:
         """(n, class); as many at once as the network takes. Answers may lie in the network's own memory: copied."""

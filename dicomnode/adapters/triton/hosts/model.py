@@ -14,7 +14,6 @@ The backend's own module is given by whoever runs the host, so that the same cod
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,9 +23,10 @@ import torch
 import yaml
 from torch.utils.dlpack import from_dlpack
 
+from dicomnode.adapters.triton.hosts.asked import Asked, Given
 from dicomnode.adapters.triton.hosts.calibration import windows_of
 from dicomnode.adapters.triton.hosts.calls import CallRecord
-from dicomnode.adapters.triton.hosts.gpu import done_s, full_float32, gpu_of
+from dicomnode.adapters.triton.hosts.gpu import full_float32, gpu_of
 from dicomnode.adapters.triton.hosts.memory import Taken, watched
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network, on_triton
 from dicomnode.adapters.triton.hosts.networks.on_triton import Inner
@@ -48,6 +48,7 @@ from dicomnode.imaging.inference import (
     without_islands,
 )
 from dicomnode.imaging.resample import ModelGrid, model_grid
+from dicomnode.imaging.windows import WindowedNetwork
 
 Outputs = Mapping[str, torch.Tensor]
 
@@ -101,14 +102,6 @@ def prove(backend: Any) -> None:
     back = from_dlpack(backend.Tensor.from_dlpack("PROOF", known).to_dlpack())
     if not torch.equal(back, torch.arange(-(1 << 15), 1 << 15, dtype=torch.int16)):
         raise RuntimeError("torch and the Python backend do not read the same values in one tensor: see the versions")
-
-
-@dataclass(frozen=True)
-class Given:
-    """A volume of a request: (slice, row, column) int16 stored values, where they lie and what they mean."""
-
-    volume: torch.Tensor
-    placement: Placement
 
 
 def _count(taken: Taken, main: Given) -> None:
@@ -188,13 +181,12 @@ class Host:
             return self._answer(request)
 
     def _answer(self, request: Any) -> Any:
-        main = self._given(request, "")
-        self._found_there = main.volume.is_cuda
-        further = [self._given(request, f"_{n}") for n in range(1, len(self._card.roles) + 1)]
+        asked = self._asked(request)
+        self._found_there = asked.main.volume.is_cuda
         try:
             with watched() as taken:
-                answers, timings = self._answers(main, further, self._parameters(request), request)
-            _count(taken, main)
+                answers, timings = self._answers(asked), asked.seconds.spent()
+            _count(taken, asked.main)
         except Cancelled as cancelled:
             return self._refused(str(cancelled))
         outputs = {**answers, "TIMINGS": timings, "INFO": self._about(taken)}
@@ -216,12 +208,10 @@ class Host:
         document = json.dumps({**self._network.info, "taken": taken, "gpu": said})
         return torch.frombuffer(bytearray(document.encode()), dtype=torch.uint8)
 
-    def _answers(
-        self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
-    ) -> tuple[Outputs, torch.Tensor]:
-        """What the card's output.arrays names, and the seconds before, in and after the network."""
-        labels, timings = self._segment(main, further, parameters, request)
-        return {"LABELMAP": labels}, timings
+    def _asked(self, request: Any) -> Asked:
+        main = self._given(request, "")
+        further = [self._given(request, f"_{n}") for n in range(1, len(self._card.roles) + 1)]
+        return Asked(request, main, further, self._parameters(request))
 
     def _given(self, request: Any, number: str) -> Given:
         volume, rescale, affine = (self._input(request, name + number) for name in ("VOLUME", "RESCALE", "AFFINE"))
@@ -242,20 +232,22 @@ class Host:
         tensor = from_dlpack(self._backend.get_input_tensor_by_name(request, name).to_dlpack())
         return tensor[0] if tensor.ndim > _AXES[name.partition("_")[0]] else tensor
 
-    def _segment(
-        self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        started = time.perf_counter()
-        spec, geometry = self._card.input, main.placement.geometry
-        grid = model_grid(geometry, spec.orientation, spec.spacing_mm)
-        image = self._image(main, further, grid, self._network.device)
-        prepared = done_s(self._network.device)
-        found = self._found(image, parameters, request)
-        inferred = done_s(self._network.device)
+    def _answers(self, asked: Asked) -> Outputs:
+        """What the card's output.arrays names."""
+        spec, device = self._card.input, self._network.device
+        with asked.seconds.before(device):
+            grid = model_grid(asked.main.placement.geometry, spec.orientation, spec.spacing_mm)
+            image = self._image(asked.main, asked.further, grid, device)
+        with asked.seconds.network(device):
+            found = self._found(image, asked)
+        with torch.inference_mode():
+            return self._restored(found, grid, asked)
+
+    def _restored(self, found: torch.Tensor, grid: ModelGrid, asked: Asked) -> Outputs:
+        """What the network found, (1, channels, model axes) or labels, in the source's grid."""
         labels = source_labels(found, grid, self._threads, self._card.network.restore)
-        without_islands(labels, geometry, float(parameters[MINIMUM_VOLUME_ML]))
-        ended = time.perf_counter()
-        return labels, torch.tensor([prepared - started, inferred - prepared, ended - inferred])
+        without_islands(labels, asked.main.placement.geometry, float(asked.parameters[MINIMUM_VOLUME_ML]))
+        return {"LABELMAP": labels}
 
     def _image(
         self, main: Given, further: Sequence[Given], grid: ModelGrid, device: torch.device = CPU
@@ -272,24 +264,29 @@ class Host:
         ]
         return torch.cat([first, *others], 1)
 
-    def _found(self, image: torch.Tensor, parameters: Mapping[str, Value], request: Any) -> torch.Tensor:
-        """In the model's grid: labels, or what the card has restored in place of them."""
-        card, device = self._card, self._network.device
-        own = (
-            [torch.tensor(as_numbers(card.own_parameters, parameters), device=device)] if card.own_parameters else []
+    def _own_inputs(self, parameters: Mapping[str, Value], device: torch.device) -> list[torch.Tensor]:
+        """What the network is given beside the image."""
+        specs = self._card.own_parameters
+        return [torch.tensor(as_numbers(specs, parameters), device=device)] if specs else []
+
+    def _windowed(self, asked: Asked) -> WindowedNetwork:
+        return self._network.windowed(
+            *self._own_inputs(asked.parameters, self._network.device),
+            before_each=lambda: self._go_on(asked.request),
+            share=lambda: self._threads / self._cores.count,
         )
 
-        network = self._network.windowed(
-            *own, before_each=lambda: self._go_on(request), share=lambda: self._threads / self._cores.count
-        )
+    def _found(self, image: torch.Tensor, asked: Asked) -> torch.Tensor:
+        """In the model's grid: labels, or what the card has restored in place of them."""
+        network, spec = self._windowed(asked), self._card.network
         find = model_labels if self._finds_labels else model_scores
         with torch.no_grad(), one_thread(self._network.has_own_threads):
-            return find(image, network, card.network, self._channels, float(parameters[OVERLAP]))
+            return find(image, network, spec, self._channels, float(asked.parameters[OVERLAP]))
 
     @property
     def _finds_labels(self) -> bool:
         """Whether what is brought back are labels, which are made as soon as the scores are there."""
-        return self._card.network.restore == "labels"
+        return self._card.output.arrays == ("LABELMAP",) and self._card.network.restore == "labels"
 
     @property
     def _channels(self) -> int:

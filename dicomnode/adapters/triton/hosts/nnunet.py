@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dicomnode.adapters.triton.hosts.model import Given, Host, HostSettings
+from dicomnode.adapters.triton.hosts.asked import Asked, Given
+from dicomnode.adapters.triton.hosts.model import Host, HostSettings, Outputs
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork
 from dicomnode.adapters.triton.hosts.networks.loaded import CPU
 from dicomnode.adapters.triton.hosts.own_chain import image, onto
-from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, OVERLAP, Value
+from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, OVERLAP
 from dicomnode.errors import InvalidModelPackage
 from dicomnode.imaging.geometry import VolumeGeometry
 from dicomnode.imaging.inference import without_islands
@@ -64,22 +64,18 @@ class NnunetHost(Host):
         if self._waiting is not None:
             self._go_on(self._waiting)
 
-    def _segment(
-        self, main: Given, further: Sequence[Given], parameters: Mapping[str, Value], request: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        started = time.perf_counter()
-        oriented = _Oriented(main.placement.geometry, self._card.input.orientation)
-        values = np.stack([oriented.there(volume) for volume in _volumes(main, further)])
-        prepared = time.perf_counter()
-        self._predictor.tile_step_size = 1 - float(parameters[OVERLAP])
-        self._waiting = request
-        with _quiet():
+    def _answers(self, asked: Asked) -> Outputs:
+        geometry = asked.main.placement.geometry
+        with asked.seconds.before():
+            oriented = _Oriented(geometry, self._card.input.orientation)
+            values = np.stack([oriented.there(volume) for volume in _volumes(asked.main, asked.further)])
+        self._predictor.tile_step_size = 1 - float(asked.parameters[OVERLAP])
+        self._waiting = asked.request
+        with asked.seconds.network(), _quiet():
             found = self._predictor.predict_single_npy_array(values, {"spacing": oriented.spacing_mm})
-        inferred = time.perf_counter()
         labels = torch.from_numpy(oriented.back(_labels(np.asarray(found), len(self._card.segments))))
-        without_islands(labels, main.placement.geometry, float(parameters[MINIMUM_VOLUME_ML]))
-        seconds = (prepared - started, inferred - prepared, time.perf_counter() - inferred)
-        return labels, torch.tensor(seconds)
+        without_islands(labels, geometry, float(asked.parameters[MINIMUM_VOLUME_ML]))
+        return {"LABELMAP": labels}
 
 
 class _Oriented:

@@ -6,10 +6,8 @@ What comes in is as LoadImaged gives it for the same series: float32 in modality
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,21 +19,12 @@ from monai.transforms.post.dictionary import Invertd
 from monai.transforms.spatial.array import SpatialResample
 from monai.transforms.transform import MapTransform
 
+from dicomnode.adapters.triton.hosts.asked import Given, Seconds
 from dicomnode.adapters.triton.hosts.bundle import Bundle
-from dicomnode.adapters.triton.hosts.gpu import done_s
-from dicomnode.adapters.triton.hosts.model import Given
 from dicomnode.imaging.geometry import VolumeGeometry
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _IMAGE, _PREDICTION = "image", "pred"  # monai.utils.CommonKeys
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What the chain gave: (channels, ...) float32 in MONAI's axes, and seconds before, in and after the network."""
-
-    values: torch.Tensor
-    seconds: tuple[float, float, float]
 
 
 class OwnChain:
@@ -50,19 +39,20 @@ class OwnChain:
         for chain in (self._before, self._after):
             _make_ready(chain)
 
-    def run(self, images: dict[str, MetaTensor], check: Callable[[], None]) -> Prediction:
-        """`check` is called before each window and raises when nobody waits any more."""
-        started = time.perf_counter()
-        data = _applied(self._before, images)
-        batch = list_data_collate([data])
-        prepared = done_s(self._bundle.device)
-        # what MONAI's evaluator gives to the network; transforms may have made it of several images
-        batch[_PREDICTION] = self._infer(batch[_IMAGE if _IMAGE in batch else self._key], check)
-        inferred = done_s(self._bundle.device)
+    def run(self, images: dict[str, MetaTensor], check: Callable[[], None], seconds: Seconds) -> torch.Tensor:
+        """(channels, ...) float32 in MONAI's axes.
+
+        `check` is called before each window and raises when nobody waits any more.
+        """
+        with seconds.before(self._bundle.device):
+            data = _applied(self._before, images)
+            batch = list_data_collate([data])
+        with seconds.network(self._bundle.device):
+            # what MONAI's evaluator gives to the network; transforms may have made it of several images
+            batch[_PREDICTION] = self._infer(batch[_IMAGE if _IMAGE in batch else self._key], check)
         (result,) = decollate_batch(batch)
         result = _applied(self._after, result)
-        values = self._in_place(result, images[self._key])
-        return Prediction(values, (prepared - started, inferred - prepared, time.perf_counter() - inferred))
+        return self._in_place(result, images[self._key])
 
     def _infer(self, image: torch.Tensor, check: Callable[[], None]) -> torch.Tensor:
         device, half = self._bundle.device, self._bundle.half_precision and self._bundle.device.type == "cuda"
