@@ -19,7 +19,7 @@ from dicomnode.encoding.check_whole import check_fixed, check_resolves, check_wh
 from dicomnode.encoding.content_items import code_of, evidence_of
 from dicomnode.encoding.references import NONE, Further, UsedImages, instances_of, study_and_series
 from dicomnode.encoding.refusal import POSITION_TOLERANCE_MM, check_uids, is_empty, refuse
-from dicomnode.encoding.source import IDENTITY, checked_identity
+from dicomnode.encoding.source import IDENTITY, checked_identity, is_lossy
 from dicomnode.imaging.headers import items, numbers, odd_values_accepted, text, value, whole
 from dicomnode.imaging.masks import FULL
 from dicomnode.imaging.volume import VolumePlan
@@ -109,7 +109,7 @@ def check_segmentation(
             check_filled(segmentation, ("PixelData",), "the segmentation")
         check_present(segmentation, _SEGMENTATION_PRESENT, "the segmentation")
         check_type(segmentation, fractional=fractional)
-        check_pixels_described(segmentation, plan, 8 if fractional else 1)
+        check_pixels_described(segmentation, plan.headers, 8 if fractional else 1)
         check_segments(items(segmentation, "SegmentSequence"))
         check_grid(segmentation, plan)
         check_series_references(segmentation, plan, further)
@@ -125,7 +125,7 @@ def check_label_map(segmentation: Dataset, plan: VolumePlan, further: Further = 
         kind, bits = text(segmentation, "SegmentationType"), whole(segmentation, "BitsAllocated")
         if (kind, bits) != ("LABELMAP", 8):
             refuse(f"the segmentation's type is {kind} of {bits} bits a pixel")
-        check_pixels_described(segmentation, plan, 8)
+        check_pixels_described(segmentation, plan.headers, 8)
         background, *segments = items(segmentation, "SegmentSequence")
         if whole(background, "SegmentNumber") != 0:
             refuse("the first segment of the label map is not the background, 0")
@@ -244,9 +244,8 @@ def check_type(segmentation: Dataset, *, fractional: bool) -> None:
         refuse("the segmentation does not say that 255 stands for a probability of 1")
 
 
-def check_pixels_described(dataset: Dataset, plan: VolumePlan, bits: int) -> None:
+def check_pixels_described(dataset: Dataset, sources: Iterable[Dataset], bits: int) -> None:
     """What readers take the pixels for (PS3.3 C.8.20.2, C.7.6.3), and that loss in the source is not forgotten."""
-    lossy = any(text(header, "LossyImageCompression") == "01" for header in plan.headers)
     wanted = {
         "ImageType": "DERIVED\\PRIMARY",
         "SamplesPerPixel": 1,
@@ -255,7 +254,7 @@ def check_pixels_described(dataset: Dataset, plan: VolumePlan, bits: int) -> Non
         "BitsStored": bits,
         "HighBit": bits - 1,
         "PixelRepresentation": 0,
-        "LossyImageCompression": "01" if lossy else "00",
+        "LossyImageCompression": "01" if any(map(is_lossy, sources)) else "00",
     }
     check_fixed(dataset, wanted, "the segmentation")
 

@@ -21,6 +21,7 @@ from dicomnode.encoding.check import (
     check_filled,
     check_measurement_report,
     check_number,
+    check_pixels_described,
     check_present,
     check_segments,
     check_type,
@@ -56,6 +57,7 @@ def check_image_segmentation(
         check_common(segmentation, plan, SegmentationStorage, "SEG")
         _check_image(segmentation, instance, plan)
         check_type(segmentation, fractional=fractional)
+        check_pixels_described(segmentation, [instance.header], 8 if fractional else 1)
         segments = items(segmentation, "SegmentSequence")
         check_segments(segments)
         check_length(segmentation, len(items(segmentation, FRAMES)), pixel_bytes)
@@ -70,6 +72,7 @@ def check_image_label_map(segmentation: Dataset, instance: MaskedInstance, plan:
         kind, bits = text(segmentation, "SegmentationType"), whole(segmentation, "BitsAllocated")
         if (kind, bits) != ("LABELMAP", 8):
             refuse(f"the segmentation's type is {kind} of {bits} bits a pixel")
+        check_pixels_described(segmentation, [instance.header], 8)
         background, *segments = items(segmentation, "SegmentSequence")
         if whole(background, "SegmentNumber") != 0:
             refuse("the first segment of the label map is not the background, 0")

@@ -156,13 +156,18 @@ def _shared_header(plan: VolumePlan, texts: Iterable[str]) -> Dataset:
     step = abs(float(plan.geometry.affine[:3, 0] @ plan.geometry.normal))
     shared.SliceThickness = _ds(plan.frames[0].thickness_mm or step)
     shared.SpacingBetweenSlices = _ds(step)
-    copy_lossy(source, shared)
+    copy_lossy(next(filter(is_lossy, plan.headers), source), shared)  # one slice with loss is enough
     return shared
+
+
+def is_lossy(source: Dataset) -> bool:
+    """Whether an image was compressed with loss once (PS3.3 C.7.6.1.1.5)."""
+    return text(source, "LossyImageCompression") == "01"
 
 
 def copy_lossy(source: Dataset, shared: Dataset) -> None:
     """What was compressed with loss stays marked in what is made from it (PS3.3 C.7.6.1.1.5)."""
-    if text(source, "LossyImageCompression") == "01":
+    if is_lossy(source):
         shared.LossyImageCompression = "01"
         for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
             if (found := value(source, keyword)) is not None:

@@ -322,5 +322,20 @@ def test_good_results_pass_and_come_as_files(empty: bool) -> None:
         assert r.sop_instance_uid.encode() in r.content
 
 
+@pytest.mark.parametrize("lossy", [[0], [2], [1, 3]])
+def test_one_slice_with_loss_marks_the_result(lossy: list[int]) -> None:
+    """An archive may compress a part of a series; which one comes first must not decide (PS3.3 C.7.6.1.1.5)."""
+    series = classic()
+    for number in lossy:
+        series[number].LossyImageCompression, series[number].LossyImageCompressionRatio = "01", 12
+        series[number].LossyImageCompressionMethod = "ISO_10918_1"
+    plan = plan_volume(series)
+    labels = two_fs(plan.geometry.shape)
+    statistics = measure(labels, pixels(plan.geometry.shape), plan.geometry, plan.rescale, [1, 2])
+    segmentation, _ = encode_results(labels, statistics, plan, CARD, MADE)
+    made = dcmread(BytesIO(segmentation.content))
+    assert (made.LossyImageCompression, made.LossyImageCompressionRatio) == ("01", 12)
+
+
 def test_warming_up_needs_no_series() -> None:
     warm_up(CARD, MADE)

@@ -122,6 +122,16 @@ def test_a_form_of_another_image_is_refused(tmp_path: Path, kind: str, check: An
         check(made, findings(other))
 
 
+@pytest.mark.parametrize(("keyword", "wrong"), [("ImageType", ["DERIVED"]), ("LossyImageCompression", "01")])
+def test_a_label_map_says_what_its_pixels_are(tmp_path: Path, keyword: str, wrong: Any) -> None:
+    marked = Marked(tmp_path, [image()])
+    (made,) = forms(marked, "SEG-LABELMAP")
+    check_image_label_maps(made, findings(marked))
+    setattr(made, keyword, wrong)
+    with pytest.raises(NonConformant, match=keyword):
+        check_image_label_maps(made, findings(marked))
+
+
 def test_proportions_of_pixels() -> None:
     assert proportions(image()) == (0.2, 0.1)
     assert proportions(image(ImagerPixelSpacing=None, PixelAspectRatio=[3, 2])) == (3, 2)

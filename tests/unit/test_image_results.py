@@ -236,9 +236,31 @@ def _twice(d: Dataset) -> None:
     d.PerFrameFunctionalGroupsSequence[1].SegmentIdentificationSequence[0].ReferencedSegmentNumber = 1
 
 
+def _secondary(d: Dataset) -> None:
+    d.ImageType = ["DERIVED", "SECONDARY"]
+
+
+def _without_loss(d: Dataset) -> None:
+    d.LossyImageCompression = "00"
+
+
+def _inverted(d: Dataset) -> None:
+    d.PhotometricInterpretation = "MONOCHROME1"
+
+
+LOSSY = {
+    "LossyImageCompression": "01",
+    "LossyImageCompressionRatio": 12,
+    "LossyImageCompressionMethod": "ISO_10918_1",
+}
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
+        (_secondary, "ImageType of the segmentation"),
+        (_without_loss, "LossyImageCompression of the segmentation is '00', not '01'"),
+        (_inverted, "PhotometricInterpretation of the segmentation"),
         (_other_size, "44 × 29 pixels, its image has 43 × 29"),
         (_placed, "FrameOfReferenceUID"),
         (_turned, "PatientOrientation differs"),
@@ -251,13 +273,21 @@ def _twice(d: Dataset) -> None:
     ],
 )
 def test_what_does_not_lie_on_its_image_is_refused(tmp_path: Path, spoil: Any, words: str) -> None:
-    marked = Marked(tmp_path, [image(ImageLaterality="R")])
+    marked = Marked(tmp_path, [image(ImageLaterality="R", **LOSSY)])
     (made,) = marked.of("SEG")
     length = len(made.PixelData)
     check_image_segmentation(made, marked.instances[0], marked.plan, pixel_bytes=length)
     spoil(made)
     with pytest.raises(NonConformant, match=words):
         check_image_segmentation(made, marked.instances[0], marked.plan, pixel_bytes=length)
+
+
+def test_loss_is_that_of_the_image_and_of_no_other(tmp_path: Path) -> None:
+    marked = Marked(tmp_path, [image(1), image(2, **LOSSY)], kind="both")
+    for kind in ("SEG", "SEG-PROB"):
+        plain, lossy = marked.of(kind)
+        found = (lossy.LossyImageCompression, lossy.LossyImageCompressionRatio, lossy.LossyImageCompressionMethod)
+        assert (plain.LossyImageCompression, found) == ("00", ("01", 12, "ISO_10918_1"))
 
 
 def _references(report: Dataset) -> list[Dataset]:
