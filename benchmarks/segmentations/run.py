@@ -24,7 +24,7 @@ from pathlib import Path
 import highdicom as hd
 import numpy as np
 import numpy.typing as npt
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.uid import CTImageStorage
 from rich.console import Console
 from rich.table import Table
@@ -120,7 +120,7 @@ def by_node(labels: npt.NDArray[np.uint8], headers: list[Dataset], what: ModelCa
     plan = plan_volume(headers)
     made = encode_segmentation(labels, plan, what, MADE)
     assert made is not None
-    check_segmentation(dcmread(made.attributes()), plan, pixel_bytes=made.pixel_bytes)
+    check_segmentation(made.as_written(), plan, pixel_bytes=made.pixel_bytes)
     with file.open("wb") as target:
         target.writelines(made)
 

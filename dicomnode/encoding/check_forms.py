@@ -197,9 +197,9 @@ def check_label_map_form(dataset: Dataset, findings: Findings) -> None:
     check_label_map(dataset, findings.plan, findings.further)
 
 
-def check_full(dataset: Dataset, findings: Findings) -> None:
+def check_full(dataset: Dataset, findings: Findings, *, pixel_bytes: int | None = None) -> None:
     """As check_segmentation, and of every segment that is found there is a frame of every slice."""
-    check_segmentation(dataset, findings.plan, findings.further)
+    check_segmentation(dataset, findings.plan, findings.further, pixel_bytes=pixel_bytes)
     needed = len(findings.found) * len(findings.plan.frames)
     if dataset.NumberOfFrames != needed:
         refuse(f"there are {dataset.NumberOfFrames} frames; {needed} have no gap between them")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -35,15 +35,20 @@ from dicomnode.encoding.refusal import kept_when_refused
 from dicomnode.encoding.results import EncodedResult, encoded
 from dicomnode.encoding.rtstruct import encode_structure_set
 from dicomnode.encoding.secondary_capture import encode_secondary_captures
+from dicomnode.encoding.seg_file import SegFile
 from dicomnode.encoding.seg_label_map import encode_full, encode_label_map
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a form is made, and the check that each of its objects has to pass."""
+    """How a form is made, and the check that each of its objects has to pass.
 
-    encode: Callable[[Any], list[Dataset]]
-    check: Callable[[Dataset, Any], None]
+    Of an object that is made as a file it is given the attributes and `pixel_bytes`: the pixels are made as it is
+    written.
+    """
+
+    encode: Callable[[Any], Sequence[Dataset | SegFile]]
+    check: Callable[..., None]
 
 
 # Of a volume's Findings
@@ -75,11 +80,17 @@ def encode_form(findings: Outcome, kind: str) -> list[EncodedResult]:
     form = _forms_of(findings).get(kind)
     if form is None:
         return []
-    made = form.encode(findings)
-    for dataset in made:
-        with kept_when_refused(kind, partial(to_part10_bytes, dataset)):
-            form.check(dataset, findings)
-    return [encoded(kind, dataset) for dataset in made]
+    return [_checked(kind, one, form.check, findings) for one in form.encode(findings)]
+
+
+def _checked(kind: str, made: Dataset | SegFile, check: Callable[..., None], findings: Outcome) -> EncodedResult:
+    if isinstance(made, SegFile):
+        with kept_when_refused(kind, partial(getattr, made, "content")):
+            check(made.as_written(), findings, pixel_bytes=made.pixel_bytes)
+        return encoded(kind, made.header, made)
+    with kept_when_refused(kind, partial(to_part10_bytes, made)):
+        check(made, findings)
+    return encoded(kind, made)
 
 
 def _forms_of(findings: Outcome) -> Mapping[str, Form]:

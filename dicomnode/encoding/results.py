@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.uid import CTImageStorage
 
 from dicomnode.domain.classification import Run, runs
@@ -36,7 +36,6 @@ from dicomnode.encoding.sr_classes import encode_classes
 from dicomnode.encoding.sr_map import encode_map_report
 from dicomnode.encoding.sr_measured import encode_measured
 from dicomnode.imaging.box import Box
-from dicomnode.imaging.headers import odd_values_accepted
 from dicomnode.imaging.images import ImagesPlan, plan_images
 from dicomnode.imaging.masks import SegmentMasks
 from dicomnode.imaging.measure import SegmentStatistics, measure_masks
@@ -78,8 +77,7 @@ def encode_results(
     segmentation = headers[0] if headers else None
     report = encode_report(statistics, plan, card, made, segmentation, further, headers[1:])
     for kind, file in files.items():
-        with odd_values_accepted():
-            as_written = dcmread(file.attributes())
+        as_written = file.as_written()
         with kept_when_refused(kind, partial(getattr, file, "content")):
             check_segmentation(as_written, plan, further, pixel_bytes=file.pixel_bytes, fractional=kind == "SEG-PROB")
     with _gate("SR", report):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.encoding.check_images import check_image_report, check_image_segmentation
@@ -17,7 +17,7 @@ from dicomnode.encoding.results import EncodedResult, encoded
 from dicomnode.encoding.seg_file import SegFile
 from dicomnode.encoding.seg_images import frames_of, image_uids, segmentation_of
 from dicomnode.encoding.sr_images import encode_image_report
-from dicomnode.imaging.headers import odd_values_accepted, text
+from dicomnode.imaging.headers import text
 from dicomnode.imaging.images import ImagesPlan
 from dicomnode.imaging.masked_images import MaskedInstance, RegionStatistics
 
@@ -69,8 +69,7 @@ def _contents(
 
 def _passed(file: SegFile, kind: str, instance: MaskedInstance, plan: ImagesPlan) -> Dataset:
     """The attributes as they are written, checked."""
-    with odd_values_accepted():
-        as_written = dcmread(file.attributes())
+    as_written = file.as_written()
     with kept_when_refused(kind, partial(getattr, file, "content")):
         check_image_segmentation(
             as_written, instance, plan, pixel_bytes=file.pixel_bytes, fractional=kind == "SEG-PROB"

@@ -14,12 +14,13 @@ from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 
 from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.seg_frames import SegFrames
 from dicomnode.encoding.seg_items import FrameItems, FramePlace, sequence
 from dicomnode.errors import EncodingError
+from dicomnode.imaging.headers import odd_values_accepted
 
 _PIXEL_DATA = struct.Struct("<HH2sHL")  # tag, VR, reserved, length (PS3.5 7.1.2)
 _LONGEST = 0xFFFFFFFE  # bytes of one element (PS3.5 7.1.1)
@@ -45,9 +46,10 @@ class SegFile:
         yield from _pixels(self.masks, self.frames)
         yield b"\0" * (_pixel_bytes(self.masks, len(self.frames)) % 2)
 
-    def attributes(self) -> BytesIO:
-        """The file up to its pixels."""
-        return BytesIO(self.start)
+    def as_written(self) -> Dataset:
+        """The file up to its pixels, read again."""
+        with odd_values_accepted():
+            return dcmread(BytesIO(self.start))
 
     @property
     def pixel_bytes(self) -> int:

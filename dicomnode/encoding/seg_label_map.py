@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from io import BytesIO
-
 import numpy as np
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 
 from dicomnode.encoding.findings import Findings
 from dicomnode.encoding.seg import encode_masks, skeleton_of
+from dicomnode.encoding.seg_file import SegFile
 from dicomnode.encoding.seg_frames import LabelFrames
 from dicomnode.imaging.headers import odd_values_accepted
 
@@ -36,11 +35,10 @@ def encode_label_map(findings: Findings) -> Dataset:
     return segmentation
 
 
-def encode_full(findings: Findings) -> Dataset:
+def encode_full(findings: Findings) -> SegFile:
     """BINARY, with the empty frames too of each segment that was found."""
     file = encode_masks(
         LabelFrames(findings.labels), findings.plan, findings.card, findings.made, findings.further, every_frame=True
     )
     assert file is not None  # forms are made of what was found
-    with odd_values_accepted():
-        return dcmread(BytesIO(file.content))
+    return file
