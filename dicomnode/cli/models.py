@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicomnode import bootstrap
-from dicomnode.cli import model_apply, model_compare, model_limit, model_optimise, model_states
+from dicomnode.cli import model_apply, model_case, model_compare, model_limit, model_optimise, model_states
 from dicomnode.cli.model_lookup import Author, Json, Name, OfVersion, Reason, find_model, foreseen, model_row
 from dicomnode.cli.rule_lookup import author_or_user
 from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, acceptance_document
@@ -211,3 +211,4 @@ model_states.register(app)
 model_compare.register(app)
 model_apply.register(app)
 app.command()(model_optimise.optimise)
+app.command()(model_case.case)

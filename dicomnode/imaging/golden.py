@@ -48,6 +48,16 @@ def read_npz_volumes(path: Path, count: int, *, needs_place: bool = True) -> lis
     return [_volume(arrays, f"_{number}" if number else "", path) for number in range(count)]
 
 
+def npz_arrays(volumes: Sequence[GivenVolume]) -> dict[str, npt.NDArray[Any]]:
+    """As read_npz_volumes reads them; nothing but pixels and where they lie."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for number, given in enumerate(volumes):
+        end, rescale = f"_{number}" if number else "", given.placement.rescale
+        arrays |= {f"volume{end}": given.values, f"affine{end}": given.placement.geometry.affine}
+        arrays |= {f"slope{end}": np.array(rescale.slope), f"intercept{end}": np.array(rescale.intercept)}
+    return arrays
+
+
 def read_dicom_volume(folder: Path) -> GivenVolume:
     """The series that lies in a folder; raises InvalidModelPackage."""
     files = sorted(path for path in folder.iterdir() if path.is_file())

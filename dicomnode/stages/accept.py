@@ -16,6 +16,7 @@ import numpy.typing as npt
 from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, CaseOutcome, digests_before
 from dicomnode.domain.golden import GOLDEN_FOLDER, GoldenCase, expected_array
 from dicomnode.domain.halt import Halt
+from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.model_parameter import threshold_of
 from dicomnode.domain.rules import Parameter
 from dicomnode.errors import InvalidModelPackage, ModelFailed, SeriesRefused
@@ -202,6 +203,18 @@ class _Given:
         return self.answers.classes(model, parameters, timeout_s, halt or self.never, region)
 
 
+def read_series(card: ModelCard, main: Path, roles: Mapping[str, Path]) -> list[GivenVolume]:
+    """Of DICOM files in folders: the main one, and one for each of the card's roles. Raises InvalidModelPackage."""
+    names = [role.name for role in card.roles]
+    if set(roles) != set(names):
+        raise InvalidModelPackage(
+            f"the card has the roles {', '.join(names) or '(none)'}; name a folder for each, and for nothing else"
+        )
+    if card.input.is_of_images and not card.after:  # what comes first may need the place of images
+        return [read_dicom_images(main, card.input)]
+    return [read_dicom_volume(main), *(read_dicom_volume(roles[name]) for name in names)]
+
+
 def read_case(model: ModelVersion, case: GoldenCase) -> list[GivenVolume]:
     """The main volume and those of the card's roles, in their order; raises InvalidModelPackage."""
     path, roles = _file(model, case.input), [role.name for role in model.card.roles]
@@ -209,12 +222,12 @@ def read_case(model: ModelVersion, case: GoldenCase) -> list[GivenVolume]:
     if not path.is_dir():
         needs_place = not alone or model.card.input.pixel_spacing_mm is not None  # how large the pixels are
         return read_npz_volumes(path, 1 + len(roles), needs_place=needs_place)
-    if alone:
-        return [read_dicom_images(path, model.card.input)]
-    if set(case.roles) != set(roles):
-        words = f"case {case.name}: the card has the roles {', '.join(roles) or '(none)'}; name a folder for each"
-        raise InvalidModelPackage(words, f"{GOLDEN_FOLDER}/cases.yaml")
-    return [read_dicom_volume(path), *(read_dicom_volume(_file(model, case.roles[role])) for role in roles)]
+    try:
+        return read_series(model.card, path, {role: _file(model, name) for role, name in case.roles.items()})
+    except InvalidModelPackage as error:
+        if error.path:
+            raise
+        raise InvalidModelPackage(f"case {case.name}: {error}", f"{GOLDEN_FOLDER}/cases.yaml") from None
 
 
 def read_answer(model: ModelVersion, case: GoldenCase) -> npt.NDArray[Any]:

@@ -15,9 +15,9 @@ from dicomnode.domain.golden import GoldenCase
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.tuning import Tried, Tuning, chosen_document
 from dicomnode.errors import ModelFailed, UsageError
-from dicomnode.imaging.golden import GivenVolume, read_dicom_volume
+from dicomnode.imaging.golden import GivenVolume
 from dicomnode.ports import Clock, InferenceEngine, ModelVersion
-from dicomnode.stages.accept import AcceptStage, read_answer, read_case
+from dicomnode.stages.accept import AcceptStage, read_answer, read_case, read_series
 from dicomnode.stages.judge import judged, likeness
 
 
@@ -39,7 +39,7 @@ def trials_of(model: ModelVersion, folders: Sequence[Path], cases: Sequence[Gold
         raise UsageError(
             f"{model.name} needs several series at once: only golden cases can say which belong together"
         )
-    trials = [Trial([read_dicom_volume(folder)]) for folder in folders]
+    trials = [Trial(read_series(model.card, folder, {})) for folder in folders]
     trials = trials or [Trial(read_case(model, case), case, _expected(model, case)) for case in cases]
     if not trials:
         raise UsageError(

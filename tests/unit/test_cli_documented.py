@@ -36,7 +36,15 @@ def test_commands_that_the_documentation_names_are_there() -> None:
     named = ["up", "status", "doctor", "settings", "preview", "run receiver", "run worker", "run triton"]
     named += ["models add", "models list", "models show", "models card", "models history", "models apply"]
     named += ["models activate", "models deactivate", "models rollback", "models shadow", "models compare"]
-    named += ["models bench", "models optimise", "rules add", "rules list", "rules show", "rules remove"]
+    named += [
+        "models bench",
+        "models case",
+        "models optimise",
+        "rules add",
+        "rules list",
+        "rules show",
+        "rules remove",
+    ]
     named += ["check", "conformance", "rules explain", "rules test", "rules lint", "rules schema", "rules replay"]
     named += ["rules enable", "rules disable", "rules shadow", "rules history", "rules diff"]
     named += ["destinations add", "destinations list", "destinations remove", "destinations echo"]

@@ -35,6 +35,8 @@ from dicomnode.errors import (
 from tests.adapters.fake_engine import FakeEngine, FakeSession
 from tests.adapters.fake_state import FakeState
 from tests.made_results import CARD
+from tests.made_series import classic
+from tests.made_series import write as write_dicom
 from tests.triton_models import axial
 
 PARAMETERS = {"kernel": {"type": "text", "default": "soft", "one_of": ["sharp", "soft"], "description": "of the CT"}}
@@ -145,6 +147,25 @@ def told(context: Context, *arguments: str, status: int = 0) -> Any:
     if done.exit_code != status:
         raise done.exception or AssertionError(done.stdout)
     return json.loads(done.stdout)
+
+
+def test_a_case_is_made_of_a_series_and_accepted(machine: Context, packages: Path, tmp_path: Path) -> None:
+    told(machine, "add", str(packages / "1.1"), "--activate")
+    folder, series = packages / "1.1", tmp_path / "series"
+    write_dicom(classic(5), series)
+    asked = ("case", "torso-ct", str(folder), "--series", str(series), "--called", "made")
+    assert "nothing was changed" in told(machine, *asked, "--dry-run")["message"]
+    assert not (folder / "golden/made.npz").exists()
+    assert told(machine, *asked)["shape"][0] == 5
+    with pytest.raises(UsageError, match="is there already"):
+        raise run(machine, *asked).exception or AssertionError("it was written over")
+    with pytest.raises(UsageError, match="ROLE=FOLDER"):
+        raise run(machine, *asked, "--role", "pet").exception or AssertionError("it has no folder")
+    with pytest.raises(InvalidModelPackage, match=r"the card has the roles \(none\)"):
+        raise run(machine, *asked[:-1], "c", "--role", f"pet={series}").exception or AssertionError("no such role")
+    card = {**card_document(CARD), "version": "1.3"}
+    (folder / "model.yaml").write_text(yaml.safe_dump(card))
+    assert [case["name"] for case in told(machine, "add", str(folder))["cases"]] == ["noise", "made"]
 
 
 def active(context: Context) -> str:

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import yaml
 
-from dicomnode.adapters.golden_cases import read_golden_cases
+from dicomnode.adapters.golden_cases import MadeCase, check_place, read_golden_cases, write_case
 from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, acceptance_document, parse_acceptance
 from dicomnode.domain.golden import GoldenCase, parse_golden_cases
 from dicomnode.domain.model_card import ModelCard, card_document, parse_model_card
-from dicomnode.errors import EngineUnavailable, InvalidModelPackage, ModelFailed
-from dicomnode.imaging.golden import read_dicom_volume
+from dicomnode.errors import EngineUnavailable, InvalidModelPackage, ModelFailed, UsageError
+from dicomnode.imaging.geometry import Placement, Rescale
+from dicomnode.imaging.golden import GivenVolume, read_dicom_volume
 from dicomnode.ports import ModelVersion
-from dicomnode.stages.accept import AcceptStage
+from dicomnode.stages.accept import AcceptStage, read_answer, read_case
 from tests.adapters.fake_engine import FakeEngine
 from tests.adapters.fake_state import FakeClock
 from tests.made_results import CARD
@@ -264,3 +265,53 @@ def test_what_a_classifiers_case_says_is_read_strictly() -> None:
     assert read == replace(GoldenCase("a", "a", "b"), difference_most=0.5)
     with pytest.raises(InvalidModelPackage, match="unknown: dice_least"):
         parse_golden_cases({"cases": [{**case, "dice_least": 0.9}]}, classifier())
+
+
+# ---------------------------------------------------------------------------------------------------- making one
+
+
+def made(name: str = "b") -> MadeCase:
+    placement = Placement(axial(SHAPE, (3.0, 1.0, 1.0)), Rescale(2.0, -1024.0))
+    return MadeCase(name, [GivenVolume(volume(), placement)] * 2, labels(), {})
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        "cases:\n- {name: a, input: a.npz, expected: b.npz}\n",
+        "# ours\ncases:\n    - name: a\n      input: a.npz\n      expected: b.npz",
+    ],
+)
+def test_a_made_case_is_read_as_it_was_made(tmp_path: Path, before: str) -> None:
+    if before:
+        (tmp_path / "golden").mkdir()
+        for file in ("a.npz", "b.npz"):
+            (tmp_path / "golden" / file).touch()
+        (tmp_path / "golden/cases.yaml").write_text(before)
+    write_case(tmp_path, CARD, made("c"))
+    *others, case = read_golden_cases(tmp_path, CARD)
+    assert (case.name, len(others)) == ("c", 1 if before else 0)
+    assert (tmp_path / "golden/cases.yaml").read_text().startswith(before.rstrip() or "cases:")
+    roles = [{"role": "late", "modality": ["CT"], "intensity": {"from": [0, 1]}}]
+    model = version(tmp_path, parse_model_card({**card_document(CARD), "inputs": roles}))
+    for given in read_case(model, case):
+        assert np.array_equal(given.values, volume())
+        assert given.placement.rescale == Rescale(2.0, -1024.0)
+        assert np.array_equal(given.placement.geometry.affine, AFFINE)
+    assert np.array_equal(read_answer(model, case), labels())
+
+
+def test_no_case_is_written_over_another_or_beside_a_list(tmp_path: Path) -> None:
+    write_case(tmp_path, CARD, made("b"))
+    with pytest.raises(UsageError, match=r"golden/b.npz is there already"):
+        check_place(tmp_path, "b")
+    with pytest.raises(UsageError, match="is no name of a case"):
+        check_place(tmp_path, "../b")
+    with pytest.raises(UsageError, match="is no folder"):
+        check_place(tmp_path / "golden/b.npz", "c")
+    write(tmp_path, {"cases": []})
+    (tmp_path / "golden/cases.yaml").write_text("cases: [{name: b, input: b.npz, expected: b-expected.npz}]\n")
+    with pytest.raises(UsageError, match="no list to whose end"):
+        write_case(tmp_path, CARD, made("c"))
+    assert not (tmp_path / "golden/c.npz").exists()

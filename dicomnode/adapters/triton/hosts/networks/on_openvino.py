@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -208,7 +209,8 @@ def _quantised(model: Any, source: Source) -> Any:
     windows = list(source.calibration())[:_CALIBRATION_MOST] if source.calibration else []
     if not windows:
         raise ConversionFailed("int8 needs golden cases in the package to be calibrated with")
-    return nncf.quantize(model, nncf.Dataset(windows), subset_size=len(windows))
+    with redirect_stdout(sys.stderr):  # nncf draws how far it is; a command's answer may be JSON
+        return nncf.quantize(model, nncf.Dataset(windows), subset_size=len(windows))
 
 
 _ORIGINALS: dict[str, Callable[[Source], Callable[..., object]]] = {
