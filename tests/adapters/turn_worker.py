@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from dicomnode.adapters.db import open_state
+from dicomnode.adapters.db.repositories import open_state
 from dicomnode.adapters.ledger import FolderLedger
 from dicomnode.adapters.queue import DbosQueue
 from dicomnode.adapters.queue.engine import DbosJobEngine

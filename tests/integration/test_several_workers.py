@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomnode.adapters.db import SqlState, open_state
+from dicomnode.adapters.db.repositories import SqlState, open_state
 from dicomnode.adapters.queue import DbosQueue
 from dicomnode.domain.job import JobState, Priority
 from tests.adapters.state_material import STUDY, complete, model_card, new_job
