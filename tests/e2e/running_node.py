@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from io import StringIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from unittest.mock import patch
 
 import psutil
 
+from dicomnode.__main__ import main
 from tests.servers import dcmtk, free_port
 
 READY_TIMEOUT_S = 120.0
@@ -23,6 +26,16 @@ READY_TIMEOUT_S = 120.0
 
 class NodeFailed(RuntimeError):
     """The message has the end of the node's screen."""
+
+
+@contextmanager
+def _exit_status_0() -> Iterator[None]:
+    """The end that a command comes to with exit status 0."""
+    try:
+        yield
+    except SystemExit as end:
+        if end.code:
+            raise NodeFailed(f"exit status {end.code}") from None
 
 
 class RunningNode:
@@ -143,6 +156,17 @@ class RunningNode:
     def json(self, *arguments: str) -> Any:
         return json.loads(self.run(*arguments, "--json"))
 
+    def look(self, *arguments: str) -> Any:
+        """What a command that changes nothing prints with --json, run in this process.
+
+        To ask again and again in new ones would take the cores that the node works with.
+        """
+        command = patch.object(sys, "argv", ["dicomnode", *arguments, "--json"])
+        environment = patch.dict(os.environ, self.environment, clear=True)
+        with environment, command, redirect_stdout(StringIO()) as printed, _exit_status_0():
+            main()
+        return json.loads(printed.getvalue())
+
     def wait_until(self, happened: Callable[[], bool], timeout_s: float = 60.0) -> None:
         end = time.monotonic() + timeout_s
         while not happened():
@@ -154,7 +178,7 @@ class RunningNode:
         """Until nothing is being received, run or delivered."""
 
         def is_idle() -> bool:
-            work = self.json("status")["work"]
+            work = self.look("status")["work"]
             open_states = {
                 "series": ("receiving", "complete"),
                 "jobs": ("queued", "running"),

@@ -48,8 +48,8 @@ def node(tmp_path_factory: pytest.TempPathFactory, pacs: Orthanc) -> Iterator[Ru
 
 def classes(node: RunningNode, study: str) -> list[tuple[str, int]]:
     (job,) = [
-        node.json("jobs", "show", job["job_id"])
-        for job in node.json("jobs", "list")
+        node.look("jobs", "show", job["job_id"])
+        for job in node.look("jobs", "list")
         if job["study_instance_uid"] == study and "slice-ct-region" in job["model"]
     ]
     assert job["state"] == "succeeded", job
@@ -69,9 +69,9 @@ def test_a_volume_is_outlined_and_its_images_are_classified(node: RunningNode, p
     shares = dict(classes(node, study))
     assert shares["Abdomen"] > 25
     assert shares["Chest"] >= 6
-    (explained,) = node.json("rules", "explain", "torso-ct-chest", study)["answers"]
+    (explained,) = node.look("rules", "explain", "torso-ct-chest", study)["answers"]
     assert "Class(slice-ct-region) is 'Abdomen\\Chest'" in explained["why"]
-    story = [event["kind"] for event in node.json("studies", "why", study)["story"]]
+    story = [event["kind"] for event in node.look("studies", "why", study)["story"]]
     assert story.count("series.classified") == 1
     # once more: the same report under the same UIDs
     assert storescu(node.port, CT) == 0
@@ -86,8 +86,8 @@ def test_images_that_are_no_volume_are_classified_all_the_same(node: RunningNode
     assert pydicom.dcmread(BytesIO(pacs.file(uid))).ManufacturerModelName == "slice-ct-region"
     assert dict(classes(node, study)).get("Head", 0) >= 26
     node.wait_idle()
-    (series,) = node.json("studies", "show", study)["series"]
+    (series,) = node.look("studies", "show", study)["series"]
     assert "torso-ct-chest did not match: Class(slice-ct-region) is 'Head" in series["why"]
-    assert [job["model"] for job in node.json("jobs", "list") if job["study_instance_uid"] == study] == [
+    assert [job["model"] for job in node.look("jobs", "list") if job["study_instance_uid"] == study] == [
         "slice-ct-region 1.0.0"
     ]

@@ -32,9 +32,10 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[RunningNode]:
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     """A rule that takes everything, for a model that takes CT, MR and PET."""
+    tmp_path = tmp_path_factory.mktemp("node")
     package = tmp_path / "package"
     package.mkdir()
     card = dict(document("everything", 1, spacing_mm=[4.0, 4.0, 4.0]))
@@ -105,11 +106,11 @@ def test_everything_is_kept_or_refused_and_each_series_has_an_outcome(node: Runn
     node.wait_idle(300)
     stored = {data_set_sha256(path) for path in (node.home / "store" / "instances").rglob("*.dcm")}
     assert stored == set(kept), "what was acknowledged lies in the store, byte for byte, and nothing else"
-    studies = node.json("studies", "list", "--most", "10000")
+    studies = node.look("studies", "list", "--most", "10000")
     series = [one for study in studies for one in study["series"]]
     assert {one["state"] for one in series} <= {"routed", "not-routed", "own-result"}
     assert all(one["why"] for one in series if one["state"] != "own-result")
-    jobs = node.json("jobs", "list", "--most", "10000")
+    jobs = node.look("jobs", "list", "--most", "10000")
     outcomes = Counter(job["state"] for job in jobs)
     # an association for each file, and a pause of the machine's between two of them: the later images took its place
     overtaken = [job for job in jobs if job["state"] == "cancelled"]
@@ -117,7 +118,7 @@ def test_everything_is_kept_or_refused_and_each_series_has_an_outcome(node: Runn
     assert set(outcomes) - {"cancelled"} == {"succeeded", "refused"}, [j for j in jobs if j["state"] == "failed"]
     assert all(job["reason"] for job in jobs if job["state"] == "refused")
     assert outcomes["succeeded"] >= 8, json.dumps(jobs, indent=1)
-    assert node.json("status")["running"]
+    assert node.look("status")["running"]
     assert "ended with" not in node.shown(), "no process of the node ended"
 
 

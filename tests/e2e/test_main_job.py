@@ -75,7 +75,7 @@ def test_a_real_ct_comes_back_as_seg_and_sr_by_both_ways(
     # Most of what is denser than fat lies in the patient; the table and the clothes do not.
     assert body[labels > 0].mean() > 0.6
     assert (labels > 0)[body].mean() > 0.9
-    shown = node.json("jobs", "list")
+    shown = node.look("jobs", "list")
     assert [job["state"] for job in shown if job["study_instance_uid"] == study] == ["succeeded"]
     # sent once more, nothing new comes of it: the same objects, under the same UIDs
     assert storescu(node.port, CT) == 0
@@ -117,7 +117,7 @@ def test_a_study_nobody_routed_says_why(node: RunningNode, tmp_path: Path) -> No
     dataset.StudyInstanceUID, dataset.AccessionNumber = "1.2.3.4.5.6", "ACC-77"
     dataset.save_as(tmp_path / "mr.dcm")
     assert storescu(node.port, tmp_path / "mr.dcm") == 0
-    node.wait_until(lambda: "not-routed" in json.dumps(node.json("studies", "list")))
+    node.wait_until(lambda: "not-routed" in json.dumps(node.look("studies", "list")))
     for key in ("1.2.3.4.5.6", "ACC-77"):
         story = " ".join(node.run("studies", "why", key).split())
         assert "Modality is 'MR'" in story

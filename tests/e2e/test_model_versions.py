@@ -60,15 +60,15 @@ def send(node: RunningNode, folder: Path, seed: int) -> str:
 
 def jobs(node: RunningNode, study: str) -> dict[str, dict[str, object]]:
     """Of a study that is done, by model."""
-    node.wait_until(lambda: bool(node.json("jobs", "list", "--study", study)))
+    node.wait_until(lambda: bool(node.look("jobs", "list", "--study", study)))
     node.wait_idle()
-    return {job["model"]: job for job in node.json("jobs", "list", "--study", study)}
+    return {job["model"]: job for job in node.look("jobs", "list", "--study", study)}
 
 
 def test_a_shadow_runs_beside_it_and_sends_nothing(
     node: RunningNode, pacs: Orthanc, packages: Path, tmp_path: Path
 ) -> None:
-    (first,) = node.json("models", "list")
+    (first,) = node.look("models", "list")
     assert (first["state"], first["acceptance"]) == ("active", "passed")
     applied = node.json("models", "apply", str(packages), "--reason", "to be compared")
     assert [step["step"] for step in applied["steps"]] == ["add", "shadow"]
@@ -82,7 +82,7 @@ def test_a_shadow_runs_beside_it_and_sends_nothing(
     assert found[f"torso-ct {NEXT}"]["deliveries"] == []
     sent = {r["sop_instance_uid"] for r in found["torso-ct 1.0.0"]["results"]}  # type: ignore[attr-defined]
     assert set(pacs.wait_for(2, 60)) == sent
-    compared = node.json("models", "compare", "torso-ct", "1.0.0", NEXT)
+    compared = node.look("models", "compare", "torso-ct", "1.0.0", NEXT)
     assert [segment["dice"] for segment in compared["series"][0]["segments"]] == [1.0, 1.0, 1.0]
 
 
@@ -92,5 +92,5 @@ def test_a_version_is_activated_and_rolled_back_while_the_node_runs(node: Runnin
     node.run("models", "rollback", "torso-ct")
     study = send(node, tmp_path / "3", 3)
     assert set(jobs(node, study)) == {"torso-ct 1.0.0"}
-    now = node.json("models", "compare", "torso-ct", "1.0.0", NEXT, "--study", study)
+    now = node.look("models", "compare", "torso-ct", "1.0.0", NEXT, "--study", study)
     assert [segment["dice"] for segment in now["series"][0]["segments"]] == [1.0, 1.0, 1.0]

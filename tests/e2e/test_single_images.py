@@ -98,7 +98,7 @@ def test_views_of_two_sizes(node: RunningNode, pacs: Orthanc, tmp_path: Path) ->
     assert {(d.Rows, d.Columns) for d in segmentations} == {(120, 90), (61, 133)}
     assert min(is_where_it_is_bright(d, images) for d in segmentations) > 0.97
     check(found, tmp_path)
-    (job,) = [node.json("jobs", "show", one["job_id"]) for one in node.json("jobs", "list")]
+    (job,) = [node.look("jobs", "show", one["job_id"]) for one in node.look("jobs", "list")]
     assert [(row["image"], row["area_mm2"] is None) for row in job["details"]["measurements"]] == [
         (1, True),
         (2, False),

@@ -79,10 +79,10 @@ def test_ct_and_pet_become_one_result_which_late_slices_supersede(tmp_path: Path
             node.wait_idle()
             assert_second_follows_first(first, both)
             node.run("studies", "rerun", study)
-            node.wait_until(lambda: len(node.json("jobs", "list")) == 3)
+            node.wait_until(lambda: len(node.look("jobs", "list")) == 3)
             node.wait_idle()
             assert len(pacs.instances(StudyInstanceUID=study)) == 4
-            third, second, before = node.json("jobs", "list")
+            third, second, before = node.look("jobs", "list")
     assert third["reason"] == f"unchanged: the same results as job {second['job_id']}"
     assert set(before["superseded"].values()) == {second["job_id"]}
     assert second["superseded"] == {}

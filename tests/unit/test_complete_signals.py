@@ -196,8 +196,8 @@ def test_the_source_has_more_and_is_asked_again_ever_more_seldom(node: Node) -> 
     node.receive(*range(1, 41), calling_ae_title="PACS")
     node.release()
     node.counter.instances = 60
-    for _ in range(600):
-        assert node.after(0.1) + node.answered() == 0, "neither the release nor the quiet period cuts it"
+    for _ in range(300):
+        assert node.after(0.2) + node.answered() == 0, "neither the release nor the quiet period cuts it"
         if node.clock.monotonic() > 59:
             break
     assert 5 <= len(node.counter.asked) <= 9

@@ -83,8 +83,8 @@ def test_a_new_rule_that_needs_the_study_has_it_asked_for_within_seconds(node: N
 
 def test_a_source_that_has_more_of_the_study_is_asked_ever_more_seldom_and_not_for_ever(asking: Node) -> None:
     asking.counter.study = SourceCount(90, 2)
-    for _ in range(700):
-        asking.after(0.1)
+    for _ in range(350):
+        asking.after(0.2)
         asking.answered()
         if asking.router.studies:
             break
@@ -115,8 +115,8 @@ def test_a_study_is_not_complete_while_what_brought_it_goes_on(asking: Node) -> 
 
 def test_a_source_that_has_more_series_is_asked_as_seldom(asking: Node) -> None:
     asking.counter.study = SourceCount(80, 3)
-    for _ in range(300):
-        asking.after(0.1)
+    for _ in range(150):
+        asking.after(0.2)
         asking.answered()
     assert 4 <= asking.counter.asked_of_studies() <= 8
     assert "nothing came for" in asking.words("study.complete")[0]
