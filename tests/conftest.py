@@ -11,11 +11,13 @@ from hypothesis import settings
 from tests.compiled_statements import statements_compiled_once
 from tests.database_fixtures import (
     database_url,
+    emptied_postgresql,
     migrated_postgresql,
     migrated_sqlite,
     migrated_url,
     postgres_url,
     postgresql,
+    postgresql_of_session,
     sqlite_url,
 )
 from tests.server_fixtures import certificates, dcmqrscp, orthanc, orthanc_of_session, store_scp
@@ -37,6 +39,7 @@ __all__ = [
     "certificates",
     "database_url",
     "dcmqrscp",
+    "emptied_postgresql",
     "log_left_as_found",
     "migrated_postgresql",
     "migrated_sqlite",
@@ -45,6 +48,7 @@ __all__ = [
     "orthanc_of_session",
     "postgres_url",
     "postgresql",
+    "postgresql_of_session",
     "sqlite_url",
     "statements_compiled_once",
     "store_scp",

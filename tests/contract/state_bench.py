@@ -31,7 +31,7 @@ class Bench:
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     if request.param == "postgresql":
-        url = request.getfixturevalue("migrated_postgresql").create("migrated")
+        url = request.getfixturevalue("emptied_postgresql")
     else:
         url = f"sqlite:///{tmp_path / 'state.db'}"
         (tmp_path / "state.db").write_bytes(request.getfixturevalue("migrated_sqlite").read_bytes())
