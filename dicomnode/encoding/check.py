@@ -14,6 +14,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
+from dicomnode.domain.model_card import ModelCard
 from dicomnode.encoding.check_frames import FRAMES, check_frames
 from dicomnode.encoding.check_whole import check_fixed, check_resolves, check_whole
 from dicomnode.encoding.content_items import code_of, evidence_of
@@ -77,6 +78,7 @@ _SEGMENT_FILLED = (
     "TrackingID",
     "TrackingUID",
 )
+_BACKGROUND_FILLED = _SEGMENT_FILLED[:6]
 REPORT_FILLED = (
     "CompletionFlag",
     "VerificationFlag",
@@ -122,16 +124,8 @@ def check_label_map(segmentation: Dataset, plan: VolumePlan, further: Further = 
         check_common(segmentation, plan, LABEL_MAP_SEGMENTATION_STORAGE, "SEG")
         check_filled(segmentation, (*SEGMENTATION_FILLED, "PixelData"), "the segmentation")
         check_present(segmentation, _SEGMENTATION_PRESENT, "the segmentation")
-        kind, bits = text(segmentation, "SegmentationType"), whole(segmentation, "BitsAllocated")
-        if (kind, bits) != ("LABELMAP", 8):
-            refuse(f"the segmentation's type is {kind} of {bits} bits a pixel")
         check_pixels_described(segmentation, plan.headers, 8)
-        background, *segments = items(segmentation, "SegmentSequence")
-        if whole(background, "SegmentNumber") != 0:
-            refuse("the first segment of the label map is not the background, 0")
-        check_segments(segments)
-        if (highest := int(np.frombuffer(segmentation.PixelData, np.uint8).max())) > len(segments):
-            refuse(f"a pixel is of segment {highest}, which is not described")
+        check_labels(segmentation)
         check_grid(segmentation, plan)
         check_series_references(segmentation, plan, further)
         check_frames(segmentation, plan, len(segmentation.PixelData), of_segments=False)
@@ -151,9 +145,21 @@ def check_report(
     with odd_values_accepted():
         made = [*([] if segmentation is None else [segmentation]), *beside]
         check_measurement_report(report, plan, further, {uid: of for one in made for uid, of in itself(one).items()})
+        check_listed(
+            report, {str(m.SOPInstanceUID): (str(m.StudyInstanceUID), str(m.SeriesInstanceUID)) for m in made}
+        )
         if segmentation is not None and segmentation.SeriesInstanceUID == report.SeriesInstanceUID:
             refuse("the report and the segmentation share a series")
         _check_content(report, segmentation)
+
+
+def _check_source_series(report: Dataset, known: Collection[str]) -> None:
+    """The series that a measurement group says its segment was made of (PS3.16 TID 1411) is one that was received."""
+    for container in items(report, "ContentSequence"):
+        for group in items(container, "ContentSequence"):
+            for item in items(group, "ContentSequence"):
+                if code_of(item) == ("121232", "DCM") and text(item, "UID") not in known:
+                    refuse(f"{text(item, 'UID')} is named as the series of a segment's source, and is not")
 
 
 def itself(made: Dataset) -> dict[str, str]:
@@ -176,6 +182,7 @@ def check_measurement_report(
     if code_of(report) != ("126000", "DCM"):
         refuse(f"the report's title is {code_of(report)}, not (126000, DCM, Imaging Measurement Report)")
     check_evidence(report, (plan, *further.values()))
+    _check_source_series(report, {study_and_series(one)[1] for one in (plan, *further.values())})
     check_resolves(report, {**received((plan, *further.values())), **beside})
 
 
@@ -259,6 +266,40 @@ def check_pixels_described(dataset: Dataset, sources: Iterable[Dataset], bits: i
     check_fixed(dataset, wanted, "the segmentation")
 
 
+def check_labels(segmentation: Dataset) -> None:
+    """Of a label map: what its pixels say, and that 0 is the background, which nobody draws (PS3.3 C.8.20.2)."""
+    kind, bits = text(segmentation, "SegmentationType"), whole(segmentation, "BitsAllocated")
+    if (kind, bits) != ("LABELMAP", 8):
+        refuse(f"the segmentation's type is {kind} of {bits} bits a pixel")
+    background, *segments = items(segmentation, "SegmentSequence")
+    if whole(background, "SegmentNumber") != 0:
+        refuse("the first segment of the label map is not the background, 0")
+    check_filled(background, _BACKGROUND_FILLED, "the background")
+    if whole(segmentation, "PixelPaddingValue") != 0:
+        refuse("PixelPaddingValue is not 0, the background's: readers hide the pixels that have it")
+    check_segments(segments)
+    if (highest := int(np.frombuffer(segmentation.PixelData, np.uint8).max())) > len(segments):
+        refuse(f"a pixel is of segment {highest}, which is not described")
+
+
+def check_described(segments: Sequence[Dataset], card: ModelCard) -> None:
+    """Raises NonConformant where a segment, in order, is not the card's: a liver must not be called a kidney.
+
+    The background of a label map is none of the card's.
+    """
+    described = [segment for segment in segments if whole(segment, "SegmentNumber") != 0]
+    if len(described) != len(card.segments):
+        refuse(f"there are {len(described)} segments, the model card has {len(card.segments)}")
+    for segment, spec in zip(described, card.segments, strict=True):
+        said = (
+            text(segment, "SegmentLabel"),
+            code_of(segment, "SegmentedPropertyCategoryCodeSequence"),
+            code_of(segment, "SegmentedPropertyTypeCodeSequence"),
+        )
+        if said != (spec.name, (spec.category.value, spec.category.scheme), (spec.type.value, spec.type.scheme)):
+            refuse(f"segment {spec.number} is described as {said[0]}, and not as the model card's {spec.name}")
+
+
 def check_segments(segments: list[Dataset]) -> None:
     """Numbered from 1 on without a gap, coded, each with a tracking UID of its own."""
     for number, segment in enumerate(segments, 1):
@@ -281,6 +322,8 @@ def check_grid(segmentation: Dataset, plan: VolumePlan) -> None:
         refuse(f"{segmentation.Rows} × {segmentation.Columns} pixels, the source has {rows} × {columns}")
     if segmentation.FrameOfReferenceUID != text(plan.first, "FrameOfReferenceUID"):
         refuse("FrameOfReferenceUID differs from the source's")
+    if text(segmentation, "PositionReferenceIndicator") != text(plan.first, "PositionReferenceIndicator"):
+        refuse("PositionReferenceIndicator differs from the source's")
     shared = items(segmentation, "SharedFunctionalGroupsSequence")[0]
     first = plan.frames[0]
     for group, keyword, expected, tolerance in (
@@ -296,11 +339,12 @@ def check_grid(segmentation: Dataset, plan: VolumePlan) -> None:
 
 def _check_step(measures: Dataset, plan: VolumePlan) -> None:
     """Slices as thick and as far apart as they lie: dcmqi and others take it from here, not from the positions."""
-    check_filled(measures, ("SliceThickness",), "the pixel measures")
     step_mm = abs(float(plan.geometry.affine[:3, 0] @ plan.geometry.normal))
-    found = numbers(measures, "SpacingBetweenSlices", 1)
-    if found is None or not math.isclose(found[0], step_mm, abs_tol=POSITION_TOLERANCE_MM):
-        refuse(f"SpacingBetweenSlices {found} differs from the source's {step_mm}")
+    thickness_mm = plan.frames[0].thickness_mm or step_mm
+    for keyword, wanted in (("SpacingBetweenSlices", step_mm), ("SliceThickness", thickness_mm)):
+        found = numbers(measures, keyword, 1)
+        if found is None or not math.isclose(found[0], wanted, abs_tol=POSITION_TOLERANCE_MM):
+            refuse(f"{keyword} {found} differs from the source's {wanted}")
 
 
 def check_series_references(segmentation: Dataset, plan: VolumePlan, further: Further) -> None:
@@ -357,6 +401,18 @@ def check_evidence(report: Dataset, plans: Iterable[UsedImages]) -> None:
     for plan in plans:
         if absent := instances_of(plan).keys() - listed:
             refuse(f"{len(absent)} images of series {study_and_series(plan)[1]} are not in the report's evidence")
+        check_listed(report, dict.fromkeys(instances_of(plan), study_and_series(plan)))
+
+
+def check_listed(report: Dataset, places: Mapping[str, tuple[str, str]]) -> None:
+    """Raises NonConformant where the evidence has an instance under another study or series than `places` has."""
+    for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
+        for study in items(report, keyword):
+            for series in items(study, "ReferencedSeriesSequence"):
+                place = text(study, "StudyInstanceUID"), text(series, "SeriesInstanceUID")
+                named = [text(r, "ReferencedSOPInstanceUID") for r in items(series, "ReferencedSOPSequence")]
+                if strayed := [uid for uid in named if places.get(uid, place) != place]:
+                    refuse(f"the evidence has instance {strayed[0]} in series {place[1]}, where it is not")
 
 
 def _check_group(group: Dataset, number: int, segmentation: Dataset | None, evidence: set[str]) -> None:
@@ -375,6 +431,11 @@ def _check_group(group: Dataset, number: int, segmentation: Dataset | None, evid
             refuse(f"measurement group {number} neither references a segment nor says that there is none")
         return
     _check_segment_reference(reference, number, segmentation, evidence)
+    assert segmentation is not None  # or it was refused
+    segment = whole(items(reference, "ReferencedSOPSequence")[0], "ReferencedSegmentNumber")
+    described = [s for s in items(segmentation, "SegmentSequence") if whole(s, "SegmentNumber") == segment]
+    if [text(s, "TrackingUID") for s in described] != [text(content["112040", "DCM"], "UID")]:
+        refuse(f"measurement group {number} references another segment than it measures")
 
 
 def _is_drawn(measurement: Dataset) -> bool:

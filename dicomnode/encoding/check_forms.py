@@ -18,6 +18,7 @@ from dicomnode.encoding.check import (
     REPORT_FILLED,
     REPORT_PRESENT,
     check_common,
+    check_described,
     check_filled,
     check_label_map,
     check_present,
@@ -195,11 +196,13 @@ def _images_of(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
 def check_label_map_form(dataset: Dataset, findings: Findings) -> None:
     """Raises NonConformant naming what is wrong with a Label Map Segmentation."""
     check_label_map(dataset, findings.plan, findings.further)
+    check_described(items(dataset, "SegmentSequence"), findings.card)
 
 
 def check_full(dataset: Dataset, findings: Findings, *, pixel_bytes: int | None = None) -> None:
     """As check_segmentation, and of every segment that is found there is a frame of every slice."""
     check_segmentation(dataset, findings.plan, findings.further, pixel_bytes=pixel_bytes)
+    check_described(items(dataset, "SegmentSequence"), findings.card)
     needed = len(findings.found) * len(findings.plan.frames)
     if dataset.NumberOfFrames != needed:
         refuse(f"there are {dataset.NumberOfFrames} frames; {needed} have no gap between them")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
+from dicomnode.encoding.check_dimensions import check_indices
 from dicomnode.encoding.examine_terms import wrong_terms
 from dicomnode.encoding.examine_values import wrong_codes
 from dicomnode.encoding.refusal import POSITION_TOLERANCE_MM, check_uid, check_uids, is_empty, refuse
-from dicomnode.imaging.headers import items, numbers, text, value, whole
+from dicomnode.imaging.headers import items, numbers, text, whole
 from dicomnode.imaging.volume import VolumePlan
 
 FRAMES = "PerFrameFunctionalGroupsSequence"
@@ -32,12 +33,13 @@ def check_frames(segmentation: Dataset, plan: VolumePlan, pixel_bytes: int, *, o
     shared = items(segmentation, "SharedFunctionalGroupsSequence")[0]
     described = len(items(segmentation, "SegmentSequence")) if of_segments else 1
     slices = {(f.sop_instance_uid, f.number): f for f in plan.frames}
+    order = {source: k for k, source in enumerate(slices)}
     many = _multi_frame_uids(plan)
     classes = {text(header, "SOPInstanceUID"): text(header, "SOPClassUID") for header in plan.headers}
     segment_in = _Once("SegmentIdentificationSequence", lambda group: segment_of(group, shared) if of_segments else 1)
     sources_in = _SourcesOf()
     position_of = _Once("PlanePositionSequence", _position)
-    seen: set[tuple[int, tuple[str, int]]] = set()
+    places: dict[tuple[int, int], None] = {}
     for number, group in enumerate(groups, 1):
         segment = segment_in(group)
         if segment is None or not 1 <= segment <= described:
@@ -50,10 +52,10 @@ def check_frames(segmentation: Dataset, plan: VolumePlan, pixel_bytes: int, *, o
         if sop_class != classes[source[0]]:
             refuse(f"frame {number} comes from instance {source[0]} under another SOP class than that has")
         _check_place(position_of(group), slices[source].position_mm, number)
-        if (segment, source) in seen:
+        if (place := (segment, order[source])) in places:
             refuse(f"frame {number} repeats segment {segment} of a slice")
-        seen.add((segment, source))
-    _check_indices(groups, len(items(segmentation, "DimensionIndexSequence")))
+        places[place] = None
+    check_indices(segmentation, groups, list(places))
 
 
 class _Once(Generic[Found]):
@@ -97,39 +99,6 @@ class _SourcesOf:
         return found
 
 
-class _IndicesOf:
-    """Dimension Index Values of frames, which are different in each: read as bytes where they stand alone."""
-
-    _element = struct.pack("<HH2s", 0x0020, 0x9157, b"UL")
-
-    def __call__(self, group: Dataset) -> tuple[int, ...]:
-        element = group.get_item("FrameContentSequence") if "FrameContentSequence" in group else None
-        if not isinstance(element, RawDataElement) or not element.value or element.value.count(self._element) != 1:
-            return _indices(group)
-        at = element.value.index(self._element) + len(self._element) + 2
-        length = int.from_bytes(element.value[at - 2 : at], "little")
-        return struct.unpack_from(f"<{length // 4}L", element.value, at)
-
-
-def _indices(group: Dataset) -> tuple[int, ...]:
-    content = items(group, "FrameContentSequence")
-    found: Any = value(content[0], "DimensionIndexValues", ()) if content else ()
-    return tuple(int(index) for index in (found if hasattr(found, "__iter__") else [found]))
-
-
-def _check_indices(groups: list[Dataset], dimensions: int) -> None:
-    """Each frame has a place of its own among the others, by an index a dimension (PS3.3 C.7.6.17)."""
-    indices_of = _IndicesOf()
-    seen: set[tuple[int, ...]] = set()
-    for number, group in enumerate(groups, 1):
-        indices = indices_of(group)
-        if len(indices) != dimensions:
-            refuse(f"frame {number} has {len(indices)} DimensionIndexValues, there are {dimensions} dimensions")
-        if indices in seen:
-            refuse(f"frame {number} has the DimensionIndexValues of another")
-        seen.add(indices)
-
-
 def check_length(segmentation: Dataset, frames: int, pixel_bytes: int) -> None:
     """Frames described and pixels there are as many as NumberOfFrames says (PS3.5 8.1.1, Annex D)."""
     if (count := whole(segmentation, "NumberOfFrames")) != frames:
@@ -147,7 +116,7 @@ def _multi_frame_uids(plan: VolumePlan) -> frozenset[str]:
 def segment_of(group: Dataset, shared: Dataset) -> int | None:
     """The number of a frame's segment, its own or the shared one."""
     identification = items(group, "SegmentIdentificationSequence") or items(shared, "SegmentIdentificationSequence")
-    return whole(identification[0], "ReferencedSegmentNumber") if identification else None
+    return whole(identification[0], "ReferencedSegmentNumber") if len(identification) == 1 else None
 
 
 def sources_of(group: Dataset) -> list[Source]:

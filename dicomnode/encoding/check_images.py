@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from pydicom import Dataset
 from pydicom.uid import SegmentationStorage
 
@@ -19,6 +18,7 @@ from dicomnode.encoding.check import (
     SEGMENTATION_FILLED,
     check_common,
     check_filled,
+    check_labels,
     check_measurement_report,
     check_number,
     check_pixels_described,
@@ -28,6 +28,7 @@ from dicomnode.encoding.check import (
     groups_of,
     itself,
 )
+from dicomnode.encoding.check_dimensions import check_indices
 from dicomnode.encoding.check_frames import FRAMES, check_length, segment_of, sources_of
 from dicomnode.encoding.content_items import code_of, evidence_of
 from dicomnode.encoding.references import NONE, UsedImages, study_and_series
@@ -68,17 +69,10 @@ def check_image_label_map(segmentation: Dataset, instance: MaskedInstance, plan:
     """As check_image_segmentation, of a Label Map Segmentation: its segment 0 is the background (PS3.3 C.8.20.2)."""
     with odd_values_accepted():
         check_common(segmentation, plan, LABEL_MAP_SEGMENTATION_STORAGE, "SEG")
+        check_filled(segmentation, ("PixelData",), "the segmentation")
         _check_image(segmentation, instance, plan)
-        kind, bits = text(segmentation, "SegmentationType"), whole(segmentation, "BitsAllocated")
-        if (kind, bits) != ("LABELMAP", 8):
-            refuse(f"the segmentation's type is {kind} of {bits} bits a pixel")
         check_pixels_described(segmentation, [instance.header], 8)
-        background, *segments = items(segmentation, "SegmentSequence")
-        if whole(background, "SegmentNumber") != 0:
-            refuse("the first segment of the label map is not the background, 0")
-        check_segments(segments)
-        if (highest := int(np.frombuffer(segmentation.PixelData, np.uint8).max())) > len(segments):
-            refuse(f"a pixel is of segment {highest}, which is not described")
+        check_labels(segmentation)
         check_length(segmentation, len(items(segmentation, FRAMES)), len(segmentation.PixelData))
         _check_frames(segmentation, instance, None)
 
@@ -114,19 +108,21 @@ def _check_source(item: Dataset, source: Dataset) -> None:
 def _check_frames(segmentation: Dataset, instance: MaskedInstance, described: set[int] | None) -> None:
     """Each is of a segment that is `described`, and of a frame of the image, each once; none has a place."""
     shared = items(segmentation, "SharedFunctionalGroupsSequence")[0]
-    there, seen = {frame.number for frame in instance.frames}, set[tuple[int | None, int]]()
-    for number, group in enumerate(items(segmentation, FRAMES), 1):
+    there, places = {frame.number for frame in instance.frames}, dict[tuple[int, int], None]()
+    groups = items(segmentation, FRAMES)
+    for number, group in enumerate(groups, 1):
         if placed := [keyword for keyword in _PLACED if keyword in group or keyword in shared]:
             refuse(f"frame {number} has a {placed[0]} without a frame of reference")
-        segment = segment_of(group, shared) if described is not None else None
-        if described is not None and segment not in described:
+        segment = segment_of(group, shared) if described is not None else 0
+        if segment is None or (described is not None and segment not in described):
             refuse(f"frame {number} is of segment {segment}, which is not described")
         frame = _source_frame(group, number, instance)
         if frame not in there:
             refuse(f"frame {number} comes from frame {frame} of its image, which has {len(there)}")
-        if (segment, frame) in seen:
+        if (segment, frame) in places:
             refuse(f"frame {number} repeats segment {segment} of a frame")
-        seen.add((segment, frame))
+        places[segment, frame] = None
+    check_indices(segmentation, groups, list(places))
 
 
 def _source_frame(group: Dataset, number: int, instance: MaskedInstance) -> int:

@@ -46,8 +46,12 @@ _FILLED = (
     "PresentationLUTShape",
     "LossyImageCompression",
     "ContentQualification",
+    "BurnedInAnnotation",
+    "RecognizableVisualFeatures",
 )
+_KIND = "DERIVED\\PRIMARY\\VOLUME\\QUANTITY"
 _FIXED = {
+    "ImageType": _KIND,
     "SamplesPerPixel": 1,
     "PhotometricInterpretation": "MONOCHROME2",
     "BitsAllocated": 32,
@@ -102,9 +106,12 @@ def _check_meaning(shared: Dataset, card: ModelCard) -> None:
     """Real World Value Mapping (PS3.3 C.7.6.16.2.11): the card's quantity in its unit, and values as they are."""
     spec, mappings = map_of(card), items(shared, "RealWorldValueMappingSequence")
     check_filled(shared, _SHARED, "the map's frames")
+    check_fixed(items(shared, "ParametricMapFrameTypeSequence")[0], {"FrameType": _KIND}, "the map's frames")
+    check_filled(items(shared, "FrameVOILUTSequence")[0], ("WindowCenter", "WindowWidth"), "the map's window")
     (stored,) = items(shared, "PixelValueTransformationSequence") or [Dataset()]
     if (numbers(stored, "RescaleSlope", 1), numbers(stored, "RescaleIntercept", 1)) != ((1.0,), (0.0,)):
         refuse("the map's stored values are rescaled")
+    check_fixed(stored, {"RescaleType": "US"}, "the map's frames")
     if len(mappings) != 1:
         refuse(f"the map has {len(mappings)} real world value mappings, one is needed")
     (mapping,) = mappings
@@ -112,7 +119,9 @@ def _check_meaning(shared: Dataset, card: ModelCard) -> None:
     if code_of(mapping, "MeasurementUnitsCodeSequence") != (spec.unit, "UCUM"):
         refuse(f"the map's unit is not {spec.unit}")
     quantities = items(mapping, "QuantityDefinitionSequence")
-    if not quantities or code_of(quantities[0], "ConceptCodeSequence") != (spec.quantity.value, spec.quantity.scheme):
+    if not quantities or text(quantities[0], "ValueType") != "CODE":
+        refuse("the map's quantity is no code")
+    if code_of(quantities[0], "ConceptCodeSequence") != (spec.quantity.value, spec.quantity.scheme):
         refuse(f"the map does not say that it is of {spec.quantity.meaning}")
     if (mapping.get("RealWorldValueSlope"), mapping.get("RealWorldValueIntercept")) != (1, 0):
         refuse("the map's stored values are not its real world values")

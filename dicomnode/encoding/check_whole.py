@@ -8,6 +8,7 @@ from itertools import chain
 from pydicom import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, EncapsulatedPDFStorage, KeyObjectSelectionDocumentStorage
 
+from dicomnode.encoding.check_dimensions import check_dimensions
 from dicomnode.encoding.check_frames import FRAMES
 from dicomnode.encoding.examine_document import wrong_content, wrong_key_objects
 from dicomnode.encoding.examine_modules import absent_attributes
@@ -40,6 +41,7 @@ def check_whole(dataset: Dataset) -> None:
     )
     for words in found:
         refuse(words)
+    check_dimensions(dataset)
 
 
 def check_resolves(dataset: Dataset, known: Mapping[str, str], others: Collection[str] = ()) -> None:

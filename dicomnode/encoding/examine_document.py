@@ -42,6 +42,8 @@ _VALUES = {
     "TABLE": "",
 }
 _NAMED = frozenset(["TEXT", "NUM", "CODE", "DATETIME", "DATE", "TIME", "UIDREF", "PNAME"])
+_TEMPLATE = ("MappingResource", "TemplateIdentifier")  # type 1 (PS3.3 C.18.8)
+_ONE_OBJECT = frozenset(["IMAGE", "COMPOSITE", "WAVEFORM"])  # PS3.3 C.18.3 to C.18.5
 _AXES = {"SCOORD": 2, "SCOORD3D": 3}
 _EVIDENCE = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
 _DEEPEST = 100
@@ -56,6 +58,8 @@ def wrong_content(dataset: Dataset) -> Iterator[str]:
     listed = {
         text(item, "ReferencedSOPInstanceUID") for keyword in _EVIDENCE for item in evidence_of(dataset, keyword)
     }
+    if any(is_empty(t, keyword) for t in items(dataset, "ContentTemplateSequence") for keyword in _TEMPLATE):
+        yield "the document's template is not named (ContentTemplateSequence of its root)"
     for place, item in _tree(dataset, "1"):
         yield from (f"content item {place} {what}" for what in _wrong_item(item, listed))
 
@@ -92,6 +96,13 @@ def _wrong_item(item: Dataset, listed: set[str]) -> Iterator[str]:
         yield f"is a {kind} without {_VALUES[kind]}"
     if kind in _NAMED and is_empty(item, "ConceptNameCodeSequence"):
         yield f"is a {kind} without a concept name"
+    if "ConceptNameCodeSequence" in item and is_empty(item, "ConceptNameCodeSequence"):
+        yield "has an empty ConceptNameCodeSequence"
+    for template in items(item, "ContentTemplateSequence"):
+        if lacking := [keyword for keyword in _TEMPLATE if is_empty(template, keyword)]:
+            yield f"names a template without {lacking[0]}"
+    if kind in _ONE_OBJECT and len(items(item, "ReferencedSOPSequence")) > 1:
+        yield f"is a {kind} of several objects"
     if kind == "NUM":
         yield from _wrong_number(item)
     if kind in _AXES:

@@ -55,7 +55,17 @@ _ONE_ITEM = frozenset(
         "MeasurementUnitsCodeSequence",
         "SegmentedPropertyCategoryCodeSequence",
         "SegmentedPropertyTypeCodeSequence",
+        "PurposeOfReferenceCodeSequence",
+        "AlgorithmFamilyCodeSequence",
+        "ContentTemplateSequence",
+        "FrameAnatomySequence",
+        "FrameVOILUTSequence",
+        "ParametricMapFrameTypeSequence",
     }
+)
+# Of these there is an item at least where they are there at all (PS3.3 C.12.4, 10.16, C.18.8)
+_SOME_ITEMS = frozenset(
+    {"SourceImageSequence", "SegmentationAlgorithmIdentificationSequence", "ContentTemplateSequence"}
 )
 
 
@@ -65,6 +75,8 @@ def wrong_terms(dataset: Dataset, but: str = "") -> Iterator[str]:
     for element in elements(dataset, but):
         if element.keyword in _ONE_ITEM and len(element.value) > 1:
             found[f"{element.keyword} has {len(element.value)} items, one is allowed"] = None
+        elif element.keyword in _SOME_ITEMS and not element.value:
+            found[f"{element.keyword} has no item"] = None
         elif (known := _ENUMERATED.get(element.keyword)) is not None and not element.is_empty:
             if str(element.value).strip() not in known:
                 found[f"{element.keyword} is {element.value!r}, none of {', '.join(sorted(filter(None, known)))}"] = (

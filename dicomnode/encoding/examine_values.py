@@ -45,7 +45,7 @@ def wrong_codes(dataset: Dataset, but: str = "") -> Iterator[str]:
     """Every code has a value, a scheme and a meaning (PS3.3 8.8)."""
     found: dict[str, None] = {}
     for element in elements(dataset, but):
-        if element.VR != "SQ" or not element.keyword.endswith("CodeSequence"):
+        if element.VR != "SQ" or not element.keyword.endswith(("CodeSequence", "AnatomicRegionSequence")):
             continue
         for item in element.value:
             found.update(dict.fromkeys(f"a code in {element.keyword} {lack}" for lack in _lacks(item)))

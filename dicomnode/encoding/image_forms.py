@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydicom import Dataset
 
+from dicomnode.encoding.check import check_described
 from dicomnode.encoding.check_forms import check_presentation_state
 from dicomnode.encoding.check_images import check_image_label_map
 from dicomnode.encoding.examine_source import references_of
@@ -12,7 +13,7 @@ from dicomnode.encoding.presentation_state import encode_presentation_state
 from dicomnode.encoding.refusal import refuse
 from dicomnode.encoding.seg_images import label_map_of
 from dicomnode.errors import EncodingError
-from dicomnode.imaging.headers import text
+from dicomnode.imaging.headers import items, text
 
 
 def encode_image_label_maps(findings: ImageFindings) -> list[Dataset]:
@@ -25,6 +26,7 @@ def encode_image_label_maps(findings: ImageFindings) -> list[Dataset]:
 def check_image_label_maps(dataset: Dataset, findings: ImageFindings) -> None:
     """Raises NonConformant naming what is wrong with a Label Map Segmentation of an image."""
     check_image_label_map(dataset, _instance_of(dataset, findings).instances[0], findings.plan)
+    check_described(items(dataset, "SegmentSequence"), findings.card)
 
 
 def encode_image_states(findings: ImageFindings) -> list[Dataset]:

@@ -14,7 +14,7 @@ from pydicom.uid import CTImageStorage
 from dicomnode.domain.classification import Run, runs
 from dicomnode.domain.findings import ImageBox, VolumeBox
 from dicomnode.domain.model_card import ModelCard
-from dicomnode.encoding.check import check_report, check_segmentation
+from dicomnode.encoding.check import check_described, check_report, check_segmentation
 from dicomnode.encoding.check_boxes import check_boxes
 from dicomnode.encoding.check_classes import check_classes
 from dicomnode.encoding.check_map import check_map, check_map_report
@@ -36,6 +36,7 @@ from dicomnode.encoding.sr_classes import encode_classes
 from dicomnode.encoding.sr_map import encode_map_report
 from dicomnode.encoding.sr_measured import encode_measured
 from dicomnode.imaging.box import Box
+from dicomnode.imaging.headers import items
 from dicomnode.imaging.images import ImagesPlan, plan_images
 from dicomnode.imaging.masks import SegmentMasks
 from dicomnode.imaging.measure import SegmentStatistics, measure_masks
@@ -80,6 +81,7 @@ def encode_results(
         as_written = file.as_written()
         with kept_when_refused(kind, partial(getattr, file, "content")):
             check_segmentation(as_written, plan, further, pixel_bytes=file.pixel_bytes, fractional=kind == "SEG-PROB")
+            check_described(items(as_written, "SegmentSequence"), card)
     with _gate("SR", report):
         check_report(report, plan, segmentation, further, headers[1:])
     return (*(encoded(kind, file.header, file) for kind, file in files.items()), encoded("SR", report))

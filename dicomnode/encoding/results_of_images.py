@@ -9,6 +9,7 @@ from functools import partial
 from pydicom import Dataset
 
 from dicomnode.domain.model_card import ModelCard
+from dicomnode.encoding.check import check_described
 from dicomnode.encoding.check_images import check_image_report, check_image_segmentation
 from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.provenance import Provenance
@@ -17,7 +18,7 @@ from dicomnode.encoding.results import EncodedResult, encoded
 from dicomnode.encoding.seg_file import SegFile
 from dicomnode.encoding.seg_images import frames_of, image_uids, segmentation_of
 from dicomnode.encoding.sr_images import encode_image_report
-from dicomnode.imaging.headers import text
+from dicomnode.imaging.headers import items, text
 from dicomnode.imaging.images import ImagesPlan
 from dicomnode.imaging.masked_images import MaskedInstance, RegionStatistics
 
@@ -42,7 +43,7 @@ def encode_image_results(
         for instance in instances:
             if (file := segmentation_of(instance, kind, plan, card, made)) is None:
                 continue
-            as_written, uid = _passed(file, kind, instance, plan), text(instance.header, "SOPInstanceUID")
+            as_written, uid = _passed(file, kind, instance, plan, card), text(instance.header, "SOPInstanceUID")
             referred.setdefault(uid, file)
             written.setdefault(uid, as_written)
             results.append(encoded(kind, file.header, file))
@@ -67,11 +68,12 @@ def _contents(
             yield kind, frames_of(instance, kind).digest(), instance, card, made
 
 
-def _passed(file: SegFile, kind: str, instance: MaskedInstance, plan: ImagesPlan) -> Dataset:
+def _passed(file: SegFile, kind: str, instance: MaskedInstance, plan: ImagesPlan, card: ModelCard) -> Dataset:
     """The attributes as they are written, checked."""
     as_written = file.as_written()
     with kept_when_refused(kind, partial(getattr, file, "content")):
         check_image_segmentation(
             as_written, instance, plan, pixel_bytes=file.pixel_bytes, fractional=kind == "SEG-PROB"
         )
+        check_described(items(as_written, "SegmentSequence"), card)
     return as_written

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
-from dicomnode.encoding.check import check_report, check_segmentation
+from dicomnode.encoding.check import check_described, check_report, check_segmentation
 from dicomnode.encoding.file import to_part10_bytes
 from dicomnode.encoding.results import encode_results, warm_up
 from dicomnode.errors import NonConformant
@@ -143,6 +143,23 @@ SEGMENTATION = [
     (set_in(lambda d: frame(d).FrameContentSequence[0], "DimensionIndexValues", [1, 2]), "frame 2 has the Dimension"),
     (lambda d: d.DimensionIndexSequence.append(d.DimensionIndexSequence[0]), "there are 3 dimensions"),
     (lambda d: d.ContributingEquipmentSequence[0].__delattr__("Manufacturer"), "Manufacturer in 1 item"),
+    (set_in(lambda d: frame(d).FrameContentSequence[0], "DimensionIndexValues", [1, 9]), "order of the slices"),
+    (set_in(lambda d: frame(d).FrameContentSequence[0], "DimensionIndexValues", [3, 1]), "order of the segments"),
+    (lambda d: frame(d).FrameContentSequence.append(Dataset()), "frame 1 has 0 DimensionIndexValues"),
+    (lambda d: frame(d).SegmentIdentificationSequence.append(Dataset()), "frame 1 is of segment None"),
+    (lambda d: d.DimensionIndexSequence[0].__delattr__("FunctionalGroupPointer"), "no FunctionalGroupPointer"),
+    (set_in(lambda d: d.DimensionIndexSequence[1], "DimensionOrganizationUID", "1.2.3"), "dimension 2 is of no org"),
+    (set_in(lambda d: d.DimensionOrganizationSequence[0], "DimensionOrganizationUID", "1.2.3"), "of no organization"),
+    (lambda d: d.DimensionOrganizationSequence.append(d.DimensionOrganizationSequence[0]), "have one UID"),
+    (set_in(lambda d: shared(d).PixelMeasuresSequence[0], "SliceThickness", 9), "SliceThickness .* differs"),
+    (given("PositionReferenceIndicator", "SN"), "PositionReferenceIndicator differs"),
+    (given("SourceImageSequence", []), "SourceImageSequence has no item"),
+    (
+        lambda d: d.ContributingEquipmentSequence[0].PurposeOfReferenceCodeSequence.append(
+            d.ContributingEquipmentSequence[0].PurposeOfReferenceCodeSequence[0]
+        ),
+        "PurposeOfReferenceCodeSequence has 2 items",
+    ),
 ]
 
 
@@ -243,6 +260,43 @@ REPORT = [
         ),
         "under that SOP class",
     ),
+    (
+        set_in(lambda d: item("121191")(d).ReferencedSOPSequence[0], "ReferencedSegmentNumber", 2),
+        "another segment than it measures",
+    ),
+    (set_in(item("112040"), "UID", "1.2.3"), "another segment than it measures"),
+    (set_in(item("121232"), "UID", "1.2.3"), "series of a segment's source"),
+    (
+        set_in(lambda d: d.CurrentRequestedProcedureEvidenceSequence[0], "StudyInstanceUID", "1.2.3"),
+        "where it is not",
+    ),
+    (
+        set_in(
+            lambda d: d.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0],
+            "SeriesInstanceUID",
+            "1.2.3",
+        ),
+        "in series 1.2.3, where it is not",
+    ),
+    (
+        set_in(
+            lambda d: d.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[-1],
+            "SeriesInstanceUID",
+            "1.2.3",
+        ),
+        "in series 1.2.3, where it is not",
+    ),
+    (lambda d: d.ContentTemplateSequence[0].__delattr__("MappingResource"), "template is not named"),
+    (
+        lambda d: group(d).ContentTemplateSequence[0].__delattr__("TemplateIdentifier"),
+        "names a template without TemplateIdentifier",
+    ),
+    (lambda d: group(d).ContentTemplateSequence.append(Dataset()), "ContentTemplateSequence has 2 items"),
+    (lambda d: group(d)["ConceptNameCodeSequence"].value.clear(), "empty ConceptNameCodeSequence"),
+    (
+        lambda d: item("121191")(d).ReferencedSOPSequence.append(item("121191")(d).ReferencedSOPSequence[0]),
+        "is a IMAGE of several objects",
+    ),
 ]
 
 
@@ -251,6 +305,31 @@ def test_a_broken_report_is_refused(spoil: Break, words: str) -> None:
     plan, _, seg, sr = result()
     with pytest.raises(NonConformant, match=words):
         check_report(broken(sr, spoil), plan, seg)
+
+
+def _renamed(d: Dataset) -> None:
+    d.SegmentSequence[0].SegmentLabel = d.SegmentSequence[1].SegmentLabel
+
+
+def _recoded(d: Dataset) -> None:
+    d.SegmentSequence[0].SegmentedPropertyTypeCodeSequence = d.SegmentSequence[1].SegmentedPropertyTypeCodeSequence
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_renamed, "and not as the model card's"),
+        (_recoded, "and not as the model card's"),
+        (lambda d: d.SegmentSequence.pop(), "there are 1 segments, the model card has 2"),
+    ],
+)
+def test_segments_are_the_model_cards(spoil: Break, words: str) -> None:
+    _, _, seg, _ = result()
+    assert seg is not None
+    check_described(seg.SegmentSequence, CARD)
+    spoil(seg)
+    with pytest.raises(NonConformant, match=words):
+        check_described(seg.SegmentSequence, CARD)
 
 
 def test_a_report_on_a_segmentation_that_was_never_made_is_refused() -> None:

@@ -236,6 +236,18 @@ def _twice(d: Dataset) -> None:
     d.PerFrameFunctionalGroupsSequence[1].SegmentIdentificationSequence[0].ReferencedSegmentNumber = 1
 
 
+def _not_indexed(d: Dataset) -> None:
+    del d.PerFrameFunctionalGroupsSequence[0].FrameContentSequence
+
+
+def _wrongly_indexed(d: Dataset) -> None:
+    d.PerFrameFunctionalGroupsSequence[1].FrameContentSequence[0].DimensionIndexValues = 1
+
+
+def _of_two_segments(d: Dataset) -> None:
+    d.PerFrameFunctionalGroupsSequence[0].SegmentIdentificationSequence.append(Dataset())
+
+
 def _secondary(d: Dataset) -> None:
     d.ImageType = ["DERIVED", "SECONDARY"]
 
@@ -270,6 +282,9 @@ LOSSY = {
         (_measured, "PixelMeasuresSequence without a frame of reference"),
         (_no_such_segment, "segment 3, which is not described"),
         (_twice, "repeats segment 1"),
+        (_not_indexed, "frame 1 has 0 DimensionIndexValues"),
+        (_wrongly_indexed, "frame 2 has the DimensionIndexValues of another"),
+        (_of_two_segments, "frame 1 is of segment None"),
     ],
 )
 def test_what_does_not_lie_on_its_image_is_refused(tmp_path: Path, spoil: Any, words: str) -> None:
@@ -280,6 +295,15 @@ def test_what_does_not_lie_on_its_image_is_refused(tmp_path: Path, spoil: Any, w
     spoil(made)
     with pytest.raises(NonConformant, match=words):
         check_image_segmentation(made, marked.instances[0], marked.plan, pixel_bytes=length)
+
+
+def test_frames_of_a_cine_are_indexed_in_their_order(tmp_path: Path) -> None:
+    marked = Marked(tmp_path, [cine(4)], empty=[2])
+    (made,) = marked.of("SEG")
+    first, second, *_ = made.PerFrameFunctionalGroupsSequence
+    first.FrameContentSequence, second.FrameContentSequence = second.FrameContentSequence, first.FrameContentSequence
+    with pytest.raises(NonConformant, match="not in the order of the slices"):
+        check_image_segmentation(made, marked.instances[0], marked.plan, pixel_bytes=len(made.PixelData))
 
 
 def test_loss_is_that_of_the_image_and_of_no_other(tmp_path: Path) -> None:

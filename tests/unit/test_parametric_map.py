@@ -122,6 +122,44 @@ def test_the_check_finds_what_is_wrong_with_the_report(spoil: Callable[[Dataset]
         check_map_report(report, found, plan, MAP)
 
 
+def _shared(found: Dataset) -> Dataset:
+    shared: Dataset = found.SharedFunctionalGroupsSequence[0]
+    return shared
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda d: setattr(d, "ImageType", ["DERIVED", "PRIMARY"]), "ImageType of the map"),
+        (lambda d: setattr(_shared(d).ParametricMapFrameTypeSequence[0], "FrameType", ["DERIVED"]), "FrameType of"),
+        (lambda d: setattr(d, "BurnedInAnnotation", ""), "BurnedInAnnotation"),
+        (lambda d: delattr(d, "RecognizableVisualFeatures"), "RecognizableVisualFeatures"),
+        (lambda d: delattr(_shared(d).FrameVOILUTSequence[0], "WindowWidth"), "WindowWidth of the map's window"),
+        (lambda d: setattr(_shared(d).PixelValueTransformationSequence[0], "RescaleType", "HU"), "RescaleType"),
+        (
+            lambda d: _shared(d).FrameAnatomySequence.append(_shared(d).FrameAnatomySequence[0]),
+            "FrameAnatomySequence has 2 items",
+        ),
+        (
+            lambda d: delattr(_shared(d).FrameAnatomySequence[0].AnatomicRegionSequence[0], "CodeValue"),
+            "a code in AnatomicRegionSequence has no value",
+        ),
+        (
+            lambda d: setattr(
+                _shared(d).RealWorldValueMappingSequence[0].QuantityDefinitionSequence[0], "ValueType", "TEXT"
+            ),
+            "quantity is no code",
+        ),
+    ],
+)
+def test_what_readers_take_a_map_for_is_looked_at(spoil: Callable[[Dataset], None], words: str) -> None:
+    plan = plan_volume(classic(5))
+    found = encode_map(values(plan.geometry.shape), plan, MAP, MADE)
+    spoil(found)
+    with pytest.raises(NonConformant, match=words):
+        check_map(found, plan, MAP)
+
+
 def test_the_same_map_is_the_same_object() -> None:
     plan = plan_volume(classic(5))
     first, again = (encode_map(values(plan.geometry.shape), plan, MAP, MADE) for _ in range(2))
