@@ -11,7 +11,7 @@ import typer
 from dicomnode import bootstrap
 from dicomnode.cli.model_lookup import Json, Name, OfVersion, engine_words, find_model, model_row
 from dicomnode.cli.tables import print_markdown
-from dicomnode.domain.engines import Candidate, candidates
+from dicomnode.domain.engines import Candidate, candidates, own_way
 from dicomnode.domain.model_card_text import card_markdown
 from dicomnode.domain.tuning import chosen_document
 from dicomnode.errors import NotFound, UsageError
@@ -141,8 +141,8 @@ def _on_engine(context: Context, name: str, words: str) -> ModelVersion:
     known = dict.fromkeys([*candidates(model.card.network, False), *candidates(model.card.network, True)])
     if chosen not in known:
         there = ", ".join(f"{one.engine}:{one.precision}" for one in known)
-        none = f"none, for a {model.card.network.format} brings its own way of running"
-        raise UsageError(f"{name} {version} does not run on {wanted}; there are: {there or none}")
+        words = f"there are: {there}" if there else f"it {own_way(model.card.network)}"
+        raise UsageError(f"{name} {version} does not run on {wanted}; {words}")
     return replace(model, tuning=chosen_document(chosen))
 
 

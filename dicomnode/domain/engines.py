@@ -68,6 +68,12 @@ def engines_of(format: str) -> tuple[str, ...]:
     return _ENGINES.get(format, ())
 
 
+def own_way(spec: NetworkSpec) -> str:
+    """Of a format without `candidates`: why there is nothing to choose from, the end of a sentence on the model."""
+    words = {"monai-bundle": "is a MONAI bundle with a chain of its own", "nnunet": "is an nnU-Net model"}
+    return f"{words.get(format_of(spec), 'is run by Triton alone')}, which brings its own way of running"
+
+
 def reference_of(spec: NetworkSpec) -> Candidate:
     """What the others are compared with: what the file was made for, in full."""
     return Candidate(_engines(spec)[-1], "fp32")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from dicomnode.domain.engines import TRITON, Candidate, candidates
+from dicomnode.domain.engines import TRITON, Candidate, candidates, own_way
 from dicomnode.domain.golden import GoldenCase
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.tuning import Tried, Tuning, chosen_document
@@ -34,7 +34,11 @@ class Trial:
 
 
 def trials_of(model: ModelVersion, folders: Sequence[Path], cases: Sequence[GoldenCase]) -> list[Trial]:
-    """Of series in folders, else of golden cases; raises UsageError when there are neither, InvalidModelPackage."""
+    """Of series in folders, else of golden cases; raises InvalidModelPackage.
+
+    Raises UsageError when there are neither, or nothing that the model could be tried with.
+    """
+    _candidates(model)(False)
     if folders and model.card.roles:
         raise UsageError(
             f"{model.name} needs several series at once: only golden cases can say which belong together"
@@ -127,8 +131,7 @@ def _candidates(model: ModelVersion) -> Callable[[bool], list[Candidate]]:
         if found := candidates(model.card.network, has_gpu):
             return found
         raise UsageError(
-            f"{model.name} {model.version} is a {model.card.network.format}, which brings its own way of running: "
-            "there is nothing to choose from"
+            f"{model.name} {model.version} {own_way(model.card.network)}: there is nothing to choose from"
         )
 
     return of

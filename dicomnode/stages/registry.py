@@ -10,7 +10,7 @@ from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome
 from dicomnode.domain.composition import faults, needed, newly_broken
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.model_change import active_before
-from dicomnode.errors import IllegalTransition, InvalidModelPackage, NotFound
+from dicomnode.errors import IllegalTransition, InvalidModelPackage, ModelFailed, NotFound
 from dicomnode.ports import ModelVersion, State
 from dicomnode.stages.preceding import models_before
 
@@ -65,7 +65,7 @@ class Registry:
             return Registered(model, _not_accepted(model, acceptance), acceptance)
         if wanted:
             self._try_after(model)
-            self._warm_all(model)
+            self._warm_added(model)
             model = self._state.activate_model(model.name, model.version, author=author, reason=reason)
         return Registered(model, _added(model, self._state.active_model(model.name), acceptance), acceptance)
 
@@ -110,6 +110,17 @@ class Registry:
         if not acceptance.allows_activation:
             raise IllegalTransition(f"{name} {version} is {acceptance.words}; nothing else was changed")
         return model, acceptance
+
+    def _warm_added(self, model: ModelVersion) -> None:
+        """Raises as _warm_all, and says what is to be done about a version that is registered and does not run."""
+        try:
+            self._warm_all(model)
+        except ModelFailed as error:
+            raise ModelFailed(
+                f"{' '.join(str(error).split())}. {model.name} {model.version} is registered and not active: where "
+                "something is missing here, add it again once it is there; where the package is at fault, "
+                f"dicomnode models remove {model.name} {model.version}, and add the right one"
+            ) from error
 
     def _warm_all(self, model: ModelVersion) -> None:
         """With what comes before it, of which some may be named by a version that is not active."""

@@ -14,16 +14,16 @@ import numpy.typing as npt
 import pytest
 
 from dicomnode.cli.model_optimise import _row
-from dicomnode.domain.engines import Candidate, candidates, format_of
+from dicomnode.domain.engines import Candidate, candidates, format_of, own_way
 from dicomnode.domain.golden import GoldenCase
-from dicomnode.domain.model_card import NetworkSpec, parse_model_card
+from dicomnode.domain.model_card import NO_WINDOW, NetworkSpec, parse_model_card
 from dicomnode.domain.model_card_text import card_markdown
 from dicomnode.domain.tuning import Tried, Tuning, choose, tuning_document
 from dicomnode.errors import InvalidModelPackage, ModelFailed, UsageError
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.imaging.golden import GivenVolume
 from dicomnode.ports import InferenceRequest, ModelVersion
-from dicomnode.stages.optimise import OptimiseStage, Trial
+from dicomnode.stages.optimise import OptimiseStage, Trial, trials_of
 from tests.adapters.fake_state import FakeClock
 from tests.class_models import document
 from tests.made_results import CARD
@@ -136,8 +136,11 @@ def test_what_fails_on_its_own_engine_cannot_be_judged() -> None:
 def test_a_format_that_brings_its_own_way_has_nothing_to_choose_from() -> None:
     card = replace(CARD, network=replace(CARD.network, format="nnunet"))
     stage = OptimiseStage(Engine(FakeClock(), {}), FakeClock(), 60.0, has_gpu=False, machine="")
-    with pytest.raises(UsageError, match="nnunet"):
-        stage.optimise(ModelVersion(1, "m", "1", "ab", Path(), card, active=True), [CASE], 1)
+    model = ModelVersion(1, "m", "1", "ab", Path(), card, active=True)
+    with pytest.raises(UsageError, match=r"m 1 is an nnU-Net model, .* nothing to choose from"):
+        stage.optimise(model, [CASE], 1)
+    with pytest.raises(UsageError, match="nothing to choose from"):  # and not that a series would help
+        trials_of(model, [], [])
 
 
 def spec(file: str, format: str = "auto") -> NetworkSpec:
@@ -223,3 +226,11 @@ def test_the_table_names_what_it_was_judged_by() -> None:
     text = card_markdown(card, [], tuning, [])
     assert "largest difference" in text
     assert "Dice" not in text
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [("nnunet", "is an nnU-Net model"), ("monai-bundle", "is a MONAI bundle"), ("triton", "is run by Triton alone")],
+)
+def test_what_brings_its_own_way_of_running_is_called_by_its_name(form: str, words: str) -> None:
+    assert own_way(NetworkSpec("a", "auto", "fp32", NO_WINDOW, 0.25, "constant", form)).startswith(words)

@@ -166,7 +166,7 @@ def test_a_version_that_cannot_be_loaded_does_not_become_active(state: FakeState
 
     registry = Registry(state, machine.accept, warm)
     add(registry, "1")
-    with pytest.raises(ModelFailed):
+    with pytest.raises(ModelFailed, match=r"^no such network\. torso-ct 2 is registered and not active: "):
         add(registry, "2", activate=True)
     active = state.active_model("torso-ct")
     assert active is not None

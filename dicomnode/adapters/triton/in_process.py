@@ -100,7 +100,7 @@ class InProcessEngine:
             try:
                 self._hosts[name] = open_host(_BACKEND, settings)
             except (*_FAULTS, InvalidModelPackage) as error:
-                raise ModelFailed(f"{name} cannot be loaded: {error}") from error
+                raise ModelFailed(f"{model.name} {model.version} cannot be loaded: {error}") from error
         return self._hosts[name]
 
     def _execute(self, model: ModelVersion, request: _Request) -> Mapping[str, torch.Tensor]:
