@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from dicomnode.domain.job import Priority
 
@@ -19,19 +19,6 @@ Turn = tuple[int, float, str]
 
 def turn_of(priority: Priority, created_at: datetime, job_id: str) -> Turn:
     return priority.rank, created_at.timestamp(), job_id
-
-
-_RANK_BITS = 29  # four ranks in a positive number of 32 bits leave 2**29 s, 17 years, for each
-_FIRST = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def ticket_priority(priority: Priority, created_at: datetime) -> int:
-    """The turn as a number of 31 bits, 1 first, for a queue that has no other order; exact to the second.
-
-    After 2042 all jobs of a priority get the same, and the queue takes them as their tickets came.
-    """
-    seconds = int((created_at - _FIRST).total_seconds())
-    return ((priority.rank - 1) << _RANK_BITS) + min(max(seconds, 1), (1 << _RANK_BITS) - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,15 @@ class RecordingQueue:
     enqueued_deliveries: list[tuple[str, float]] = field(default_factory=list)
 
     def add_job(
-        self, session: Any, job_id: str, run: int, *, turn: int, urgent: bool, machine: str, delay_s: float
+        self,
+        session: Any,
+        job_id: str,
+        run: int,
+        *,
+        priority: int,
+        since: datetime,
+        machine: str,
+        delay_s: float,
     ) -> None:
         self.enqueued_jobs.append((job_id, delay_s))
         self.machines.append(machine)

@@ -28,7 +28,6 @@ from dicomnode.adapters.queue.liveness import this_executor
 from dicomnode.adapters.queue.tickets import VERSION
 from dicomnode.domain.destination import Destination, parse_dimse
 from dicomnode.domain.job import JOB_CRASHES_MOST, DeliveryState, JobState, Priority
-from dicomnode.domain.turns import ticket_priority
 from dicomnode.ports import (
     Delivered,
     DeliveryOutcome,
@@ -300,12 +299,24 @@ def engine_of_process() -> DBOS:
 
 
 def test_tickets_carry_our_version_and_no_pickle(state: SqlState) -> None:
-    (job_id,) = route(state, 1)
-    turn = ticket_priority(Priority.ROUTINE, state.job(job_id).created_at)
+    route(state, 1)
     schema = "" if state.engine.dialect.name == "sqlite" else "dbos."
     with state.engine.connect() as connection:
         query = f"SELECT application_version, serialization, priority FROM {schema}workflow_status"
-        assert connection.execute(sa.text(query)).all() == [(VERSION, "portable_json", turn)]
+        assert connection.execute(sa.text(query)).all() == [(VERSION, "portable_json", 3)]
+
+
+def test_a_ticket_that_is_written_anew_stands_where_its_job_stood(state: SqlState) -> None:
+    """In the order that DBOS hands them out by: test_urgent_jobs_go_first sees that it does."""
+    jobs = route(state, 3)
+    assert state.requeue_job(jobs[1], 1)
+    assert state.requeue_job(jobs[0], 1)
+    schema = "" if state.engine.dialect.name == "sqlite" else "dbos."
+    with state.engine.connect() as connection:
+        query = f"SELECT workflow_uuid FROM {schema}workflow_status ORDER BY priority, created_at"
+        order = [ticket.rpartition("-")[0] for ticket in connection.scalars(sa.text(query))]
+    assert len(order) == 5, "the old ticket of a job stands there too, and starts nothing"
+    assert list(dict.fromkeys(order)) == [f"job-{job}" for job in jobs]
 
 
 # ------------------------------------------------------------------------------------------------- kill -9

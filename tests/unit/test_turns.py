@@ -1,14 +1,12 @@
-"""Whose turn it is: one line for all, limits, and the number that the queue is ordered by."""
+"""Whose turn it is: one line for all, and what limits leave of it."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from dicomnode.adapters.queue.tickets import delivery_ticket, job_of, job_ticket, machine_of, queue_of
 from dicomnode.domain.job import Priority
-from dicomnode.domain.turns import InLine, held_back, ticket_priority, turn_of, whose_turn
+from dicomnode.domain.turns import InLine, held_back, turn_of, whose_turn
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -45,14 +43,6 @@ def test_the_more_urgent_goes_first_and_then_the_older() -> None:
     jobs = [(Priority.ROUTINE, NOON), (Priority.STAT, later), (Priority.HIGH, later), (Priority.ROUTINE, later)]
     wanted = [jobs[1], jobs[2], jobs[0], jobs[3]]
     assert sorted(jobs, key=lambda job: turn_of(*job, "x")) == wanted
-    assert sorted(jobs, key=lambda job: ticket_priority(*job)) == wanted
-
-
-@pytest.mark.parametrize("year", [1999, 2026, 2041, 2043, 2999])
-def test_the_number_of_a_turn_is_one_that_the_queue_takes_whatever_the_clock_says(year: int) -> None:
-    numbers = [ticket_priority(priority, datetime(year, 7, 1, tzinfo=UTC)) for priority in Priority]
-    assert numbers == sorted(set(numbers))
-    assert all(0 < number < 2**31 for number in numbers)
 
 
 def test_tickets_and_queues_say_what_they_are_of() -> None:

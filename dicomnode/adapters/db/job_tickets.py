@@ -6,8 +6,7 @@ import sqlalchemy as sa
 
 from dicomnode.adapters.db.session import Unit
 from dicomnode.adapters.db.tables import JobRow
-from dicomnode.domain.job import ACTIVE_JOB_STATES, Priority
-from dicomnode.domain.turns import ticket_priority
+from dicomnode.domain.job import ACTIVE_JOB_STATES
 
 
 def locked_job(unit: Unit, job_id: str) -> JobRow | None:
@@ -32,5 +31,12 @@ def enqueue(unit: Unit, job: JobRow, delay_s: float, *, machine: str = "") -> No
 
 def put(unit: Unit, job: JobRow, delay_s: float, *, machine: str = "") -> None:
     """The ticket of the run that the row names."""
-    turn, urgent = ticket_priority(job.priority, job.created_at), job.priority is Priority.STAT
-    unit.queue.add_job(unit.session, job.id, job.run, turn=turn, urgent=urgent, machine=machine, delay_s=delay_s)
+    unit.queue.add_job(
+        unit.session,
+        job.id,
+        job.run,
+        priority=job.priority.rank,
+        since=job.created_at,
+        machine=machine,
+        delay_s=delay_s,
+    )

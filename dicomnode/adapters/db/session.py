@@ -38,9 +38,17 @@ class WorkQueue(Protocol):
     """Puts tickets into the job engine's queues in the transaction that the session has open."""
 
     def add_job(
-        self, session: Session, job_id: str, run: int, *, turn: int, urgent: bool, machine: str, delay_s: float
+        self,
+        session: Session,
+        job_id: str,
+        run: int,
+        *,
+        priority: int,
+        since: datetime,
+        machine: str,
+        delay_s: float,
     ) -> None:
-        """`turn`: the smaller one first; of a machine: for its workers alone."""
+        """Of one priority the older goes first, by `since`; of a machine: for its workers alone."""
 
     def add_delivery(
         self, session: Session, delivery_id: str, run: int, *, destination: str, priority: int, delay_s: float
@@ -168,7 +176,15 @@ class _NoQueue:
     """Takes tickets and gives them to nobody."""
 
     def add_job(
-        self, session: Session, job_id: str, run: int, *, turn: int, urgent: bool, machine: str, delay_s: float
+        self,
+        session: Session,
+        job_id: str,
+        run: int,
+        *,
+        priority: int,
+        since: datetime,
+        machine: str,
+        delay_s: float,
     ) -> None:
         pass
 

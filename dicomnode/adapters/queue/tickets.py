@@ -7,12 +7,15 @@ tables. It is written in the transaction of the rows it is for, so that neither 
 from __future__ import annotations
 
 import threading
+from datetime import datetime
 from importlib.metadata import version
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
+
+from dicomnode.domain.job import Priority
 
 if TYPE_CHECKING:
     from dbos import DBOSClient, EnqueueOptions
@@ -84,15 +87,24 @@ class DbosQueue:
                 self._client = None
 
     def add_job(
-        self, session: Session, job_id: str, run: int, *, turn: int, urgent: bool, machine: str, delay_s: float
+        self,
+        session: Session,
+        job_id: str,
+        run: int,
+        *,
+        priority: int,
+        since: datetime,
+        machine: str,
+        delay_s: float,
     ) -> None:
         options: EnqueueOptions = {
             "workflow_name": PERFORM_JOB,
-            "queue_name": queue_of(machine, urgent=urgent),
+            "queue_name": queue_of(machine, urgent=priority == Priority.STAT.rank),
             "workflow_id": job_ticket(job_id, run),
-            "priority": turn,
+            "priority": priority,
         }
         self._add(session, options, job_id, run, delay_s)
+        _stand_since(session, job_ticket(job_id, run), since)
 
     def add_delivery(
         self, session: Session, delivery_id: str, run: int, *, destination: str, priority: int, delay_s: float
@@ -119,6 +131,17 @@ class DbosQueue:
             if self._client is None:
                 self._client = _client(self._url)
             return self._client
+
+
+def _stand_since(session: Session, ticket: str, since: datetime) -> None:
+    """A ticket stands where its job does, by the database's clock, however late it is written.
+
+    DBOS hands tickets out by priority and then by this column, which it has no option for.
+    """
+    schema = "dbos" if session.get_bind().dialect.name == "postgresql" else None
+    tickets = sa.table("workflow_status", sa.column("workflow_uuid"), sa.column("created_at"), schema=schema)
+    moved = sa.update(tickets).where(tickets.c.workflow_uuid == ticket)
+    session.execute(moved.values(created_at=int(since.timestamp() * 1000)))
 
 
 def _client(url: str) -> DBOSClient:
