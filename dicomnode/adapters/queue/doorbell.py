@@ -10,6 +10,7 @@ import contextlib
 import logging
 import sqlite3
 import threading
+import time
 
 import psycopg
 import sqlalchemy as sa
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.02
 _LISTEN_S = 1.0
 _RECONNECT_S = 2.0
+# DBOS counts a ticket that it took only when its thread has begun. A queue that looks again at once, which on SQLite
+# its own commit makes it do, takes one too many: that waits here for a place while another worker has one.
+_BETWEEN_LOOKS_S = 0.05
 
 
 class Doorbell:
@@ -42,8 +46,9 @@ class Doorbell:
         timer.start()
 
     def wait(self, timeout_s: float | None) -> None:
-        """Until it rings, or rang since this thread last waited, or the time is over."""
+        """Until it rings, or rang since this thread last waited, or the time is over; a moment in any case."""
         heard = getattr(self._heard, "rings", 0)
+        time.sleep(min(_BETWEEN_LOOKS_S, timeout_s or _BETWEEN_LOOKS_S))
         with self._condition:
             self._condition.wait_for(lambda: self._rings != heard, timeout_s)
             self._heard.rings = self._rings
