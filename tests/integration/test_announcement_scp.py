@@ -205,10 +205,15 @@ def test_images_and_announcements_come_over_one_association(node: Node) -> None:
 
 def test_announcements_of_several_modalities_at_once(node: Node) -> None:
     def examine(number: int) -> list[int]:
-        uid = f"{MPPS_UID}.{number}"
+        """By two associations: of two messages, one right after the other, pynetdicom's requestor may lose an answer.
+
+        Its thread wakes up late from the first one and takes the second one's response, if the machine is busy.
+        """
+        uid, changes = f"{MPPS_UID}.{number}", ended({f"{SERIES}.{number}": ["1.1"]})
         with node.associated(MPPS, calling=f"CT{number}") as association:
-            changes = ended({f"{SERIES}.{number}": ["1.1"]})
-            return [create(association, uid=uid).Status, update(association, changes, uid).Status]
+            made = create(association, uid=uid)
+        with node.associated(MPPS, calling=f"CT{number}") as association:
+            return [made.Status, update(association, changes, uid).Status]
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(examine, range(8))) == [[0, 0]] * 8

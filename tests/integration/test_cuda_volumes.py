@@ -157,10 +157,8 @@ def test_a_part_of_whole_slices_is_read_where_the_volume_lies(bench: Bench, mode
                 session.freeze()
             for part in (box, inner):
                 shape = tuple(b - a for a, b in zip(part.start, part.stop, strict=True))
-                with (
-                    session.part(part) as inside,
-                    inside.run(models["unet"], axial(shape, (3.0, 1.1, 1.1)), HU, timeout_s=120) as labels,
-                ):
+                request = InferenceRequest(models["unet"], axial(shape, (3.0, 1.1, 1.1)), HU, timeout_s=120)
+                with session.part(part) as inside, labelled(inside, request) as labels:
                     found.append(labels.copy())
     np.testing.assert_array_equal(found[0], found[2])
     np.testing.assert_array_equal(found[1], found[3])
