@@ -53,7 +53,8 @@ def case(
     ran = f"{made.described.get('engine', '')} {made.described.get('precision', '')}".strip()
     words = (
         f"{package / 'golden'} has the case {called}: {shape}, with what {model.name} {model.version} says of it "
-        f"({ran}). Make sure that this is right; then give the package another version in its model.yaml, and: "
+        f"({ran}). Make sure that this is right; then give the package another version (in model.yaml, or a "
+        f"bundle's metadata.json), and: "
         f"dicomnode models add {package}"
     )
     context.done(words, case=called, package=str(package), shape=list(made.volumes[0].shape), engine=ran)
