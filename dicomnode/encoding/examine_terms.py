@@ -59,6 +59,7 @@ _ONE_ITEM = frozenset(
         "AlgorithmFamilyCodeSequence",
         "ContentTemplateSequence",
         "FrameAnatomySequence",
+        "AnatomicRegionSequence",
         "FrameVOILUTSequence",
         "ParametricMapFrameTypeSequence",
     }

@@ -141,6 +141,14 @@ def _shared(found: Dataset) -> Dataset:
             "FrameAnatomySequence has 2 items",
         ),
         (
+            lambda d: (
+                _shared(d)
+                .FrameAnatomySequence[0]
+                .AnatomicRegionSequence.append(_shared(d).FrameAnatomySequence[0].AnatomicRegionSequence[0])
+            ),
+            "AnatomicRegionSequence has 2 items",
+        ),
+        (
             lambda d: delattr(_shared(d).FrameAnatomySequence[0].AnatomicRegionSequence[0], "CodeValue"),
             "a code in AnatomicRegionSequence has no value",
         ),
