@@ -18,9 +18,7 @@ from dicomnode.domain.golden import GOLDEN_FOLDER, GoldenCase, expected_array
 from dicomnode.domain.halt import Halt
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.model_parameter import threshold_of
-from dicomnode.domain.rules import Parameter
 from dicomnode.errors import InvalidModelPackage, ModelFailed, SeriesRefused
-from dicomnode.imaging.box import Box
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.imaging.golden import (
     GivenVolume,
@@ -30,7 +28,7 @@ from dicomnode.imaging.golden import (
     read_npz_volumes,
 )
 from dicomnode.ports import Clock, InferenceEngine, InferenceRequest, InferenceSession, ModelVersion
-from dicomnode.stages.answers import Answers, Labels, Scores, gives_arrays
+from dicomnode.stages.answers import Answers, Labels, Question, Scores, gives_arrays
 from dicomnode.stages.composed import led
 from dicomnode.stages.judge import answer_of, judged, nothing_of
 
@@ -117,12 +115,13 @@ class AcceptStage:
             lead = led(_Given(answers, halt), model, self._before, self._timeout_s)
             if lead.skipped:
                 return CaseRun(nothing_of(card, volumes[0].shape), {})
+            question = Question(model, case.parameters, timeout_s, lead.region)
             found: Labels | Scores
             if gives_arrays(model):
-                found = answers.labels(model, case.parameters, timeout_s, halt, lead.region)
+                found = answers.labels(question, halt)
                 answer = answer_of(card, found.arrays, threshold_of(card.output, case.parameters))
             else:
-                found = answers.classes(model, case.parameters, timeout_s, halt, lead.region)
+                found = answers.classes(question, halt)
                 answer = found.array.copy()
             parts = {name.removeprefix("infer: "): s for name, s in found.timings_s.items() if ": " in name}
             return CaseRun(answer, parts)
@@ -182,25 +181,11 @@ class _Given:
     def geometry(self) -> VolumeGeometry:
         return self.answers.geometry
 
-    def labels(
-        self,
-        model: ModelVersion,
-        parameters: Mapping[str, Parameter],
-        timeout_s: float,
-        halt: Halt | None = None,
-        region: Box | None = None,
-    ) -> Labels:
-        return self.answers.labels(model, parameters, timeout_s, halt or self.never, region)
+    def labels(self, question: Question, halt: Halt | None = None) -> Labels:
+        return self.answers.labels(question, halt or self.never)
 
-    def classes(
-        self,
-        model: ModelVersion,
-        parameters: Mapping[str, Parameter],
-        timeout_s: float,
-        halt: Halt | None = None,
-        region: Box | None = None,
-    ) -> Scores:
-        return self.answers.classes(model, parameters, timeout_s, halt or self.never, region)
+    def classes(self, question: Question, halt: Halt | None = None) -> Scores:
+        return self.answers.classes(question, halt or self.never)
 
 
 def read_series(card: ModelCard, main: Path, roles: Mapping[str, Path]) -> list[GivenVolume]:

@@ -61,6 +61,16 @@ class Scores:
     of_stacks: tuple[Mapping[str, npt.NDArray[Any]], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a model is asked, whatever it is asked about. `parameters`: those that differ from the model card."""
+
+    model: ModelVersion
+    parameters: Mapping[str, Parameter]
+    timeout_s: float
+    region: Box | None = None  # where it is given, the model sees that alone
+
+
 class Answers:
     """Of a session; `placements` of its volumes, the main one's first. What it gives is valid until `opened` closes.
 
@@ -83,30 +93,15 @@ class Answers:
         """Of the main volume."""
         return self._main.geometry
 
-    def labels(
-        self,
-        model: ModelVersion,
-        parameters: Mapping[str, Parameter],
-        timeout_s: float,
-        halt: Halt,
-        region: Box | None = None,
-    ) -> Labels:
-        """Where `region` is given the model sees that alone; the labels are of the whole volume all the same."""
-        begun_s = self._clock.monotonic()
+    def labels(self, question: Question, halt: Halt) -> Labels:
+        """Of the whole volume, also where the model sees a region alone."""
+        begun_s, region = self._clock.monotonic(), question.region
         self._decoded()
         halt.check()
         decoded_s = self._clock.monotonic()
         with ExitStack() as until:
             session, geometry = until.enter_context(self._part(region))
-            request = InferenceRequest(
-                model,
-                geometry,
-                self._main.rescale,
-                timeout_s=timeout_s,
-                further=self._further_of(model),
-                parameters=parameters,
-                halt=halt,
-            )
+            request = self._request(question, geometry, ALL_IMAGES, halt)
             arrays = (self._opened if region is None else until).enter_context(session.ask(request))
             if region is not None:
                 arrays = {name: self._put_back(name, array, region) for name, array in arrays.items()}
@@ -116,40 +111,35 @@ class Answers:
         """As it is of the whole volume; boxes are in the patient, and stay where they are."""
         return put_back(array, region, self.geometry.shape) if name in _AS_LARGE_AS_A_VOLUME else array.copy()
 
-    def classes(
-        self,
-        model: ModelVersion,
-        parameters: Mapping[str, Parameter],
-        timeout_s: float,
-        halt: Halt,
-        region: Box | None = None,
-    ) -> Scores:
-        """Of a model that gives a class of the whole volume, or of each of its images; `region` as of labels."""
+    def classes(self, question: Question, halt: Halt) -> Scores:
+        """Of a model that gives a class of the whole volume, or of each of its images."""
         begun_s = self._clock.monotonic()
         self._decoded()
         halt.check()
         decoded_s = self._clock.monotonic()
-        of_images = model.card.input.is_of_images
-        with self._part(region) as (session, geometry):
+        model, of_images = question.model, question.model.card.input.is_of_images
+        with self._part(question.region) as (session, geometry):
             count, found = geometry.shape[0], []
             for images in parts_of(count) if of_images else [ALL_IMAGES]:
-                request = InferenceRequest(
-                    model,
-                    None if of_images else geometry,
-                    self._main.rescale,
-                    images=images,
-                    timeout_s=timeout_s,
-                    further=self._further_of(model),
-                    parameters=parameters,
-                    halt=halt,
-                )
+                request = self._request(question, None if of_images else geometry, images, halt)
                 with session.ask(request) as arrays:
                     found.append((range(count)[images] if of_images else range(1), few_of(arrays)))
             return Scores(of_all_images(model, found), self._timings_s(session, begun_s, decoded_s))
 
-    def _further_of(self, model: ModelVersion) -> tuple[Placement, ...]:
-        """None of a model that comes before the one of the job, which takes the main series alone."""
-        return self._further[: len(model.card.roles)]
+    def _request(
+        self, question: Question, geometry: VolumeGeometry | None, images: slice, halt: Halt
+    ) -> InferenceRequest:
+        return InferenceRequest(
+            question.model,
+            geometry,
+            self._main.rescale,
+            images=images,
+            timeout_s=question.timeout_s,
+            # none for a model that comes before the one of the job, which takes the main series alone
+            further=self._further[: len(question.model.card.roles)],
+            parameters=question.parameters,
+            halt=halt,
+        )
 
     @contextmanager
     def _part(self, region: Box | None) -> Iterator[tuple[InferenceSession, VolumeGeometry]]:

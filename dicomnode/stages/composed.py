@@ -32,12 +32,11 @@ from dicomnode.domain.model_after import (
 )
 from dicomnode.domain.model_card import ModelCard
 from dicomnode.domain.quantity import quantity
-from dicomnode.domain.rules import Parameter
 from dicomnode.errors import InferenceError, InferenceStopped, OutOfResources, SeriesRefused
 from dicomnode.imaging.box import Box, Found, around, found, found_of, with_margin
 from dicomnode.imaging.geometry import VolumeGeometry
 from dicomnode.ports import ModelVersion
-from dicomnode.stages.answers import Labels, Scores, gives_arrays
+from dicomnode.stages.answers import Labels, Question, Scores, gives_arrays
 from dicomnode.stages.preceding import called
 
 
@@ -47,24 +46,10 @@ class Asked(Protocol):
     @property
     def geometry(self) -> VolumeGeometry: ...
 
-    def labels(
-        self,
-        model: ModelVersion,
-        parameters: Mapping[str, Parameter],
-        timeout_s: float,
-        halt: Halt | None = None,
-        region: Box | None = None,
-    ) -> Labels:
+    def labels(self, question: Question, halt: Halt | None = None) -> Labels:
         """In the whole series' grid, 0 outside the region."""
 
-    def classes(
-        self,
-        model: ModelVersion,
-        parameters: Mapping[str, Parameter],
-        timeout_s: float,
-        halt: Halt | None = None,
-        region: Box | None = None,
-    ) -> Scores: ...
+    def classes(self, question: Question, halt: Halt | None = None) -> Scores: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +163,15 @@ def _verdict(asking: _Asking, use: Use, first: ModelVersion, region: Box | None)
 
 
 def _few(asking: _Asking, first: ModelVersion, region: Box | None) -> npt.NDArray[np.float32]:
-    timeout_s = first.card.timeout_s or asking.timeout_s
-    return asking.asked.classes(first, {}, timeout_s, asking.halt, region).array
+    return asking.asked.classes(_question(asking, first, region), asking.halt).array
 
 
 def _labels(asking: _Asking, first: ModelVersion, region: Box | None) -> Labels:
-    return asking.asked.labels(first, {}, first.card.timeout_s or asking.timeout_s, asking.halt, region)
+    return asking.asked.labels(_question(asking, first, region), asking.halt)
+
+
+def _question(asking: _Asking, first: ModelVersion, region: Box | None) -> Question:
+    return Question(first, {}, first.card.timeout_s or asking.timeout_s, region)
 
 
 def _place(asking: _Asking, use: Place, first: ModelVersion, region: Box | None) -> _Verdict:

@@ -21,10 +21,10 @@ from dicomnode.imaging.images import ImagesPlan, is_inverted, not_monochrome
 from dicomnode.imaging.masks import SegmentMasks
 from dicomnode.imaging.volume import VolumePlan, plan_volume
 from dicomnode.ports import Clock, InferenceEngine, InstanceStore, JobWork, ModelVersion
-from dicomnode.stages.answers import Labels, Scores, gives_arrays
+from dicomnode.stages.answers import Labels, Question, Scores, gives_arrays
 from dicomnode.stages.composed import First, Lead, led
 from dicomnode.stages.pictures import OpenImages
-from dicomnode.stages.volumes import KEEP_S, OpenVolumes, Volumes, question
+from dicomnode.stages.volumes import KEEP_S, OpenVolumes, Volumes, key_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +113,15 @@ class InferStage:
             if gives_arrays(work.model):
                 self._labels(work, opened, lead, None)
             elif not lead.skipped:
-                opened.classes(work.model, work.parameters, self._timeout_of(work), None, lead.region)
+                opened.classes(self._question(work, lead))
 
     def read_ahead(self, series: Series) -> None:
         """Headers of a series whose images still come; raises CannotDecode, OSError."""
         self._volumes.read_ahead(series)
 
-    def _timeout_of(self, work: JobWork) -> float:
-        return work.model.card.timeout_s or self._timeout_s
+    def _question(self, work: JobWork, lead: Lead) -> Question:
+        timeout_s = work.model.card.timeout_s or self._timeout_s
+        return Question(work.model, work.parameters, timeout_s, lead.region)
 
     def _led(self, work: JobWork, opened: OpenVolumes, halt: Halt | None) -> tuple[Lead, dict[str, float]]:
         """What the models before this one said, and how long that took."""
@@ -133,7 +134,7 @@ class InferStage:
     def _labels(self, work: JobWork, opened: OpenVolumes, lead: Lead, halt: Halt | None) -> Labels:
         if lead.skipped:
             return Labels({}, {})
-        return opened.labels(work.model, work.parameters, self._timeout_of(work), halt, lead.region)
+        return opened.labels(self._question(work, lead), halt)
 
     def classify(self, work: JobWork) -> Classified:
         """Of a model whose answer is few numbers (see gives_arrays); raises as `run`."""
@@ -143,11 +144,7 @@ class InferStage:
         with self._opened(work) as opened:
             planned_s = self._clock.monotonic()
             lead, led_s = self._led(work, opened, work.halt)
-            scores = (
-                _no_scores()
-                if lead.skipped
-                else opened.classes(work.model, work.parameters, self._timeout_of(work), work.halt, lead.region)
-            )
+            scores = _no_scores() if lead.skipped else opened.classes(self._question(work, lead), work.halt)
             plans, parameters = _plans(work, opened), settled(work.model.card.parameters, work.parameters)
             timings_s = {"plan": planned_s - begun_s, **led_s, **scores.timings_s}
             details = self._details(work, opened.main.plan, plans, parameters, lead)
@@ -207,17 +204,16 @@ class InferStage:
             return self._led(work, opened, halt)
 
     def _scores_of_images(self, work: JobWork, images: OpenImages, halt: Halt | None) -> Scores:
-        timeout_s = self._timeout_of(work)
+        question = self._question(work, Lead())
         if work.model.card.after and not work.model.card.input.windowed:
             with self._volumes.open(work.series, {}) as opened:
                 if _are_those_of(images.plan, opened.main.plan):  # decoded already
-                    return opened.classes(work.model, work.parameters, timeout_s, halt)
+                    return opened.classes(question, halt)
 
         def make(wanted: Halt) -> Scores:
-            return images.scores(work.model, work.parameters, timeout_s, wanted)
+            return images.scores(question, wanted)
 
-        asked = question(work.model, work.parameters, [images.plan])
-        return self._volumes.scores.get(asked, timeout_s, halt, make)
+        return self._volumes.scores.get(key_of(question, [images.plan]), question.timeout_s, halt, make)
 
     def close(self) -> None:
         self._volumes.close()

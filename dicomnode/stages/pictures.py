@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomnode.domain.halt import Halt
-from dicomnode.domain.rules import Parameter
 from dicomnode.imaging.decode import read_frames
 from dicomnode.imaging.geometry import Rescale
 from dicomnode.imaging.headers import Instance
 from dicomnode.imaging.images import ImagesPlan, ImageStack
 from dicomnode.ports import Clock, InferenceEngine, InferenceRequest, InferenceSession, ModelVersion
-from dicomnode.stages.answers import Scores, few_of, masks_of_stacks, of_all_images, parts_of
+from dicomnode.stages.answers import Question, Scores, few_of, masks_of_stacks, of_all_images, parts_of
 
 # As many bytes of decoded images are kept for the next job when no job uses them; more is decoded anew for it
 KEPT_IDLE_MOST_BYTES = 256 << 20
@@ -53,13 +52,7 @@ class OpenImages:
         ended = [part for part in self._decoded if part.done() and not part.cancelled()]
         return all(part.exception() is None for part in ended)
 
-    def scores(
-        self,
-        model: ModelVersion,
-        parameters: Mapping[str, Parameter],
-        timeout_s: float,
-        halt: Halt,
-    ) -> Scores:
+    def scores(self, question: Question, halt: Halt) -> Scores:
         """(image, class or value) float32, in the order of the plan's frames; or BOXES, (box, 7), in that order.
 
         Of a model that gives masks those of each stack, and no array.
@@ -70,7 +63,7 @@ class OpenImages:
         masks: list[tuple[int, Mapping[str, npt.NDArray[Any]]]] = []
         timings_s: dict[str, float] = {}
         begun_s = self._clock.monotonic()
-        session = self._begun()
+        session, model = self._begun(), question.model
         for number, (which, part) in enumerate(self._parts):
             waits_s = self._clock.monotonic()
             self._wait_for(number)
@@ -84,8 +77,8 @@ class OpenImages:
                     rescale,
                     which=which,
                     images=images,
-                    timeout_s=timeout_s - (self._clock.monotonic() - begun_s),
-                    parameters=parameters,
+                    timeout_s=question.timeout_s - (self._clock.monotonic() - begun_s),
+                    parameters=question.parameters,
                     halt=halt,
                 )
                 with session.ask(request) as arrays:

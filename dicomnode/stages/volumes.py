@@ -17,18 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dicomnode.domain.halt import Halt
-from dicomnode.domain.rules import Parameter
 from dicomnode.domain.study import Series
 from dicomnode.encoding.references import UsedImages
 from dicomnode.errors import NotAVolume, SeriesRefused
-from dicomnode.imaging.box import Box
 from dicomnode.imaging.decode import plan_instances, read_volume
 from dicomnode.imaging.geometry import Placement, VolumeGeometry
 from dicomnode.imaging.headers import Instance
 from dicomnode.imaging.images import plan_images
 from dicomnode.imaging.volume import VolumePlan
-from dicomnode.ports import Clock, InferenceEngine, InferenceSession, InstanceStore, ModelVersion
-from dicomnode.stages.answers import Answers, Labels, Scores
+from dicomnode.ports import Clock, InferenceEngine, InferenceSession, InstanceStore
+from dicomnode.stages.answers import Answers, Labels, Question, Scores
 from dicomnode.stages.headers import Headers
 from dicomnode.stages.pictures import KEPT_IDLE_MOST_BYTES, OpenImages
 from dicomnode.stages.shared import Shared
@@ -50,13 +48,12 @@ class Planned:
         return Placement(self.plan.geometry, self.plan.rescale)
 
 
-def question(
-    model: ModelVersion, parameters: Mapping[str, Parameter], plans: Sequence[UsedImages], region: Box | None = None
-) -> str:
+def key_of(question: Question, plans: Sequence[UsedImages]) -> str:
     """What a model is asked: of which frames, in which part of them, how and on which engine."""
+    model = question.model
     frames = "\n".join(f"{frame.sop_instance_uid} {frame.number}" for plan in plans for frame in plan.frames)
     engine = f"{model.chosen_engine} {model.chosen_precision}"
-    how = f"{json.dumps(dict(parameters), sort_keys=True)} {region}"
+    how = f"{json.dumps(dict(question.parameters), sort_keys=True)} {question.region}"
     return f"{model.id} {model.digest} {engine} {how} {hashlib.sha256(frames.encode()).hexdigest()}"
 
 
@@ -96,42 +93,28 @@ class OpenVolumes:
         """Of the main series."""
         return self.main.plan.geometry
 
-    def labels(
-        self,
-        model: ModelVersion,
-        parameters: Mapping[str, Parameter],
-        timeout_s: float,
-        halt: Halt | None = None,
-        region: Box | None = None,
-    ) -> Labels:
+    def labels(self, question: Question, halt: Halt | None = None) -> Labels:
         """As Answers.labels, each once. Raises CannotDecode too.
 
         Without a `halt` nobody waits for it: it is made ahead, and stops when all those who came to wait have left.
         """
 
         def make(wanted: Halt) -> Labels:
-            return self._answers.labels(model, parameters, timeout_s, wanted, region)
+            return self._answers.labels(question, wanted)
 
-        return self._labels.get(self._question(model, parameters, region), timeout_s, halt, make)
+        return self._labels.get(self._key(question), question.timeout_s, halt, make)
 
-    def classes(
-        self,
-        model: ModelVersion,
-        parameters: Mapping[str, Parameter],
-        timeout_s: float,
-        halt: Halt | None = None,
-        region: Box | None = None,
-    ) -> Scores:
+    def classes(self, question: Question, halt: Halt | None = None) -> Scores:
         """As Answers.classes, each once; as labels."""
 
         def make(wanted: Halt) -> Scores:
-            return self._answers.classes(model, parameters, timeout_s, wanted, region)
+            return self._answers.classes(question, wanted)
 
-        return self._scores.get(self._question(model, parameters, region), timeout_s, halt, make)
+        return self._scores.get(self._key(question), question.timeout_s, halt, make)
 
-    def _question(self, model: ModelVersion, parameters: Mapping[str, Parameter], region: Box | None) -> str:
-        plans = [planned.plan for planned in (self.main, *self.further[: len(model.card.roles)])]
-        return question(model, parameters, plans, region)
+    def _key(self, question: Question) -> str:
+        roles = len(question.model.card.roles)
+        return key_of(question, [planned.plan for planned in (self.main, *self.further[:roles])])
 
     def close(self) -> None:
         self._opened.close()

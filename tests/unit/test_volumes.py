@@ -16,6 +16,7 @@ import pytest
 from dicomnode.domain.study import Series, StoredInstance
 from dicomnode.errors import EngineUnavailable, InferenceTimeout, NotAVolume
 from dicomnode.ports import InferenceRequest, ModelVersion
+from dicomnode.stages.answers import Question
 from dicomnode.stages.volumes import Volumes
 from tests.adapters.fake_engine import FakeEngine, FakeSession, Shape
 from tests.adapters.fake_instance_store import FakeInstanceStore
@@ -87,7 +88,7 @@ def test_two_models_one_after_the_other_share_the_volume(bench: Bench) -> None:
     series = bench.series()
     for number in (1, 2):
         with bench.volumes.open(series, NONE) as opened:
-            assert not opened.labels(model(number), {}, 5.0).made_before
+            assert not opened.labels(Question(model(number), {}, 5.0)).made_before
     assert (bench.engine.opened, len(bench.engine.runs)) == (1, 2)
 
 
@@ -97,7 +98,7 @@ def test_several_models_run_at_the_same_time_on_one_volume(bench: Bench) -> None
 
     def ask(number: int) -> bool:
         with bench.volumes.open(series, NONE) as opened:
-            return opened.labels(model(number), {}, 20.0).made_before
+            return opened.labels(Question(model(number), {}, 20.0)).made_before
 
     with ThreadPoolExecutor(3) as threads:
         assert list(threads.map(ask, range(3))) == [False] * 3
@@ -115,12 +116,12 @@ def test_nobody_changes_the_volume_that_others_look_at(bench: Bench) -> None:
 def test_the_same_question_is_not_asked_of_the_model_twice(bench: Bench) -> None:
     series = bench.series()
     with bench.volumes.open(series, NONE) as opened:
-        first = opened.labels(model(), {}, 5.0)
+        first = opened.labels(Question(model(), {}, 5.0))
     with bench.volumes.open(series, NONE) as opened:
-        second = opened.labels(model(), {}, 5.0)
+        second = opened.labels(Question(model(), {}, 5.0))
         assert second.made_before
         np.testing.assert_array_equal(first.array, second.array)
-        assert not opened.labels(model(), {"minimum_volume_ml": 1.0}, 5.0).made_before
+        assert not opened.labels(Question(model(), {"minimum_volume_ml": 1.0}, 5.0)).made_before
     assert len(bench.engine.runs) == 2
 
 
@@ -130,7 +131,7 @@ def test_threads_that_ask_at_once_wait_for_one_answer(bench: Bench) -> None:
 
     def ask() -> bool:
         with bench.volumes.open(series, NONE) as opened:
-            return opened.labels(model(), {}, 20.0).made_before
+            return opened.labels(Question(model(), {}, 20.0)).made_before
 
     with ThreadPoolExecutor(4) as threads:
         asked = [threads.submit(ask) for _ in range(4)]
@@ -143,11 +144,11 @@ def test_one_that_waits_for_another_has_its_own_patience(bench: Bench) -> None:
     series = bench.series()
     bench.engine.gate.clear()
     with ThreadPoolExecutor(1) as threads, bench.volumes.open(series, NONE) as opened:
-        other = threads.submit(opened.labels, model(), {}, 20.0)
+        other = threads.submit(opened.labels, Question(model(), {}, 20.0))
         while not opened._labels._making:
             pass
         with pytest.raises(InferenceTimeout, match="to another job"):
-            opened.labels(model(), {}, 0.01)
+            opened.labels(Question(model(), {}, 0.01))
         bench.engine.gate.set()
         other.result(20)
 
@@ -156,8 +157,8 @@ def test_a_failure_is_not_kept(bench: Bench) -> None:
     bench.engine.failures = [EngineUnavailable("gone for a moment")]
     with bench.volumes.open(bench.series(), NONE) as opened:
         with pytest.raises(EngineUnavailable):
-            opened.labels(model(), {}, 5.0)
-        assert not opened.labels(model(), {}, 5.0).made_before
+            opened.labels(Question(model(), {}, 5.0))
+        assert not opened.labels(Question(model(), {}, 5.0)).made_before
 
 
 def test_who_waited_for_one_that_failed_tries_by_itself(bench: Bench) -> None:
@@ -165,7 +166,7 @@ def test_who_waited_for_one_that_failed_tries_by_itself(bench: Bench) -> None:
     bench.engine.gate.clear()
     bench.engine.failures = [EngineUnavailable("gone for a moment")]
     with ThreadPoolExecutor(2) as threads, bench.volumes.open(series, NONE) as opened:
-        asked = [threads.submit(opened.labels, model(), {}, 20.0) for _ in range(2)]
+        asked = [threads.submit(opened.labels, Question(model(), {}, 20.0)) for _ in range(2)]
         bench.engine.gate.set()
         outcomes = [one.exception(20) or one.result() for one in asked]
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["EngineUnavailable", "Labels"]
@@ -174,13 +175,13 @@ def test_who_waited_for_one_that_failed_tries_by_itself(bench: Bench) -> None:
 def test_one_more_image_is_another_volume(bench: Bench) -> None:
     for slices in (4, 5):
         with bench.volumes.open(bench.series(slices), NONE) as opened:
-            assert opened.labels(model(), {}, 5.0).array.shape[0] == slices
+            assert opened.labels(Question(model(), {}, 5.0)).array.shape[0] == slices
     assert bench.engine.opened == 2
 
 
 def test_another_series_makes_room(bench: Bench) -> None:
     with bench.volumes.open(bench.series(), NONE) as opened:
-        opened.labels(model(), {}, 5.0)
+        opened.labels(Question(model(), {}, 5.0))
     assert bench.engine.open_now == 1, "kept for the next job"
     with bench.volumes.open(bench.series(5, "b"), NONE):
         assert bench.engine.open_now == 0
@@ -188,9 +189,9 @@ def test_another_series_makes_room(bench: Bench) -> None:
 
 def test_what_is_in_use_stays_open(bench: Bench) -> None:
     with bench.volumes.open(bench.series(), NONE) as opened:
-        opened.labels(model(), {}, 5.0)
+        opened.labels(Question(model(), {}, 5.0))
         with bench.volumes.open(bench.series(5, "b"), NONE) as other:
-            other.labels(model(), {}, 5.0)
+            other.labels(Question(model(), {}, 5.0))
             assert bench.engine.open_now == 2
         bench.volumes.close()
         assert bench.engine.open_now == 1
@@ -201,7 +202,7 @@ def test_what_is_in_use_stays_open(bench: Bench) -> None:
 def test_nothing_is_kept_after_its_time(tmp_path: Path) -> None:
     bench = Bench(tmp_path, keep_s=0.0)
     with bench.volumes.open(bench.series(), NONE) as opened:
-        opened.labels(model(), {}, 5.0)
+        opened.labels(Question(model(), {}, 5.0))
     assert (bench.engine.open_now, bench.volumes._kept) == (0, {})
 
 
