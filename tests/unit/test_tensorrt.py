@@ -97,6 +97,21 @@ def test_each_precision_has_its_flags_and_none_is_tf32(folder: Path, precision: 
 
 
 @pytest.mark.usefixtures("gpu")
+def test_int8_is_built_anew_for_another_card_or_other_golden_cases(folder: Path) -> None:
+    """The network's file may be the same, and what it is given is not."""
+    shown: list[Tensors] = [[np.full((1, 1, *WINDOW), 0.5, np.float32)]]
+    built = []
+    for content in ("intensity: 1", "intensity: 1", "intensity: 2"):
+        (folder / "model.yaml").write_text(content)
+        loaded(folder, "int8", shown)
+        built.append(len(fake_tensorrt.Builder.built))
+    (folder / "golden" / "case").mkdir(parents=True)
+    (folder / "golden" / "case" / "input.npz").write_bytes(b"other")
+    loaded(folder, "int8", shown)
+    assert [*built, len(fake_tensorrt.Builder.built)] == [1, 1, 2, 3]
+
+
+@pytest.mark.usefixtures("gpu")
 def test_int8_is_not_guessed(folder: Path) -> None:
     with pytest.raises(ConversionFailed, match="golden cases"):
         loaded(folder, "int8")

@@ -50,7 +50,7 @@ def load_network(
     file = package / spec.file
     if not file.is_file():
         raise InvalidModelPackage(f"{spec.file} is not in the package", "model.yaml.network.file")
-    source = Source(file, format_of(spec), spec, takes, cache, threads, calibration)
+    source = Source(file, format_of(spec), spec, takes, cache, threads, calibration, package)
     if spec.engine == "triton" or source.format == "triton":
         raise InvalidModelPackage(
             "only Triton itself runs this, and there is none here: the engine is in this process",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dicomnode.domain.golden import GOLDEN_FOLDER
 from dicomnode.domain.model_card import NetworkSpec
 from dicomnode.errors import InvalidModelPackage
 from dicomnode.imaging.windows import Answer, WindowedNetwork, at_once
@@ -108,6 +110,17 @@ class Source:
     cache: Path
     threads: int
     calibration: Calibration | None = None
+    package: Path | None = None
+
+    def calibrated_with(self) -> bytes:
+        """A digest of what ranges for int8 follow from beside the network: the card and the golden cases."""
+        digest = hashlib.sha256()
+        if self.package is not None:
+            for file in (self.package / "model.yaml", *sorted((self.package / GOLDEN_FOLDER).rglob("*"))):
+                if file.is_file():
+                    digest.update(f"{file.relative_to(self.package)} {file.stat().st_size} ".encode())
+                    digest.update(file.read_bytes())
+        return digest.digest()
 
 
 def check_inputs(source: Source, found: int) -> None:

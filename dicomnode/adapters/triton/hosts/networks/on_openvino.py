@@ -137,6 +137,8 @@ def _key(source: Source, version: str) -> str:
     lower = "int8" if source.spec.precision == "int8" else ""
     judged = "" if source.takes.gives == "classes" else source.takes.gives
     digest.update(f"{source.takes.shapes(source.spec)} {version} {_CONVERSION} {lower}{judged}".encode())
+    if source.spec.precision == "int8":
+        digest.update(source.calibrated_with())
     return digest.hexdigest()[:32]
 
 

@@ -242,6 +242,8 @@ def _key(source: Source, version: str) -> str:
     shapes, gpu = source.takes.shapes(source.spec), torch.cuda.get_device_name()
     of = f"{shapes} {version} {gpu} {torch.cuda.get_device_capability()} {source.spec.precision} {_BUILT}"
     digest.update(of.encode())
+    if source.spec.precision == "int8":
+        digest.update(source.calibrated_with())
     return digest.hexdigest()[:32]
 
 
