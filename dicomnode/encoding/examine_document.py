@@ -45,6 +45,11 @@ _NAMED = frozenset(["TEXT", "NUM", "CODE", "DATETIME", "DATE", "TIME", "UIDREF",
 _TEMPLATE = ("MappingResource", "TemplateIdentifier")  # type 1 (PS3.3 C.18.8)
 _ONE_OBJECT = frozenset(["IMAGE", "COMPOSITE", "WAVEFORM"])  # PS3.3 C.18.3 to C.18.5
 _AXES = {"SCOORD": 2, "SCOORD3D": 3}
+# Each with its points where their number is fixed (PS3.3 C.18.6.1.2, C.18.9.1.2)
+_GRAPHICS = {
+    2: {"POINT": 1, "MULTIPOINT": 0, "POLYLINE": 0, "CIRCLE": 2, "ELLIPSE": 4},
+    3: {"POINT": 1, "MULTIPOINT": 0, "POLYLINE": 0, "POLYGON": 0, "ELLIPSE": 4, "ELLIPSOID": 6},
+}
 _EVIDENCE = ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
 _DEEPEST = 100
 
@@ -120,6 +125,8 @@ def _wrong_number(item: Dataset) -> Iterator[str]:
         found = numbers(measured, "NumericValue", 1)
         if found is None or not math.isfinite(found[0]):
             yield "is a NUM whose NumericValue is no number"
+        if "FloatingPointValue" in measured and is_empty(measured, "FloatingPointValue"):
+            yield "is a NUM with an empty FloatingPointValue"
         if "" in code_of(measured, "MeasurementUnitsCodeSequence"):
             yield "is a NUM without a unit"
 
@@ -131,6 +138,10 @@ def _wrong_points(item: Dataset, axes: int) -> Iterator[str]:
         yield f"has {count} coordinates, which are no points of {axes}"
     if is_empty(item, "GraphicType"):
         yield "has no GraphicType"
+    elif (graphic := text(item, "GraphicType")) not in _GRAPHICS[axes]:
+        yield f"has the GraphicType {graphic!r}, which there is not among points of {axes} coordinates"
+    elif (points := _GRAPHICS[axes][graphic]) and count != points * axes:
+        yield f"is a {graphic} of {count / axes:g} points, {points} are needed"
     if axes == 3 and is_empty(item, "ReferencedFrameOfReferenceUID"):
         yield "has no ReferencedFrameOfReferenceUID"
     if axes == 2 and not any(items(child, "ReferencedSOPSequence") for child in items(item, "ContentSequence")):

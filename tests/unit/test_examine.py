@@ -163,6 +163,11 @@ SPOILT: dict[str, tuple[str, Callable[[Dataset], None], str]] = {
         lambda d: setattr(measured(d).MeasuredValueSequence[0], "NumericValue", ""),
         "is a NUM whose NumericValue is no number",
     ),
+    "floating point": (
+        "SR",
+        lambda d: setattr(measured(d).MeasuredValueSequence[0], "FloatingPointValue", None),
+        "is a NUM with an empty FloatingPointValue",
+    ),
     "relation": ("SR", lambda d: measured(d).__delattr__("RelationshipType"), "has the RelationshipType ''"),
     "evidence": (
         "SR",

@@ -341,9 +341,22 @@ def _one_less(report: Dataset) -> None:
     del container.ContentSequence[-1]
 
 
-def _off_the_image(report: Dataset) -> None:
+def _line(report: Dataset) -> Dataset:
     (line,) = next(within(groups(report)[1], "Long axis")).ContentSequence[-1:]
-    line.GraphicData = [-1.0, 0.0, 5.0, 5.0]
+    assert isinstance(line, Dataset)
+    return line
+
+
+def _off_the_image(report: Dataset) -> None:
+    _line(report).GraphicData = [-1.0, 0.0, 5.0, 5.0]
+
+
+def _no_graphic(report: Dataset) -> None:
+    _line(report).GraphicType = "SPLINE"
+
+
+def _another_graphic(report: Dataset) -> None:
+    _line(report).GraphicType = "POINT"
 
 
 @pytest.mark.parametrize(
@@ -354,6 +367,8 @@ def _off_the_image(report: Dataset) -> None:
         (_no_segmentation, "which is not in the evidence"),
         (_other_image, "which is not in the evidence"),
         (_one_less, "does not say of every image once"),
+        (_no_graphic, "'SPLINE', which there is not"),
+        (_another_graphic, "is a POINT of 2 points, 1 are needed"),
         (_off_the_image, "leaves its image"),
     ],
 )
