@@ -31,8 +31,7 @@ servers: ## Orthanc, dcmtk, dicom3tools, nginx and PostgreSQL from Debian, for t
 	@bash tests/install_servers.sh
 
 test: $(SETUP) servers lint types ## set up and run the tests
-	@# three workers on two cores: a test that starts a server waits for half of its time
-	@$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 unit: $(SETUP) ## the quick tests alone
 	@$(BIN)/python -m pytest tests/unit tests/contract

@@ -60,6 +60,7 @@ def send(node: RunningNode, folder: Path, seed: int) -> str:
 
 def jobs(node: RunningNode, study: str) -> dict[str, dict[str, object]]:
     """Of a study that is done, by model."""
+    node.wait_until(lambda: study in {one["study_instance_uid"] for one in node.look("studies", "list")})
     node.wait_until(lambda: bool(node.look("jobs", "list", "--study", study)))
     node.wait_idle()
     return {job["model"]: job for job in node.look("jobs", "list", "--study", study)}
