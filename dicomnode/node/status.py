@@ -24,7 +24,7 @@ State = Literal["running", "starting", "incomplete", "stopped"]
 class ProcessStatus:
     name: str
     state: ProcessState
-    doing: str = ""  # before it is up, as in "loads the models"
+    doing: str = ""  # before it is up, as in "loads the models"; of one that is down, why
     pid: int | None = None
     since: datetime | None = None
 
@@ -69,7 +69,7 @@ def read_status(
 ) -> NodeStatus:
     said = _all_said(settings.run_folder)
     node = said.pop(NODE, None)
-    processes = [_process(name, said.get(name)) for name in _names(node, said)]
+    processes = [_process(name, said.get(name), node) for name in _names(node, said)]
     ports = [facts["dicom_port"] for facts in (*said.values(), node) if facts and "dicom_port" in facts]
     return NodeStatus(
         state=state_of(processes, was_ready=node is None or bool(node.get("was_ready"))),
@@ -120,12 +120,16 @@ def _names(node: Mapping[str, object] | None, said: Iterable[str]) -> list[str]:
     return [*expected, *(name for name in said if name not in expected)]
 
 
-def _process(name: str, facts: Mapping[str, object] | None) -> ProcessStatus:
+def _process(name: str, facts: Mapping[str, object] | None, node: Mapping[str, object] | None) -> ProcessStatus:
+    """The node says what a process cannot: that it begins, or has ended. That is not under the process's own id."""
     if facts is None:
         return ProcessStatus(name, "down")
-    doing = str(facts.get("doing", ""))
+    if "down" in facts:
+        return ProcessStatus(name, "down", str(facts["down"]))
+    doing, pid = str(facts.get("doing", "")), int(str(facts["pid"]))
     since = datetime.fromtimestamp(float(str(facts["since"])), UTC)
-    return ProcessStatus(name, "starting" if doing else "up", doing, int(str(facts["pid"])), since)
+    by_node = node is not None and node["pid"] == pid
+    return ProcessStatus(name, "starting" if doing else "up", doing, None if by_node else pid, since)
 
 
 def in_words(status: NodeStatus) -> str:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,11 @@ def write_starting(run_folder: Path, name: str, doing: str) -> None:
     _write(run_folder, name, {"doing": doing})
 
 
+def write_down(run_folder: Path, name: str, why: str) -> None:
+    """Says of another process, which is gone, why it is; as in "ended with status 1"."""
+    _write(run_folder, name, {"down": why})
+
+
 def _write(run_folder: Path, name: str, facts: Mapping[str, object]) -> None:
     file = ready_file(run_folder, name)
     part = file.with_suffix(f".{os.getpid()}.part")
@@ -59,11 +65,11 @@ def forget_ready(run_folder: Path, name: str) -> None:
 def read_ready(run_folder: Path, name: str) -> dict[str, object] | None:
     """What a role said when it was ready; None when it is not, or its process is gone."""
     facts = read_said(run_folder, name)
-    return None if facts is None or "doing" in facts else facts
+    return None if facts is None or "doing" in facts or "down" in facts else facts
 
 
 def read_said(run_folder: Path, name: str) -> dict[str, object] | None:
-    """What a role said last, ready or not yet; None when its process is gone."""
+    """What was said of a role last, ready or not yet; None when the process that said it is gone."""
     try:
         facts: dict[str, object] = json.loads(ready_file(run_folder, name).read_text())
         os.kill(int(str(facts["pid"])), 0)
@@ -84,8 +90,8 @@ def wait_ready(run_folder: Path, names: Sequence[str], timeout_s: float, stop: t
 class _Child:
     """One role's process, over its restarts."""
 
-    def __init__(self, role: Role, environment: Mapping[str, str], log_folder: Path) -> None:
-        self.role = role
+    def __init__(self, role: Role, environment: Mapping[str, str], log_folder: Path, run_folder: Path) -> None:
+        self.role, self._run_folder = role, run_folder
         self._environment, self._log = dict(environment), log_folder / f"{role.name}.stderr"
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
@@ -98,6 +104,7 @@ class _Child:
         # The child's standard input is a pipe that nobody writes to: its end tells the child that we are gone,
         # however we went, so that nothing is left behind holding the port or the accelerator.
         self._set_aside_long_log()
+        self._say_of_it(write_starting, "starts")  # Python takes a second before it says so itself
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "dicomnode", *self.role.arguments],
@@ -108,6 +115,10 @@ class _Child:
             )
         self._started = time.monotonic()
         return True
+
+    def _say_of_it(self, write: Callable[[Path, str, str], None], words: str) -> None:
+        with suppress(OSError):  # a full disk must not end who starts the processes
+            write(self._run_folder, self.role.name, words)
 
     def _set_aside_long_log(self) -> None:
         """A process that cannot start says why each time, for days perhaps."""
@@ -121,6 +132,7 @@ class _Child:
         if time.monotonic() - self._started > STEADY_AFTER_S:
             self._backoff_s = RESTART_FIRST_S
         self._not_before = time.monotonic() + self._backoff_s
+        self._say_of_it(write_down, f"ended with {_words(status)}, is started again")
         self._backoff_s = min(self._backoff_s * 2, RESTART_MOST_S)
         self._close()
         return status
@@ -146,13 +158,21 @@ class _Child:
 
 
 class Supervisor:
-    """Runs roles until told to stop; `say` gets one line about each thing that happens to a process."""
+    """Runs roles until told to stop; `say` gets one line about each thing that happens to a process.
+
+    In `run_folder` it says of processes what they cannot say themselves: that they are begun, and that they ended.
+    """
 
     def __init__(
-        self, roles: Sequence[Role], environment: Mapping[str, str], log_folder: Path, say: Callable[[str], None]
+        self,
+        roles: Sequence[Role],
+        environment: Mapping[str, str],
+        log_folder: Path,
+        run_folder: Path,
+        say: Callable[[str], None],
     ) -> None:
         log_folder.mkdir(parents=True, exist_ok=True)
-        self._children = [_Child(role, environment, log_folder) for role in roles]
+        self._children = [_Child(role, environment, log_folder, run_folder) for role in roles]
         self._log_folder, self._say = log_folder, say
 
     def run(self, stop: threading.Event) -> None:

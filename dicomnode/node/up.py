@@ -20,7 +20,7 @@ from dicomnode.errors import DatabaseAway, StateError
 from dicomnode.node.listening import cannot_listen
 from dicomnode.node.process import stop_on_signals
 from dicomnode.node.status import NODE, roles_of
-from dicomnode.node.supervisor import Role, Supervisor, forget_ready, ready_file, wait_ready, write_ready
+from dicomnode.node.supervisor import Role, Supervisor, forget_ready, wait_ready, write_ready, write_starting
 from dicomnode.ports import Event, State
 
 READY_TIMEOUT_S = 300.0
@@ -53,8 +53,6 @@ def run_node(settings: Settings, say: Say) -> None:
         stop = stop_on_signals()
         _say(say, f"starting; everything is kept under {settings.home}", "quiet")
         roles = roles_of(settings)
-        for role in roles:  # of before a power cut; another program may have its process id now
-            ready_file(settings.run_folder, role.name).unlink(missing_ok=True)
         with _told(settings, roles):
             _supervise(settings, state, roles, say, stop)
         _say(say, "stopped", "quiet")
@@ -62,12 +60,15 @@ def run_node(settings: Settings, say: Say) -> None:
 
 @contextmanager
 def _told(settings: Settings, roles: Sequence[Role]) -> Iterator[None]:
-    """`dicomnode status` is told which processes are to come."""
+    """`dicomnode status` is told which processes are to come, and that they do: nothing of before a power cut."""
+    for role in roles:
+        write_starting(settings.run_folder, role.name, "waits for the database")
     _tell(settings, roles, was_ready=False)
     try:
         yield
     finally:
-        forget_ready(settings.run_folder, NODE)
+        for name in (NODE, *(role.name for role in roles)):
+            forget_ready(settings.run_folder, name)
 
 
 def _tell(settings: Settings, roles: Sequence[Role], was_ready: bool) -> None:
@@ -85,7 +86,8 @@ def _supervise(settings: Settings, state: State, roles: Sequence[Role], say: Say
     feed.start()
     greeting.start()
     environment = {**os.environ, **as_environment(settings)}
-    Supervisor(roles, environment, settings.log_folder, lambda text: _say(say, text, "bad")).run(stop)
+    folders = settings.log_folder, settings.run_folder
+    Supervisor(roles, environment, *folders, lambda text: _say(say, text, "bad")).run(stop)
     feed.join()
 
 

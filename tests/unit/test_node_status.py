@@ -21,7 +21,7 @@ from dicomnode.node import doctor
 from dicomnode.node.doctor import Check, Finding, Patient
 from dicomnode.node.listening import cannot_listen
 from dicomnode.node.status import NODE, NodeStatus, ProcessStatus, in_words, read_status, state_of
-from dicomnode.node.supervisor import forget_ready, read_ready, read_said, write_ready, write_starting
+from dicomnode.node.supervisor import forget_ready, read_ready, read_said, write_down, write_ready, write_starting
 from dicomnode.ports import State
 from tests.adapters.fake_cuda import FakeGpus, installed
 from tests.adapters.state_material import model_card
@@ -61,6 +61,18 @@ def test_a_node_that_starts_says_what_is_still_to_come(settings: Settings) -> No
     assert [p.state for p in found.processes] == ["up", "up", "starting"]
     words = "is starting and listens on port 104 already; still to come: worker-1 (loads the models)"
     assert in_words(found) == words
+
+
+def test_what_the_node_says_of_its_processes_is_not_under_their_ids(settings: Settings) -> None:
+    node(settings, was_ready=False)
+    write_starting(settings.run_folder, "triton", "waits for the database")
+    write_down(settings.run_folder, "worker-1", "ended with status 1, is started again")
+    triton, receiver, worker = status(settings).processes
+    assert (triton.state, triton.doing, triton.pid) == ("starting", "waits for the database", None)
+    assert (receiver.state, receiver.doing, receiver.pid) == ("down", "", None)
+    assert (worker.state, worker.doing, worker.pid) == ("down", "ended with status 1, is started again", None)
+    words = "triton (waits for the database), receiver-1, worker-1 (ended with status 1, is started again)"
+    assert in_words(status(settings)).endswith(words)
 
 
 def test_a_node_that_is_ready_listens(settings: Settings) -> None:

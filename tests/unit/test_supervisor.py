@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dicomnode.node import supervisor
-from dicomnode.node.supervisor import Role, Supervisor, forget_ready, read_ready, write_ready
+from dicomnode.node.supervisor import Role, Supervisor, forget_ready, read_ready, read_said, write_down, write_ready
 
 
 def wait_until(happened: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -34,12 +34,16 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("scripted")
-def test_a_process_that_ends_is_started_again_and_all_end_with_the_supervisor(tmp_path: Path) -> None:
+def test_a_process_that_ends_is_started_again_and_all_end_with_the_supervisor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    down: list[str] = []
+    monkeypatch.setattr(supervisor, "write_down", lambda folder, name, why: down.append(why))
     note = tmp_path / "pids"
     code = f"import os, sys; open({str(note)!r}, 'a').write(f'{{os.getpid()}}\\n'); sys.stdin.read()"
     said: list[str] = []
     stop = threading.Event()
-    whole = Supervisor([Role("one", ("run", code))], dict(os.environ), tmp_path / "logs", said.append)
+    whole = Supervisor([Role("one", ("run", code))], dict(os.environ), tmp_path / "logs", tmp_path, said.append)
     thread = threading.Thread(target=whole.run, args=(stop,))
     thread.start()
 
@@ -47,12 +51,15 @@ def test_a_process_that_ends_is_started_again_and_all_end_with_the_supervisor(tm
         return [int(line) for line in note.read_text().split()] if note.exists() else []
 
     wait_until(lambda: len(pids()) == 1)
+    begun = read_said(tmp_path, "one") or {}
+    assert (begun["doing"], begun["pid"]) == ("starts", os.getpid())  # the process has said nothing itself
     os.kill(pids()[0], 9)
     wait_until(lambda: len(pids()) == 2)
     stop.set()
     thread.join(20)
     assert not thread.is_alive()
     assert any("one ended with signal 9" in line for line in said)
+    assert down == ["ended with signal 9, is started again"]
     for pid in pids():
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -67,6 +74,11 @@ def test_ready_is_only_what_a_living_process_said(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     file = tmp_path / "receiver-1.json"
     file.write_text(file.read_text().replace(str(os.getpid()), ended.stdout.decode().strip()))
+    assert read_ready(tmp_path, "receiver-1") is None
+
+
+def test_what_is_down_is_not_ready(tmp_path: Path) -> None:
+    write_down(tmp_path, "receiver-1", "ended with status 1")
     assert read_ready(tmp_path, "receiver-1") is None
 
 
@@ -89,7 +101,7 @@ def test_what_a_restarting_process_says_does_not_fill_the_disk(
     monkeypatch.setattr(supervisor, "_STDERR_MOST_BYTES", 100)
     stop = threading.Event()
     code = "import sys; print('x' * 60, file=sys.stderr)"
-    whole = Supervisor([Role("one", ("run", code))], dict(os.environ), tmp_path, lambda _: None)
+    whole = Supervisor([Role("one", ("run", code))], dict(os.environ), tmp_path, tmp_path, lambda _: None)
     thread = threading.Thread(target=whole.run, args=(stop,))
     thread.start()
     wait_until((tmp_path / "one.stderr.before").exists)
