@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ from dicomnode.bootstrap.database import prepare_home as prepare_home
 from dicomnode.bootstrap.database import shown_database as shown_database
 from dicomnode.config import Settings
 from dicomnode.errors import NotFound
+from dicomnode.ports.progress import Told, nobody
 
 if TYPE_CHECKING:
     from dicomnode.adapters.db.repositories import SqlState
@@ -281,13 +282,16 @@ def engine_at_hand(settings: Settings) -> Iterator[TritonEngine | InProcessEngin
 
 
 def accept_stage(
-    settings: Settings, engine: TritonEngine | InProcessEngine, before: Mapping[str, ModelVersion] | None = None
+    settings: Settings,
+    engine: TritonEngine | InProcessEngine,
+    before: Mapping[str, ModelVersion] | None = None,
+    told: Told = nobody,
 ) -> AcceptStage:
     from dicomnode.adapters.triton.hosts import cpu_name
     from dicomnode.stages.accept import AcceptStage
 
     timeout_s = settings.inference_timeout_s
-    return AcceptStage(engine, SystemClock(), timeout_s, before or {}, host=this_host(), cpu=cpu_name())
+    return AcceptStage(engine, SystemClock(), timeout_s, before or {}, host=this_host(), cpu=cpu_name(), told=told)
 
 
 def golden_cases(model: ModelVersion) -> tuple[GoldenCase, ...]:
@@ -296,17 +300,19 @@ def golden_cases(model: ModelVersion) -> tuple[GoldenCase, ...]:
     return read_golden_cases(model.path, model.card)
 
 
-def accept(settings: Settings, model: ModelVersion, before: Mapping[str, ModelVersion]) -> Acceptance:
+def accept(
+    settings: Settings, model: ModelVersion, before: Mapping[str, ModelVersion], told: Told = nobody
+) -> Acceptance:
     """What comes of a version's golden cases on this machine; without any nothing is loaded.
 
-    `before` as of AcceptStage.
+    `before` and `told` as of AcceptStage.
     """
     from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome
 
     if not (cases := golden_cases(model)):
         return Acceptance(AcceptanceOutcome.NONE, SystemClock().now(), host=this_host())
     with engine_at_hand(settings) as engine:
-        return accept_stage(settings, engine, before).accept(model, cases)
+        return accept_stage(settings, engine, before, told).accept(model, cases)
 
 
 def accepted_here(settings: Settings, state: SqlState, engine: TritonEngine | InProcessEngine) -> AcceptedHere:
@@ -334,28 +340,30 @@ def compare_stage(settings: Settings, state: State) -> CompareStage:
     return CompareStage(state, instance_store(settings), SystemClock())
 
 
-def registry(settings: Settings, state: State) -> Registry:
+def registry(settings: Settings, state: State, told: Told = nobody) -> Registry:
+    """`told` is given a line about each thing that takes a while."""
     from dicomnode.stages.registry import Registry
 
     return Registry(
         state,
-        lambda model, before: accept(settings, model, before),
-        lambda model: warm(settings, model),
+        lambda model, before: accept(settings, model, before, told),
+        lambda model: warm(settings, model, told),
         host=this_host(),
     )
 
 
-def warm(settings: Settings, model: ModelVersion) -> None:
+def warm(settings: Settings, model: ModelVersion, told: Told = nobody) -> None:
     """Loads a version into the node's Triton, if that runs here. Raises InferenceError."""
     if not uses_triton(settings):
         return
     with _triton_engine(settings) as engine:
         if engine.is_there():
+            told(f"loads {model.name} {model.version} into the node's Triton")
             engine.describe(model)
 
 
 def optimise(
-    settings: Settings, model: ModelVersion, folders: Sequence[Path], runs: int, told: Callable[[str], None]
+    settings: Settings, model: ModelVersion, folders: Sequence[Path], runs: int, told: Told = nobody
 ) -> Tuning:
     """Tries a model in this process, on series in folders or else on golden cases. Raises UsageError, ModelFailed.
 

@@ -11,6 +11,7 @@ from dicomnode import bootstrap
 from dicomnode.config import Settings
 from dicomnode.errors import UsageError
 from dicomnode.ports import ModelVersion
+from dicomnode.ports.progress import Told, nobody
 
 if TYPE_CHECKING:
     from dicomnode.adapters.golden_cases import MadeCase
@@ -31,12 +32,18 @@ def check_case(
 
 
 def make_case(
-    settings: Settings, model: ModelVersion, package: Path, name: str, series: Path, roles: Mapping[str, Path]
+    settings: Settings,
+    model: ModelVersion,
+    package: Path,
+    name: str,
+    series: Path,
+    roles: Mapping[str, Path],
+    told: Told = nobody,
 ) -> MadeCase:
     """Written into the golden folder of `package`; by the network's own engine in full precision, if it has one.
 
-    `roles`: the folder of each further series of the card. Raises UsageError, InvalidModelPackage, SeriesRefused,
-    InferenceError.
+    `roles`: the folder of each further series of the card; `told` as of AcceptStage. Raises UsageError,
+    InvalidModelPackage, SeriesRefused, InferenceError.
     """
     from dicomnode.adapters.golden_cases import MadeCase, write_case
     from dicomnode.domain.engines import candidates
@@ -46,7 +53,10 @@ def make_case(
     reference = candidates(model.card.network, False)[:1]
     asked = replace(model, tuning=chosen_document(reference[0])) if reference else model
     with bootstrap.engine_at_hand(settings) as engine:
-        answer = bootstrap.accept_stage(settings, engine).run_volumes(asked, volumes).answer
+        stage = bootstrap.accept_stage(settings, engine, told=told)
+        stage.loaded(asked)
+        told(f"runs {model.name} {model.version} on the series")
+        answer = stage.run_volumes(asked, volumes).answer
         described = engine.describe(asked)
     made = MadeCase(name, volumes, answer, described)
     write_case(package, model.card, made)

@@ -12,6 +12,7 @@ import typer
 
 from dicomnode import bootstrap
 from dicomnode.cli.model_lookup import Author, DryRun, Json, Reason, foreseen
+from dicomnode.cli.progress import working
 from dicomnode.cli.rule_lookup import author_or_user
 from dicomnode.cli.rule_yaml import Document, Mistake, documents_in
 from dicomnode.domain.model_card import ModelCard
@@ -26,6 +27,7 @@ from dicomnode.domain.model_list import (
     steps,
 )
 from dicomnode.errors import IllegalTransition, InvalidModelList, InvalidModelPackage, NotFound, UsageError
+from dicomnode.ports.progress import Told
 from dicomnode.stages.foreseen import Foreseen
 
 if TYPE_CHECKING:
@@ -60,16 +62,17 @@ def apply(
     if file.is_dir():
         file = file / FILE
     read = WantedFile.read(file)
-    cards = read.wanted(context.settings)
-    wanted = [one for one, _ in cards]
-    found = read.steps(context, wanted)
-    packages = {(one.name, one.version): read.package(one.entry) for one in wanted}
-    change = (
-        _Asked(foreseen(context), {(one.name, one.version): (card, one.digest) for one, card in cards})
-        if dry_run
-        else _Change(context, packages, author_or_user(author), reason)
-    )
-    said = [{"step": str(s.kind), "name": s.name, "version": s.version} | change.done(s) for s in found]
+    with working(context, "reads the packages") as told:
+        cards = read.wanted(context.settings)
+        wanted = [one for one, _ in cards]
+        found = read.steps(context, wanted)
+        packages = {(one.name, one.version): read.package(one.entry) for one in wanted}
+        change = (
+            _Asked(foreseen(context), {(one.name, one.version): (card, one.digest) for one, card in cards})
+            if dry_run
+            else _Change(context, packages, author_or_user(author), reason, told)
+        )
+        said = [{"step": str(s.kind), "name": s.name, "version": s.version} | change.done(s) for s in found]
     if context.json:
         context.print_json({"file": str(file), "dry_run": dry_run, "steps": said, "ok": not change.failed})
     else:
@@ -188,11 +191,12 @@ class _Change:
     packages: Mapping[tuple[str, str], tuple[Path, Path | None]]  # by name and version, with a card or none
     author: str
     reason: str
+    told: Told
     failed: bool = False
 
     def __post_init__(self) -> None:
         self._refused: set[tuple[str, str]] = set()
-        self._registry = bootstrap.registry(self.context.settings, self.context.state)
+        self._registry = bootstrap.registry(self.context.settings, self.context.state, self.told)
 
     def done(self, step: Step) -> dict[str, Any]:
         if (step.name, step.version) in self._refused:
@@ -223,6 +227,7 @@ class _Change:
                 return f"{name} {version} is no shadow any more"
 
     def _add(self, step: Step) -> str:
+        self.told(f"copies and reads {step.name} {step.version}")
         added = bootstrap.add_package(self.context.settings, *self.packages[step.name, step.version])
         done = self._registry.add(*added, activate=False, author=self.author, reason=self.reason)
         if not done.accepted:

@@ -9,6 +9,7 @@ import typer
 
 from dicomnode.bootstrap import golden
 from dicomnode.cli.model_lookup import DryRun, Json, Name, OfVersion, find_model
+from dicomnode.cli.progress import working
 from dicomnode.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def case(
         golden.check_case(model, package, called, series, roles)
         context.done(f"{model.name} {model.version} can be asked for the case {called}; nothing was changed")
         return
-    made = golden.make_case(context.settings, model, package, called, series, roles)
+    with working(context, "reads the series") as told:
+        made = golden.make_case(context.settings, model, package, called, series, roles, told)
     shape = " × ".join(map(str, made.volumes[0].shape))
     ran = f"{made.described.get('engine', '')} {made.described.get('precision', '')}".strip()
     words = (

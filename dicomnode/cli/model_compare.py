@@ -10,6 +10,7 @@ import typer
 
 from dicomnode import bootstrap
 from dicomnode.cli.model_lookup import Json, Name, OfVersion, engine_words, find_model, model_row
+from dicomnode.cli.progress import working
 from dicomnode.cli.tables import print_markdown
 from dicomnode.domain.engines import Candidate, candidates, own_way
 from dicomnode.domain.model_card_text import card_markdown
@@ -119,9 +120,13 @@ def _compared(
     stage = bootstrap.compare_stage(context.settings, context.state)
     if study:
         uid = context.state.only_study(study).study_instance_uid
-        with bootstrap.engine_at_hand(context.settings) as engine:
-            return stage.now(pair, uid, bootstrap.infer_stage(context.settings, engine))
-    found = stage.stored(pair, most)
+        with (
+            working(context, "looks for the series of the study") as told,
+            bootstrap.engine_at_hand(context.settings) as engine,
+        ):
+            return stage.now(pair, uid, bootstrap.infer_stage(context.settings, engine), told)
+    with working(context, "reads the results that are kept"):
+        found = stage.stored(pair, most)
     if not found:
         raise NotFound(
             f"there is no series that {pair[0].name} {pair[0].version} and {pair[1].version} both have run on; "
@@ -229,8 +234,11 @@ def _benched(context: Context, model: ModelVersion, runs: int) -> dict[str, Any]
     from dicomnode.stages.accept import synthetic_volumes
 
     cases = bootstrap.golden_cases(model)
-    with bootstrap.engine_at_hand(context.settings) as engine:
-        stage = bootstrap.accept_stage(context.settings, engine)
+    with (
+        working(context, "reads what it is timed on") as told,
+        bootstrap.engine_at_hand(context.settings) as engine,
+    ):
+        stage = bootstrap.accept_stage(context.settings, engine, told=told)
         volumes = stage.volumes_of(model, cases[0]) if cases else synthetic_volumes(model)
         medians_s = stage.medians_s(model, volumes, runs)
         described = dict(engine.describe(model))

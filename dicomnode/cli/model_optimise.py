@@ -9,6 +9,7 @@ import typer
 
 from dicomnode import bootstrap
 from dicomnode.cli.model_lookup import DryRun, Json, Name, OfVersion, find_model
+from dicomnode.cli.progress import working
 from dicomnode.domain.tuning import Tried, Tuning, tuning_document
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def optimise(
     context: Context = ctx.obj
     context.json = context.json or as_json
     model = find_model(context.state, name, version)
-    tuning = bootstrap.optimise(context.settings, model, series or [], runs, _tell)
+    with working(context, "reads what it is tried on") as told:
+        tuning = bootstrap.optimise(context.settings, model, series or [], runs, told)
     document = tuning_document(tuning)
     if not dry_run:
         context.state.record_tuning(model.name, model.version, document)
@@ -50,11 +52,6 @@ def optimise(
     rows = [_row(one, figure) for one in tuning.candidates]
     context.show(rows, list(rows[0]), f"{model.name} {model.version}")
     context.done("\n".join([*_remarks(tuning), _words(tuning, dry_run)]))
-
-
-def _tell(line: str) -> None:
-    """Beside the answer, which may be JSON: a candidate takes seconds to minutes."""
-    typer.echo(f"trying {line} ...", err=True)
 
 
 def _row(tried: Tried, figure: str) -> dict[str, Any]:

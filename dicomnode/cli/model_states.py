@@ -8,6 +8,7 @@ import typer
 
 from dicomnode import bootstrap
 from dicomnode.cli.model_lookup import Author, DryRun, Json, Name, Reason, Version, find_model, foreseen, model_row
+from dicomnode.cli.progress import working
 from dicomnode.cli.rule_lookup import author_or_user
 from dicomnode.errors import NotFound, UsageError
 from dicomnode.ports import ModelVersion
@@ -49,9 +50,10 @@ def activate(
         words = f"{name} {version} is active already" if model.active else f"{name} {version} would be active"
         context.done(f"{words}; nothing was changed", **model_row(model))
         return
-    done = bootstrap.registry(context.settings, context.state).activate(
-        name, version, author=author_or_user(author), reason=reason
-    )
+    who = author_or_user(author)
+    with working(context, f"looks at {name} {version}") as told:
+        registry = bootstrap.registry(context.settings, context.state, told)
+        done = registry.activate(name, version, author=who, reason=reason)
     context.done(done.words, **model_row(done.model))
 
 
@@ -95,8 +97,10 @@ def rollback(
         model = foreseen(context).rollback(name, context.state.model_changes(name))
         context.done(f"{name} {model.version} would be active again; nothing was changed", **model_row(model))
         return
-    registry = bootstrap.registry(context.settings, context.state)
-    done = registry.rollback(name, author=author_or_user(author), reason=reason)
+    who = author_or_user(author)
+    with working(context, f"looks at {name}") as told:
+        registry = bootstrap.registry(context.settings, context.state, told)
+        done = registry.rollback(name, author=who, reason=reason)
     context.done(done.words, **model_row(done.model))
 
 
@@ -126,7 +130,9 @@ def shadow(
         model = context.state.shadow_model(name, author=who, reason=reason)
         context.done(f"{name} {model.version} is no shadow any more; what it gave is kept", **model_row(model))
     else:
-        done = bootstrap.registry(context.settings, context.state).shadow(name, version, author=who, reason=reason)
+        with working(context, f"looks at {name} {version}") as told:
+            registry = bootstrap.registry(context.settings, context.state, told)
+            done = registry.shadow(name, version, author=who, reason=reason)
         context.done(done.words, **model_row(done.model))
 
 

@@ -11,6 +11,7 @@ import typer
 from dicomnode import bootstrap
 from dicomnode.cli import model_apply, model_case, model_compare, model_limit, model_optimise, model_states
 from dicomnode.cli.model_lookup import Author, Json, Name, OfVersion, Reason, find_model, foreseen, model_row
+from dicomnode.cli.progress import working
 from dicomnode.cli.rule_lookup import author_or_user
 from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, acceptance_document
 from dicomnode.domain.model_card import ClassSpec, ModelCard, card_document
@@ -62,11 +63,11 @@ def add(
         _try_to_add(context, package, card, activate)
         return
     context.may_begin = True
-    added = bootstrap.add_package(context.settings, package, card)
     who = author_or_user(author)
-    done = bootstrap.registry(context.settings, context.state).add(
-        *added, activate=activate, author=who, reason=reason
-    )
+    with working(context, f"copies and reads {package.name}") as told:
+        added = bootstrap.add_package(context.settings, package, card)
+        registry = bootstrap.registry(context.settings, context.state, told)
+        done = registry.add(*added, activate=activate, author=who, reason=reason)
     context.done(done.words, **model_row(done.model), cases=_cases(done.acceptance))
     if not done.accepted:
         raise typer.Exit(1)

@@ -28,6 +28,7 @@ from dicomnode.imaging.golden import (
     read_npz_volumes,
 )
 from dicomnode.ports import Clock, InferenceEngine, InferenceRequest, InferenceSession, ModelVersion
+from dicomnode.ports.progress import Told, nobody
 from dicomnode.stages.answers import Answers, Labels, Question, Scores, gives_arrays
 from dicomnode.stages.composed import led
 from dicomnode.stages.judge import answer_of, judged, nothing_of
@@ -49,6 +50,7 @@ class CaseRun:
 class AcceptStage:
     """`before`: the versions that come before a composed model, by what the cards call them. Its golden cases run
     through them; without them, and where no golden case is run, it runs alone. `host` and `cpu` name this machine.
+    `told` is given a line about each thing that takes a while.
     """
 
     def __init__(
@@ -60,21 +62,27 @@ class AcceptStage:
         *,
         host: str = "",
         cpu: str = "",
+        told: Told = nobody,
     ) -> None:
         self._engine, self._clock, self._timeout_s, self._before = engine, clock, timeout_s, before
-        self._host, self._cpu = host, cpu
+        self._host, self._cpu, self._told = host, cpu, told
 
     def accept(self, model: ModelVersion, cases: Sequence[GoldenCase]) -> Acceptance:
         """Raises InvalidModelPackage for a case that cannot be read, EngineUnavailable, InferenceTimeout."""
         if not cases:
             return Acceptance(AcceptanceOutcome.NONE, self._clock.now(), host=self._host)
         begun_s = self._clock.monotonic()
-        outcomes = tuple(self._tried(model, case) for case in cases)
-        described = self._described(model)
+        described = self.loaded(model)
+        on = " ".join(described.get(key, "") for key in ("engine", "precision")).strip()
+        outcomes = []
+        for number, case in enumerate(cases, 1):
+            which = f"golden case {number} of {len(cases)} ({case.name})"
+            self._told(f"runs {which} of {model.name} {model.version}{f' on {on}' if on else ''}")
+            outcomes.append(self._tried(model, case))
         return Acceptance(
             AcceptanceOutcome.PASSED if all(case.passed for case in outcomes) else AcceptanceOutcome.FAILED,
             self._clock.now(),
-            outcomes,
+            tuple(outcomes),
             engine=described.get("engine", ""),
             precision=described.get("precision", ""),
             device=described.get("device", ""),
@@ -128,8 +136,12 @@ class AcceptStage:
 
     def medians_s(self, model: ModelVersion, volumes: Sequence[GivenVolume], runs: int) -> dict[str, float]:
         """Of the host's parts, and "whole" of their sum; the first run, which loads and warms it, does not count."""
+        self._told(f"loads {model.name} {model.version}, and runs it once")
         self.run_volumes(model, volumes)
-        timings = [self.run_volumes(model, volumes).timings_s for _ in range(runs)]
+        timings = []
+        for number in range(1, runs + 1):
+            self._told(f"times run {number} of {runs}")
+            timings.append(self.run_volumes(model, volumes).timings_s)
         parts = {part: median(taken[part] for taken in timings) for part in timings[0]}
         return {**parts, "whole": median(sum(taken.values()) for taken in timings)}
 
@@ -162,8 +174,9 @@ class AcceptStage:
             return CaseOutcome(case.name, False, (), str(error))
         return judged(model.card, case, run.answer, expected)
 
-    def _described(self, model: ModelVersion) -> Mapping[str, str]:
-        """Nothing of a model that could not be loaded."""
+    def loaded(self, model: ModelVersion) -> Mapping[str, str]:
+        """What it runs on; nothing of a model that could not be loaded."""
+        self._told(f"loads {model.name} {model.version}")
         try:
             return self._engine.describe(model)
         except ModelFailed:

@@ -16,6 +16,7 @@ from dicomnode.encoding.seg_masks import NOTHING, Masks, Overlap, overlap, read_
 from dicomnode.errors import SeriesRefused
 from dicomnode.imaging.golden import dice
 from dicomnode.ports import Clock, InstanceStore, JobFilter, JobView, JobWork, ModelVersion, State
+from dicomnode.ports.progress import Told, nobody
 from dicomnode.stages.infer import Classified, Inference, InferStage, Pictured
 from dicomnode.stages.preceding import models_before
 
@@ -124,11 +125,18 @@ class CompareStage:
 
     # ------------------------------------------------------------------------------------------------------- now
 
-    def now(self, pair: Pair, study: str, infer: InferStage) -> list[SeriesComparison]:
-        """Both versions run on every series of a study that they take; raises InferenceError, OutOfResources."""
+    def now(self, pair: Pair, study: str, infer: InferStage, told: Told = nobody) -> list[SeriesComparison]:
+        """Both versions run on every series of a study that they take; raises InferenceError, OutOfResources.
+
+        `told` is given a line about each series.
+        """
         modalities = set(pair[0].card.input.modality) & set(pair[1].card.input.modality)
         series = [s for s in self._state.study_series(study) if s.modality in modalities]
-        return [self._run(pair, one, infer) for one in series]
+        found = []
+        for number, one in enumerate(series, 1):
+            told(f"runs both on series {number} of {len(series)}")
+            found.append(self._run(pair, one, infer))
+        return found
 
     def _run(self, pair: Pair, series: Series, infer: InferStage) -> SeriesComparison:
         uids = (series.study_instance_uid, series.series_instance_uid)

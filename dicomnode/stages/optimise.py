@@ -17,6 +17,7 @@ from dicomnode.domain.tuning import Tried, Tuning, chosen_document
 from dicomnode.errors import ModelFailed, UsageError
 from dicomnode.imaging.golden import GivenVolume
 from dicomnode.ports import Clock, InferenceEngine, ModelVersion
+from dicomnode.ports.progress import Told, nobody
 from dicomnode.stages.accept import AcceptStage, read_answer, read_case, read_series
 from dicomnode.stages.judge import judged, likeness
 
@@ -56,6 +57,18 @@ def _expected(model: ModelVersion, case: GoldenCase) -> npt.NDArray[Any] | None:
     return None if model.card.after else read_answer(model, case)
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A candidate, and which of all of them it is, as in "2 of 5"."""
+
+    candidate: Candidate
+    place: str
+
+    @property
+    def words(self) -> str:
+        return f"tries {self.candidate.engine} {self.candidate.precision} ({self.place})"
+
+
 @dataclass(frozen=True, eq=False)
 class _Measured:
     labels: tuple[npt.NDArray[Any], ...]  # of each trial, what golden cases would expect
@@ -69,7 +82,7 @@ class _Measured:
 
 
 class OptimiseStage:
-    """`told` is called with a line before each candidate, since one takes seconds to minutes.
+    """`told` is given a line about each candidate and each of its runs, since they take seconds to minutes.
 
     `triton`: a Triton that has a backend for the network, which is a candidate too then.
     """
@@ -82,7 +95,7 @@ class OptimiseStage:
         *,
         has_gpu: bool,
         machine: str,
-        told: Callable[[str], None] = lambda _: None,
+        told: Told = nobody,
         triton: InferenceEngine | None = None,
     ) -> None:
         self._engine, self._triton, self._clock, self._timeout_s = engine, triton, clock, timeout_s
@@ -90,19 +103,21 @@ class OptimiseStage:
 
     def optimise(self, model: ModelVersion, trials: Sequence[Trial], runs: int) -> Tuning:
         """Raises UsageError for a model that brings its own way of running; ModelFailed when its own engine fails."""
-        reference, *others = _candidates(model)(self._has_gpu)
-        others += [Candidate(TRITON, "fp32")] if self._triton is not None else []
+        asked = _candidates(model)(self._has_gpu)
+        asked += [Candidate(TRITON, "fp32")] if self._triton is not None else []
+        reference, *others = (_Turn(one, f"{n} of {len(asked)}") for n, one in enumerate(asked, 1))
         original = self._measure(model, reference, trials, runs)
         same = _Judged(difference=0.0) if model.card.classification is not None else _Judged(dice=1.0)
-        tried = [_tried(reference, original, same, "what the others are compared with")]
-        tried += [self._try(model, candidate, trials, runs, original) for candidate in others]
+        tried = [_tried(reference.candidate, original, same, "what the others are compared with")]
+        tried += [self._try(model, turn, trials, runs, original) for turn in others]
         return Tuning(tuple(tried), self._machine, self._clock.now(), runs)
 
     def _try(
-        self, model: ModelVersion, candidate: Candidate, trials: Sequence[Trial], runs: int, original: _Measured
+        self, model: ModelVersion, turn: _Turn, trials: Sequence[Trial], runs: int, original: _Measured
     ) -> Tried:
+        candidate = turn.candidate
         try:
-            measured = self._measure(model, candidate, trials, runs)
+            measured = self._measure(model, turn, trials, runs)
         except ModelFailed as error:
             return Tried(candidate.engine, candidate.precision, right=False, words=str(error))
         far = _judged(model.card, measured.labels, original.labels)
@@ -110,15 +125,16 @@ class OptimiseStage:
             far = replace(far, wrong=_unlike_expected(model.card, trials, measured.labels))
         return _tried(candidate, measured, far, f"{original.seconds / measured.seconds:.2f} times as fast")
 
-    def _measure(self, model: ModelVersion, candidate: Candidate, trials: Sequence[Trial], runs: int) -> _Measured:
+    def _measure(self, model: ModelVersion, turn: _Turn, trials: Sequence[Trial], runs: int) -> _Measured:
         """A first run that is not counted chooses kernels and maps memory."""
-        self._told(f"{candidate.engine} {candidate.precision}")
-        version = replace(model, tuning=chosen_document(candidate))
-        engine = self._triton if candidate.engine == TRITON and self._triton is not None else self._engine
+        self._told(f"{turn.words}: loads it, and runs it once")
+        version = replace(model, tuning=chosen_document(turn.candidate))
+        engine = self._triton if turn.candidate.engine == TRITON and self._triton is not None else self._engine
         run = AcceptStage(engine, self._clock, self._timeout_s)
         labels = tuple(run.run_volumes(version, t.volumes, t.case).answer for t in trials)
         whole, network = [], []
-        for _ in range(runs):
+        for number in range(1, runs + 1):
+            self._told(f"{turn.words}: times run {number} of {runs}")
             begun_s = self._clock.monotonic()
             timings = [run.run_volumes(version, t.volumes, t.case).timings_s for t in trials]
             whole.append(self._clock.monotonic() - begun_s)

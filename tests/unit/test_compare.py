@@ -215,7 +215,9 @@ def test_classes_of_jobs_and_of_now_are_compared(node: Node) -> None:
     (found,) = node.compare.stored(node.pair, 10)
     assert found.classes == ClassComparison(5, 0, 0.8, differing=(1, 2, 3, 4, 5))
     node.clock.advance(60)  # what the jobs were told is not kept so long
-    (now,) = node.compare.now(node.pair, node.study, node.infer)
+    told: list[str] = []
+    (now,) = node.compare.now(node.pair, node.study, node.infer, told.append)
+    assert told == ["runs both on series 1 of 1"]
     assert now.classes == ClassComparison(images=5, same=5, largest_difference=0.0)
     assert (summary([found, now]).images, summary([found, now]).same) == (10, 5)
 
@@ -332,7 +334,7 @@ def test_two_engines_of_one_version_run_on_a_study(
     node.run()
     ran = []
 
-    def run(self: CompareStage, pair: tuple[ModelVersion, ModelVersion], study: str, _: object) -> Any:
+    def run(self: CompareStage, pair: tuple[ModelVersion, ModelVersion], study: str, *_: object) -> Any:
         ran.append([(m.version, m.chosen_engine, m.chosen_precision) for m in pair])
         return self.stored(node.pair, 1)
 

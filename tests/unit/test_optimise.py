@@ -99,9 +99,16 @@ def test_the_fastest_that_is_right_is_chosen() -> None:
 def test_a_network_that_triton_itself_runs_is_a_candidate_too() -> None:
     clock, card = FakeClock(), replace(CARD, network=replace(CARD.network, file="model.onnx", format="auto"))
     slow = {"onnxruntime fp32": (4.0, 0), "openvino fp32": (3.0, 0), "openvino bf16": None, "openvino int8": None}
-    triton = Engine(clock, {"triton fp32": (1.0, 0)})
-    stage = OptimiseStage(Engine(clock, slow), clock, 60.0, has_gpu=False, machine="a machine", triton=triton)
+    triton, told = Engine(clock, {"triton fp32": (1.0, 0)}), list[str]()
+    stage = OptimiseStage(
+        Engine(clock, slow), clock, 60.0, has_gpu=False, machine="a machine", told=told.append, triton=triton
+    )
     found = stage.optimise(ModelVersion(1, "m", "1", "ab", Path(), card, active=True), [CASE], 3)
+    assert told[:2] == [
+        "tries onnxruntime fp32 (1 of 5): loads it, and runs it once",
+        "tries onnxruntime fp32 (1 of 5): times run 1 of 3",
+    ]
+    assert told[-1] == "tries triton fp32 (5 of 5): times run 3 of 3"
     assert [one.engine for one in found.candidates] == ["onnxruntime", "openvino", "openvino", "openvino", "triton"]
     assert (found.chosen.candidate, found.chosen.ran) == (("triton", "fp32"), "TRITON fp32")
 

@@ -7,9 +7,9 @@ that a restart takes none of that time.
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -211,7 +211,7 @@ def _quantised(model: Any, source: Source) -> Any:
     windows = list(source.calibration())[:_CALIBRATION_MOST] if source.calibration else []
     if not windows:
         raise ConversionFailed("int8 needs golden cases in the package to be calibrated with")
-    with redirect_stdout(sys.stderr):  # nncf draws how far it is; a command's answer may be JSON
+    with redirect_stdout(io.StringIO()):  # nncf draws how far it is, across what the command itself says
         return nncf.quantize(model, nncf.Dataset(windows), subset_size=len(windows))
 
 
