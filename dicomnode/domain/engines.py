@@ -31,6 +31,7 @@ _ON_CPU = {
     "onnxruntime": ("fp32",),
 }
 _ON_GPU = {
+    "openvino": _ON_CPU["openvino"],  # the CPU is there as well, and for some files nothing else
     "torchscript": ("fp32", "bf16", "fp16"),
     "torch": ("fp32", "bf16", "fp16"),
     "onnxruntime": ("fp32",),

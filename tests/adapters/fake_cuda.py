@@ -102,7 +102,7 @@ class FakeGpus:
 
     def __init__(self, count: int = 1, nbytes: int = 1 << 30) -> None:
         self.uuids = [uuid.uuid4() for _ in range(count)]
-        self.nbytes, self.driver_is_old = nbytes, False
+        self.nbytes, self.driver_is_old, self.driver_is_gone = nbytes, False, False
         self.allocations: dict[int, Allocation] = {}
         self.made: list[Allocation] = []  # in their order, also those that are gone
         self.copies = 0
@@ -119,6 +119,8 @@ class FakeGpus:
         return Error.cudaSuccess, _WORDS[error]
 
     def cudaGetDeviceCount(self) -> tuple[Any, ...]:
+        if self.driver_is_gone:
+            raise RuntimeError("Failed to dlopen libcuda.so.1")  # cuda-python 12.6; newer ones: a status
         if self.driver_is_old:
             return Error.cudaErrorInsufficientDriver, None
         return Error.cudaSuccess, len(self.uuids)

@@ -192,7 +192,11 @@ _CLIENT = """
 import sys
 from pathlib import Path
 from dicomnode.adapters.triton.engine import TritonEngine
-from tests.integration.test_gpu import GEOMETRY, HU, SHAPE, package, Slow, volume
+from dicomnode.ports import InferenceRequest
+from tests.asked import labelled
+from tests.integration.test_gpu import GEOMETRY, HU, SHAPE
+from tests.integration.test_gpu import volume
+from tests.triton_models import Slow, package
 home, folder = map(Path, sys.argv[1:])
 model = package(folder, Slow(), "slow", 2, engine="torchscript")
 with TritonEngine(home, 4) as engine, engine.open(SHAPE) as session:
@@ -211,7 +215,10 @@ def test_a_worker_that_is_killed_takes_its_volume_with_it_and_harms_nobody(
 ) -> None:
     expected = labels_of(engine, models["thresholds"])
     client = subprocess.Popen(
-        [sys.executable, "-c", _CLIENT, str(home), str(tmp_path / "slow")], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _CLIENT, str(home), str(tmp_path / "slow")],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
     )
     try:
         assert client.stdout is not None
@@ -282,13 +289,14 @@ def test_a_plan_says_what_the_network_says(precision: str, tmp_path: Path) -> No
     spec = NetworkSpec("model.onnx", "tensorrt", precision, window, 0.25, "constant")
     takes = NetworkInputs(1)
     plan = load_network(tmp_path, spec, tmp_path / "cache", 4, takes)
-    original = load_network(tmp_path, dataclasses.replace(spec, engine="onnxruntime", precision="fp32"), tmp_path, 4)
+    reference = dataclasses.replace(spec, engine="onnxruntime", precision="fp32")
+    original = load_network(tmp_path, reference, tmp_path, 4, takes)
     assert plan.device.type == "cuda"
     assert plan.info["engine"].startswith("TensorRT")
     for windows in (1, 3, 4):
         given = torch.rand((windows, 1, *window), generator=torch.Generator().manual_seed(windows))
         found = plan(given.cuda()).cpu()
-        wanted = torch.cat([original(one[None]).clone() for one in given])
+        wanted = torch.cat([original(one[None].to(original.device)).cpu() for one in given])
         same = float((found.argmax(1) == wanted.argmax(1)).float().mean())
         assert same > (0.9999 if precision == "fp32" else 0.99)
     again = load_network(tmp_path, spec, tmp_path / "cache", 4, takes)  # the plan that was kept

@@ -70,6 +70,9 @@ def test_what_cuda_refuses_is_said_in_its_words(gpus: FakeGpus) -> None:
     gpus.driver_is_old = True
     with pytest.raises(NoCudaMemory, match="CUDA: CUDA driver version is insufficient"):
         numbers_here()
+    gpus.driver_is_gone = True
+    with pytest.raises(NoCudaMemory, match=r"CUDA: Failed to dlopen libcuda\.so\.1"):
+        numbers_here()
 
 
 def test_a_node_without_cuda_python_is_told_how_to_get_it() -> None:

@@ -154,13 +154,21 @@ def spec(file: str, format: str = "auto") -> NetworkSpec:
     return NetworkSpec(file, "auto", "fp32", (32, 32, 32), 0.25, "constant", format)
 
 
+OPENVINO = ["openvino fp32", "openvino bf16", "openvino int8"]
+
+
 @pytest.mark.parametrize(
     ("file", "has_gpu", "expected"),
     [
         ("a.onnx", False, ["onnxruntime fp32", "openvino fp32", "openvino bf16", "openvino int8"]),
-        ("a.onnx", True, ["onnxruntime fp32", "tensorrt fp32", "tensorrt bf16", "tensorrt fp16", "tensorrt int8"]),
-        ("a.ts", True, ["torchscript fp32", "torchscript bf16", "torchscript fp16"]),
-        ("a.xml", False, ["openvino fp32", "openvino bf16", "openvino int8"]),
+        (
+            "a.onnx",
+            True,
+            ["onnxruntime fp32", "tensorrt fp32", "tensorrt bf16", "tensorrt fp16", "tensorrt int8", *OPENVINO],
+        ),
+        ("a.ts", True, ["torchscript fp32", "torchscript bf16", "torchscript fp16", *OPENVINO]),
+        ("a.xml", False, OPENVINO),
+        ("a.xml", True, OPENVINO),
         ("a.pt2", False, ["torch fp32", "torch bf16", "openvino fp32", "openvino bf16", "openvino int8"]),
     ],
 )

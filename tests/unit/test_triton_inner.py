@@ -128,6 +128,8 @@ def test_an_onnx_file_that_takes_batches_gets_them(tmp_path: Path) -> None:
     assert (config.name, config.backend, config.max_batch_size) == (net_name(version), "onnxruntime", 4)
     assert config.HasField("dynamic_batching")
     assert [(g.count, g.kind) for g in config.instance_group] == [(1, model_config_pb2.ModelInstanceGroup.KIND_AUTO)]
+    (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert (accelerator.name, dict(accelerator.parameters)) == ("cuda", {"use_tf32": "0"})
     assert [(t.name, list(t.dims)) for t in config.input] == [("image", [1, *WINDOW])]
     assert [(t.name, list(t.dims)) for t in config.output] == [("scores", [3, *WINDOW])]
     assert entry.files == {"1/model.onnx": version.path / "model.onnx"}

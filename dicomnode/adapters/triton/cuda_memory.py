@@ -78,9 +78,12 @@ def numbers_here() -> dict[str, int]:
     import cuda.bindings.runtime as cudart
 
     found = {}
-    for number in range(_answer(cudart, cudart.cudaGetDeviceCount())):
-        properties = _answer(cudart, cudart.cudaGetDeviceProperties(number))
-        found[str(uuid.UUID(bytes=bytes(properties.uuid.bytes)))] = number
+    try:
+        for number in range(_answer(cudart, cudart.cudaGetDeviceCount())):
+            properties = _answer(cudart, cudart.cudaGetDeviceProperties(number))
+            found[str(uuid.UUID(bytes=bytes(properties.uuid.bytes)))] = number
+    except RuntimeError as error:  # the release for CUDA 12.6, of a driver that is not there
+        raise NoCudaMemory(f"CUDA: {error}") from error
     return found
 
 

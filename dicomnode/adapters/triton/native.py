@@ -225,6 +225,9 @@ def _config(name: str, backend: str, given: list[_Tensor], found: list[_Tensor],
     config.instance_group.add(count=1, kind=group.KIND_CPU if backend == "openvino" else group.KIND_AUTO)
     if most:
         config.dynamic_batching.SetInParent()
+    if backend == "onnxruntime":  # what is called f32 is f32: on a GPU its convolutions are rounded to TF32 otherwise
+        accelerators = config.optimization.execution_accelerators
+        accelerators.gpu_execution_accelerator.add(name="cuda", parameters={"use_tf32": "0"})
     return str(text_format.MessageToString(config))
 
 

@@ -96,7 +96,7 @@ class OnnxRuntime:
     def __init__(self, arguments: Mapping[str, str]) -> None:
         loaded = Loaded(arguments, "model.onnx")
         threads = loaded.threads("intra_op_thread_count")
-        self._session = on_onnxruntime.session(loaded.file, threads)
+        self._session = on_onnxruntime.session(loaded.file, threads, loaded.device)
         self._outputs = loaded.outputs
 
     def __call__(self, given: Named) -> Named:

@@ -68,7 +68,8 @@ def load_network(
 
 def _fastest(source: Source) -> LoadedNetwork:
     own = engines_of(source.format)[-1]
-    if own == "openvino" or (torch.cuda.is_available() and own != "onnxruntime"):
+    on_gpu = on_onnxruntime.has_gpu() if own == "onnxruntime" else torch.cuda.is_available()
+    if own == "openvino" or on_gpu:
         return _LOADERS[own](source)
     try:
         return on_openvino.load(source)

@@ -218,7 +218,7 @@ def _quantised(model: Any, source: Source) -> Any:
 _ORIGINALS: dict[str, Callable[[Source], Callable[..., object]]] = {
     "torchscript": lambda source: on_torch.scripted(source.file),
     "torch-export": lambda source: on_torch.exported(source.file),
-    "onnx": lambda source: on_onnxruntime.load(source).run,
+    "onnx": lambda source: on_onnxruntime.load_on_cpu(source).run,
 }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,8 @@ from dicomnode.adapters.triton.hosts.networks.loaded import (
     tensors_of,
 )
 
-INSTALL = "pip install 'tensorrt>=10,<11'"
+# The package "tensorrt" is that for CUDA 13, whatever driver there is.
+_OF_CUDA = "tensorrt-cu{}>=10,<11"
 _WINDOWS_MOST = 4
 _CALIBRATED_MOST, _COMPARED = 64, 4
 _INT8_AGREEMENT_LEAST = 0.98  # as on_openvino: whether it is good enough, the golden cases say
@@ -47,8 +49,9 @@ def load(source: Source) -> LoadedNetwork:
         raise ConversionFailed("TensorRT needs an NVIDIA GPU, and torch sees none here")
     try:
         import tensorrt
-    except ImportError as error:
-        raise ConversionFailed(f"TensorRT is not installed: {INSTALL}") from error
+    except (ImportError, OSError) as error:  # OSError: of a library that it needs
+        raise ConversionFailed(f"TensorRT is not installed, or not whole ({error}): {how_to_install()}") from error
+    torch.cuda.empty_cache()  # TensorRT takes memory for itself, and what torch keeps in hand is not there for it
     logger = tensorrt.Logger(tensorrt.Logger.WARNING)
     plan = source.cache / "tensorrt" / f"{_key(source, tensorrt.__version__)}.plan"
     if not plan.is_file():
@@ -64,12 +67,29 @@ def load(source: Source) -> LoadedNetwork:
     return LoadedNetwork(run, CUDA, run.windows_most, info)
 
 
+def how_to_install() -> str:
+    """Of the CUDA that torch is built for: the driver carries that one."""
+    major = (torch.version.cuda or "13").partition(".")[0]
+    return f"pip install '{_OF_CUDA.format(major)}'"
+
+
 def _opened(tensorrt: Any, logger: Any, content: bytes, name: str) -> Plan:
-    runtime = tensorrt.Runtime(logger)
+    runtime = _started(tensorrt, tensorrt.Runtime, logger)
     engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
         raise ConversionFailed(f"TensorRT does not load {name}; remove it and try again")
     return Plan(tensorrt, runtime, engine)
+
+
+def _started(tensorrt: Any, kind: Callable[[Any], Any], logger: Any) -> Any:
+    """A Builder or a Runtime: without CUDA its library gives none, which its Python calls a TypeError."""
+    try:
+        return kind(logger)
+    except TypeError as error:
+        raise ConversionFailed(
+            f"TensorRT {tensorrt.__version__} does not start: it is for another CUDA than the driver's, or the GPU "
+            f"has no memory left: {how_to_install()}"
+        ) from error
 
 
 class Plan:
@@ -81,10 +101,11 @@ class Plan:
         self._inputs = [name for name in names if engine.get_tensor_mode(name) == takes]
         self._outputs = [name for name in names if engine.get_tensor_mode(name) != takes]
         self._types = {name: _torch_type(tensorrt, engine.get_tensor_dtype(name), name) for name in names}
-        _, _, most = engine.get_tensor_profile_shape(self._inputs[0], 0)
-        self.windows_most = int(most[0])
+        self.windows_most = _windows_most(engine, self._inputs[0])
         self._runtime, self._engine = runtime, engine  # which the context needs for as long as it lives
         self._context = engine.create_execution_context()
+        if self._context is None:
+            raise ConversionFailed("TensorRT made no context for the plan: the GPU has no memory left for it")
         # on the default stream TensorRT waits for the whole GPU after each call
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
@@ -113,6 +134,14 @@ class Plan:
         return answer
 
 
+def _windows_most(engine: Any, name: str) -> int:
+    """What the file fixed, else the most of the profile that the plan was built with."""
+    if (fixed := int(engine.get_tensor_shape(name)[0])) != -1:
+        return fixed
+    _, _, most = engine.get_tensor_profile_shape(name, 0)
+    return int(most[0])
+
+
 def _torch_type(tensorrt: Any, found: Any, name: str) -> torch.dtype:
     known = {
         tensorrt.DataType.FLOAT: torch.float32,
@@ -131,8 +160,10 @@ def _build(tensorrt: Any, logger: Any, source: Source) -> bytes:
     """A plan for one to four windows at once, or for as many as the ONNX fixes."""
     precision = source.spec.precision
     if missing := [flag for flag in _FLAGS[precision] if not hasattr(tensorrt.BuilderFlag, flag)]:
-        raise ConversionFailed(f"TensorRT {tensorrt.__version__} builds no {precision} by {missing[0]}: {INSTALL}")
-    builder = tensorrt.Builder(logger)
+        raise ConversionFailed(
+            f"TensorRT {tensorrt.__version__} builds no {precision} by {missing[0]}: {how_to_install()}"
+        )
+    builder = _started(tensorrt, tensorrt.Builder, logger)
     network = builder.create_network(0)
     parser = tensorrt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(source.file)):
@@ -158,9 +189,14 @@ def _configure(tensorrt: Any, builder: Any, network: Any, config: Any, source: S
         raise ConversionFailed(f"{source.file.name} does not take windows of {list(source.spec.window)}")
     if source.spec.precision != "int8":
         return None
-    calibrator = _calibrator(tensorrt, source)
-    config.int8_calibrator = calibrator
-    config.set_calibration_profile(_profile(builder, network, source, 1))
+    names = [network.get_input(number).name for number in range(network.num_inputs)]
+    calibrator = _calibrator(tensorrt, source, names)
+    with warnings.catch_warnings():
+        # deprecated since 10.1 in favour of networks that are quantised before; it works in all of release 10
+        warnings.simplefilter("ignore", DeprecationWarning)
+        config.int8_calibrator = calibrator
+        if not config.set_calibration_profile(_profile(builder, network, source, 1)):
+            raise ConversionFailed(f"TensorRT is not calibrated with windows of {list(source.spec.window)}")
     return calibrator
 
 
@@ -182,8 +218,11 @@ def _profile(builder: Any, network: Any, source: Source, windows: int) -> Any:
     return profile
 
 
-def _calibrator(tensorrt: Any, source: Source) -> Any:
-    """Shows TensorRT windows of the golden cases one by one, so that it finds the ranges of its tensors."""
+def _calibrator(tensorrt: Any, source: Source, inputs: Sequence[str]) -> Any:
+    """Shows TensorRT windows of the golden cases one by one, so that it finds the ranges of its tensors.
+
+    `inputs`: names, in the order in which windows hold their values.
+    """
     windows = list(source.calibration())[:_CALIBRATED_MOST] if source.calibration else []
     if not windows:
         raise ConversionFailed("int8 needs golden cases in the package to be calibrated with")
@@ -198,11 +237,13 @@ def _calibrator(tensorrt: Any, source: Source) -> Any:
             return 1
 
         def get_batch(self, names: Sequence[str]) -> list[int] | None:
-            """Addresses on the GPU, in the order of the inputs; None when there are no more."""
+            """Addresses on the GPU, in the order of the names; None when there are no more."""
             shown = next(self._left, None)
             if shown is None:
                 return None
-            self._held = [torch.from_numpy(array).contiguous().to(CUDA) for array in shown]
+            given = dict(zip(inputs, shown, strict=True))
+            self._held = [torch.from_numpy(given[name]).contiguous().to(CUDA) for name in names]
+            torch.cuda.synchronize()  # TensorRT reads them on a stream of its own
             return [tensor.data_ptr() for tensor in self._held]
 
         def read_calibration_cache(self) -> None:
@@ -217,7 +258,7 @@ def _calibrator(tensorrt: Any, source: Source) -> Any:
 def _compare(run: Callable[..., Answers], source: Source) -> None:
     """With the original on the CPU; int8 on what it was calibrated with, on noise it means nothing."""
     int8 = source.spec.precision == "int8"
-    original = on_onnxruntime.load(replace(source, spec=replace(source.spec, precision="fp32")))
+    original = on_onnxruntime.load_on_cpu(replace(source, spec=replace(source.spec, precision="fp32")))
     worst = min(
         agreement(
             tuple(answer.cpu() for answer in run(*(tensor.to(CUDA) for tensor in inputs))),
