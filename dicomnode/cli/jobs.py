@@ -112,8 +112,8 @@ def _table(jobs: list[JobView]) -> Table:
 def _outcome(job: JobView) -> Text:
     """What came of a job in a few words."""
     if job.state is JobState.QUEUED and not job.reason:
-        waits = f", not before {at(job.not_before, '%m-%d %H:%M')}" if job.not_before is not None else ""
-        return Text(f"priority {job.priority}{waits}")
+        waits = f"not before {at(job.not_before, '%m-%d %H:%M')}" if job.not_before else "waits for a worker"
+        return Text(f"priority {job.priority}, {waits}")
     if job.state is not JobState.SUCCEEDED:
         return Text(job.reason)
     text = Text(f"{seconds_of(job):.1f} s")

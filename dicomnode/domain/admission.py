@@ -61,6 +61,7 @@ class Verdict(StrEnum):
     BEGIN = "begin"
     WAIT = "wait"
     NEVER = "never"
+    ELSEWHERE = "elsewhere"  # another worker is to have it
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,33 @@ def decide(needs: Needs, free: Room, total: Room, *, is_alone: bool) -> Decision
 
 def _gb(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 0.05e9 else f"{size / 1e6:.0f} MB"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Of one worker: `at_once` for any job and one beside them for a STAT job; how many of each kind have one."""
+
+    at_once: int
+    urgent: int = 0
+    others: int = 0
+
+    def left(self, *, urgent: bool) -> int:
+        """The place beside the others is an urgent job's, so that it takes none of theirs."""
+        if urgent:
+            return max(self.at_once + 1 - self.urgent - self.others, 0)
+        return max(self.at_once - self.others - self._of_urgent_ones, 0)
+
+    @property
+    def _of_urgent_ones(self) -> int:
+        """Places of other jobs that urgent ones have."""
+        return max(self.urgent - 1, 0)
+
+    def words(self, *, urgent: bool) -> str:
+        """Why a job that has none here waits; other workers may have one for it."""
+        taken = self.others + (self.urgent if urgent else self._of_urgent_ones)
+        jobs = f"{taken} {'job' if taken == 1 else 'jobs'} before it"
+        stat = f", {self._of_urgent_ones} of them STAT" if self._of_urgent_ones and not urgent else ""
+        return f"waits for a worker with a free place: the last that was asked has {jobs}, as many as it may{stat}"
 
 
 # ------------------------------------------------------------------------------------------------ what is needed

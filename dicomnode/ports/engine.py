@@ -66,7 +66,7 @@ class EngineState(State, Protocol):
         """In place of an earlier one of that version, machine and engine."""
 
     def leave_job(self, job_id: str, run: int, reason: str, machine: str) -> bool:
-        """A new ticket for the workers of that machine alone; as hold_job."""
+        """A new ticket for the workers of that machine alone, "": for whoever has a place; as hold_job."""
 
     def lose_job(self, job_id: str, run: int) -> bool:
         """Its process died while it ran: it is queued again, and what it kept of a limit is free at once."""
@@ -93,7 +93,7 @@ class JobHandlers(Protocol):
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """Whether a job may begin now. If not: it does not wait any more, or it ended so without having begun, or
-    a machine that is named is to run it, and why.
+    another worker is to run it, and why: one of a machine that is named, or any.
     """
 
     may_begin: bool
@@ -113,6 +113,9 @@ class Admission(Protocol):
 
     def ended(self, work: JobWork, outcome: JobOutcome) -> None:
         """What a job that was admitted took in the end is worth knowing for the next."""
+
+    def places(self, *, urgent: bool) -> int:
+        """For how many jobs more there would be a place if they came now."""
 
     def close(self) -> None:
         """Who waits goes, and nobody is admitted any more."""

@@ -116,6 +116,9 @@ class OnlyAccepted:
     def ended(self, work: JobWork, outcome: JobOutcome) -> None:
         self.then.ended(work, outcome)
 
+    def places(self, *, urgent: bool) -> int:
+        return self.then.places(urgent=urgent)
+
     def close(self) -> None:
         self.then.close()
 

@@ -2,7 +2,8 @@
 
 Whoever is first in line is waited for: nobody who came later, and is no more urgent, begins before it, so that a
 large job is not overtaken by small ones for ever. For places each worker has a line of its own; whoever has a place
-stands in the line of its host for memory. One job alone is always tried if it could fit at all.
+stands in the line of its host for memory. One job alone is always tried if it could fit at all. Who has no place in
+its worker is left to others, which may have one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dicomnode.domain.admission import (
     Decision,
     Extent,
     Needs,
+    Places,
     Room,
     Verdict,
     decide,
@@ -46,7 +48,7 @@ LOOK_EVERY_S = 1.0
 """How often who waits looks whether there is room: nobody says so when another program ends."""
 GLANCE_EVERY_S = 0.05
 """How often the first of a worker looks at what the others of its host have: some files, a tenth of a millisecond."""
-_AFTER_OTHERS = "waits for memory: a job that came before it waits for some too"
+_AFTER_OTHERS = "waits for memory: a job that goes before it waits for some too"
 
 Sizes = Callable[[JobWork], tuple[Extent, ...]]
 
@@ -57,6 +59,7 @@ class _Waiting:
 
     turn: Turn
     needs: Needs
+    has_to_wait: bool = False  # False: that is not known yet, or it begins
     release: Callable[[], None] = lambda: None
     leave: Callable[[], None] | None = None
 
@@ -146,6 +149,10 @@ class InTurn:
             if taken := self.taken(model):
                 self.peaks.learn(model, taken, sizes[0].voxels)
 
+    def places(self, *, urgent: bool) -> int:
+        with self._changed:
+            return self._places([one for one in self._line if one.is_urgent or not urgent]).left(urgent=urgent)
+
     def close(self) -> None:
         with self._changed:
             self._closed = True
@@ -160,13 +167,9 @@ class InTurn:
         try:
             while not self._closed:
                 before = self.ledger.glance()
-                with self._changed:
-                    seen, decision = self._changes, self._decision(waiting)
-                    if decision.verdict is Verdict.BEGIN:
-                        self._running.append(waiting)
-                        return Admitted(True)
-                if decision.verdict is Verdict.NEVER:
-                    return Admitted(False, JobFailed("too-large", decision.words, retryable=False))
+                decision, seen = self._look(waiting)
+                if decision.verdict is not Verdict.WAIT:
+                    return _answer(decision)
                 if decision.words and not hold(decision.words):
                     break
                 self._until_changed(seen, before if waiting.leave else None)
@@ -174,8 +177,21 @@ class InTurn:
         finally:
             with self._changed:
                 waiting.leave_line()
-                self._line.remove(waiting)
+                if waiting in self._line:
+                    self._line.remove(waiting)
                 self._say_so()
+
+    def _look(self, waiting: _Waiting) -> tuple[Decision, int]:
+        """What becomes of it as things stand, and after how many changes that is."""
+        with self._changed:
+            decision = self._decision(waiting)
+            if decision.verdict is Verdict.BEGIN:
+                self._line.remove(waiting)
+                self._running.append(waiting)
+            elif decision.words and not waiting.has_to_wait:
+                waiting.has_to_wait = True
+                self._say_so()  # to those behind it, who wait for it from now on
+            return decision, self._changes
 
     def _until_changed(self, seen: int, before: object) -> None:
         """Or until something went on in another worker of this host, where `before` is how it stood there."""
@@ -194,9 +210,13 @@ class InTurn:
 
     def _decision(self, waiting: _Waiting) -> Decision:
         """With the lock held."""
-        if waiting is not self._line[0] or not self._has_place(waiting):
+        before = self._line[: self._line.index(waiting)]
+        if not (places := self._places(before)).left(urgent=waiting.is_urgent):
             waiting.leave_line()  # who cannot begin whatever is free keeps no other worker's job waiting
-            return Decision(Verdict.WAIT)
+            return Decision(Verdict.ELSEWHERE, places.words(urgent=waiting.is_urgent))
+        if before:
+            waiting.leave_line()
+            return Decision(Verdict.WAIT, _AFTER_OTHERS if before[0].has_to_wait else "")
         if self.machine is None:
             return Decision(Verdict.BEGIN)
         with self.ledger.alone():
@@ -205,12 +225,10 @@ class InTurn:
                 return Decision(Verdict.WAIT, _AFTER_OTHERS)
             return self._judged(waiting, self.machine)
 
-    def _has_place(self, waiting: _Waiting) -> bool:
-        """The place beside the others is an urgent job's, so that it takes none of theirs."""
-        urgent = sum(one.is_urgent for one in self._running)
-        if waiting.is_urgent:
-            return len(self._running) < self.at_once + 1
-        return len(self._running) - min(urgent, 1) < self.at_once
+    def _places(self, before: Sequence[_Waiting]) -> Places:
+        """With the lock held; those that wait before it have theirs, too."""
+        urgent = [one.is_urgent for one in (*self._running, *before)]
+        return Places(self.at_once, sum(urgent), len(urgent) - sum(urgent))
 
     def _judged(self, waiting: _Waiting, machine: Machine) -> Decision:
         """What runs may still take what it was admitted with: it is not free, though nobody has it yet."""
@@ -219,6 +237,7 @@ class InTurn:
         decision = decide(waiting.needs, left, machine.total(), is_alone=not promised)
         if decision.verdict is Verdict.BEGIN:
             waiting.release = self.ledger.add(waiting.needs.likely, free)
+            waiting.leave_line()
         return decision
 
     def _needs(self, work: JobWork) -> Needs:
@@ -238,3 +257,13 @@ class InTurn:
         memory, voxels = peak
         larger = max(sizes[0].voxels / max(voxels, 1), 1.0)
         return learned(estimate, {kind: size * larger for kind, size in memory.items()})
+
+
+def _answer(decision: Decision) -> Admitted:
+    match decision.verdict:
+        case Verdict.NEVER:
+            return Admitted(False, JobFailed("too-large", decision.words, retryable=False))
+        case Verdict.ELSEWHERE:
+            return Admitted(False, elsewhere=decision.words)
+        case _:
+            return Admitted(True)

@@ -46,6 +46,7 @@ _SLICES_MISSING = (
     "when what is missing comes, a new job is made by itself"
 )
 _HOURS = "job {id} waits for its rule's hours, until {until}; now instead: dicomnode jobs prioritise {id} high --now"
+_BEGINS = "job {id} has not begun yet ({reason}); it does so by itself"
 _TRIED_AGAIN = "job {id} could not be done yet ({reason}); it is tried again by itself"
 _KEPT = (
     "the {kinds} of job {id} went nowhere, since there was no destination; dicomnode destinations list shows those "
@@ -179,7 +180,9 @@ def _job_words(job: JobView, now: datetime) -> str:
         return _HOURS
     if job.state is JobState.REFUSED and job.code == _NO_SLICES:
         return _SLICES_MISSING
-    return _TRIED_AGAIN if job.state is JobState.QUEUED and job.reason else _JOBS[job.state]
+    if job.state is JobState.QUEUED and job.reason:
+        return _TRIED_AGAIN if job.attempts else _BEGINS
+    return _JOBS[job.state]
 
 
 def _at(moment: datetime, layout: str = "%Y-%m-%d %H:%M") -> str:

@@ -66,6 +66,19 @@ def test_a_job_that_another_machine_is_to_run_gets_a_ticket_of_that_machine(benc
     assert (state.job(job).code, state.job(job).reason) == ("", "")
 
 
+def test_a_job_that_its_worker_has_no_place_for_gets_a_ticket_of_all(bench: Bench) -> None:
+    state = bench.state
+    job = routed(state)
+    for run in (1, 2):
+        assert state.leave_job(job, run, "waits for a place", "")  # type: ignore[attr-defined]
+    left = state.job(job)
+    assert (left.state, left.code, left.reason) == (JobState.QUEUED, "room", "waits for a place")
+    assert kinds(state).count("job.waits") == 1
+    assert (bench.queue.enqueued_jobs[-2:], bench.queue.machines[-2:]) == ([(job, 0.0)] * 2, [""] * 2)
+    state.cancel_job(job)
+    assert not state.leave_job(job, 3, "waits for a place", "")  # type: ignore[attr-defined]
+
+
 def test_a_limit_is_of_all_versions_and_is_set_shown_and_taken_away(state: State) -> None:
     routed(state)
     assert state.model_limits() == {}

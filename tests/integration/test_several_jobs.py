@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
+from dbos import DBOS
 
 from dicomnode.adapters.db.repositories import SqlState, open_state
 from dicomnode.adapters.queue import DbosQueue
@@ -181,6 +183,9 @@ class NotHere:
     def ended(self, work: JobWork, outcome: JobOutcome) -> None:
         pass
 
+    def places(self, *, urgent: bool) -> int:
+        return 1
+
     def close(self) -> None:
         pass
 
@@ -206,6 +211,34 @@ def test_a_job_that_is_left_to_a_machine_whose_workers_are_gone_comes_back(
         Housekeeping(state, this_executor()).requeue_lost()
         assert engine.wait_idle(55), "without waiting a minute for what finds lost tickets"
     assert (here.left, handlers.began) == ([job, job], [job])
+
+
+@dataclass
+class Asked(InTurn):
+    """`asked`: how often for places, by whether they were for STAT jobs."""
+
+    asked: Counter[bool] = field(default_factory=Counter)
+
+    def places(self, *, urgent: bool) -> int:
+        self.asked[urgent] += 1
+        return super().places(urgent=urgent)
+
+
+def test_queues_ask_for_places_and_what_they_take_beside_comes_back(migrated_url: str, state: SqlState) -> None:
+    """places.py replaces a private part of DBOS. What is given back is another ticket of the same job."""
+    jobs, handlers, turns = [make(state, n) for n in range(1, 5)], Held(), Asked(1)
+    with DbosJobEngine(migrated_url, state, handlers, job_concurrency=3, admission=turns) as engine:
+        until(lambda: len(handlers.began) == 1)
+        turns.asked.clear()
+        until(lambda: turns.asked[False] > 2 and turns.asked[True] > 2)
+        until(lambda: len(DBOS.list_workflows(status="PENDING")) == 1)
+        waiting = [job for job in jobs if job not in handlers.began]
+        before = [state.open_work()[0][job] for job in waiting]
+        until(lambda: turns.asked[False] > 6)
+        assert [state.open_work()[0][job] for job in waiting] == before, "no ticket goes round"
+        handlers.let_go(*jobs)
+        assert engine.wait_idle(90)
+    assert {state.job(job).state for job in jobs} == {JobState.SUCCEEDED}
 
 
 def test_a_model_runs_as_often_at_once_as_its_limit_says(migrated_url: str, state: SqlState) -> None:

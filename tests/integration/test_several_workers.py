@@ -149,6 +149,20 @@ def test_what_a_killed_worker_held_of_a_limit_goes_to_who_is_next(crew: Crew) ->
     until(crew.done)
 
 
+def test_what_stat_jobs_leave_no_place_for_is_another_workers(crew: Crew) -> None:
+    """They have the places of others, too, whose tickets a full worker is not to hold."""
+    crew.start(count=1)
+    urgent = [crew.make(Priority.STAT) for _ in range(2)]
+    until(lambda: set(crew.began) == set(urgent))
+    first, second = crew.make(), crew.make()
+    crew.start(count=1)
+    until(lambda: crew.began[2:] == [first])
+    crew.let_go(urgent[0])
+    until(lambda: crew.began[3:] == [second])
+    crew.let_go(urgent[1], first, second)
+    until(crew.done)
+
+
 def test_memory_has_one_line_for_all_workers_and_what_dies_gives_it_back(crew: Crew) -> None:
     first = crew.make(ending=LARGE)
     crew.start()
@@ -160,7 +174,7 @@ def test_memory_has_one_line_for_all_workers_and_what_dies_gives_it_back(crew: C
     until(lambda: crew.state.job(first).state is JobState.QUEUED)
     crew.start(count=1)
     stat = crew.make(Priority.STAT, ending=LARGE)
-    until(lambda: crew.state.job(stat).reason)
+    until(lambda: crew.state.job(stat).reason and crew.state.job(first).reason)
     third = crew.make(ending=LARGE)
     crew.state.cancel_job(third)  # while it waits
     crew.let_go(second)

@@ -17,6 +17,7 @@ from dicomnode.domain.admission import (
     WITHOUT_END,
     Extent,
     Needs,
+    Places,
     Room,
     Verdict,
     decide,
@@ -77,6 +78,30 @@ def test_shared_and_gpu_memory_count_by_themselves(needed: Room, kind: str) -> N
     decision = decide(Needs(likely=needed), Room(8e9, 64e6, 64e6), WITHOUT_END, is_alone=False)
     with pytest.raises(AssertionError, match=f"waits for {kind}: needs 2.0 GB, 0.1 GB free"):
         raise AssertionError(decision.words)
+
+
+@pytest.mark.parametrize(
+    ("places", "for_others", "for_urgent"),
+    [
+        (Places(2), 2, 3),
+        (Places(2, urgent=0, others=2), 0, 1),
+        (Places(2, urgent=1, others=0), 2, 2),
+        (Places(2, urgent=2, others=0), 1, 1),
+        (Places(2, urgent=1, others=2), 0, 0),
+        (Places(2, urgent=3, others=0), 0, 0),
+        (Places(1, urgent=0, others=2), 0, 0),  # after jobs_at_once was made smaller
+    ],
+)
+def test_one_place_is_urgent_jobs_own(places: Places, for_others: int, for_urgent: int) -> None:
+    assert (places.left(urgent=False), places.left(urgent=True)) == (for_others, for_urgent)
+
+
+def test_who_has_no_place_is_told_who_has_them() -> None:
+    asked = "waits for a worker with a free place: the last that was asked has"
+    assert Places(1, 1, 1).words(urgent=False) == f"{asked} 1 job before it, as many as it may"
+    assert Places(1, 1, 1).words(urgent=True) == f"{asked} 2 jobs before it, as many as it may"
+    assert Places(2, 2, 1).words(urgent=False) == f"{asked} 2 jobs before it, as many as it may, 1 of them STAT"
+    assert Places(1, 2, 0).words(urgent=True) == f"{asked} 2 jobs before it, as many as it may"
 
 
 # ------------------------------------------------------------------------------------------------- what is needed
@@ -209,28 +234,62 @@ def crowded(at_once: int = 4, free: float = 8e9, sizes: int = CT.voxels) -> InTu
     return InTurn(at_once, FakeMachine(8e9, free), lambda job: (extent,), look_every_s=0.01)
 
 
-def test_so_many_begin_at_once_and_the_next_when_one_ends() -> None:
+def test_so_many_begin_at_once_and_what_comes_beside_them_is_left_to_other_workers() -> None:
     with line(InTurn(2, look_every_s=0.01)) as jobs:
         for name in "abc":
             jobs.come(name)
+        jobs.until(lambda: "c" in jobs.answers)
         assert jobs.begun == ["a", "b"]
+        assert jobs.answers["c"] == Admitted(False, elsewhere=Places(2, 0, 2).words(urgent=False))
+        assert jobs.turns.places(urgent=False) == 0
         jobs.leave("a")
-        jobs.until(lambda: jobs.begun == ["a", "b", "c"])
+        jobs.until(lambda: jobs.turns.places(urgent=False) == 1)
+        jobs.come("c again")
+        jobs.until(lambda: jobs.begun == ["a", "b", "c again"])
 
 
-def test_a_stat_job_has_a_place_of_its_own_and_goes_first() -> None:
+def test_a_stat_job_has_a_place_of_its_own() -> None:
     with line(InTurn(1, look_every_s=0.01)) as jobs:
         jobs.come("a")
-        jobs.come("b")
         jobs.come("c", Priority.HIGH)
+        assert jobs.turns.places(urgent=True) == 1
         jobs.come("urgent", Priority.STAT)
         jobs.until(lambda: jobs.begun == ["a", "urgent"])
         jobs.come("urgent too", Priority.STAT)
+        jobs.until(lambda: len(jobs.answers) == 4)
         assert jobs.begun == ["a", "urgent"], "one place beside the others, not one each"
+        assert jobs.answers["urgent too"].elsewhere == Places(1, 1, 1).words(urgent=True)
         jobs.leave("a", "urgent")
-        jobs.until(lambda: jobs.begun[:2] == ["a", "urgent"] and set(jobs.begun[2:]) == {"urgent too", "c"})
-        jobs.leave("c")
-        jobs.until(lambda: jobs.begun[4:] == ["b"])
+        jobs.until(lambda: jobs.turns.places(urgent=True) == 2)
+        jobs.come("urgent three", Priority.STAT)
+        jobs.come("c again", Priority.HIGH)
+        jobs.until(lambda: set(jobs.begun[2:]) == {"urgent three", "c again"})
+
+
+def test_who_waits_for_memory_leaves_its_place_to_more_urgent_ones_and_goes_elsewhere() -> None:
+    with line(crowded(at_once=1, free=2e9)) as jobs:
+        jobs.come("urgent", Priority.STAT)
+        jobs.come("b")
+        jobs.until(lambda: bool(jobs.said["b"]))
+        assert jobs.turns.places(urgent=False) == 0, "b has it while it waits"
+        assert jobs.turns.places(urgent=True) == 1, "an urgent one would have b's"
+        jobs.come("urgent too", Priority.STAT)
+        jobs.until(lambda: "b" in jobs.answers)
+        assert jobs.answers["b"] == Admitted(False, elsewhere=Places(1, 2, 0).words(urgent=False))
+        jobs.leave("urgent")
+        jobs.until(lambda: jobs.begun == ["urgent", "urgent too"])
+
+
+def test_who_stands_behind_one_that_waits_says_so_and_need_not_be_first_to_leave() -> None:
+    with line(crowded(free=2e9)) as jobs:
+        for name in "abc":
+            jobs.come(name)
+        jobs.until(lambda: bool(jobs.said["c"]))
+        assert jobs.said["c"][0] == "waits for memory: a job that goes before it waits for some too"
+        jobs.leave("c")  # as when it is cancelled: hold() says False
+        jobs.until(lambda: "c" in jobs.answers)
+        assert jobs.answers["c"] == Admitted(False)
+        assert jobs.begun == ["a"]
 
 
 def test_a_stat_job_takes_none_of_the_others_places() -> None:
@@ -239,6 +298,7 @@ def test_a_stat_job_takes_none_of_the_others_places() -> None:
         jobs.come("a")
         jobs.until(lambda: set(jobs.begun) == {"urgent", "a"})
         jobs.come("b")
+        jobs.until(lambda: "b" in jobs.answers)
         assert "b" not in jobs.begun
 
 
@@ -309,9 +369,10 @@ def test_a_job_that_waits_no_more_leaves_the_line_to_the_next() -> None:
 def test_nobody_begins_once_it_is_closed() -> None:
     with line(InTurn(1, look_every_s=0.01)) as jobs:
         jobs.come("a")
-        jobs.come("b")
         jobs.turns.close()
+        jobs.come("b", Priority.STAT)
         jobs.until(lambda: "b" in jobs.answers)
+        assert jobs.answers["b"] == Admitted(False)
         assert jobs.begun == ["a"]
 
 

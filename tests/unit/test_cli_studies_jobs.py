@@ -251,6 +251,16 @@ def test_a_job_that_is_tried_again_says_what_was_wrong(screen: Screen) -> None:
     assert "Triton is down); it is tried again by itself" in screen.steps()
 
 
+def test_a_job_that_waits_says_for_what_wherever_it_is_asked(screen: Screen) -> None:
+    job_id = routed(screen.state)
+    assert "waits for a worker" in screen.run("jobs", "list")
+    words = "waits for memory: needs 3.1 GB, 2.0 GB free"
+    assert screen.state.hold_job(job_id, 1, words)
+    assert f"has not begun yet ({words}); it does so by itself" in screen.steps()
+    assert words in screen.run("jobs", "show", job_id)
+    assert "waits for memory" in screen.run("jobs", "list")
+
+
 def test_a_study_that_waits_says_for_what(screen: Screen) -> None:
     screen.state.record_instances([instance(1)])
     screen.state.clock.advance(1)

@@ -109,7 +109,7 @@ def test_two_workers_of_a_host_have_one_line_for_its_memory(tmp_path: Path) -> N
         c.until(lambda: bool(c.said["b large"]))
         b.come("c small")
         b.until(lambda: bool(b.said["c small"]))
-        assert b.said["c small"][0] == "waits for memory: a job that came before it waits for some too"
+        assert b.said["c small"][0] == "waits for memory: a job that goes before it waits for some too"
         b.come("urgent", Priority.STAT)
         b.until(lambda: b.begun == ["urgent"])
         a.leave("a")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from dicomnode.adapters.queue.tickets import delivery_ticket, job_of, job_ticket, machine_of, queue_of
+import pytest
+
+from dicomnode.adapters.queue.places import taken
+from dicomnode.adapters.queue.tickets import delivery_ticket, is_urgent, job_of, job_ticket, machine_of, queue_of
 from dicomnode.domain.job import Priority
 from dicomnode.domain.turns import InLine, held_back, turn_of, whose_turn
 
@@ -51,3 +56,31 @@ def test_tickets_and_queues_say_what_they_are_of() -> None:
     names = [queue_of(machine, urgent=urgent) for machine in ("", "ai-2") for urgent in (False, True)]
     assert len(set(names)) == 4
     assert [machine_of(name) for name in names] == ["", "", "ai-2", "ai-2"]
+    assert [is_urgent(name) for name in names] == [False, True] * 2
+
+
+@dataclass
+class Room:
+    """ports.Admission with so many places."""
+
+    others: int
+    urgent: int
+
+    def places(self, *, urgent: bool) -> int:
+        return self.urgent if urgent else self.others
+
+
+@pytest.mark.parametrize(
+    ("counted", "room", "so_many"),
+    [
+        (0, 2, 0),
+        (1, 2, 1),  # one that has just been taken, and has no place yet
+        (1, 1, 1),
+        (0, 1, 1),  # a STAT job, whose ticket is in another queue, has the other place
+        (2, 0, sys.maxsize),
+        (0, 0, sys.maxsize),
+    ],
+)
+def test_no_more_tickets_are_taken_than_there_are_places(counted: int, room: int, so_many: int) -> None:
+    assert taken(counted, 2, Room(room, 0), "jobs") == so_many
+    assert taken(counted, 2, Room(0, room), "stat-jobs@ai-2") == so_many

@@ -23,7 +23,7 @@ _LOOK_EVERY_S = 0.02
 _LISTEN_S = 1.0
 _RECONNECT_S = 2.0
 # DBOS counts a ticket that it took only when its thread has begun. A queue that looks again at once, which on SQLite
-# its own commit makes it do, takes one too many: that waits here for a place while another worker has one.
+# its own commit makes it do, takes one too many: that goes back to the queue, which costs a ticket (places.py).
 _BETWEEN_LOOKS_S = 0.05
 
 

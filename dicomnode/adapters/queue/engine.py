@@ -23,6 +23,7 @@ from dicomnode.adapters.queue.at_work import AtWork
 from dicomnode.adapters.queue.doorbell import Doorbell, watcher_of
 from dicomnode.adapters.queue.housekeeping import Housekeeping
 from dicomnode.adapters.queue.liveness import this_executor
+from dicomnode.adapters.queue.places import take_what_there_is_room_for
 from dicomnode.adapters.queue.tickets import (
     APPLICATION,
     DELIVER,
@@ -114,6 +115,8 @@ class DbosJobEngine:
         DBOS.listen_queues([*self._job_queues(), DELIVERIES])
         DBOS.launch()
         answer(dbos, self._doorbell)
+        at_once = {name: most for name, (most, _) in self._job_queues().items()}
+        take_what_there_is_room_for(dbos, at_once, self._admission)
         housekeeping = Housekeeping(self._state, self._executor)
         self._threads = [
             threading.Thread(target=watcher_of(self._url, self._doorbell).watch, args=(self._stopping,), daemon=True),

@@ -52,6 +52,11 @@ def queue_of(machine: str, *, urgent: bool) -> str:
     return f"{queue}@{machine}" if machine else queue
 
 
+def is_urgent(queue: str) -> bool:
+    """Whether it is for STAT jobs."""
+    return queue.partition("@")[0] == STAT_JOBS
+
+
 def machine_of(queue: str) -> str:
     """The machine that a queue is of; "": every worker takes from it."""
     return queue.partition("@")[2]
