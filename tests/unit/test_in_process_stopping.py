@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,18 @@ def ask(engine: InProcessEngine, model: ModelVersion, timeout_s: float, halt: Ha
             return int(np.count_nonzero(labels))
 
 
+def networks() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "network"}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come to that")
+
+
 def test_a_cancelled_job_ends_at_once_and_others_go_on_after_the_network(
     engine: InProcessEngine, model: ModelVersion
 ) -> None:
@@ -74,6 +87,38 @@ def test_a_cancelled_job_ends_at_once_and_others_go_on_after_the_network(
         assert not other.done()
         Gated.go.set()
         assert other.result(30) == np.prod(SHAPE)
+
+
+def test_who_is_cancelled_while_another_computes_leaves_nothing_that_waits(
+    engine: InProcessEngine, model: ModelVersion
+) -> None:
+    """Its volume would lie in memory until the other network is done."""
+    halt, before = Halt(), networks()
+    with ThreadPoolExecutor(2) as threads:
+        other = threads.submit(ask, engine, model, 30.0)
+        assert Gated.inside.wait(30)
+        cancelled = threads.submit(ask, engine, model, 30.0, halt)
+        until(lambda: len(networks() - before) == 2)
+        halt.say("the job is cancelled")
+        with pytest.raises(InferenceStopped, match="cancelled"):
+            cancelled.result(30)
+        until(lambda: len(networks() - before) == 1)
+        assert not other.done()
+        Gated.go.set()
+        assert other.result(30) == np.prod(SHAPE)
+
+
+def test_what_is_loaded_is_described_while_a_network_computes(engine: InProcessEngine, model: ModelVersion) -> None:
+    """A job asks when it is done: it is not to wait for the next one's network."""
+    engine.prepare([model])
+    with ThreadPoolExecutor(2) as threads:
+        computing = threads.submit(ask, engine, model, 30.0)
+        assert Gated.inside.wait(30)
+        assert threads.submit(engine.describe, model).result(20)["server"] == "in-process"
+        threads.submit(engine.prepare, [model]).result(20)
+        assert not computing.done()
+        Gated.go.set()
+        assert computing.result(30) == np.prod(SHAPE)
 
 
 def test_a_timeout_ends_the_job_and_not_the_network(engine: InProcessEngine, model: ModelVersion) -> None:

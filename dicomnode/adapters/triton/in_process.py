@@ -53,7 +53,8 @@ class InProcessEngine:
         self._cache = Path(folder) / "cache"
         self._threads = threads or cores()
         self._hosts: dict[str, Host] = {}
-        self._one = threading.Lock()  # the CPU has room for one network at a time
+        self._loading = threading.Lock()
+        self._turn = _Turn()  # the CPU has room for one network at a time
 
     def __enter__(self) -> InProcessEngine:
         return self
@@ -71,7 +72,7 @@ class InProcessEngine:
         yield InProcessSession(self, shape, further)
 
     def prepare(self, models: Sequence[ModelVersion]) -> None:
-        with self._one:
+        with self._loading:
             wanted = {triton_name(model) for model in models}
             self._hosts = {name: host for name, host in self._hosts.items() if name in wanted}
         failures: list[ModelFailed] = []
@@ -84,8 +85,8 @@ class InProcessEngine:
             raise failures[0]
 
     def describe(self, model: ModelVersion) -> Mapping[str, str]:
-        with self._one:
-            return {**self._host(model).info, "server": "in-process"}
+        """Of a model that is loaded at once, whatever runs and whatever is loaded meanwhile."""
+        return {**self._host(model).info, "server": "in-process"}
 
     def taken(self, model: ModelVersion) -> Mapping[str, float]:
         """Nobody knows: other threads of this process take memory, too."""
@@ -93,15 +94,21 @@ class InProcessEngine:
 
     def _host(self, model: ModelVersion) -> Host:
         name = triton_name(model)
-        if name not in self._hosts:
-            # there is no Triton here that a host could call: the card says what runs it in place of that
-            chosen = ("", "") if model.chosen_engine == TRITON else (model.chosen_engine, model.chosen_precision)
-            settings = HostSettings(Path(model.path), self._cache, self._threads, *chosen)
-            try:
-                self._hosts[name] = open_host(_BACKEND, settings)
-            except (*_FAULTS, InvalidModelPackage) as error:
-                raise ModelFailed(f"{model.name} {model.version} cannot be loaded: {error}") from error
-        return self._hosts[name]
+        if (host := self._hosts.get(name)) is not None:
+            return host
+        with self._loading:
+            if (host := self._hosts.get(name)) is None:
+                host = self._hosts[name] = self._loaded(model)
+            return host
+
+    def _loaded(self, model: ModelVersion) -> Host:
+        # there is no Triton here that a host could call: the card says what runs it in place of that
+        chosen = ("", "") if model.chosen_engine == TRITON else (model.chosen_engine, model.chosen_precision)
+        settings = HostSettings(Path(model.path), self._cache, self._threads, *chosen)
+        try:
+            return open_host(_BACKEND, settings)
+        except (*_FAULTS, InvalidModelPackage) as error:
+            raise ModelFailed(f"{model.name} {model.version} cannot be loaded: {error}") from error
 
     def _execute(self, model: ModelVersion, request: _Request) -> Mapping[str, torch.Tensor]:
         """In a thread that is left to itself once nobody waits any more: no thread can be ended from outside.
@@ -129,16 +136,12 @@ class InProcessEngine:
                 answer.set_exception(ModelFailed(f"{triton_name(model)}: internal error; the log has more"))
 
     def _tensors(self, model: ModelVersion, request: _Request) -> Mapping[str, torch.Tensor]:
-        if not self._one.acquire(timeout=max(request.deadline - time.monotonic(), 0.0)):
-            raise InferenceTimeout("other inferences took all the time")
-        try:
-            if request.is_cancelled():
-                raise InferenceTimeout("nobody waits for it any more")
-            (response,) = self._host(model).execute([request])
-        except _FAULTS as error:
-            raise ModelFailed(f"{triton_name(model)}: {error}") from error
-        finally:
-            self._one.release()
+        host = self._host(model)
+        with self._turn.of(request):
+            try:
+                (response,) = host.execute([request])
+            except _FAULTS as error:
+                raise ModelFailed(f"{triton_name(model)}: {error}") from error
         if response.error is not None:
             raise InferenceTimeout("the model did not answer in time")
         return {tensor.name: from_dlpack(tensor.to_dlpack()) for tensor in response.outputs}
@@ -247,6 +250,33 @@ class _Request:
 class _Response:
     outputs: Sequence[_Tensor] = field(default_factory=tuple)
     error: str | None = None
+
+
+class _Turn:
+    """One request at a time, and nobody waits who is wanted no more."""
+
+    def __init__(self) -> None:
+        self._changed, self._taken = threading.Condition(), False
+
+    @contextlib.contextmanager
+    def of(self, request: _Request) -> Iterator[None]:
+        """Raises InferenceTimeout where it is over or cancelled before its turn has come."""
+        with request.halt.calling(self._wake), self._changed:
+            left_s = max(request.deadline - time.monotonic(), 0.0)
+            self._changed.wait_for(lambda: not self._taken or request.is_cancelled(), left_s)
+            if self._taken or request.is_cancelled():
+                raise InferenceTimeout("nobody waits for it any more")
+            self._taken = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken = False
+                self._changed.notify_all()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
 
 class _Backend:
