@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -17,9 +17,15 @@ from dicomnode.ports import DeliveryView, JobView
 # The end of a name → the unit of its number.
 _UNITS = {"_ml": "ml", "_mm": "mm", "_ms": "ms", "_s": "s", "_hu": "HU"}
 _BYTES = "_bytes"
-_LABELS = {"worker_peak_bytes": "peak memory", "measurements": "measured", "inferred_before": "inferred before"}
-# What is shown in a place of its own.
-_ELSEWHERE = ("parameters", "inputs")
+_LABELS = {
+    "worker_peak_bytes": "peak memory",
+    "measurements": "measured",
+    "inferred_before": "answer",
+    "before": "ran after",
+    "runs": "images",
+}
+# What is shown in a place of its own; probabilities of every image are for programs (--json).
+_ELSEWHERE = ("parameters", "inputs", "probabilities")
 
 
 def facts(job: JobView) -> Iterator[tuple[Text, Text]]:
@@ -55,8 +61,10 @@ def _facts(job: JobView) -> Iterator[tuple[str, list[Text]]]:
 def _times(job: JobView) -> Iterator[tuple[str, list[Text]]]:
     yield "made", [Text(at(job.created_at))]
     yield "not before", [Text(at(job.not_before))] if job.not_before is not None else []
-    yield "started", [Text(at(job.started_at) + (f", attempt {job.attempts}" if job.attempts > 1 else ""))]
-    yield "finished", [Text(at(job.finished_at) + (f", after {seconds_of(job):.2f} s" if job.finished_at else ""))]
+    if job.started_at is not None:
+        yield "started", [Text(at(job.started_at) + (f", attempt {job.attempts}" if job.attempts > 1 else ""))]
+    if job.finished_at is not None:
+        yield "finished", [Text(at(job.finished_at) + (f", after {seconds_of(job):.2f} s" * bool(job.started_at)))]
 
 
 def at(moment: datetime | None, layout: str = "%Y-%m-%d %H:%M:%S") -> str:
@@ -136,24 +144,66 @@ def _parameters(job: JobView) -> list[Text]:
 
 def _details(details: Mapping[str, Any]) -> Iterator[tuple[str, list[Text]]]:
     for name, value in details.items():
-        yield _LABELS.get(name, name), [Text(line) for line in _detail(name, value) if line]
+        label = _LABELS.get(name, name.replace("_", " "))
+        yield label, [Text(line) for line in _detail(name, value) if line]
 
 
 def _detail(name: str, value: Any) -> list[str]:
-    if isinstance(value, list | tuple):
-        return [_value(name, one) for one in value]
-    return [_value(name, value)]
+    words = _ROWS.get(name, lambda row: _value(name, row))
+    return [words(one) for one in value] if isinstance(value, list | tuple) else [words(value)]
+
+
+def _inferred(before: bool) -> str:
+    return "was there before the job: made while the series settled, or for another job" * before
+
+
+def _class(row: Mapping[str, Any]) -> str:
+    """Chest: 9 images, 22%."""
+    return f"{row['class']}: {quantity(row['images'], 'image')}, {row['share']:.0%}"
+
+
+def _run(row: Mapping[str, Any]) -> str:
+    """32-41: Chest, probability 0.961 on average, 0.895 at least; of one image 32: Chest, probability 0.961."""
+    first, _, last = str(row["images"]).partition("-")
+    words = f"{first if first == last else row['images']}: {row['class']}"
+    if row["probability"] is None:
+        return words
+    spread = f" on average, {row['least']:.3f} at least" if first != last else ""
+    return f"{words}, probability {row['probability']:.3f}{spread}"
+
+
+def _first(row: Mapping[str, Any]) -> str:
+    """torso-ct 1.0.0 (42c2b2d5f49c, OpenVINO 2026.4.1 f32), which came first; then what it was asked, and said."""
+    ran = f"{row['engine']} {row['precision']}".strip()
+    return f"{row['model']} ({row['digest'][:12]}, {ran}): {row['asked']}; {row['said']}"
+
+
+def _number(row: Mapping[str, Any]) -> str:
+    """Agatston score: 120.5; or Angle on image 3: 12 deg."""
+    where = f" on image {row['image']}" if "image" in row else ""
+    said = "no number" if row["value"] is None else f"{row['value']:.6g} {row['unit']}".rstrip()
+    return f"{row['measurement']}{where}: {said}"
+
+
+def _box(row: Mapping[str, Any]) -> str:
+    """Nodule, score 0.93: slice 31, length 12.1 mm, width 9 mm, depth 8 mm; or image 3, 30 columns, 38 rows."""
+    if "columns" in row:
+        extent = [f"image {row['image']}", f"{row['columns']:g} columns", f"{row['rows']:g} rows"]
+    else:
+        sides = (f"{side} {_value(f'{side}_mm', row[f'{side}_mm'])}" for side in ("length", "width", "depth"))
+        extent = [f"slice {row['slice']}", *sides]
+    return f"{row['finding']}, score {row['score']:.3g}: {', '.join(extent)}"
 
 
 def _value(name: str, value: Any) -> str:
     """A number with the unit that its name ends in; the members of a mapping or list, with commas between."""
     if isinstance(value, Mapping):
-        if "class" in value:
-            return f"{value['class']}: {quantity(value['images'], 'image')}, {value['share']:.0%}"
-        return _measured(value) if "segment" in value else _members(name, value)
+        return _members(name, value)
     if isinstance(value, list | tuple):
         return ", ".join(_value(name, one) for one in value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, int | float):
         return str(value)
     if name.endswith(_BYTES):
         return f"{value / 1e6:.1f} MB"
@@ -183,3 +233,15 @@ def _measured(row: Mapping[str, Any]) -> str:
 def _area(row: Mapping[str, Any]) -> str:
     """Of a segment on a single image: in pixels where nobody knows how large these are."""
     return f"{row['pixels']} pixels" if row.get("area_mm2") is None else f"{row['area_mm2']} mm²"
+
+
+# What a row of these is in words; of others each member with its name.
+_ROWS: Mapping[str, Callable[[Any], str]] = {
+    "measurements": _measured,
+    "inferred_before": _inferred,
+    "classes": _class,
+    "runs": _run,
+    "before": _first,
+    "numbers": _number,
+    "boxes": _box,
+}

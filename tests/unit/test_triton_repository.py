@@ -156,6 +156,14 @@ def test_a_model_that_did_not_load_says_why_and_nothing_around_it() -> None:
     assert str(error_of(InferenceServerException("x: y\n\nAt:\n  z", ""))) == "x: y\n\nAt:\n  z"
 
 
+def test_a_model_that_fails_says_why_and_the_log_where(caplog: pytest.LogCaptureFixture) -> None:
+    why = "the network gives 2 channels, its card means 4"
+    around = "Failed to process the request(s) for model 'a-1_0_0', message: ValueError: "
+    message = f"{around}{why}\n\nAt:\n  /srv/a.py(9): f\n"
+    assert str(error_of(InferenceServerException(message, "StatusCode.INTERNAL"))) == why
+    assert "/srv/a.py(9): f" in caplog.text
+
+
 # ---------------------------------------------------------------------------------------------- shared memory
 
 needs_shm = pytest.mark.skipif(not shared_memory.FOLDER.is_dir(), reason="there is no /dev/shm here")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import threading
 import time
@@ -39,8 +40,14 @@ class LostStub(EngineUnavailable):
     """The process that runs one model is dead; loading it anew revives it."""
 
 
+log = logging.getLogger(__name__)
+
 # load failed for model 'a-1': version 1 is at UNAVAILABLE state: Internal: InvalidModelPackage: why
 _NOT_LOADED = re.compile(r"^load failed for model '[^']*': (version \S+ is at UNAVAILABLE state: )?(\w+: )*")
+# Failed to process the request(s) for model 'a-1_0_0', message: ValueError: why
+_NOT_RUN = re.compile(
+    r"^Failed to process the request\(s\) for model (instance )?'[^']*', message: ((Value|Runtime)Error: )?"
+)
 _RAISED_AT = re.compile(r"\n\nAt:\n.*", re.DOTALL)
 
 
@@ -80,8 +87,10 @@ def error_of(error: InferenceServerException) -> InferenceError | OutOfResources
 
 
 def _cause(message: str) -> str:
-    """Why a model did not load, in the words of its own process: without what Triton and Python put round it."""
-    reason = _NOT_LOADED.sub("", message)
+    """Why a model did not load or run, in its own process's words: without what Triton and Python put round them."""
+    reason = _NOT_RUN.sub("", _NOT_LOADED.sub("", message))
+    if reason != message:
+        log.warning("Triton says: %s", message)  # where in the code it was is for those who mend it
     return _RAISED_AT.sub("", reason).rstrip("; \n") if reason != message else message
 
 
