@@ -154,9 +154,10 @@ def test_what_stat_jobs_leave_no_place_for_is_another_workers(crew: Crew) -> Non
     crew.start(count=1)
     urgent = [crew.make(Priority.STAT) for _ in range(2)]
     until(lambda: set(crew.began) == set(urgent))
-    first, second = crew.make(), crew.make()
+    first = crew.make()
     crew.start(count=1)
     until(lambda: crew.began[2:] == [first])
+    second = crew.make()
     crew.let_go(urgent[0])
     until(lambda: crew.began[3:] == [second])
     crew.let_go(urgent[1], first, second)
