@@ -1,0 +1,92 @@
+"""A device that is none: its tensors hold values in the host's memory, and are as strict as those of a GPU.
+
+What meets a tensor of the CPU raises, but for a single number; so does `.numpy()`. What goes there or comes back is
+counted. It is torch's place for devices of others (PrivateUse1), which a process gets once and for good: use it in a
+process of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+_setup_privateuseone_for_python_backend("strict")
+DEVICE = torch.device("strict", 0)
+_AND_ACROSS = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
+
+
+class There(torch.Tensor):
+    """A tensor on the device; `held`: its values, in the host's memory."""
+
+    held: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, held: torch.Tensor) -> There:
+        made: There = torch.Tensor._make_wrapper_subclass(
+            cls,
+            held.size(),
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device=DEVICE,
+        )
+        made.held = held
+        return made
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+class Strict(TorchDispatchMode):
+    """While it is on, tensors can be made on the device, and what goes there and comes back is noted: bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[int] = []
+        self.brought: list[int] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        found = _run(func, args, kwargs or {})
+        if func is torch.ops.aten._to_copy.default and isinstance(found, There) != isinstance(args[0], There):
+            (self.sent if isinstance(found, There) else self.brought).append(found.nbytes)
+        return found
+
+
+def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    tensors = [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, torch.Tensor)]
+    there = any(isinstance(one, There) for one in tensors)
+    asked = kwargs.get("device")
+    if asked is not None:
+        there = torch.device(asked).type == DEVICE.type
+        kwargs = {**kwargs, "device": torch.device("cpu") if there else asked}
+    if func not in _AND_ACROSS:
+        strangers = [one for one in tensors if not isinstance(one, There) and one.ndim]
+        if strangers and any(isinstance(one, There) for one in tensors):
+            raise RuntimeError(
+                f"{func}: expected all tensors on one device; {tuple(strangers[0].shape)} is on the CPU"
+            )
+    plain = tree_map(lambda one: one.held if isinstance(one, There) else one, (args, kwargs))
+    found = func(*plain[0], **plain[1])
+    if func._schema.is_mutable:  # the very tensor that was written to
+        return kwargs["out"] if "out" in kwargs else args[0]
+    return tree_map(lambda one: There(one) if there and isinstance(one, torch.Tensor) else one, found)
+
+
+def network(run: Callable[..., tuple[torch.Tensor, ...]]) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """One that takes tensors on the device alone, and answers there."""
+
+    def called(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        assert all(isinstance(one, There) for one in inputs), "the network was given a tensor of the CPU"
+        return tuple(There(answer.clone()) for answer in run(*(one.held for one in inputs)))  # type: ignore[attr-defined]
+
+    return called
