@@ -34,6 +34,7 @@ MODELS_TIDY_S = 5.0  # what was in use when it was to be unloaded, or what a com
 MODELS_FAILED_S = 30.0  # what could not be loaded is tried again
 FACTS_POLL_S = 0.5
 FACTS_PAUSE_S = 0.05  # between two series
+FACTS_REST_S = 2.0  # after the last job: its results are on their way
 FACTS_POSTPONED_MOST_S = 30.0  # on a node that is never idle
 OUTAGE_POLL_S = 2.0
 
@@ -215,16 +216,20 @@ class ModelLoop:
 
 
 class _Facts:
-    """Reads, while no job runs, what routing left unread: rules are asked about it later, jobs are in a hurry now."""
+    """Reads, while no job runs and none ended just now, what routing left unread.
+
+    Rules are asked about it later; jobs and their results are in a hurry now.
+    """
 
     def __init__(self, finder: FactFinder, state: EngineState) -> None:
         self._finder, self._state = finder, state
 
     def run(self, stop: threading.Event) -> None:
-        postponed_s, pause_s = 0.0, FACTS_POLL_S
+        postponed_s, rested_s, pause_s = 0.0, 0.0, FACTS_POLL_S
         while not stop.wait(pause_s):
             jobs, _ = self._state.open_work()
-            if jobs and postponed_s < FACTS_POSTPONED_MOST_S:
+            rested_s = 0.0 if jobs else rested_s + pause_s
+            if rested_s < FACTS_REST_S and postponed_s < FACTS_POSTPONED_MOST_S:
                 postponed_s += pause_s
                 continue
             pause_s = FACTS_PAUSE_S if self._finder.some(1) else FACTS_POLL_S

@@ -38,6 +38,7 @@ LEFT_OVER_S = 30.0  # for so long what is complete may be under way in a worker,
 SOURCES_EVERY_S = 2.0
 RULES_EVERY_S = 2.0
 POLL_LEAST_S = 0.01
+GROWING_POLL_S = 0.03  # where images come in: the sender's release, from which results are waited for, is near
 _REST = 3.0  # times as long as a sweep took: with hundreds of series at once a sweep is not for nothing
 _REST_MOST_S = 2.0
 
@@ -103,6 +104,7 @@ class Completer:
         self._sources = sources
         self._sources_at_s: float | None = None
         self._seen: dict[str, _Seen] = {}  # by Series Instance UID
+        self._arrived: dict[str, int] = {}  # Series Instance UID → instances when it was last looked at
         self._wanted = _Wanted()
         self._wanted_at_s: float | None = None
         self._classified_at_s: float | None = None
@@ -122,6 +124,7 @@ class Completer:
         for study in studies:
             self._look_at_study(study)
         self._seen = {uid: seen for uid, seen in self._seen.items() if uid in receiving}
+        self._arrived = {uid: signs.instances for uid, signs in receiving.items()}
         self._questions.forget_all_but([*receiving.values(), *studies])
         return closed
 
@@ -190,6 +193,8 @@ class Completer:
         if Need.COUNT in verdict.needs:
             self._questions.ask(signs, self._policy.source(signs.calling_ae_title))
         self._again_s = min(self._again_s, verdict.again_s)
+        if signs.instances != self._arrived.get(signs.series_instance_uid):
+            self._again_s = min(self._again_s, GROWING_POLL_S)
         return False
 
     def _verdict(self, signs: SeriesSigns, policy: Policy) -> Verdict | Wait:

@@ -222,6 +222,7 @@ class DbosJobEngine:
             return
         outcome = admitted.outcome or self._outcome(work, job_id, run)
         self._surely(lambda: self._state.finish_job(job_id, outcome, work.attempt))
+        self._doorbell.ring()  # its results are to be delivered
         self._admission.ended(work, outcome)
 
     def _outcome(self, work: JobWork, job_id: str, run: int) -> JobOutcome:
