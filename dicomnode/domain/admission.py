@@ -156,11 +156,9 @@ def needs_of(card: ModelCard, extents: Iterable[Extent], *, windows_at_once: int
     gpu_surely = own + _uploaded_bytes(card, sizes[0]) if on_gpu else 0.0
     gpu = gpu_surely + guessed if on_gpu else 0.0
     on_host = 0.0 if on_gpu else own + guessed
-    # Triton copies what goes to a model and what comes from it into memory that it shares with the model's process
-    shared = 2 * regions
     return Needs(
         surely=Room(regions + (0.0 if on_gpu else own), regions, gpu_surely),
-        likely=Room(shared + encoding + on_host, shared, gpu),
+        likely=Room(regions + encoding + on_host, regions, gpu),
     )
 
 

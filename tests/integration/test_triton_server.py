@@ -25,7 +25,8 @@ from dicomnode.adapters.triton.installation import find_server
 from dicomnode.adapters.triton.place import Place
 from dicomnode.adapters.triton.repository import SELF_TEST, triton_name
 from dicomnode.adapters.triton.server import TritonServer
-from dicomnode.adapters.triton.shared_memory import FOLDER
+from dicomnode.adapters.triton.shared_memory import FOLDER, Region
+from dicomnode.adapters.triton.tensors import TensorPlace
 from dicomnode.errors import EngineUnavailable, InferenceTimeout, ModelFailed
 from dicomnode.imaging.geometry import Placement, Rescale
 from dicomnode.ports import InferenceEngine, InferenceRequest, ModelVersion
@@ -101,6 +102,31 @@ def test_labels_are_those_of_the_engine_in_process(engine: TritonEngine, unet: M
     np.testing.assert_array_equal(labels_of(engine, unet), expected)
 
 
+def test_where_a_host_does_not_see_our_memory_triton_brings_the_volume(
+    server: TritonServer,
+    home: Path,
+    unet: ModelVersion,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As in a container of its own, where the path leads to another file, or to none."""
+    with TritonEngine(home, 2) as engine:
+        expected = labels_of(engine, unet)
+    place = Region.place
+
+    def elsewhere(region: Region, offset: int, shape: tuple[int, ...]) -> TensorPlace:
+        return dataclasses.replace(place(region, offset, shape), inode=1)
+
+    monkeypatch.setattr(Region, "place", elsewhere)
+    with TritonEngine(home, 2) as engine:
+        engine.prepare([unet])
+        for _ in range(2):
+            np.testing.assert_array_equal(labels_of(engine, unet), expected)
+    said = [line for line in caplog.messages if "through Triton, which copies them" in line]
+    assert len(said) == 1
+    assert "is another file here" in said[0]
+
+
 def test_what_runs_the_network_is_known(engine: TritonEngine, unet: ModelVersion) -> None:
     described = engine.describe(unet)
     assert described["server"].startswith("triton 2.")
@@ -168,8 +194,9 @@ def test_a_call_in_flight_survives_kill_9(
     assert [name for name in left_behind(home) if "client" in name] == []
 
 
+@pytest.mark.parametrize("is_seen", [True, False], ids=["mapped by the host", "brought by Triton"])
 def test_both_series_of_a_session_reach_the_server_that_came_after(
-    engine: TritonEngine, server: TritonServer, tmp_path: Path
+    engine: TritonEngine, server: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_seen: bool
 ) -> None:
     """Decoded for a server that was killed since: each volume moves, and none is taken for the other."""
     pet = {"role": "pet", "modality": ["PT"], "intensity": {"from": [-57, 164]}}
@@ -177,6 +204,7 @@ def test_both_series_of_a_session_reach_the_server_that_came_after(
     geometry = axial((6, 20, 24), (2.0, 1.5, 1.5))
     before = server.pid
     assert before is not None
+    monkeypatch.setattr(engine._reach, "is_seen", is_seen)
     with engine.open(geometry.shape, [geometry.shape]) as session:
         session.volume[...], session.further[0][...] = 0, 0
         session.volume[:, 5:, :], session.further[0][:, :, 8:] = 100, 100

@@ -18,6 +18,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from dicomnode.adapters.triton.cuda_memory import CudaRegion, new_region
 from dicomnode.adapters.triton.shared_memory import Region, owner_is_gone, region
+from dicomnode.adapters.triton.tensors import NOT_MAPPED
 from dicomnode.adapters.triton.unregistering import Unregistering
 from dicomnode.domain.halt import Halt
 from dicomnode.errors import EngineUnavailable, InferenceError, InferenceTimeout, ModelFailed, OutOfResources
@@ -59,6 +60,10 @@ class LostGpuRegion(EngineUnavailable):
     """A model's process cannot read a region on the GPU, which the server itself could."""
 
 
+class NotMapped(EngineUnavailable):
+    """A model's process does not see our memory; what Triton itself brings there it does."""
+
+
 class LostModel(EngineUnavailable):
     """The model is not loaded: the server was started anew since, or another worker unloaded it."""
 
@@ -75,6 +80,8 @@ def error_of(error: InferenceServerException) -> InferenceError | OutOfResources
         return EngineUnavailable(f"the call was cancelled: {message}")
     if "shared memory region" in lower and ("unable to find" in lower or "not registered" in lower):
         return LostRegion(message)
+    if NOT_MAPPED in message:
+        return NotMapped(message)
     if "cudaipc" in lower:
         return LostGpuRegion(message)
     if "stub process" in lower or "not healthy" in lower:

@@ -14,6 +14,7 @@ import numpy as np
 
 from dicomnode.adapters.triton.client import Client, self_test
 from dicomnode.adapters.triton.hosts import cores
+from dicomnode.adapters.triton.large_tensors import Reach
 from dicomnode.adapters.triton.loaded_models import LOAD_S, LoadedModels
 from dicomnode.adapters.triton.on_gpu import AUTO, GpuVolumes
 from dicomnode.adapters.triton.place import Place
@@ -49,6 +50,7 @@ class TritonEngine:
         self._grace_s = grace_s
         self._client = Client(self._place.url)
         self._models = LoadedModels(self._client, self._place, threads or cores(), inner)
+        self._reach = Reach()
         self.gpu_volumes = GpuVolumes(self._client, self._place.client_prefix, cuda)
         sweep(self._place.client_prefix)
 
@@ -73,7 +75,7 @@ class TritonEngine:
         """A session whose volumes lie in shared memory that Triton has mapped."""
         self._client.wait_ready(self._grace_s)
         connection = Connection(
-            self._client, self._models, self.gpu_volumes, self._place.client_prefix, self._grace_s
+            self._client, self._models, self.gpu_volumes, self._reach, self._place.client_prefix, self._grace_s
         )
         with contextlib.ExitStack() as regions:
             yield TritonSession(connection, regions, [shape, *further])

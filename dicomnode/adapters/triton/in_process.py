@@ -285,8 +285,8 @@ class _Backend:
     TritonError = str
 
     @staticmethod
-    def get_input_tensor_by_name(request: _Request, name: str) -> _Tensor:
-        return request.inputs[name]
+    def get_input_tensor_by_name(request: _Request, name: str) -> _Tensor | None:
+        return request.inputs.get(name)
 
 
 _BACKEND: Any = _Backend()

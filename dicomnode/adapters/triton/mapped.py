@@ -12,7 +12,7 @@ from dicomnode.adapters.triton.client import shared_input
 from dicomnode.adapters.triton.cuda_memory import CudaRegion
 from dicomnode.adapters.triton.on_gpu import Upload
 from dicomnode.adapters.triton.shared_memory import Region
-from dicomnode.adapters.triton.tensors import Shape, numbered
+from dicomnode.adapters.triton.tensors import Shape, TensorPlace, numbered
 from dicomnode.imaging.box import Box
 from dicomnode.ports import ALL_IMAGES
 
@@ -48,6 +48,12 @@ class Mapped:
     def moved(self, to: Mapped) -> Mapped:
         """The same volume in another region; on the GPU it stays where it is."""
         return replace(to, upload=self.upload, uploaded_from=self.uploaded_from)
+
+    def place(self, images: slice = ALL_IMAGES) -> TensorPlace:
+        """Where the host finds it by itself."""
+        first, _, _ = images.indices(len(self.array))
+        further = first * self.array[0].nbytes
+        return self.region.place(self.offset + further, self.array[images].shape)
 
     def as_input(self, number: int, images: slice = ALL_IMAGES, there: CudaRegion | None = None) -> Any:
         """`there`: the copy on a GPU that the model is to read, else it reads this."""

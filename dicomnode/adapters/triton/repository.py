@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dicomnode.adapters.triton.tensors import is_gathered
+from dicomnode.adapters.triton.tensors import REGIONS, is_gathered
 from dicomnode.adapters.triton_config import CONFIG
 from dicomnode.domain.inner import BLS, LOCAL
+from dicomnode.domain.model_card import ModelCard
 from dicomnode.ports import ModelVersion
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 SELF_TEST = "dicomnode-selftest"
 # Counts up when the host's inputs, outputs or parameters change: a server that outlives an upgrade of the node still
 # runs the old entry, which takes others.
-TENSORS = 4
+TENSORS = 5
 
 _MODEL_CODE = '''\
 """Written by dicomnode: hands over to dicomnode.adapters.triton.hosts."""
@@ -94,6 +95,7 @@ class TensorSpec:
     name: str
     data_type: str
     dims: tuple[int, ...]
+    optional: bool = False
 
 
 _PARAMETERS = TensorSpec("PARAMETERS", "TYPE_UINT8", (-1,))
@@ -110,18 +112,24 @@ _ANSWERS = {
 _ABOUT = (TensorSpec("TIMINGS", "TYPE_FP32", (3,)), TensorSpec("INFO", "TYPE_UINT8", (-1,)))
 
 
-def _volume(number: str) -> tuple[TensorSpec, ...]:
+_REGIONS = TensorSpec(REGIONS, "TYPE_UINT8", (-1,), optional=True)
+
+
+def _volume(number: str, *, optional: bool) -> tuple[TensorSpec, ...]:
     """A volume with its place and its meaning; the main one has no number, those of the roles "_1" and so on."""
     return (
-        TensorSpec(f"VOLUME{number}", "TYPE_INT16", (-1, -1, -1)),
+        TensorSpec(f"VOLUME{number}", "TYPE_INT16", (-1, -1, -1), optional),
         TensorSpec(f"RESCALE{number}", "TYPE_FP32", (2,)),
         TensorSpec(f"AFFINE{number}", "TYPE_FP64", (4, 4)),
     )
 
 
-def _inputs(roles: int) -> tuple[TensorSpec, ...]:
-    further = (spec for n in range(1, roles + 1) for spec in _volume(f"_{n}"))
-    return (*_volume(""), *further, _PARAMETERS)
+def _inputs(card: ModelCard) -> tuple[TensorSpec, ...]:
+    """Volumes come as tensors, or it is said where they lie; images that are gathered come as tensors."""
+    if is_gathered(card):
+        return (*_volume("", optional=False), _PARAMETERS)
+    numbers = ["", *(f"_{n}" for n in range(1, len(card.roles) + 1))]
+    return (*(spec for number in numbers for spec in _volume(number, optional=True)), _PARAMETERS, _REGIONS)
 
 
 _NET, _BLS = "~net", "-bls"  # no model's name or version has a tilde
@@ -170,7 +178,7 @@ def write_model(
     }
     for entry in () if net is None else net.entries:
         _write_net(repository / entry.name, entry)
-    inputs = _inputs(len(model.card.roles))
+    inputs = _inputs(model.card)
     outputs = (*(_ANSWERS[answer] for answer in model.card.output.arrays), *_ABOUT)
     config = _config(name, inputs, outputs, parameters, gathered=is_gathered(model.card))
     _write_entry(repository, name, config, _MODEL_CODE)
@@ -267,6 +275,7 @@ def _config(
 
 
 def _tensor(spec: TensorSpec, more: str = "") -> str:
+    more += ", optional: true" if spec.optional else ""
     return f"{{ name: {_quoted(spec.name)}, data_type: {spec.data_type}, dims: {list(spec.dims)}{more} }}"
 
 

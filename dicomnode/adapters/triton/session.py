@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dicomnode.adapters.triton.client import Client, input_of, plain_output, shared_output
+from dicomnode.adapters.triton.client import Client, NotMapped, input_of, plain_output
+from dicomnode.adapters.triton.cuda_memory import Gpu
+from dicomnode.adapters.triton.large_tensors import Large, Reach, through_triton, where_they_lie
 from dicomnode.adapters.triton.loaded_models import LoadedModels, left
 from dicomnode.adapters.triton.mapped import Mapped
 from dicomnode.adapters.triton.on_gpu import GpuVolumes, Upload
@@ -51,6 +53,7 @@ class Connection:
     client: Client
     models: LoadedModels
     gpus: GpuVolumes
+    reach: Reach
     prefix: str
     grace_s: float  # a server that was killed has to come back
 
@@ -161,39 +164,36 @@ class TritonSession:
         deadline: float,
         outputs: contextlib.ExitStack,
     ) -> Answers:
-        client, found = self._connection.client, dict[str, npt.NDArray[Any]]()
-        wanted, card = [], request.model.card
-        count, rows, columns = self._mapped[request.which].array[request.images].shape
-        for name, (shape, kind) in volume_arrays(card, (count, rows, columns)).items():
-            nbytes = math.prod(shape) * np.dtype(kind).itemsize
-            region = outputs.enter_context(client.shared(self._connection.prefix, nbytes))
-            found[name] = region.array(shape, kind)
-            wanted.append(shared_output(name, region))
-        few = [name for name in card.output.arrays if name not in found]
-        wanted += map(plain_output, few)
-        answer = self._asked(request, tensors, deadline, wanted)
-        return found | {name: without_header(name, ungathered(card, answer.as_numpy(name))) for name in few}
+        card, volumes = request.model.card, self._used(request)
+        arrays = volume_arrays(card, _shape(volumes[0].array[request.images]))
+        gpu = self._connection.models.gpu_of(request.model) if self._frozen else None
+        there = None if gpu is None else volumes[0].upload.on(gpu)
+        client, reach, prefix = self._connection.client, self._connection.reach, self._connection.prefix
+        if reach.is_seen and there is None and not is_gathered(card):
+            large = where_they_lie(prefix, volumes, request.images, arrays, outputs)
+        else:
+            large = through_triton(client, prefix, volumes, request.images, arrays, outputs, there)
+        large.inputs.extend(input_of(key, value) for key, value in tensors.items())
+        few = [name for name in card.output.arrays if name not in arrays]
+        large.outputs.extend(map(plain_output, few))
+        try:
+            answer = self._asked(request, large, deadline, None if there is None else gpu)
+        except NotMapped as error:
+            reach.give_up(str(error))
+            raise
+        return large.arrays | {name: without_header(name, ungathered(card, answer.as_numpy(name))) for name in few}
 
-    def _asked(
-        self,
-        request: InferenceRequest,
-        tensors: Mapping[str, npt.NDArray[Any]],
-        deadline: float,
-        outputs: Sequence[Any],
-    ) -> Any:
-        """The server's answer."""
+    def _used(self, request: InferenceRequest) -> list[Mapped]:
+        """The main volume, and those of the card's roles."""
+        return [self._mapped[request.which], *self._mapped[1 : 1 + len(request.model.card.roles)]]
+
+    def _asked(self, request: InferenceRequest, large: Large, deadline: float, gpu: Gpu | None) -> Any:
+        """The server's answer; `gpu`: where the main volume lies."""
         models, model = self._connection.models, request.model
-        used = [self._mapped[request.which], *self._mapped[1 : 1 + len(model.card.roles)]]
-        gpu = models.gpu_of(model) if self._frozen else None
-        there = None if gpu is None else used[0].upload.on(gpu)
-        inputs = [
-            used[0].as_input(0, request.images, there),
-            *(mapped.as_input(number) for number, mapped in enumerate(used[1:], 1)),
-            *(input_of(key, value) for key, value in tensors.items()),
-        ]
+        inputs = large.inputs
         if is_gathered(model.card):
             inputs = [tensor.set_shape([1, *tensor.shape()]) for tensor in inputs]
-        wanted = [*outputs, plain_output("TIMINGS"), plain_output("INFO")]
+        wanted = [*large.outputs, plain_output("TIMINGS"), plain_output("INFO")]
         with models.using(model):
             name = models.ensure_loaded(model, left(deadline), request.halt)
             with self._connection.gpus.relied_on(gpu):
@@ -201,6 +201,11 @@ class TritonSession:
         timings, info = (ungathered(model.card, answer.as_numpy(name)) for name in ("TIMINGS", "INFO"))
         self._last.timings = Timings(*map(float, timings))
         came_on_gpu = models.remember(model, json.loads(info.tobytes()))
-        if gpu is not None and there is not None and not came_on_gpu:
+        if gpu is not None and not came_on_gpu:
             self._connection.gpus.give_up(gpu, "Triton brings them back to the CPU (triton.log says why)")
         return answer
+
+
+def _shape(array: npt.NDArray[Any]) -> Shape:
+    slices, rows, columns = array.shape
+    return slices, rows, columns

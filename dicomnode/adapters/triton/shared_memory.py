@@ -12,6 +12,7 @@ import errno
 import itertools
 import mmap
 import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from dicomnode.adapters.triton.tensors import TensorPlace
 from dicomnode.errors import OutOfResources
 
 FOLDER = Path("/dev/shm")
@@ -27,7 +29,10 @@ _numbers = itertools.count()
 
 
 class Region:
-    """A mapped piece of shared memory; lives as long as an array over it does."""
+    """A mapped piece of shared memory; lives as long as an array over it does.
+
+    After `close`, which may be called again, no other process finds it any more.
+    """
 
     def __init__(self, name: str, nbytes: int) -> None:
         self.name, self.nbytes = name, nbytes
@@ -37,15 +42,21 @@ class Region:
             os.posix_fallocate(descriptor, 0, nbytes)
             self._memory = mmap.mmap(descriptor, nbytes)
         except OSError as error:
+            os.close(descriptor)
             self.unlink()
             raise _refusal(error, nbytes) from error
-        finally:
-            os.close(descriptor)
+        self._descriptor = descriptor
+        self.close = weakref.finalize(self, os.close, descriptor)
 
     @property
     def key(self) -> str:
         """As shm_open wants it."""
         return f"/{self.name}"
+
+    def place(self, offset: int, shape: tuple[int, ...]) -> TensorPlace:
+        """Where other processes of this user find a tensor in it until it is closed, without a name too."""
+        file = os.fstat(self._descriptor)
+        return TensorPlace(f"/proc/{os.getpid()}/fd/{self._descriptor}", file.st_dev, file.st_ino, offset, shape)
 
     def array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """The region's memory as an array in C order."""
@@ -74,6 +85,7 @@ def region(prefix: str, nbytes: int) -> Iterator[Region]:
         yield made
     finally:
         made.unlink()
+        made.close()
 
 
 def owner_is_gone(name: str, prefix: str) -> bool:

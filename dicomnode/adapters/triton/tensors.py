@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from dicomnode.imaging.geometry import Placement, VolumeGeometry
 from dicomnode.ports import InferenceRequest
 
 Shape = tuple[int, int, int]
+REGIONS = "REGIONS"  # the input that says where volumes lie and answers go, in place of the tensors themselves
+NOT_MAPPED = "the regions of who asks cannot be mapped"  # what a host's error begins with
 Answers = Mapping[str, npt.NDArray[Any]]
 
 
@@ -30,6 +32,30 @@ class Timings:
 
     def as_mapping(self) -> Mapping[str, float]:
         return {"before": self.before_s, "network": self.network_s, "after": self.after_s}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPlace:
+    """Where a tensor lies in the memory of the process that asks: a file that it holds open, and from which byte.
+
+    `device` and `inode` are the file's (stat(2)): in another container the path may lead to another one.
+    """
+
+    path: str
+    device: int
+    inode: int
+    offset: int
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> TensorPlace:
+        return cls(str(said["path"]), said["device"], said["inode"], said["offset"], tuple(said["shape"]))
+
+
+def regions_input(places: Mapping[str, TensorPlace]) -> npt.NDArray[np.uint8]:
+    """REGIONS, a JSON object by the tensors' names."""
+    document = json.dumps({name: asdict(place) for name, place in places.items()}).encode()
+    return np.frombuffer(bytearray(document), dtype=np.uint8)
 
 
 def is_gathered(card: ModelCard) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from dicomnode.adapters.triton.hosts.gpu import done_s
+from dicomnode.adapters.triton.tensors import TensorPlace
 from dicomnode.domain.model_parameter import Value
 from dicomnode.imaging.geometry import Placement
 from dicomnode.imaging.inference import CPU
@@ -59,4 +60,5 @@ class Asked:
     main: Given
     further: Sequence[Given]
     parameters: Mapping[str, Value]
+    places: Mapping[str, TensorPlace] = field(default_factory=dict)  # of answers that do not go through the backend
     seconds: Seconds = field(default_factory=Seconds)

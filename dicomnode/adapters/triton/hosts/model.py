@@ -2,7 +2,8 @@
 
 Inputs: VOLUME (slice, row, column) int16, stored values; RESCALE (slope, intercept) float32; AFFINE (4, 4)
 float64, LPS mm, as VolumeGeometry has it; for the card's roles, in their order, VOLUME_1, RESCALE_1, AFFINE_1 and
-so on, each in its own grid; PARAMETERS uint8, a JSON object of the job's parameters by name.
+so on, each in its own grid; PARAMETERS uint8, a JSON object of the job's parameters by name; REGIONS
+uint8, a JSON object of where volumes lie, in place of those tensors, and where answers are to be put.
 Outputs: LABELMAP (slice, row, column) uint8, in the main volume's grid, or what else the card gives (see
 ports.inference); TIMINGS (before, network, after) float32, seconds; INFO uint8, a JSON object of engine, precision
 and device.
@@ -19,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch.utils.dlpack import from_dlpack
@@ -30,9 +32,10 @@ from dicomnode.adapters.triton.hosts.gpu import full_float32, gpu_of
 from dicomnode.adapters.triton.hosts.memory import Taken, watched
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork, NetworkInputs, load_network, on_triton
 from dicomnode.adapters.triton.hosts.networks.on_triton import Inner
+from dicomnode.adapters.triton.hosts.regions import CannotMap, places_in, read_from, written
 from dicomnode.adapters.triton.hosts.sharing import SharedCores
 from dicomnode.adapters.triton.hosts.torch_threads import one_thread
-from dicomnode.adapters.triton.tensors import is_gathered
+from dicomnode.adapters.triton.tensors import REGIONS, TensorPlace, is_gathered
 from dicomnode.domain.model_card import ModelCard, NetworkSpec, parse_model_card
 from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, OVERLAP, Value, as_numbers, settled
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
@@ -181,7 +184,10 @@ class Host:
             return self._answer(request)
 
     def _answer(self, request: Any) -> Any:
-        asked = self._asked(request)
+        try:
+            asked = self._asked(request)
+        except CannotMap as error:
+            return self._refused(str(error))
         self._found_there = asked.main.volume.is_cuda
         try:
             with watched() as taken:
@@ -189,7 +195,7 @@ class Host:
             _count(taken, asked.main)
         except Cancelled as cancelled:
             return self._refused(str(cancelled))
-        outputs = {**answers, "TIMINGS": timings, "INFO": self._about(taken)}
+        outputs = {**written(answers, asked.places), "TIMINGS": timings, "INFO": self._about(taken)}
         if is_gathered(self._card):
             outputs = {name: tensor[None] for name, tensor in outputs.items()}
         return self._response(outputs)
@@ -209,12 +215,20 @@ class Host:
         return torch.frombuffer(bytearray(document.encode()), dtype=torch.uint8)
 
     def _asked(self, request: Any) -> Asked:
-        main = self._given(request, "")
-        further = [self._given(request, f"_{n}") for n in range(1, len(self._card.roles) + 1)]
-        return Asked(request, main, further, self._parameters(request))
+        places = self._places(request)
+        main = self._given(request, "", places)
+        further = [self._given(request, f"_{n}", places) for n in range(1, len(self._card.roles) + 1)]
+        return Asked(request, main, further, self._parameters(request), places)
 
-    def _given(self, request: Any, number: str) -> Given:
-        volume, rescale, affine = (self._input(request, name + number) for name in ("VOLUME", "RESCALE", "AFFINE"))
+    def _places(self, request: Any) -> dict[str, TensorPlace]:
+        """None where the volumes themselves came."""
+        said = self._backend.get_input_tensor_by_name(request, REGIONS)
+        return {} if said is None else places_in(from_dlpack(said.to_dlpack()).numpy().tobytes())
+
+    def _given(self, request: Any, number: str, places: Mapping[str, TensorPlace]) -> Given:
+        name = f"VOLUME{number}"
+        volume = read_from(places[name], np.int16) if name in places else self._input(request, name)
+        rescale, affine = (self._input(request, name + number) for name in ("RESCALE", "AFFINE"))
         if number or self._begins_on.type == "cpu":
             volume = volume.cpu()
         slices, rows, columns = volume.shape
