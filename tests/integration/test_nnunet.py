@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -65,12 +66,16 @@ def test_a_run_that_nobody_waits_for_is_stopped(tmp_path: Path) -> None:
     geometry = axial((60, 200, 200), (3.0, 2.0, 2.0))
     with InProcessEngine(tmp_path / "engine", 2) as engine:
         engine.describe(model)
+        before = set(threading.enumerate())
         with (
             engine.open(geometry.shape) as session,
             pytest.raises(InferenceTimeout),
             labelled(session, InferenceRequest(model, geometry, Rescale(1, 0), timeout_s=1.0)),
         ):
             pass
+        for thread in set(threading.enumerate()) - before:
+            thread.join(60)
+            assert not thread.is_alive(), "nnU-Net's own thread, with the image that it cuts windows from"
 
 
 @pytest.mark.skipif(INSTALLED, reason="nnunetv2 is installed")

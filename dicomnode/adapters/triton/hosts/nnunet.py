@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from queue import Empty, Queue
 from typing import Any
 
 import numpy as np
@@ -71,11 +73,40 @@ class NnunetHost(Host):
             values = np.stack([oriented.there(volume) for volume in _volumes(asked.main, asked.further)])
         self._predictor.tile_step_size = 1 - float(asked.parameters[OVERLAP])
         self._waiting = asked.request
-        with asked.seconds.network(), _quiet():
+        with asked.seconds.network(), _quiet(), reader_let_go():
             found = self._predictor.predict_single_npy_array(values, {"spacing": oriented.spacing_mm})
         labels = torch.from_numpy(oriented.back(_labels(np.asarray(found), len(self._card.segments))))
         without_islands(labels, geometry, float(asked.parameters[MINIMUM_VOLUME_ML]))
         return {"LABELMAP": labels}
+
+
+@contextlib.contextmanager
+def reader_let_go() -> Iterator[None]:
+    """Of a prediction that is broken off inside the block no thread stays behind.
+
+    nnU-Net cuts windows in a thread of its own and hands them over in a queue of two. Once nobody takes them that
+    waits for ever, with the whole resampled image in hand: `slicers` and `queue` in
+    nnUNetPredictor._internal_predict_sliding_window_return_logits, which are found where the error came from.
+    """
+    try:
+        yield
+    except BaseException as error:
+        for slicers, queue in _readers(error):
+            slicers.clear()
+            with contextlib.suppress(Empty):
+                while True:
+                    queue.get_nowait()  # what it still puts there, a window and the end, has room then
+        raise
+
+
+def _readers(error: BaseException | None) -> Iterator[tuple[list[Any], Queue[Any]]]:
+    """Also of the run before: on a GPU nnU-Net tries what failed once more, with its results on the CPU."""
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            slicers, queue = frame.f_locals.get("slicers"), frame.f_locals.get("queue")
+            if isinstance(slicers, list) and isinstance(queue, Queue):
+                yield slicers, queue
+        error = error.__context__
 
 
 class _Oriented:
