@@ -6,6 +6,7 @@
     │   ├── DatabaseUnusable          it is there, and is none of ours or of a later version
     │   ├── InvalidRule
     │   ├── InvalidModelPackage
+    │   │   └── NetworkUnfit          exit 1: its file is no network, or none that fits its card
     │   ├── InvalidModelList
     │   ├── InvalidDestination
     │   ├── InvalidSource
@@ -100,6 +101,13 @@ class InvalidRule(UsageError):
 
 class InvalidModelPackage(UsageError):
     code = "invalid-model-package"
+
+
+class NetworkUnfit(InvalidModelPackage):
+    """Of a network that was opened: its file is none, or is not what the card says."""
+
+    code = "network-unfit"
+    exit_code = 1
 
 
 class InvalidModelList(UsageError):

@@ -117,19 +117,36 @@ def model_store(settings: Settings) -> ModelStore:
     return ModelStore(settings.models_folder)
 
 
-def add_package(settings: Settings, package: Path, card: Path | None = None) -> tuple[ModelCard, str, Path]:
-    """As ModelStore.add, once all of it can be read; raises InvalidModelPackage."""
+def add_package(
+    settings: Settings, package: Path, card: Path | None = None, told: Told = nobody
+) -> tuple[ModelCard, str, Path]:
+    """As ModelStore.add, once all of it can be read and its network is one; raises InvalidModelPackage."""
+    return model_store(settings).add(package, card, lambda folder, found: check_package(folder, found, told))
+
+
+def check_package(folder: Path, card: ModelCard, told: Told = nobody) -> int:
+    """How many golden cases it has; raises InvalidModelPackage, NetworkUnfit."""
     from dicomnode.adapters.golden_cases import read_golden_cases
+    from dicomnode.adapters.model_formats.opening import check_network
 
-    return model_store(settings).add(package, card, read_golden_cases)
+    cases = len(read_golden_cases(folder, card))
+    told(f"opens {card.network.file}, and asks it for one window")
+    check_network(folder, card)
+    return cases
 
 
-def tried_package(settings: Settings, package: Path, card: Path | None = None) -> tuple[ModelCard, str, int]:
-    """The card and the digest that a package would be kept with, its golden cases; raises InvalidModelPackage."""
+def tried_package(
+    settings: Settings, package: Path, card: Path | None = None, told: Told = nobody, *, opens: bool = True
+) -> tuple[ModelCard, str, int]:
+    """The card and the digest that a package would be kept with, its golden cases; raises as add_package.
+
+    `opens`: whether the network is looked at too.
+    """
     from dicomnode.adapters.golden_cases import read_golden_cases
 
     with model_store(settings).tried(package, card) as (found, digest, folder):
-        return found, digest, len(read_golden_cases(folder, found))
+        cases = check_package(folder, found, told) if opens else len(read_golden_cases(folder, found))
+        return found, digest, cases
 
 
 def result_sink(settings: Settings) -> DestinationSink:

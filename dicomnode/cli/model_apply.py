@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -68,7 +68,11 @@ def apply(
         found = read.steps(context, wanted)
         packages = {(one.name, one.version): read.package(one.entry) for one in wanted}
         change = (
-            _Asked(foreseen(context), {(one.name, one.version): (card, one.digest) for one, card in cards})
+            _Asked(
+                foreseen(context),
+                {(one.name, one.version): (card, one.digest) for one, card in cards},
+                lambda which: bootstrap.tried_package(context.settings, *packages[which], told),
+            )
             if dry_run
             else _Change(context, packages, author_or_user(author), reason, told)
         )
@@ -124,7 +128,7 @@ class WantedFile:
             package, card = self.package(entry)
             if not package.exists() or (card is not None and not card.exists()):
                 raise InvalidModelList(f"{entry.card if package.exists() else entry.package} is not there")
-            found, digest, _ = bootstrap.tried_package(settings, package, card)
+            found, digest, _ = bootstrap.tried_package(settings, package, card, opens=False)
             return Wanted(entry, found.name, found.version, digest, _names_before(found)), found
 
     def steps(self, context: Context, wanted: list[Wanted]) -> list[Step]:
@@ -158,6 +162,7 @@ class _Asked:
 
     registry: Foreseen
     packages: Mapping[tuple[str, str], tuple[ModelCard, str]]  # by name and version: card and digest
+    check: Callable[[tuple[str, str]], object]  # of one that is new; raises InvalidModelPackage
     failed: bool = False
 
     def done(self, step: Step) -> dict[str, Any]:
@@ -172,6 +177,7 @@ class _Asked:
         registry, name, version = self.registry, step.name, step.version
         match step.kind:
             case StepKind.ADD:
+                self.check((name, version))
                 registry.add(*self.packages[name, version])
             case StepKind.ACTIVATE:
                 registry.activate(name, version)
@@ -228,7 +234,8 @@ class _Change:
 
     def _add(self, step: Step) -> str:
         self.told(f"copies and reads {step.name} {step.version}")
-        added = bootstrap.add_package(self.context.settings, *self.packages[step.name, step.version])
+        package, card = self.packages[step.name, step.version]
+        added = bootstrap.add_package(self.context.settings, package, card, self.told)
         done = self._registry.add(*added, activate=False, author=self.author, reason=self.reason)
         if not done.accepted:
             self.failed = True

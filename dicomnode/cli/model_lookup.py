@@ -69,9 +69,11 @@ def model_row(model: ModelVersion) -> dict[str, Any]:
 
 
 def engine_words(model: ModelVersion) -> str:
-    """What runs it: what tuning chose, else what its golden cases ran on, else what the card asks for."""
+    """What runs it: what tuning chose, else what its golden cases ran on, else what the card asks for, if it does."""
     if model.chosen_engine:
         return f"{model.chosen_engine} {model.chosen_precision}".strip()
     if model.acceptance is not None and model.acceptance.engine:
         return f"{model.acceptance.engine} {model.acceptance.precision}".strip()
-    return f"{model.card.network.engine} {model.card.network.precision}"
+    if model.card.network.engine == "auto":
+        return "not tried yet" if model.acceptance is None else "chosen when it is loaded"
+    return f"{model.card.network.engine} {model.card.network.precision}, by its card"

@@ -65,7 +65,7 @@ def add(
     context.may_begin = True
     who = author_or_user(author)
     with working(context, f"copies and reads {package.name}") as told:
-        added = bootstrap.add_package(context.settings, package, card)
+        added = bootstrap.add_package(context.settings, package, card, told)
         registry = bootstrap.registry(context.settings, context.state, told)
         done = registry.add(*added, activate=activate, author=who, reason=reason)
     context.done(done.words, **model_row(done.model), cases=_cases(done.acceptance))
@@ -75,7 +75,8 @@ def add(
 
 def _try_to_add(context: Context, package: Path, card: Path | None, activate: bool | None) -> None:
     """Raises as adding it would, but for what its golden cases would say."""
-    found, digest, cases = bootstrap.tried_package(context.settings, package, card)
+    with working(context, f"copies and reads {package.name}") as told:
+        found, digest, cases = bootstrap.tried_package(context.settings, package, card, told)
     registry = foreseen(context)
     first = not registry.models or not context.state.model_changes(found.name)
     words = registry.add(found, digest, cases=cases, activate=first if activate is None else activate)

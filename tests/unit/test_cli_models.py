@@ -20,6 +20,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from dicomnode import bootstrap
+from dicomnode.adapters.model_formats import opening
 from dicomnode.cli.context import Context
 from dicomnode.cli.models import app
 from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, CaseOutcome
@@ -69,6 +70,26 @@ def test_it_shows_what_a_rule_may_set_and_which_series_are_needed(context: Conte
         ("2", "Bone"),
     ):
         assert any(all(cell in line for cell in row) for line in lines), row
+
+
+def test_what_runs_a_version_is_said_in_words(context: Context) -> None:
+    def engines() -> list[str]:
+        return [row["engine"] for row in json.loads(run(context, "list", "--json").stdout)]
+
+    assert engines() == ["not tried yet", "not tried yet"]
+    for version, engine in (("0.9", ""), ("1.0", "OpenVINO 2026.4.1")):
+        outcome = AcceptanceOutcome.PASSED if engine else AcceptanceOutcome.NONE
+        case = (CaseOutcome("a", True, (), ""),) if engine else ()
+        tried = Acceptance(
+            outcome, datetime(2026, 3, 1, tzinfo=UTC), case, engine=engine, precision="f32" * bool(engine)
+        )
+        context.state.record_acceptance("torso-ct", version, replace(tried, host=bootstrap.this_host()))
+    assert sorted(engines()) == ["OpenVINO 2026.4.1 f32", "chosen when it is loaded"]
+    named = parse_model_card(
+        {**card_document(CARD), "name": "n", "network": {**card_document(CARD)["network"], "engine": "onnxruntime"}}
+    )
+    context.state.add_model(named, "e" * 64, Path("/models"))
+    assert "onnxruntime fp32, by its card" in engines()
 
 
 def test_it_shows_the_classes_of_a_model_that_gives_some(context: Context) -> None:
@@ -137,6 +158,7 @@ def machine(context: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         yield FakeEngine()
 
     monkeypatch.setattr("dicomnode.bootstrap.engine_at_hand", at_hand)
+    monkeypatch.setattr(opening, "check_network", lambda *_: None)  # no network is in the packages
     return context
 
 

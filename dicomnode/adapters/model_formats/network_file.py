@@ -157,12 +157,7 @@ def _of_torchscript(file: Path) -> Shapes:
     """TorchScript keeps no shapes: small inputs are tried."""
     import torch
 
-    if not _is_scripted(file):
-        raise InvalidModelPackage(
-            "this is no TorchScript but weights without their network (a state dict); save the network by "
-            "`torch.jit.trace(network, window).save('model.ts')`, or export it to ONNX",
-            file.name,
-        )
+    check_scripted(file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
@@ -171,6 +166,18 @@ def _of_torchscript(file: Path) -> Shapes:
             raise InvalidModelPackage(f"torch does not read it: {str(error).splitlines()[0]}", file.name) from error
         found = (_tried(module, (1, channels, *size)) for size in _TRIED for channels in range(1, 5))
         return next(filter(None, found), Shapes())
+
+
+def check_scripted(file: Path) -> None:
+    """Raises InvalidModelPackage for a state dict, which has the same suffix."""
+    if not _is_scripted(file):
+        is_zip = zipfile.is_zipfile(file)
+        found = "weights without their network (a state dict)" if is_zip else "no ZIP archive at all"
+        raise InvalidModelPackage(
+            f"this is no TorchScript but {found}; save the network by "
+            "`torch.jit.trace(network, window).save('model.ts')`, or export it to ONNX",
+            file.name,
+        )
 
 
 def _tried(module: Any, shape: tuple[int, ...]) -> Shapes | None:
