@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from dicomnode import __version__, bootstrap
 from dicomnode.cli.context import Context
@@ -25,11 +25,39 @@ _MODULES = {
 }
 
 
+# What the help says of each, so that it need not import them all: as they say it themselves, and a test says so
+HELP = {
+    "rules": "Rules: which model runs on which series, and where its results go.",
+    "models": "Models: bundles, networks with a card, and which version of each runs.",
+    "destinations": "Destinations: PACS, archives and viewers that results are sent to.",
+    "sources": "Sources: settings for modalities and archives that send to the node, by their AE title.",
+    "studies": "Studies: what came in, where it went, and why.",
+    "jobs": "Jobs: one model on one series each.",
+    "deliveries": "Deliveries: one result to one destination each.",
+    "run": "Run one role of a node in the foreground.",
+    "up": "Run the whole node in the foreground: receivers, workers and Triton. ^C stops it.",
+    "status": "What the node is doing now: its processes, its work and its disk.",
+    "doctor": "Look whether all is there: home, disk, database, port, Triton, GPU, models, rules, destinations.",
+    "settings": "Every setting: its value, where the value comes from, and what it is for.",
+    "check": "Say of SEG, SR and other result objects, from any maker, everything that is wrong with them.",
+    "conformance": "Print the DICOM Conformance Statement (PS3.2) of this configuration, as Markdown.",
+    "preview": "Show the results of a job over its images in a browser, with OHIF. ^C ends it.",
+}
+
+
 class Commands(TyperGroup):
     """A module is imported when a command of its is asked for: each process of a node is one, and holds no more.
 
     Contexts and commands are those of the click that typer brings along, under private names.
     """
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """With commands that have a name and a help, and nothing to run."""
+        known, self.commands = self.commands, {name: TyperCommand(name, help=words) for name, words in HELP.items()}
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self.commands = known
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(_MODULES)

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dicomnode.cli.context import Context
-from dicomnode.cli.root import app
+from dicomnode.cli.root import HELP, app
 from dicomnode.config import Settings
 from tests.command_tree import PROGRAM, children
 
@@ -23,6 +23,11 @@ def commands(command: object = PROGRAM, words: tuple[str, ...] = ()) -> Iterator
 
 
 ALL = dict(commands())
+
+
+def test_the_help_of_all_commands_has_their_own_words() -> None:
+    own = {name: (command.help or "").split("\n\n")[0] for name, command in children(PROGRAM).items()}
+    assert list(HELP.items()) == list(own.items())
 
 
 @pytest.mark.parametrize("words", ALL, ids=" ".join)

@@ -27,3 +27,15 @@ def test_a_module_imports_no_more_than_it_needs(module: str) -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert module in loaded
     assert not set(LIGHT[module]) & set(loaded)
+
+
+def test_the_help_of_all_commands_imports_none_of_them() -> None:
+    code = (
+        "import sys\nfrom dicomnode.cli.root import main\nsys.argv = ['dicomnode', '--help']\n"
+        "try: main()\nexcept SystemExit: print(*sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = set(shown.splitlines()[-1].split())
+    assert "Models: bundles" in shown
+    assert "dicomnode.cli.root" in loaded
+    assert not loaded & {f"dicomnode.cli.{name}" for name in ("models", "rules", "studies", "node", "check")}
