@@ -43,7 +43,7 @@ def test_the_configuration_says_what_goes_in_and_out(tmp_path: Path) -> None:
     config = (
         tmp_path / write_model(tmp_path, MODEL, cache=Path("/c"), calls=Path("/d"), threads=3) / "config.pbtxt"
     ).read_text()
-    assert '{ name: "VOLUME", data_type: TYPE_INT16, dims: [-1, -1, -1] }' in config
+    assert '{ name: "VOLUME", data_type: TYPE_INT16, dims: [-1, -1, -1], optional: true }' in config
     assert '{ name: "LABELMAP", data_type: TYPE_UINT8, dims: [-1, -1, -1] }' in config
     assert 'parameters { key: "package", value: { string_value: "/models/a \\"b\\"" } }' in config
     assert 'parameters { key: "threads", value: { string_value: "3" } }' in config
@@ -57,11 +57,11 @@ def test_each_role_is_a_volume_with_its_place(tmp_path: Path) -> None:
     ).read_text()
     names = [line.split('"')[1] for line in config.splitlines() if line.startswith("input ")]
     main, first, second = ([f"{name}{n}" for name in ("VOLUME", "RESCALE", "AFFINE")] for n in ("", "_1", "_2"))
-    assert names == [*main, *first, *second, "PARAMETERS"]
+    assert names == [*main, *first, *second, "PARAMETERS", "REGIONS"]
 
 
 def test_another_digest_is_another_model() -> None:
-    assert triton_name(MODEL) == "torso-ct-1.0.0+b-01234567-4"
+    assert triton_name(MODEL) == "torso-ct-1.0.0+b-01234567-5"
     assert triton_name(dataclasses.replace(MODEL, digest="f" * 64)) != triton_name(MODEL)
 
 
