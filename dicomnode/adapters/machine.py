@@ -105,7 +105,7 @@ class _Memory(ctypes.Structure):
 
 
 class Gpu:
-    """The first GPU, by the driver's own library: torch would take some hundred MB of it to look."""
+    """The first GPU that CUDA shows, by the driver's own library: torch would take some hundred MB of it to look."""
 
     def __init__(self, library: ctypes.CDLL, device: ctypes.c_void_p) -> None:
         self._library, self._device = library, device
@@ -117,7 +117,7 @@ class Gpu:
         except OSError:
             return None
         device = ctypes.c_void_p()
-        if library.nvmlInit_v2() or library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)):
+        if library.nvmlInit_v2() or not _handle(library, os.environ.get("CUDA_VISIBLE_DEVICES"), device):
             return None
         gpu = cls(library, device)
         return gpu if gpu.memory() != (math.inf, math.inf) else None
@@ -128,3 +128,16 @@ class Gpu:
         if self._library.nvmlDeviceGetMemoryInfo(self._device, ctypes.byref(memory)):
             return math.inf, math.inf
         return memory.total, memory.free
+
+
+def _handle(library: ctypes.CDLL, visible: str | None, into: ctypes.c_void_p) -> bool:
+    """Whether a GPU is found that CUDA would show: the first of `visible`, a number or a UUID, which the driver's
+    library does not heed; without it the first there is (CUDA C++ Programming Guide, "CUDA Environment Variables").
+    CUDA takes the beginning of a UUID, too, which the library does not: then it is the first there is.
+    """
+    first = "0" if visible is None else visible.partition(",")[0].strip()
+    if first.startswith(("GPU-", "MIG-")):
+        if not library.nvmlDeviceGetHandleByUUID(first.encode(), ctypes.byref(into)):
+            return True
+        first = "0"
+    return first.isdigit() and not library.nvmlDeviceGetHandleByIndex_v2(int(first), ctypes.byref(into))

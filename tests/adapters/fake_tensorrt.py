@@ -56,6 +56,18 @@ class IInt8EntropyCalibrator2:
     def __init__(self) -> None:
         self.initialised = True
 
+    def get_batch_size(self) -> int:
+        raise NotImplementedError
+
+    def get_batch(self, names: Sequence[str]) -> list[int] | None:
+        raise NotImplementedError
+
+    def read_calibration_cache(self) -> bytes | None:
+        raise NotImplementedError
+
+    def write_calibration_cache(self, cache: bytes) -> None:
+        raise NotImplementedError
+
 
 class ITensor:
     def __init__(self, given: Any) -> None:

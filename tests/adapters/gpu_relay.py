@@ -122,15 +122,21 @@ class GpuRelay(grpc.GenericRpcHandler):
             if self.failures:
                 context.abort(grpc.StatusCode.INTERNAL, self.failures.pop(0))
         answer = messages.ModelInferResponse.FromString(self._forwarded("ModelInfer", request, context))
-        self._name_the_gpu(answer, bool(used) and not self.brings_to_cpu)
+        nbytes = sum(
+            tensor.parameters["shared_memory_byte_size"].int64_param
+            for tensor in asked.inputs
+            if tensor.parameters["shared_memory_region"].string_param in self.registered
+        )
+        self._name_the_gpu(answer, bool(used) and not self.brings_to_cpu, nbytes)
         return bytes(answer.SerializeToString())
 
-    def _name_the_gpu(self, answer: Any, found_there: bool) -> None:
-        """In INFO, as a host says it that runs on one."""
+    def _name_the_gpu(self, answer: Any, found_there: bool, nbytes: int) -> None:
+        """In INFO, as a host says it that runs on one; `nbytes`: that it read there."""
         gpu = {"uuid": self._uuid, "number": 0, "found_there": found_there}
         plain = [tensor for tensor in answer.outputs if "shared_memory_region" not in tensor.parameters]
         for number, tensor in enumerate(plain):
             if tensor.name == "INFO":
                 said = {**json.loads(answer.raw_output_contents[number]), "gpu": gpu}
+                said["taken"] = {**said["taken"], "gpu_bytes": float(nbytes)}
                 answer.raw_output_contents[number] = json.dumps(said).encode()
                 tensor.shape[-1] = len(answer.raw_output_contents[number])

@@ -5,6 +5,7 @@ The stand-in is held to it where there is no GPU (tests/unit/test_tensorrt.py), 
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -64,7 +65,12 @@ MEMBERS = {
 
 
 def parameters(kind: Any, method: str) -> list[str] | None:
-    """Of a method of a real binding, by its docstring (pybind11 gives no signature); of several, the first's."""
+    """Of a method of a real binding, by its docstring (pybind11 gives no signature); of several, the first's.
+
+    Of the stand-in, which is Python, by its signature.
+    """
+    if inspect.isfunction(getattr(kind, method)):
+        return list(inspect.signature(getattr(kind, method)).parameters)[1:]
     for line in (getattr(kind, method).__doc__ or "").splitlines():
         if found := re.match(rf"\s*(?:\d+\. )?{method}\(self: [\w.]+(.*)\) ->", line):
             return re.findall(r", (\w+): ", found[1])

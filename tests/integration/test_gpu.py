@@ -6,6 +6,7 @@ Nothing in here is replaced: CUDA, the driver, Triton and TensorRT are those of 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +27,9 @@ from dicomnode.adapters.machine import Gpu as DriversGpu
 from dicomnode.adapters.triton.cuda_memory import NoCudaMemory, numbers_here
 from dicomnode.adapters.triton.engine import TritonEngine
 from dicomnode.adapters.triton.hosts.gpu import full_float32, gpu_of
-from dicomnode.adapters.triton.hosts.networks import NetworkInputs, load_network
+from dicomnode.adapters.triton.hosts.networks import ConversionFailed, NetworkInputs, load_network
+from dicomnode.adapters.triton.hosts.networks.loaded import CUDA
+from dicomnode.adapters.triton.hosts.networks.on_tensorrt import how_to_install
 from dicomnode.adapters.triton.in_process import InProcessEngine
 from dicomnode.adapters.triton.installation import find_server
 from dicomnode.adapters.triton.server import TritonServer
@@ -36,6 +40,7 @@ from dicomnode.imaging.geometry import Rescale, VolumeGeometry
 from dicomnode.imaging.inference import source_labels
 from dicomnode.imaging.resample import model_grid, to_model
 from dicomnode.ports import InferenceRequest, ModelVersion
+from tests.adapters.tensorrt_api import MEMBERS, METHODS, PROPERTIES, parameters
 from tests.asked import labelled
 from tests.triton_models import Slow, Thresholds, axial, package, random_unet
 from tests.unit.test_on_device import GEOMETRIES, mapping, stored
@@ -49,7 +54,7 @@ needs_triton = pytest.mark.skipif(find_server() is None, reason="there is no tri
 SHAPE = (60, 256, 256)
 GEOMETRY = axial(SHAPE, (3.0, 1.1, 1.1))
 HU = Rescale(1.0, 0.0)
-MIB = 1 << 20
+LARGE = (512, 512, 512)  # 256 MiB of int16
 Labels = npt.NDArray[np.uint8]
 
 
@@ -152,9 +157,9 @@ def test_several_models_read_one_copy_and_it_is_freed(engine: TritonEngine, mode
     assert gpu is not None
     for name in ("unet", "thresholds"):
         labels_of(engine, models[name])  # what torch keeps, it has after this
-    large = (512, 512, 512)  # 256 MiB
-    place = axial(large, (2.0, 1.5, 1.5))  # as the model wants it
-    with engine.open(large) as session:
+    nbytes = 2 * math.prod(LARGE)
+    place = axial(LARGE, (2.0, 1.5, 1.5))  # as the model wants it
+    with engine.open(LARGE) as session:
         session.volume[...] = 0
         session.freeze()
         with labelled(session, InferenceRequest(models["thresholds"], place, HU, timeout_s=300)):
@@ -162,13 +167,13 @@ def test_several_models_read_one_copy_and_it_is_freed(engine: TritonEngine, mode
         upload = session._mapped[0].upload
         (copy,) = upload._copies.values()
         assert copy is not None
-        assert copy.nbytes == 256 * MIB
+        assert copy.nbytes == nbytes
         with labelled(session, InferenceRequest(models["thresholds"], place, HU, timeout_s=300)):
             pass
         assert list(upload._copies.values()) == [copy]
         kept = gpu.memory()[1]
-    assert gpu.memory()[1] - kept >= 256 * MIB
-    assert engine.taken(models["thresholds"])["gpu_bytes"] >= 256 * MIB
+    assert gpu.memory()[1] - kept >= nbytes
+    assert engine.taken(models["thresholds"])["gpu_bytes"] >= nbytes
 
 
 @needs_triton
@@ -214,19 +219,18 @@ def test_a_worker_that_is_killed_takes_its_volume_with_it_and_harms_nobody(
     engine: TritonEngine, home: Path, models: dict[str, ModelVersion], tmp_path: Path
 ) -> None:
     expected = labels_of(engine, models["thresholds"])
-    client = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", _CLIENT, str(home), str(tmp_path / "slow")],
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
-    )
-    try:
-        assert client.stdout is not None
-        assert client.stdout.readline() == "asks\n"
-        until(lambda: any(f"-{client.pid}-gpu" in name for name in engine._client._gpu_regions()))
-    finally:
-        client.kill()
-        client.wait()
+    ) as client:
+        try:
+            assert client.stdout is not None
+            assert client.stdout.readline() == "asks\n"
+            until(lambda: any(f"-{client.pid}-gpu" in name for name in engine._client._gpu_regions()))
+        finally:
+            client.kill()
     until(lambda: not any(f"-{client.pid}-gpu" in name for name in engine._client._gpu_regions()))
     np.testing.assert_array_equal(labels_of(engine, models["thresholds"]), expected)
 
@@ -269,9 +273,25 @@ def test_doctor_is_content(server: TritonServer, home: Path) -> None:
 # ------------------------------------------------------------------------------------------------ TensorRT
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.fixture
+def tensorrt() -> Any:
+    return pytest.importorskip("tensorrt", reason=f"TensorRT is not installed: {how_to_install()}")
+
+
+def test_tensorrt_is_the_one_that_plans_were_written_for(tensorrt: Any) -> None:
+    """Its classes, and what each takes: an error here says more than one while a plan is built."""
+    for kind, methods in METHODS.items():
+        for method, takes in methods.items():
+            assert parameters(getattr(tensorrt, kind), method) == takes, (kind, method)
+    for kind, names in PROPERTIES.items():
+        assert all(isinstance(getattr(getattr(tensorrt, kind), name), property) for name in names), kind
+    for kind, members in MEMBERS.items():
+        assert set(members) <= set(getattr(tensorrt, kind).__members__), kind
+
+
+@pytest.mark.usefixtures("tensorrt")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
 def test_a_plan_says_what_the_network_says(precision: str, tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt", reason="TensorRT is not installed: pip install 'tensorrt>=10,<11'")
     window = (32, 32, 32)
     network = random_unet()
     with warnings.catch_warnings():
@@ -286,18 +306,30 @@ def test_a_plan_says_what_the_network_says(precision: str, tmp_path: Path) -> No
             opset_version=17,
             dynamo=False,
         )
+
+    def given(windows: int) -> torch.Tensor:
+        return torch.rand((windows, 1, *window), generator=torch.Generator().manual_seed(windows))
+
+    def shown() -> list[list[npt.NDArray[np.float32]]]:
+        return [[one[None].numpy()] for one in given(16)]
+
     spec = NetworkSpec("model.onnx", "tensorrt", precision, window, 0.25, "constant")
     takes = NetworkInputs(1)
-    plan = load_network(tmp_path, spec, tmp_path / "cache", 4, takes)
     reference = dataclasses.replace(spec, engine="onnxruntime", precision="fp32")
     original = load_network(tmp_path, reference, tmp_path, 4, takes)
-    assert plan.device.type == "cuda"
+    try:
+        plan = load_network(tmp_path, spec, tmp_path / "cache", 4, takes, shown)
+    except ConversionFailed as error:
+        # random weights: classes lie close together, and int8 may well not be good enough to be kept
+        if precision != "int8" or "of its answers are those of the original network" not in str(error):
+            raise
+        return
+    assert plan.device.type == CUDA.type
     assert plan.info["engine"].startswith("TensorRT")
+    least = {"fp32": 0.9999, "int8": 0.95}.get(precision, 0.99)
     for windows in (1, 3, 4):
-        given = torch.rand((windows, 1, *window), generator=torch.Generator().manual_seed(windows))
-        found = plan(given.cuda()).cpu()
-        wanted = torch.cat([original(one[None].to(original.device)).cpu() for one in given])
-        same = float((found.argmax(1) == wanted.argmax(1)).float().mean())
-        assert same > (0.9999 if precision == "fp32" else 0.99)
-    again = load_network(tmp_path, spec, tmp_path / "cache", 4, takes)  # the plan that was kept
-    torch.testing.assert_close(again(given.cuda()).cpu(), found, rtol=0, atol=1e-5)
+        found = plan(given(windows).to(CUDA)).cpu()
+        wanted = torch.cat([original(one[None].to(original.device)).cpu() for one in given(windows)])
+        assert float((found.argmax(1) == wanted.argmax(1)).float().mean()) > least
+    again = load_network(tmp_path, spec, tmp_path / "cache", 4, takes, shown)  # the plan that was kept
+    torch.testing.assert_close(again(given(4).to(CUDA)).cpu(), found, rtol=0, atol=1e-5)
