@@ -32,6 +32,8 @@ PEERS = ROOT.parent / "shared" / "peers"
 WORK = Path(os.environ.get("W", Path(tempfile.gettempdir()) / "dicomnode-peers"))
 ORTHANC = "ORTHANC@127.0.0.1:21242"
 
+OVERLAP = 0.25  # of windows
+
 # The same pre- and post-processing as ../shared/peers/naive.py
 CARD: dict[str, Any] = {
     "name": "peer",
@@ -45,7 +47,7 @@ CARD: dict[str, Any] = {
         "spacing_mm": [1.5, 1.5, 2.0],
         "intensity": {"from": [-57, 164], "to": [0, 1], "clip": True},
     },
-    "network": {"file": "model.ts", "window": [96, 96, 96], "overlap": 0.25},
+    "network": {"file": "model.ts", "window": [96, 96, 96], "overlap": OVERLAP},
     "output": {
         "segments": [
             {
@@ -96,10 +98,11 @@ def prepare_peers() -> None:
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", "nibabel"], check=True)
 
 
-def set_up_node(folder: Path, model: str, destination: str = ORTHANC) -> RunningNode:
+def set_up_node(folder: Path, model: str, destination: str = ORTHANC, overlap: float = OVERLAP) -> RunningNode:
     package = folder / "package"
     package.mkdir()
-    (package / "model.yaml").write_text(yaml.safe_dump(CARD))
+    card = {**CARD, "network": {**CARD["network"], "overlap": overlap}}
+    (package / "model.yaml").write_text(yaml.safe_dump(card))
     shutil.copy(WORK / "models" / model / "model.ts", package)
     rule = folder / "rule.yaml"
     rule.write_text(yaml.safe_dump(RULE))

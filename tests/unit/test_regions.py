@@ -40,9 +40,9 @@ def test_answers_with_a_place_are_put_there_and_the_others_are_left(made: Region
     assert left.keys() == {"SCORES"}
 
 
-def test_an_answer_of_another_shape_is_not_bent_to_its_place(made: Region) -> None:
-    with pytest.raises(ValueError, match="broadcast"):
-        written({"LABELMAP": torch.zeros((2, 3, 5), dtype=torch.uint8)}, {"LABELMAP": made.place(0, (2, 3, 4))})
+def test_an_answer_of_another_shape_is_not_spread_over_its_place(made: Region) -> None:
+    with pytest.raises(ValueError, match=r"LABELMAP is \(1, 3, 4\), \(2, 3, 4\) was asked for"):
+        written({"LABELMAP": torch.zeros((1, 3, 4), dtype=torch.uint8)}, {"LABELMAP": made.place(0, (2, 3, 4))})
 
 
 def test_another_file_at_the_same_path_is_not_read(made: Region) -> None:

@@ -38,6 +38,8 @@ def written(answers: Mapping[str, torch.Tensor], places: Mapping[str, TensorPlac
     for name, place in places.items():
         if name in answers:
             found = answers[name].cpu().numpy()
+            if found.shape != place.shape:
+                raise ValueError(f"{name} is {found.shape}, {place.shape} was asked for")
             _mapped(place, found.dtype, mmap.ACCESS_WRITE)[...] = found
     return {name: answer for name, answer in answers.items() if name not in places}
 
