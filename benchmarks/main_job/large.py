@@ -26,6 +26,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.main_job.run import OVERLAP, PEERS, WORK, engine, peak_memory, prepare_peers, set_up_node, stage_times
+from tests.e2e.running_node import RunningNode
 from tests.servers import Orthanc, free_port
 
 PYTHON = WORK / "venv" / "bin" / "python"
@@ -95,31 +96,43 @@ def main() -> None:
     if not PEERS.is_dir():
         raise SystemExit("../shared/peers is absent: there is nothing to measure against")
     prepare_peers()
-    with ExitStack() as running:
-        scratch = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="main-job-large-")))
-        orthanc = running.enter_context(Orthanc(scratch / "orthanc"))
-        beside = given.overlap == OVERLAP
-        naive_port, marks = (
-            running.enter_context(naive_script(scratch, given.model, orthanc)) if beside else (0, scratch)
-        )
-        node = set_up_node(scratch, given.model, orthanc.dimse, given.overlap)
+    with (
+        tempfile.TemporaryDirectory(prefix="main-job-large-") as scratch,
+        Orthanc(Path(scratch) / "orthanc") as orthanc,
+        ExitStack() as beside,
+    ):
+        script = None
+        if given.overlap == OVERLAP:
+            script = beside.enter_context(naive_script(Path(scratch), given.model, orthanc))
+        node = set_up_node(Path(scratch), given.model, orthanc.dimse, given.overlap)
         with node, peak_memory(node) as peak:
-            ours, theirs = [], []
-            for number in range(given.rounds + 1):
-                study = STUDIES / f"s{number}"
-                if beside:
-                    theirs.append(sent(naive_port, "NAIVE", orthanc, 1, study))
-                ours.append(sent(node.port, "DICOMNODE", orthanc, 2, study))
+            ours, theirs = measured(node, orthanc, given.rounds, script)
             stages, ran_on = stage_times(node), engine(node)
-        print(f"released → results in Orthanc, 300 images, median of {given.rounds} (load {os.getloadavg()[0]:.1f}):")
-        rest = report("dicomnode (SEG and SR)", ours[1:], stages["infer: network"])
-        print(f"the goal for the rest is {SHARE_MOST} of the whole")
-        if beside:
-            their_rest = report("naive script (SEG)", theirs[1:], statistics.median(naive_networks(marks)[1:]))
-            print(f"the rest is {rest / their_rest:.2f} of the script's (goal {RATIO_MOST})")
-        print("stages, median seconds: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in stages.items()))
-        print(f"the node's engine: {ran_on}")
-        print(f"the node's peak memory {peak['bytes'] / 1e6:.0f} MB (all processes)")
+    print(f"released → results in Orthanc, 300 images, median of {given.rounds} (load {os.getloadavg()[0]:.1f}):")
+    rest = report("dicomnode (SEG and SR)", ours, stages["infer: network"])
+    print(f"the goal for the rest is {SHARE_MOST} of the whole")
+    if script is not None:
+        their_rest = report(
+            "naive script (SEG)", [whole for whole, _ in theirs], statistics.median(n for _, n in theirs)
+        )
+        print(f"the rest is {rest / their_rest:.2f} of the script's (goal {RATIO_MOST})")
+    print("stages, median seconds: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in stages.items()))
+    print(f"the node's engine: {ran_on}")
+    print(f"the node's peak memory {peak['bytes'] / 1e6:.0f} MB (all processes)")
+
+
+def measured(
+    node: RunningNode, orthanc: Orthanc, rounds: int, script: tuple[int, Path] | None
+) -> tuple[list[float], list[tuple[float, float]]]:
+    """The node's seconds, and the script's with those of its network; the first round is a warm-up and left out."""
+    ours, theirs = [], []
+    for number in range(rounds + 1):
+        study = STUDIES / f"s{number}"
+        if script is not None:
+            theirs.append(sent(script[0], "NAIVE", orthanc, 1, study))
+        ours.append(sent(node.port, "DICOMNODE", orthanc, 2, study))
+    networks = [] if script is None else naive_networks(script[1])
+    return ours[1:], list(zip(theirs, networks, strict=True))[1:]
 
 
 if __name__ == "__main__":
