@@ -71,7 +71,7 @@ def compare(
     ctx: typer.Context,
     name: Name,
     first: Annotated[str, typer.Argument(help="VERSION, or VERSION@ENGINE:PRECISION.", show_default=False)],
-    second: Annotated[str, typer.Argument(help="Another one.", show_default=False)],
+    second: Annotated[str, typer.Argument(help="Another one, or the same on another engine.", show_default=False)],
     study: Annotated[
         str, typer.Option(help="Run both on this study now, and send nothing.", show_default=False)
     ] = "",

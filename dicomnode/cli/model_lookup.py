@@ -19,9 +19,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, change nothing.")]
 Name = Annotated[str, typer.Argument(help="The model's name, as in `dicomnode models list`.", show_default=False)]
 Version = Annotated[str, typer.Argument(help="One of its versions.", show_default=False)]
-OfVersion = Annotated[str, typer.Option("--version", help="Instead of the active one.", show_default=False)]
+OfVersion = Annotated[str, typer.Option("--version", help="Another than the active one.", show_default=False)]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for `dicomnode models history`.")]
-Author = Annotated[str, typer.Option("--author", help="Who changes it. [whoever is logged in]", show_default=False)]
+Author = Annotated[
+    str, typer.Option("--author", help="Who changes it; left out: the user who is logged in.", show_default=False)
+]
 
 
 def find_model(state: State, name: str, version: str = "") -> ModelVersion:

@@ -23,7 +23,9 @@ def optimise(
     series: Annotated[
         list[Path] | None,
         typer.Option(
-            "--series", help="Folder with a series to try it on, in place of its golden cases.", exists=True
+            "--series",
+            help="Folder of a series to try it on, not golden cases; may be repeated.",
+            exists=True,
         ),
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="How often each candidate is timed; the median counts.")] = 3,
@@ -32,10 +34,15 @@ def optimise(
 ) -> None:
     """Try a model on every engine and precision that this machine has, and keep the fastest that is right.
 
-    Each candidate gives its label maps for the golden cases; one that differs from the model's own engine in full
-    precision (Dice below 0.999 for any segment) is not taken, however fast. The table is kept with the version.
+    Each candidate answers the golden cases, or the series that --series names; one that differs from the model's own
+    engine in full precision (Dice below 0.999 for any segment, a probability off by more than 0.01), or that fails a
+    golden case, is not taken, however fast. The table is kept with the version, and jobs change over by themselves.
+
+    It takes seconds to minutes for each candidate: run it while the node has nothing else to do.
 
     Example: dicomnode models optimise torso-ct --runs 5
+
+    Example: dicomnode models optimise torso-ct --series ./ct-12 --dry-run
     """
     context: Context = ctx.obj
     context.json = context.json or as_json

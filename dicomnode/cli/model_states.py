@@ -38,8 +38,9 @@ def activate(
 ) -> None:
     """Make a version the one that runs for rules with `version: active`, from the next series on.
 
-    Jobs that wait or run keep the version they were made for, and it stays loaded for them. A version that its
-    golden cases were never run of is tried first; one that failed them cannot be activated.
+    Jobs that wait or run keep the version they were made for, and it stays loaded for them; no request fails. What
+    was never tried on this machine is tried on its golden cases first; a version that failed them cannot be
+    activated.
 
     Example: dicomnode models activate torso-ct 1.1.0 --reason "kidneys fixed"
     """
@@ -108,7 +109,7 @@ def shadow(
     ctx: typer.Context,
     name: Name,
     version: Annotated[str, typer.Argument(help="The version; leave it out with --off.", show_default=False)] = "",
-    off: Annotated[bool, typer.Option("--off", help="End it.")] = False,
+    off: Annotated[bool, typer.Option("--off", help="End the shadow that there is.")] = False,
     reason: Reason = "",
     author: Author = "",
     dry_run: DryRun = False,

@@ -28,7 +28,7 @@ def register(program: typer.Typer) -> None:
 
 
 _CARD_HELP = "A model.yaml for a network's file, or for what a package does not say of itself."
-_ACTIVATE_HELP = "Make it the active version, or leave active what is. [the first version of a name becomes active]"
+_ACTIVATE_HELP = "Make it the active version, or do not. Without either: if it is the first of its name."
 
 
 @app.command()
@@ -48,14 +48,19 @@ def add(
 ) -> None:
     """Check a package, keep a copy of it, and run its golden cases on this machine.
 
-    A package is a folder with a model.yaml, a MONAI bundle, an nnU-Net v2 model folder, a ZIP of one of these, or a
-    network (ONNX, TorchScript, torch.export, OpenVINO IR) with a card; without one an error prints a card to begin
-    with. Bundles and nnU-Net models are code that will run here: add only what you trust.
+    A package is a folder with a model.yaml, a MONAI bundle, an nnU-Net v2 model folder, a Triton model directory, or
+    a ZIP of one of these. A network alone (ONNX, TorchScript, torch.export, OpenVINO IR) and a Triton directory need
+    --card; without it the error prints a card to begin with. Bundles, nnU-Net models and Triton's programs are code
+    that will run here: add only what you trust.
+
+    A network is opened first: one that is none, or does not fit its card, is refused, and nothing is kept.
 
     The first version of a name becomes active when it is accepted. A later one is only registered: --activate, or
     `dicomnode models activate`, makes it the one that runs. One that fails its golden cases is never activated.
 
     Example: dicomnode models add sample_data/models/torso-ct
+
+    Example: dicomnode models add lungs.onnx --card lungs.yaml --dry-run
     """
     context: Context = ctx.obj
     context.json = context.json or as_json
@@ -96,6 +101,9 @@ def _cases(acceptance: Acceptance | None) -> list[dict[str, object]]:
 def list_models(ctx: typer.Context, as_json: Json = False) -> None:
     """The registered versions: which of a name is active, which a shadow, and which failed its golden cases.
 
+    Each has a state (registered, active, shadow, failed, removed), what came of its golden cases, and the engine that
+    ran them or that `dicomnode models optimise` chose.
+
     Example: dicomnode models list
     """
     context: Context = ctx.obj
@@ -115,6 +123,8 @@ def show(
     as_json: Json = False,
 ) -> None:
     """What a model takes and gives: its series, the parameters that a rule may set, and what comes out.
+
+    Also on which machines it was accepted; what it is for, its limits and its figures are in `dicomnode models card`.
 
     Example: dicomnode models show torso-ct
     """

@@ -73,7 +73,17 @@ class Commands(TyperGroup):
 def _registered(module: str) -> Mapping[str, Any]:
     program = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
     import_module(f"dicomnode.cli.{module}").register(program)
-    return typer.main.get_group(program).commands
+    commands: Mapping[str, Any] = typer.main.get_group(program).commands
+    _let_flow(commands)
+    return commands
+
+
+def _let_flow(commands: Mapping[str, Any]) -> None:
+    """Paragraphs of the help end their lines where the screen does; what begins with \\b keeps its own (click)."""
+    for command in commands.values():
+        parts = (command.help or "").split("\n\n")
+        command.help = "\n\n".join(part if part.startswith("\b") else part.replace("\n", " ") for part in parts)
+        _let_flow(getattr(command, "commands", {}))
 
 
 app = typer.Typer(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 import pytest
+from rich.text import Text
 from typer.testing import CliRunner
 
 from dicomnode.cli.context import Context
@@ -28,6 +29,20 @@ ALL = dict(commands())
 def test_the_help_of_all_commands_has_their_own_words() -> None:
     own = {name: (command.help or "").split("\n\n")[0] for name, command in children(PROGRAM).items()}
     assert list(HELP.items()) == list(own.items())
+
+
+def test_paragraphs_of_the_help_flow_and_blocks_stay() -> None:
+    add = ALL["rules", "add"].help.split("\n\n")  # type: ignore[attr-defined]
+    (block,) = [part for part in add if part.startswith("\b")]
+    assert "\n  all:\n" in block
+    assert not [part for part in add if "\n" in part and part is not block]
+
+
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_the_help_of_every_option_is_shown_as_it_is_written(words: tuple[str, ...]) -> None:
+    """Words in brackets would be taken for rich's markup, and left out."""
+    written = [help_ for option in ALL[words].params if (help_ := getattr(option, "help", ""))]  # type: ignore[attr-defined]
+    assert [Text.from_markup(one).plain for one in written] == written
 
 
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
