@@ -3,6 +3,9 @@
 A model in Triton sums up an int16 volume on the GPU, and every sum is compared. From system shared memory Triton
 copies the volume to the model's process, which copies it to the GPU, for each model anew. On the GPU it is copied
 once, by whoever decoded it ("first", the copy counted), and then read where it lies ("further").
+
+A host of the node that sees the worker's memory maps it and saves the first of the two copies (hosts.regions): beside
+that way CUDA shared memory saves the copy to the GPU of each model after the first.
 """
 
 from __future__ import annotations
