@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real device here, and torch has place for one")
 def test_nothing_of_the_cpu_meets_what_is_on_a_device() -> None:
     """In a process of its own: torch has one place for a device of others, and keeps it."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/adapters/on_strict_device.py"]
