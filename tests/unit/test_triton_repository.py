@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import subprocess
 from pathlib import Path
@@ -160,8 +161,21 @@ def test_a_model_that_fails_says_why_and_the_log_where(caplog: pytest.LogCapture
     why = "the network gives 2 channels, its card means 4"
     around = "Failed to process the request(s) for model 'a-1_0_0', message: ValueError: "
     message = f"{around}{why}\n\nAt:\n  /srv/a.py(9): f\n"
+    caplog.set_level(logging.INFO)
     assert str(error_of(InferenceServerException(message, "StatusCode.INTERNAL"))) == why
     assert "/srv/a.py(9): f" in caplog.text
+
+
+def test_a_scripted_network_that_fails_says_what_was_wrong_and_not_its_stack() -> None:
+    told = (
+        "Failed to process the request(s) for model 'a-1_0_0', message: RuntimeError: The following operation failed "
+        "in the TorchScript interpreter.\nTraceback of TorchScript, serialized code (most recent call last):\n"
+        '  File "code/__torch__/a.py", line 9, in forward\n    ~~~ <--- HERE\n\n'
+        "Traceback of TorchScript, original code (most recent call last):\n"
+        "builtins.RuntimeError: there is too much light in it\n\n\nAt:\n  /srv/a.py(9): f\n"
+    )
+    error = error_of(InferenceServerException(told, "StatusCode.INTERNAL"))
+    assert str(error) == "RuntimeError: there is too much light in it"
 
 
 # ---------------------------------------------------------------------------------------------- shared memory

@@ -49,6 +49,10 @@ _NOT_LOADED = re.compile(r"^load failed for model '[^']*': (version \S+ is at UN
 _NOT_RUN = re.compile(
     r"^Failed to process the request\(s\) for model (instance )?'[^']*', message: ((Value|Runtime)Error: )?"
 )
+# TorchScript tells its own stack, twice, before the line that says what was wrong
+_SCRIPTED = re.compile(
+    r"^The following operation failed in the TorchScript interpreter\.\n.*\n(builtins\.)?(?=[^\n]+\Z)", re.DOTALL
+)
 _RAISED_AT = re.compile(r"\n\nAt:\n.*", re.DOTALL)
 
 
@@ -97,8 +101,10 @@ def _cause(message: str) -> str:
     """Why a model did not load or run, in its own process's words: without what Triton and Python put round them."""
     reason = _NOT_RUN.sub("", _NOT_LOADED.sub("", message))
     if reason != message:
-        log.warning("Triton says: %s", message)  # where in the code it was is for those who mend it
-    return _RAISED_AT.sub("", reason).rstrip("; \n") if reason != message else message
+        log.info("Triton says: %s", message)  # where in the code it was is for those who mend it
+    if reason == message:
+        return message
+    return _SCRIPTED.sub("", _RAISED_AT.sub("", reason).rstrip("; \n"))
 
 
 @contextlib.contextmanager
