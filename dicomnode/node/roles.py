@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -114,6 +115,7 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
                 tried.set()
         if stop.is_set():
             return
+        _keep_what_is_loaded()
         with (
             closing(completer),
             closing(ahead),
@@ -130,6 +132,12 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
             stop.wait()
         for loop in (completing, preparing, finding, proving, telling):
             loop.check()
+
+
+def _keep_what_is_loaded() -> None:
+    """Modules and tables stay for as long as the process: looking through them for garbage took 0.2 s of a study."""
+    gc.collect()
+    gc.freeze()
 
 
 def _let_go(engine: TritonEngine | InProcessEngine, stop: threading.Event, tried: threading.Event) -> None:
