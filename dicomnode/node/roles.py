@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +36,8 @@ MODELS_TIDY_S = 5.0  # what was in use when it was to be unloaded, or what a com
 MODELS_FAILED_S = 30.0  # what could not be loaded is tried again
 FACTS_POLL_S = 0.5
 FACTS_PAUSE_S = 0.05  # between two series
+GARBAGE_LEAST = 20_000  # objects more than went, until Python looks for cycles by itself
+SWITCH_S = 0.0005  # until a thread that computes lets one go on that sends
 FACTS_REST_S = 2.0  # after the last job: its results are on their way
 FACTS_POSTPONED_MOST_S = 30.0  # on a node that is never idle
 OUTAGE_POLL_S = 2.0
@@ -64,6 +67,7 @@ def receiver(settings: Settings, name: str, stop: threading.Event) -> None:
     with bootstrap.open_state(settings) as state:
         stage = bootstrap.receive_stage(settings, state)
         sources = bootstrap.known_sources(state)
+        _keep_what_is_loaded()
         try:
             # images are taken from the first moment, and indexed once the database is there
             with (
@@ -100,7 +104,7 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
     write_starting(settings.run_folder, name, "loads the models")
     state = bootstrap.open_state(settings)
     proofs, teller = bootstrap.proof_stage(settings, state), bootstrap.commitment_teller(settings, state)
-    facts = _Facts(bootstrap.fact_finder(settings, state), state)
+    leisure = _Leisure(bootstrap.fact_finder(settings, state), state)
     with bootstrap.inference_engine(settings) as engine, closing(bootstrap.infer_stage(settings, engine)) as infer:
         work, ahead = bootstrap.work(settings, state, infer), bootstrap.ahead(settings, state, infer)
         completer = bootstrap.completer(settings, state, ahead)
@@ -116,6 +120,8 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
         if stop.is_set():
             return
         _keep_what_is_loaded()
+        _put_off_garbage()
+        sys.setswitchinterval(SWITCH_S)
         with (
             closing(completer),
             closing(ahead),
@@ -124,20 +130,25 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
                 "complete", lambda: outlast(lambda: completer.run(stop, COMPLETE_POLL_S), stop), stop
             ) as completing,
             _Loop("models", lambda: outlast(lambda: models.run(stop), stop), stop) as preparing,
-            _Loop("facts", lambda: outlast(lambda: facts.run(stop), stop), stop) as finding,
+            _Loop("leisure", lambda: outlast(lambda: leisure.run(stop), stop), stop) as resting,
             _Loop("proofs", lambda: outlast(lambda: proofs.run(stop), stop), stop) as proving,
             _Loop("commitments", lambda: outlast(lambda: teller.run(stop), stop), stop) as telling,
         ):
             write_ready(settings.run_folder, name)
             stop.wait()
-        for loop in (completing, preparing, finding, proving, telling):
+        for loop in (completing, preparing, resting, proving, telling):
             loop.check()
 
 
 def _keep_what_is_loaded() -> None:
-    """Modules and tables stay for as long as the process: looking through them for garbage took 0.2 s of a study."""
+    """Modules and tables stay for as long as the process: nobody need look through them for garbage."""
     gc.collect()
     gc.freeze()
+
+
+def _put_off_garbage() -> None:
+    """Until no job runs (see _Leisure): looking for it takes a tenth of a second or more."""
+    gc.set_threshold(GARBAGE_LEAST, *gc.get_threshold()[1:])
 
 
 def _let_go(engine: TritonEngine | InProcessEngine, stop: threading.Event, tried: threading.Event) -> None:
@@ -223,23 +234,27 @@ class ModelLoop:
             self.prepare()
 
 
-class _Facts:
-    """Reads, while no job runs and none ended just now, what routing left unread.
+class _Leisure:
+    """While no job runs and none ended just now: collects garbage, and reads what routing left unread.
 
-    Rules are asked about it later; jobs and their results are in a hurry now.
+    Rules are asked about that later; jobs and their results are in a hurry now.
     """
 
     def __init__(self, finder: FactFinder, state: EngineState) -> None:
         self._finder, self._state = finder, state
 
     def run(self, stop: threading.Event) -> None:
-        postponed_s, rested_s, pause_s = 0.0, 0.0, FACTS_POLL_S
+        postponed_s, rested_s, pause_s, has_garbage = 0.0, 0.0, FACTS_POLL_S, False
         while not stop.wait(pause_s):
             jobs, _ = self._state.open_work()
             rested_s = 0.0 if jobs else rested_s + pause_s
+            has_garbage = has_garbage or bool(jobs)
             if rested_s < FACTS_REST_S and postponed_s < FACTS_POSTPONED_MOST_S:
                 postponed_s += pause_s
                 continue
+            if has_garbage:
+                gc.collect()
+                has_garbage = False
             pause_s = FACTS_PAUSE_S if self._finder.some(1) else FACTS_POLL_S
             postponed_s = 0.0
 
