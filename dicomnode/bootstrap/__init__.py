@@ -16,6 +16,9 @@ from dicomnode.bootstrap.database import migrate_database as migrate_database
 from dicomnode.bootstrap.database import open_state as open_state
 from dicomnode.bootstrap.database import prepare_home as prepare_home
 from dicomnode.bootstrap.database import shown_database as shown_database
+from dicomnode.bootstrap.packages import add_package as add_package
+from dicomnode.bootstrap.packages import model_store as model_store
+from dicomnode.bootstrap.packages import tried_package as tried_package
 from dicomnode.config import Settings
 from dicomnode.errors import NotFound
 from dicomnode.ports.progress import Told, nobody
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
     from dicomnode.adapters.db.repositories import SqlState
     from dicomnode.adapters.dimse.storage_scp import StorageSCP
     from dicomnode.adapters.instance_store import FolderInstanceStore
-    from dicomnode.adapters.model_store import ModelStore
     from dicomnode.adapters.quarantine import FolderQuarantine
     from dicomnode.adapters.queue.engine import DbosJobEngine
     from dicomnode.adapters.triton.engine import TritonEngine
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from dicomnode.adapters.triton.server import TritonServer
     from dicomnode.domain.acceptance import Acceptance
     from dicomnode.domain.golden import GoldenCase
-    from dicomnode.domain.model_card import ModelCard
     from dicomnode.domain.tuning import Tuning
     from dicomnode.ports import InstanceStore, JobView, ModelVersion, Prover, State
     from dicomnode.stages.accept import AcceptStage
@@ -109,44 +110,6 @@ def preview(
     server = PreviewServer((host, port), ReadOnlyService(catalogue), key, files, page)
     with serving(server):
         yield server.port
-
-
-def model_store(settings: Settings) -> ModelStore:
-    from dicomnode.adapters.model_store import ModelStore
-
-    return ModelStore(settings.models_folder)
-
-
-def add_package(
-    settings: Settings, package: Path, card: Path | None = None, told: Told = nobody
-) -> tuple[ModelCard, str, Path]:
-    """As ModelStore.add, once all of it can be read and its network is one; raises InvalidModelPackage."""
-    return model_store(settings).add(package, card, lambda folder, found: check_package(folder, found, told))
-
-
-def check_package(folder: Path, card: ModelCard, told: Told = nobody) -> int:
-    """How many golden cases it has; raises InvalidModelPackage, NetworkUnfit."""
-    from dicomnode.adapters.golden_cases import read_golden_cases
-    from dicomnode.adapters.model_formats.opening import check_network
-
-    cases = len(read_golden_cases(folder, card))
-    told(f"opens {card.network.file}, and asks it for one window")
-    check_network(folder, card)
-    return cases
-
-
-def tried_package(
-    settings: Settings, package: Path, card: Path | None = None, told: Told = nobody, *, opens: bool = True
-) -> tuple[ModelCard, str, int]:
-    """The card and the digest that a package would be kept with, its golden cases; raises as add_package.
-
-    `opens`: whether the network is looked at too.
-    """
-    from dicomnode.adapters.golden_cases import read_golden_cases
-
-    with model_store(settings).tried(package, card) as (found, digest, folder):
-        cases = check_package(folder, found, told) if opens else len(read_golden_cases(folder, found))
-        return found, digest, cases
 
 
 def result_sink(settings: Settings) -> DestinationSink:
