@@ -121,7 +121,7 @@ def test_a_job_waits_for_memory_in_words_and_begins_when_there_is_some(migrated_
     with DbosJobEngine(migrated_url, state, handlers, job_concurrency=2, admission=turns) as engine:
         waiting = state.job(waits(state, first, second))
         assert waiting.state is JobState.QUEUED
-        assert waiting.reason.startswith("waits for memory: needs ")
+        assert waiting.reason.startswith("waits for memory: needs 0.9 GB, 0.1 GB free")
         assert waiting.job_id not in handlers.began
         handlers.let_go(first, second)
         assert engine.wait_idle(90)
