@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from dicomnode.adapters.triton.hosts.networks import on_onnxruntime, on_torch, subpixel
+from dicomnode.adapters.triton.hosts.networks import on_onnxruntime, on_torch, rows, subpixel
 from dicomnode.adapters.triton.hosts.networks.loaded import (
     AGREEMENT_LEAST,
     CPU,
@@ -36,7 +36,7 @@ from dicomnode.adapters.triton.hosts.networks.loaded import (
 
 # Each window on a thread of its own keeps the cores busier than one window on all of them; each costs memory, too.
 STREAMS_MOST = 4
-_CONVERSION = 3  # counts up when conversions are made in another way
+_CONVERSION = 4  # counts up when conversions are made in another way
 # Of the labels of the images that int8 was calibrated with; whether it is good enough, the golden cases say.
 _INT8_AGREEMENT_LEAST = 0.98
 _CALIBRATION_MOST, _COMPARED = 64, 4
@@ -166,6 +166,7 @@ def _convert(source: Source, folder: Path) -> None:
         model = _quantised(model, source)
     else:
         subpixel.rewrite(model)
+        rows.rewrite(model)
     openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
     if source.format in _ORIGINALS:
         _compare(folder / "model.xml", source)

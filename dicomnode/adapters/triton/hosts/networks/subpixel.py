@@ -1,27 +1,30 @@
-"""Transposed convolutions with few output channels, as ordinary ones: for OpenVINO's CPU kernels.
+"""Transposed convolutions with few output channels, as ordinary ones: for OpenVINO's CPU kernels (see `lanes`).
 
-A kernel works on sixteen output channels at once. The last step up of many U-Nets, to all voxels of the window,
-has as many as there are classes: three of sixteen lanes work. Of stride 2 its output voxels fall into eight kinds by
-their place (odd or even along each axis), each with its own weights: one convolution on the coarse grid with eight
-times the channels gives all, and they are put in place afterwards (as in Shi et al., "Real-time single image and
-video super-resolution using an efficient sub-pixel convolutional neural network", CVPR 2016). The sums are the same
-but for their order.
+Of stride 2 the output voxels fall into kinds by their place (odd or even along each axis), each with its own
+weights: a convolution on the coarse grid with as many times the channels gives them, and they are put in place
+afterwards (as in Shi et al., "Real-time single image and video super-resolution using an efficient sub-pixel
+convolutional neural network", CVPR 2016). Kinds need differently many taps: where lanes stay filled, those that are
+even along the first axis have a convolution of their own, with a smaller kernel.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from dicomnode.adapters.triton.hosts.networks import lanes
+from dicomnode.adapters.triton.hosts.networks.lanes import Weights
 
 # With more, the lanes are filled well enough for the products with zero to cost more than they save: of a kernel of
 # three taps an axis becomes one of four.
 CHANNELS_MOST = 6
 _STRIDE = 2
-Weights = npt.NDArray[np.float32]
+_BOTH = tuple(range(_STRIDE))
+Part = tuple[Weights, list[int], list[int]]
 
 
 def rewrite(model: Any) -> int:
@@ -34,48 +37,56 @@ def rewrite(model: Any) -> int:
 
 
 def _rewrite(node: Any) -> bool:
-    weights = _constant(node.input_value(1))
+    weights = lanes.constant(node.input_value(1))
     if weights is None or not _is_meant(node, weights):
         return False
     from openvino import opset13 as ops
 
-    pads = node.get_attributes()["pads_begin"]
-    kernel, before, after = subpixel_weights(weights, pads)
-    ones = [1] * len(pads)
-    fine = ops.convolution(node.input_value(0), ops.constant(kernel), ones, before, after, ones)
-    last, fine = _with_what_follows(node, fine, weights.shape[1], ops)
-    placed = ops.depth_to_space(fine, "blocks_first", _STRIDE)
-    for target in last.output(0).get_target_inputs():
-        target.replace_source_output(placed.output(0))
+    last, what = lanes.followers(node, weights.shape[1])
+    parts = cheapest(weights, node.get_attributes()["pads_begin"])
+    ones = [1] * (weights.ndim - 2)
+    planes = []
+    for kernel, before, after in parts:
+        fine = ops.convolution(node.input_value(0), ops.constant(kernel), ones, before, after, ones)
+        planes.append(_placed(lanes.followed(fine, what, len(kernel) // weights.shape[1]), len(parts)))
+    placed = ops.concat(planes, 1) if len(planes) > 1 else planes[0]
+    shape = list(node.output(0).get_shape())
+    lanes.replace(last, lanes.channels_first(ops.reshape(placed, [1, *shape[2:], shape[1]], False)))
     return True
 
 
 def _is_meant(node: Any, weights: Weights) -> bool:
     """Whether it doubles every axis, by plain attributes."""
-    attributes = node.get_attributes()
-    given, made = node.input_value(0).get_partial_shape(), node.output(0).get_partial_shape()
-    return (
-        weights.shape[1] <= CHANNELS_MOST
-        and weights.dtype == np.float32
-        and node.get_input_size() == 2
-        and attributes["auto_pad"] == "explicit"
-        and all(stride == _STRIDE for stride in attributes["strides"])
-        and all(dilation == 1 for dilation in attributes["dilations"])
-        and given.is_static
-        and made.is_static
-        and [_STRIDE * n for n in given.to_shape()[2:]] == list(made.to_shape()[2:])
-    )
+    if weights.shape[1] > CHANNELS_MOST or node.get_input_size() != 2 or not lanes.is_plain(node):
+        return False
+    given, made = node.input_value(0).get_shape(), node.output(0).get_shape()
+    return all(stride == _STRIDE for stride in node.get_attributes()["strides"]) and [
+        _STRIDE * n for n in given[2:]
+    ] == list(made[2:])
 
 
-def subpixel_weights(weights: Weights, pads: list[int]) -> tuple[Weights, list[int], list[int]]:
-    """(in, out, kernel) of stride 2 → (places × out, in, kernel on the coarse grid), and its padding on both sides.
+def cheapest(weights: Weights, pads: Sequence[int]) -> list[Part]:
+    """All kinds of voxels in one convolution, or the even and the odd of the first axis in one each."""
+    ways = [[subpixel_weights(weights, pads)]]
+    if weights.shape[2] >= _STRIDE:  # each kind has a tap
+        ways.append([subpixel_weights(weights, pads, (first,)) for first in _BOTH])
+    return min(ways, key=lambda parts: sum(_products(kernel) for kernel, _, _ in parts))
 
-    Output 2j + a is the sum over i of input i times tap a + pad - 2 (i - j).
+
+def _products(kernel: Weights) -> int:
+    return lanes.taken(len(kernel)) * math.prod(kernel.shape[1:])
+
+
+def subpixel_weights(weights: Weights, pads: Sequence[int], first: Sequence[int] = _BOTH) -> Part:
+    """(in, out, *kernel) of stride 2 → (places × out, in, *kernel on the coarse grid), and its padding on both sides.
+
+    Output 2j + a is the sum over i of input i times tap a + pad - 2 (i - j). `first` names the a of the first axis.
     """
     axes = [_taps(count, pad) for count, pad in zip(weights.shape[2:], pads, strict=True)]
-    before = [-min(d for d, _, _ in taps) for taps in axes]
-    after = [max(d for d, _, _ in taps) for taps in axes]
-    places = list(itertools.product(range(_STRIDE), repeat=len(axes)))
+    axes[0] = [tap for tap in axes[0] if tap[1] in first]
+    before = [max(0, *(-d for d, _, _ in taps)) for taps in axes]
+    after = [max(0, *(d for d, _, _ in taps)) for taps in axes]
+    places = list(itertools.product(first, *[_BOTH] * (len(axes) - 1)))
     size = [b + a + 1 for b, a in zip(before, after, strict=True)]
     kernel = np.zeros((len(places), weights.shape[1], weights.shape[0], *size), dtype=np.float32)
     for taps in itertools.product(*axes):
@@ -88,38 +99,20 @@ def subpixel_weights(weights: Weights, pads: list[int]) -> tuple[Weights, list[i
 
 def _taps(count: int, pad: int) -> list[tuple[int, int, int]]:
     """Along one axis: (i - j, a, tap) of each tap."""
-    both = itertools.product(range(_STRIDE), range(count))
+    both = itertools.product(_BOTH, range(count))
     return [((a + pad - tap) // _STRIDE, a, tap) for a, tap in both if not (a + pad - tap) % _STRIDE]
 
 
-def _with_what_follows(node: Any, fine: Any, channels: int, ops: Any) -> tuple[Any, Any]:
-    """A number added to a channel, and a PReLU, come before the voxels are put in place: kernels include them."""
-    axes = len(node.output(0).get_partial_shape()) - 2
-    while (follower := _only_follower(node)) is not None:
-        kind, values = follower.get_type_name(), _constant(follower.input_value(1))
-        if values is None or tuple(values.shape) not in _SHAPES[kind](channels, axes):
-            break
-        each = np.tile(np.broadcast_to(values.reshape(-1), channels), _STRIDE**axes)
-        fine = ops.add(fine, each.reshape(1, -1, *[1] * axes)) if kind == "Add" else ops.prelu(fine, each)
-        node = follower
-    return node, fine
+def _placed(fine: Any, parts: int) -> Any:
+    """(1, places × out, *coarse) → (planes, which of the parts' planes, values in the order of their voxels).
 
+    What lies next to each other along the last axis moves as one.
+    """
+    from openvino import opset13 as ops
 
-_SHAPES: dict[str, Callable[[int, int], Sequence[tuple[int, ...]]]] = {
-    "Add": lambda channels, axes: [(1, channels, *[1] * axes)],
-    "PRelu": lambda channels, axes: [(1,), (channels,)],
-}
-
-
-def _only_follower(node: Any) -> Any:
-    """What alone takes the output as its first input, of the kinds that are understood here."""
-    targets = list(node.output(0).get_target_inputs())
-    if len(targets) != 1 or targets[0].get_index() != 0:
-        return None
-    follower = targets[0].get_node()
-    return follower if follower.get_type_name() in _SHAPES else None
-
-
-def _constant(output: Any) -> Weights | None:
-    node = output.get_node()
-    return np.asarray(node.data) if node.get_type_name() == "Constant" else None
+    _, channels, *coarse = fine.output(0).get_shape()
+    slower = [_STRIDE // parts, *[_STRIDE] * (len(coarse) - 1)][:-1]
+    shape = [*coarse, *slower, channels // math.prod(slower)]
+    order = [n for axis in range(len(coarse)) for n in (axis, len(coarse) + axis)]
+    values = ops.transpose(ops.reshape(lanes.channels_last(fine), shape, False), order)
+    return ops.reshape(values, [coarse[0], _STRIDE // parts, -1], False)
