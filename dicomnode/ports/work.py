@@ -196,6 +196,7 @@ JobOutcome = JobFinished | JobRefused | JobFailed | JobStopped
 @dataclass(frozen=True, slots=True)
 class DeliveryWork:
     delivery_id: str
+    job_id: str
     destination: Destination
     result: StoredResult
     attempt: int

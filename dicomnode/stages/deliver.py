@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from dicomnode.domain.delivery_failure import FailureKind
 from dicomnode.domain.destination import Destination
-from dicomnode.domain.result import StoredResult
+from dicomnode.domain.result import REPORT, StoredResult
 from dicomnode.errors import DeliveryError
 from dicomnode.ports import (
     Delivered,
@@ -22,6 +25,8 @@ from dicomnode.ports import (
 )
 
 TURN_POLL_S, TURN_POLLS, TURN_AGAIN_S = 0.2, 25, 2.0
+REPORT_WAITS_S = 2.0
+"""For the images of its job; what takes longer goes beside them."""
 
 
 class DestinationSink:
@@ -55,6 +60,7 @@ class DeliverStage:
     ) -> None:
         """Without `turns` a destination's limit on associations is not looked at."""
         self._sink, self._store, self._turns, self._sleep = sink, store, turns, sleep
+        self._images_first = _ImagesFirst()
 
     def deliver(self, work: DeliveryWork) -> DeliveryOutcome:
         """Raises nothing that a destination or a disk can cause."""
@@ -64,7 +70,8 @@ class DeliverStage:
         if not self._has_turn(work):
             return NotYet(TURN_AGAIN_S)
         try:
-            return Delivered(self._sink.send(work.destination, file, work.result))
+            with self._images_first.in_order(work):
+                return Delivered(self._sink.send(work.destination, file, work.result))
         except DeliveryError as error:
             return NotDelivered(str(error), error.retryable, error.failure)
 
@@ -77,6 +84,38 @@ class DeliverStage:
                 return True
             self._sleep(TURN_POLL_S)
         return False
+
+
+class _ImagesFirst:
+    """Of one job, what is drawn over the images goes before the report about it, which is begun at the same time.
+
+    Sent at once they hinder each other: the SEG, which a radiologist waits for, would be there after the report.
+    """
+
+    def __init__(self) -> None:
+        self._on_their_way: Counter[tuple[str, str]] = Counter()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def in_order(self, work: DeliveryWork) -> Iterator[None]:
+        key = (work.job_id, work.destination.name)
+        if work.result.kind == REPORT:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._on_their_way[key], REPORT_WAITS_S)
+            yield
+            return
+        self._count(key, 1)
+        try:
+            yield
+        finally:
+            self._count(key, -1)
+
+    def _count(self, key: tuple[str, str], more: int) -> None:
+        with self._changed:
+            self._on_their_way[key] += more
+            if not self._on_their_way[key]:
+                del self._on_their_way[key]
+            self._changed.notify_all()
 
 
 def what_is_wrong(file: Path, result: StoredResult) -> str:

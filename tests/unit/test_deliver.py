@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dicomnode.domain.destination import Destination, DimseAddress, StowAddress
-from dicomnode.ports import Delivered, DeliveryWork, NotDelivered
+from dicomnode.domain.result import StoredResult
+from dicomnode.errors import DestinationUnavailable
+from dicomnode.ports import Delivered, DeliveryOutcome, DeliveryWork, NotDelivered
+from dicomnode.stages import deliver
 from dicomnode.stages.deliver import DeliverStage, DestinationSink
 from tests.adapters.fake_instance_store import FakeInstanceStore
 from tests.adapters.fake_sink import FakeSink
@@ -19,7 +25,7 @@ PACS = Destination("pacs", DimseAddress("PACS", "127.0.0.1", 4242))
 
 @pytest.fixture
 def work(tmp_path: Path) -> DeliveryWork:
-    return DeliveryWork("1", PACS, sample_result(tmp_path)[1], attempt=1)
+    return DeliveryWork("1", "job", PACS, sample_result(tmp_path)[1], attempt=1)
 
 
 @pytest.fixture
@@ -84,3 +90,62 @@ def test_each_kind_of_destination_has_its_sink(work: DeliveryWork, tmp_path: Pat
     assert (list(dimse.received), list(stow.received)) == (["pacs"], ["web"])
     stow.stop("web")
     assert "PACS@127.0.0.1:4242 answered" in both.echo(PACS)
+
+
+class SlowSink(FakeSink):
+    """The SEG is on its way until it is let through, or lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way, self.may_arrive = threading.Event(), threading.Event()
+        self.is_lost = False
+
+    def send(self, destination: Destination, file: Path, result: StoredResult) -> str:
+        if result.kind == "SEG":
+            self.under_way.set()
+            assert self.may_arrive.wait(20)
+            if self.is_lost:
+                raise DestinationUnavailable("lost")
+        return super().send(destination, file, result)
+
+
+Ordered = tuple[SlowSink, Callable[[str, str], "Future[DeliveryOutcome]"]]
+
+
+@pytest.fixture
+def ordered(tmp_path: Path, work: DeliveryWork) -> Iterator[Ordered]:
+    """A sink and what delivers the result of a kind, of a job, in a thread."""
+    sink = SlowSink()
+    stage = DeliverStage(sink, FakeInstanceStore(tmp_path))
+    with ThreadPoolExecutor() as threads:
+
+        def delivered(kind: str, job_id: str) -> Future[DeliveryOutcome]:
+            result = replace(work.result, kind=kind, sop_instance_uid=f"2.25.{kind}{job_id}")
+            return threads.submit(stage.deliver, replace(work, job_id=job_id, result=result))
+
+        yield sink, delivered
+        sink.may_arrive.set()
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_report_waits_for_the_images_of_its_job_however_they_fare(ordered: Ordered, is_lost: bool) -> None:
+    sink, delivered = ordered
+    sink.is_lost = is_lost
+    seg = delivered("SEG", "job")
+    assert sink.under_way.wait(20)
+    report = delivered("SR", "job")
+    delivered("SR", "other").result(20)
+    assert list(sink.received["pacs"]) == ["2.25.SRother"]
+    assert not report.done()
+    sink.may_arrive.set()
+    assert isinstance(seg.result(20), NotDelivered if is_lost else Delivered)
+    assert report.result(20) == Delivered("stored")
+
+
+def test_a_report_does_not_wait_for_ever(ordered: Ordered, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliver, "REPORT_WAITS_S", 0.05)
+    sink, delivered = ordered
+    seg = delivered("SEG", "job")
+    assert sink.under_way.wait(20)
+    assert delivered("SR", "job").result(20) == Delivered("stored")
+    assert not seg.done()

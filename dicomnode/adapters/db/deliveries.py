@@ -141,7 +141,8 @@ def start_delivery(unit: Unit, delivery_id: str, run: int | None) -> DeliveryWor
         return None
     row.state = next_delivery_state(row.state, DeliveryEvent.START)
     row.attempts, row.next_attempt_at, row.sending_since = row.attempts + 1, None, unit.now()
-    return DeliveryWork(row.id, destination_of(row.destination), stored_result(row.result), row.attempts)
+    result, destination = row.result, destination_of(row.destination)
+    return DeliveryWork(row.id, result.job_id, destination, stored_result(result), row.attempts)
 
 
 def _park(unit: Unit, row: DeliveryRow) -> None:
