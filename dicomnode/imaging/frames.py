@@ -92,6 +92,16 @@ def is_localizer(header: Dataset) -> bool:
     return "LOCALIZER" in text(header, "ImageType").upper().split("\\")
 
 
+# Value 3 and later of Image Type, from MR scanners that write all slices of a moment tiled into one classic image:
+# Siemens (its conformance statements) and United Imaging.
+_TILED = frozenset({"MOSAIC", "VFRAME"})
+
+
+def is_mosaic(header: Dataset) -> bool:
+    """Many slices in one plane of pixels; where each lies is in private attributes, its position is the tiling's."""
+    return number_of_frames(header) == 1 and not _TILED.isdisjoint(text(header, "ImageType").upper().split("\\"))
+
+
 def pixel_format(header: Dataset) -> PixelFormat:
     """Raises NotAVolume for pixels that 16 bits cannot hold or that describe no grey values."""
     allocated = whole(header, "BitsAllocated") or 0

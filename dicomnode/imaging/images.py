@@ -151,7 +151,7 @@ def _check(headers: Sequence[Dataset]) -> None:
 
 
 def not_monochrome(images: int, photometric: str) -> NotAVolume:
-    return NotAVolume("not-monochrome", f"{images} images are {photometric}")
+    return NotAVolume("not-monochrome", f"{'1 image is' if images == 1 else f'{images} images are'} {photometric}")
 
 
 def _frames(index: int, header: Dataset, limits: tuple[int, int]) -> list[ImageFrame]:

@@ -20,6 +20,7 @@ from dicomnode.imaging.frames import (
     is_image,
     is_localizer,
     is_monochrome,
+    is_mosaic,
     number_of_frames,
     pixel_format,
 )
@@ -40,6 +41,7 @@ REASONS = {
     "mixed-series": "instances of several series",
     "segmentation": "label images: somebody's result, no grey values",
     "localizer": "localizer (scout) images",
+    "mosaic": "many slices tiled into each image",
     "single-slice": "one slice is no volume",
     "too-few": "two slices: one missing between them could not be noticed",
     "not-monochrome": "colour",
@@ -108,6 +110,7 @@ def _plan(headers: tuple[Dataset, ...], same_pixels: SamePixels | None) -> Volum
     frames = frames_of(headers, which)
     frames = _one_at_each_position(_one_orientation(frames), headers, same_pixels, notes)
     check_same_spacing(frames)
+    _check_enough(frames)
     size = formats[frames[0].instance]
     geometry = geometry_of(frames, size.rows, size.columns)
     _check_frame_of_reference([headers[i] for i in which])
@@ -138,8 +141,9 @@ def usable(headers: Sequence[Dataset]) -> tuple[list[int], list[str]]:
         notes.append(f"{quantity(left, 'instance')} without pixels left out")
     if len(series := {text(headers[i], "SeriesInstanceUID") for i in images}) > 1:
         raise NotAVolume("mixed-series", f"instances of {len(series)} series")
-    images = _without_repeats(headers, images, notes)
-    return _without_localizers(headers, images, notes), notes
+    images = _without_localizers(headers, _without_repeats(headers, images, notes), notes)
+    _check_no_mosaic([headers[i] for i in images])
+    return images, notes
 
 
 def _without_repeats(headers: Sequence[Dataset], images: list[int], notes: list[str]) -> list[int]:
@@ -160,6 +164,15 @@ def _without_localizers(headers: Sequence[Dataset], images: list[int], notes: li
     return stack
 
 
+def _check_no_mosaic(headers: Sequence[Dataset]) -> None:
+    if mosaics := [header for header in headers if is_mosaic(header)]:
+        raise NotAVolume(
+            "mosaic",
+            f"{quantity(len(mosaics), 'image')} with many slices tiled into each (Image Type"
+            f" {text(mosaics[0], 'ImageType')}); have the scanner send single slices or enhanced images",
+        )
+
+
 def _check_instances(headers: Sequence[Dataset]) -> None:
     count = sum(number_of_frames(header) for header in headers)
     if any(text(h, "Modality") == "SEG" for h in headers):
@@ -173,8 +186,13 @@ def _check_instances(headers: Sequence[Dataset]) -> None:
     voxels = sum(number_of_frames(h) * (whole(h, "Rows") or 0) * (whole(h, "Columns") or 0) for h in headers)
     if voxels > VOXELS_MOST:
         raise NotAVolume("too-large", f"{voxels} voxels, {VOXELS_MOST} are the most")
-    if count < SLICES_LEAST:
-        raise NotAVolume("too-few", f"{quantity(count, 'slice')}: one missing between them could not be noticed")
+
+
+def _check_enough(frames: Sequence[Frame]) -> None:
+    if len(frames) < SLICES_LEAST:
+        raise NotAVolume(
+            "too-few", f"{quantity(len(frames), 'slice')}: one missing between them could not be noticed"
+        )
 
 
 def _are(images: int) -> str:

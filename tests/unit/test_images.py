@@ -99,7 +99,7 @@ def test_frames_of_one_file_are_images(tmp_path: Path) -> None:
 
 
 def test_colour_is_refused_by_name() -> None:
-    with pytest.raises(NotAVolume, match="1 images are RGB") as refused:
+    with pytest.raises(NotAVolume, match="1 image is RGB") as refused:
         plan_images([*classic(1), *classic(1, series="c", SeriesInstanceUID=classic(1)[0].SeriesInstanceUID,
                                            SamplesPerPixel=3, PhotometricInterpretation="RGB")])  # fmt: skip
     assert refused.value.reason == "not-monochrome"
@@ -109,6 +109,12 @@ def test_values_of_a_table_are_refused_by_name() -> None:
     with pytest.raises(NotAVolume) as refused:
         plan_images(classic(1, ModalityLUTSequence=[Dataset()]))
     assert refused.value.reason == "modality-lut"
+
+
+def test_slices_tiled_into_one_image_are_refused_by_name() -> None:
+    with pytest.raises(NotAVolume, match="2 images with many slices tiled into each") as refused:
+        plan_images(classic(2, ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]))
+    assert refused.value.reason == "mosaic"
 
 
 # ------------------------------------------------------------------------------------------------- the network's

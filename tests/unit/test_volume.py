@@ -102,6 +102,11 @@ def changed(which: int, **attributes: object) -> Callable[[], list[Dataset]]:
     return series
 
 
+def without_place(made: Dataset) -> Dataset:
+    del made.ImagePositionPatient, made.ImageOrientationPatient
+    return made
+
+
 def report() -> list[Dataset]:
     d = Dataset()
     d.SOPClassUID, d.Modality = GrayscaleSoftcopyPresentationStateStorage, "PR"
@@ -142,8 +147,12 @@ def lut() -> Dataset:
         ("segmentation", segmentation, ""),
         ("mixed-series", lambda: classic(3) + classic(3, series="b"), "2 series"),
         ("localizer", all_with(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), "6 localizer"),
+        ("mosaic", all_with(ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]), "6 images with many slices"),
+        ("mosaic", lambda: classic(1, ImageType=["ORIGINAL", "PRIMARY", "M", "VFRAME"]), "1 image with many slices"),
         ("single-slice", lambda: classic(1), ""),
         ("too-few", lambda: classic(2), "2 slices"),
+        # two radiographs are no slices
+        ("no-geometry", lambda: [without_place(d) for d in classic(2)], "ImagePositionPatient"),
         ("not-monochrome", changed(2, SamplesPerPixel=3, PhotometricInterpretation="RGB"), "RGB"),
         ("not-monochrome", all_with(PhotometricInterpretation="PALETTE COLOR"), "PALETTE COLOR"),
         ("pixel-format", all_with(BitsAllocated=32, BitsStored=32, HighBit=31), "32 bits"),
