@@ -128,12 +128,6 @@ class Output:
         return {"boxes": ("BOXES",), "map": ("MAP",)}.get(self.gives, ("SCORES",))
 
     @property
-    def is_label_map(self) -> bool:
-        """Whether what it gives is a segment for each voxel, or none."""
-        plain = self.masks.kind == "labels" and not self.masks.overlap
-        return self.gives == "segments" and plain and not self.of_images
-
-    @property
     def forms(self) -> tuple[str, ...]:
         """What can be made of it beside its own kinds: a page of anything."""
         if self.gives != "segments" or not self.masks.gives_labels or self.masks.overlap:
