@@ -11,18 +11,24 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.data.utils import collate_meta_tensor_fn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 _setup_privateuseone_for_python_backend("strict")
 DEVICE = torch.device("strict", 0)
-_AND_ACROSS = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
+# what a GPU takes tensors of the CPU for, too: copies, and indices
+_AND_ACROSS = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default, torch.ops.aten.index.Tensor}
 
 
 class There(torch.Tensor):
     """A tensor on the device; `held`: its values, in the host's memory."""
 
+    __slots__ = ("held",)  # MONAI copies what a tensor has in its __dict__ to those that come of it
     held: torch.Tensor
 
     @staticmethod
@@ -44,6 +50,41 @@ class There(torch.Tensor):
     ) -> Any:
         return _run(func, args, kwargs or {})
 
+    def as_subclass(self, cls: Any) -> Any:
+        """torch's own would make a tensor of the host's memory of it."""
+        return There.__new__(ThereWithMeta if issubclass(cls, MetaTensor) else There, self.held)
+
+
+class ThereWithMeta(MetaTensor, There):  # type: ignore[misc]
+    """MONAI's tensor with its metadata, on the device."""
+
+    @staticmethod
+    def __new__(cls, held: torch.Tensor) -> ThereWithMeta:
+        made: ThereWithMeta = There.__new__(cls, held)
+        return made
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # of MONAI's class and not of this one, so that what comes back to the host becomes MONAI's tensor there
+        return MetaTensor.__torch_function__.__func__(MetaTensor, func, (MetaTensor,), args, kwargs)
+
+
+default_collate_fn_map[ThereWithMeta] = collate_meta_tensor_fn  # as monai.data has it for its own class, by type
+
+
+class _FromNumbers(TorchFunctionMode):
+    """Makes tensors of numbers for the device, and indices; torch would fill them with a kernel that there is not."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = dict(kwargs or {})
+        if func is torch.Tensor.__getitem__ and isinstance(args[1], list):
+            args = (args[0], torch.tensor(args[1]))
+        if func not in (torch.as_tensor, torch.tensor) or isinstance(args[0], torch.Tensor):
+            return func(*args, **named)
+        asked = named.pop("device", None)
+        made = func(tree_map(lambda one: one.item() if isinstance(one, There) else one, args[0]), *args[1:], **named)
+        return made if asked is None else made.to(asked)
+
 
 class Strict(TorchDispatchMode):
     """While it is on, tensors can be made on the device, and what goes there and comes back is noted: bytes."""
@@ -52,6 +93,16 @@ class Strict(TorchDispatchMode):
         super().__init__()
         self.sent: list[int] = []
         self.brought: list[int] = []
+        self._from_numbers = _FromNumbers()
+
+    def __enter__(self) -> Strict:
+        self._from_numbers.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._from_numbers.__exit__(*error)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -24,6 +24,7 @@ from dicomnode.errors import InvalidModelPackage
 INFERENCE_FILES = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml")
 WEIGHTS_FILES = ("models/model.pt", "models/model.ts")
 _SECTIONS = ("preprocessing", "inferer", "postprocessing")
+_DEVICES = ("device", "sw_device")
 _NOT_IMAGES = ("label", "pred", "mask")
 _FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ImportError, OSError)
 
@@ -163,6 +164,7 @@ def _prepared(document: dict[str, Any], folder: Path, device: torch.device) -> d
         document["device"] = f"$torch.device('{device}')"
     if device.type == "cpu":
         document = _mapped(document, _to_cpu)
+    document = _mapped(document, lambda v: _with_device(v, device))
     if "network_def" in document:
         # weights that are here need no others from the network
         document["network_def"] = _mapped(
@@ -175,6 +177,14 @@ def _to_cpu(value: Any) -> Any:
     if not isinstance(value, str) or not value.startswith("$"):
         return value
     return value.replace("torch.device('cuda')", "torch.device('cpu')")
+
+
+def _with_device(value: Any, device: torch.device) -> Any:
+    """Whatever GPU a transform or the inferer names is the model's; what they have on the CPU stays there."""
+    if not isinstance(value, Mapping):
+        return value
+    named = {key for key in _DEVICES if "cuda" in str(value.get(key, ""))}
+    return {**value, **dict.fromkeys(named, f"$torch.device('{device}')")} if named else value
 
 
 def _mapped(value: Any, change: Any) -> Any:

@@ -9,23 +9,24 @@ import logging
 import os
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from monai.data.meta_tensor import MetaTensor
 
 from dicomnode.adapters.triton.hosts.asked import Asked, Given
 from dicomnode.adapters.triton.hosts.bundle import Bundle
+from dicomnode.adapters.triton.hosts.gpu import device_here
 from dicomnode.adapters.triton.hosts.model import Host, HostSettings, Outputs
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork
-from dicomnode.adapters.triton.hosts.networks.loaded import CPU
-from dicomnode.adapters.triton.hosts.own_chain import OwnChain, images_of
+from dicomnode.adapters.triton.hosts.own_chain import Made, OwnChain, images_of
 from dicomnode.domain.bundle_chain import StandardChain
 from dicomnode.domain.model_card import ModelCard, NetworkSpec
 from dicomnode.domain.model_parameter import MINIMUM_VOLUME_ML, threshold_of
 from dicomnode.imaging.inference import without_islands
-from dicomnode.imaging.masks import SegmentMasks, drop_small_parts
-from dicomnode.imaging.restore_values import quantised
+from dicomnode.imaging.masks import FULL, SegmentMasks, drop_small_parts
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class BundleHost(Host):
     _own: OwnChain | None = None
 
     def _loaded(self, settings: HostSettings) -> LoadedNetwork:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = device_here()
         bundle = self._bundle = Bundle(settings.package, device)
         chain = bundle.chain()
         module = bundle.network()
@@ -54,34 +55,39 @@ class BundleHost(Host):
         return LoadedNetwork(plain_runner(module), device, 1, described(device, f"the bundle's: {why}"))
 
     @property
-    def _begins_on(self) -> torch.device:
-        return super()._begins_on if self._own is None else CPU  # a bundle's transforms put things where they want
+    def info(self) -> Mapping[str, str]:
+        """As Host, with the transforms that a GPU leaves to the CPU."""
+        if self._own is None:
+            return super().info
+        return {**super().info, "chain": super().info["chain"] + self._own.words}
 
     def _answers(self, asked: Asked) -> Outputs:
         """A mask a channel where the card says so: each by itself."""
         if self._own is None:
             return super()._answers(asked)
-        card, main, values = self._card, asked.main, self._predicted(self._own, asked)
+        card, main = self._card, asked.main
         least_ml = float(asked.parameters[MINIMUM_VOLUME_ML])
         if not card.masks.overlap:
-            nothing = torch.zeros(main.volume.shape, dtype=torch.uint8)
-            labels = nothing if values is None else labels_of(values, card, main)
+            labels = self._made(self._own, asked, lambda values: labels_of(values, card, main))
+            if labels is None:
+                labels = torch.zeros(main.volume.shape, dtype=torch.uint8)
             without_islands(labels, main.placement.geometry, least_ml)
             return {"LABELMAP": labels}
-        nothing = torch.zeros((len(card.segments), *main.volume.shape), dtype=torch.uint8)
-        found = nothing if values is None else probabilities_of(values, card, main)
+        found = self._made(self._own, asked, lambda values: probabilities_of(values, card, main))
+        if found is None:
+            found = torch.zeros((len(card.segments), *main.volume.shape), dtype=torch.uint8)
         masks = SegmentMasks(None, found.numpy(), threshold_of(card.output, asked.parameters))
         drop_small_parts(masks, main.placement.geometry.voxel_volume_mm3, least_ml)
         return {"PROBABILITIES": found}
 
-    def _predicted(self, own: OwnChain, asked: Asked) -> torch.Tensor | None:
+    def _made(self, own: OwnChain, asked: Asked, made: Made) -> torch.Tensor | None:
         """None of air alone, as on warming up: transforms that look for a patient find none, and nothing is there."""
 
-        def check() -> None:
-            self._go_on(asked.request)
+        def images(device: torch.device) -> dict[str, MetaTensor]:
+            return images_of(self._bundle, asked.main, asked.further, device)
 
         try:
-            return own.run(images_of(self._bundle, asked.main, asked.further), check, asked.seconds)
+            return own.run(images, made, lambda: self._go_on(asked.request), asked.seconds)
         except (RuntimeError, ValueError, IndexError):
             if not _is_empty(asked.main) or asked.request.is_cancelled():
                 raise
@@ -101,7 +107,8 @@ def probabilities_of(values: torch.Tensor, card: ModelCard, main: Given) -> torc
         )
     if not (float(values.min()) >= -1e-3 and float(values.max()) <= 1 + 1e-3):
         raise ValueError("the bundle's channels are neither masks nor probabilities: they leave 0 to 1")
-    return torch.from_numpy(quantised(values.permute(0, 3, 2, 1).contiguous().numpy()))
+    # the nearest of 0 to 255, as restore_values.quantised
+    return values.clamp(0, 1).mul_(FULL).round_().to(torch.uint8).permute(0, 3, 2, 1).contiguous()
 
 
 def labels_of(values: torch.Tensor, card: ModelCard, main: Given) -> torch.Tensor:
@@ -118,7 +125,7 @@ def labels_of(values: torch.Tensor, card: ModelCard, main: Given) -> torch.Tenso
     elif values.shape[0] == count + 1:
         labels = values.argmax(0)
     elif values.shape[0] == count:
-        numbers = torch.arange(1, count + 1).reshape(-1, 1, 1, 1)
+        numbers = torch.arange(1, count + 1, device=values.device).reshape(-1, 1, 1, 1)
         labels = ((values > 0.5) * numbers).amax(0)
     else:
         raise ValueError(f"the bundle gives {values.shape[0]} channels and its card has {count} segments")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import Any
 
@@ -14,6 +15,30 @@ def gpu_of(device: torch.device) -> dict[str, Any] | None:
         return None
     number = torch.cuda.current_device() if device.index is None else device.index
     return {"uuid": str(torch.cuda.get_device_properties(number).uuid), "number": number}
+
+
+def device_here() -> torch.device:
+    """The GPU where torch sees one, else the CPU: for networks that torch runs as they are."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether the GPU had no room, whoever has raised another error since.
+
+    torch.OutOfMemoryError is that of torch's allocator; the driver's and cuDNN's own come as other RuntimeErrors.
+    """
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError) or "CUDA error: out of memory" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def let_go(device: torch.device) -> None:
+    """What nobody holds any more is given back to the driver, in one piece."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def done_s(device: torch.device) -> float:

@@ -211,7 +211,7 @@ class Host:
     def _about(self, taken: Taken) -> torch.Tensor:
         gpu = gpu_of(self._begins_on)
         said = None if gpu is None else {**gpu, "found_there": self._found_there}
-        document = json.dumps({**self._network.info, "taken": taken, "gpu": said})
+        document = json.dumps({**self.info, "taken": taken, "gpu": said})
         return torch.frombuffer(bytearray(document.encode()), dtype=torch.uint8)
 
     def _asked(self, request: Any) -> Asked:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from dicomnode.adapters.triton.hosts.asked import Asked, Given
+from dicomnode.adapters.triton.hosts.gpu import device_here
 from dicomnode.adapters.triton.hosts.model import Host, HostSettings, Outputs
 from dicomnode.adapters.triton.hosts.networks import LoadedNetwork
 from dicomnode.adapters.triton.hosts.networks.loaded import CPU
@@ -38,7 +39,7 @@ class NnunetHost(Host):
     """As Host, for a folder that nnU-Net's training wrote: plans.json, dataset.json, fold_*/checkpoint_final.pth."""
 
     def _loaded(self, settings: HostSettings) -> LoadedNetwork:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = device_here()
         checkpoint = Path(self._card.network.file).name
         self._predictor = predictor = _predictor(device)
         with _quiet():

@@ -6,6 +6,7 @@ What comes in is as LoadImaged gives it for the same series: float32 in modality
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,67 +16,138 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.data.utils import decollate_batch, list_data_collate
 from monai.transforms.compose import Compose
+from monai.transforms.inverse import InvertibleTransform
 from monai.transforms.post.dictionary import Invertd
 from monai.transforms.spatial.array import SpatialResample
 from monai.transforms.transform import MapTransform
 
 from dicomnode.adapters.triton.hosts.asked import Given, Seconds
 from dicomnode.adapters.triton.hosts.bundle import Bundle
+from dicomnode.adapters.triton.hosts.chain_on_device import ChainOnDevice, told
+from dicomnode.adapters.triton.hosts.gpu import is_out_of_memory, let_go
 from dicomnode.imaging.geometry import VolumeGeometry
+from dicomnode.imaging.inference import CPU
+
+log = logging.getLogger(__name__)
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _IMAGE, _PREDICTION = "image", "pred"  # monai.utils.CommonKeys
 
+Images = Callable[[torch.device], dict[str, MetaTensor]]  # on the device that is named
+Made = Callable[[torch.Tensor], torch.Tensor]  # of (channels, ...) float32 in MONAI's axes, where it lies
+
 
 class OwnChain:
-    """Loads the bundle's parts; `network` in place of the bundle's, to count, cancel and choose engines."""
+    """Loads the bundle's parts; `network` in place of the bundle's, to count, cancel and choose engines.
+
+    On a GPU the whole chain runs there: stored values go there once, what is made of the prediction comes back once.
+    Where there is no room for it transforms and windows' scores lie in the host's memory, as the same bundle has them
+    on a machine without a GPU, and the network alone computes on it.
+    """
 
     def __init__(self, bundle: Bundle, network: torch.nn.Module) -> None:
         self._bundle, self._network = bundle, network
-        self._before = bundle.part("preprocessing")
-        self._inferer = bundle.part("inferer")
-        self._after = bundle.part("postprocessing")
-        self._key = bundle.image_keys[0]
-        for chain in (self._before, self._after):
-            _make_ready(chain)
+        self._there = _Parts(bundle)
+        self._here: _Parts | None = None
+        self._no_room = False
 
-    def run(self, images: dict[str, MetaTensor], check: Callable[[], None], seconds: Seconds) -> torch.Tensor:
-        """(channels, ...) float32 in MONAI's axes.
+    @property
+    def device(self) -> torch.device:
+        """Where stored values are to lie."""
+        return self._bundle.device
+
+    @property
+    def words(self) -> str:
+        """Where the transforms of the last run were, beyond what the model's device says; "" on a CPU."""
+        if self._no_room:
+            return ", by the CPU: the GPU had no room"
+        names = self._there.by_the_cpu
+        return f", by the CPU: {', '.join(names)}" if names else ""
+
+    def run(self, images: Images, made: Made, check: Callable[[], None], seconds: Seconds) -> torch.Tensor:
+        """What is `made` of the prediction, on the CPU.
 
         `check` is called before each window and raises when nobody waits any more.
         """
-        with seconds.before(self._bundle.device):
-            data = _applied(self._before, images)
-            batch = list_data_collate([data])
-        with seconds.network(self._bundle.device):
-            # what MONAI's evaluator gives to the network; transforms may have made it of several images
-            batch[_PREDICTION] = self._infer(batch[_IMAGE if _IMAGE in batch else self._key], check)
-        (result,) = decollate_batch(batch)
-        result = _applied(self._after, result)
-        return self._in_place(result, images[self._key])
+        self._no_room = False
+        try:
+            return self._run(self._there, images, made, check, seconds)
+        except RuntimeError as error:
+            if self.device.type == "cpu" or not is_out_of_memory(error):
+                raise
+            why = str(error)
+        log.warning("the GPU has no room for the transforms of %s: the CPU does them (%s)", self._bundle.folder, why)
+        self._no_room = True
+        let_go(self.device)
+        self._here = self._here or _Parts(Bundle(self._bundle.folder, CPU))
+        return self._run(self._here, images, made, check, seconds)
 
-    def _infer(self, image: torch.Tensor, check: Callable[[], None]) -> torch.Tensor:
-        device, half = self._bundle.device, self._bundle.half_precision and self._bundle.device.type == "cuda"
+    def _run(
+        self, parts: _Parts, images: Images, made: Made, check: Callable[[], None], seconds: Seconds
+    ) -> torch.Tensor:
+        with seconds.before(self.device):
+            given = images(parts.device)
+            shape = tuple(given[parts.key].shape[-3:])
+            batch = list_data_collate([parts.before(given)])
+            del given
+        with seconds.network(self.device):
+            # what MONAI's evaluator gives to the network; transforms may have made it of several images
+            image = batch[_IMAGE if _IMAGE in batch else parts.key].to(parts.device)
+            batch[_PREDICTION] = self._infer(parts, image, check)
+        (result,) = decollate_batch(batch)
+        del batch, image
+        return made(parts.after(result, shape)).cpu()
+
+    def _infer(self, parts: _Parts, image: torch.Tensor, check: Callable[[], None]) -> torch.Tensor:
+        half = self._bundle.half_precision and self.device.type == "cuda"
 
         def network(windows: torch.Tensor, *more: Any, **named: Any) -> Any:
             check()
-            return self._network(windows, *more, **named)
+            found = self._network(windows.to(self.device), *more, **named)
+            return found.to(windows.device) if isinstance(found, torch.Tensor) else found
 
         with torch.no_grad(), torch.autocast("cuda", enabled=half):
-            inputs = image.to(device)
-            result = self._inferer(inputs, network) if self._inferer is not None else network(inputs)
+            result = parts.inferer(image, network) if parts.inferer is not None else network(image)
         if not isinstance(result, torch.Tensor):
             raise TypeError(f"the network answers with a {type(result).__name__}; one tensor is needed")
         return result
 
-    def _in_place(self, result: Any, image: MetaTensor) -> torch.Tensor:
+
+class _Parts:
+    """What a bundle has around its network, ready to run on its device."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.device, self.key = bundle.device, bundle.image_keys[0]
+        self.inferer = bundle.part("inferer")
+        before, after, back = bundle.part("preprocessing"), bundle.part("postprocessing"), None
+        for chain in (before, after):
+            _make_ready(chain)
+        if isinstance(before, InvertibleTransform):
+            back = Invertd(keys=_PREDICTION, transform=before, orig_keys=self.key, nearest_interp=True)
+        self._before, self._after, self._back = (_placed(chain, self.device) for chain in (before, after, back))
+
+    @property
+    def by_the_cpu(self) -> list[str]:
+        """The names of the transforms that a GPU does not run."""
+        chains = (self._before, self._after, self._back)
+        return [name for chain in chains if isinstance(chain, ChainOnDevice) for name in chain.by_the_cpu]
+
+    def before(self, images: dict[str, MetaTensor]) -> Any:
+        """What the network is given, and the transforms after it know of what was done."""
+        return _applied(self._before, images)
+
+    def after(self, result: Any, shape: tuple[int, ...]) -> torch.Tensor:
         """The prediction in the image's grid; a chain that does not invert what it did is inverted here."""
+        result = _applied(self._after, result)
         values = result[_PREDICTION]
-        if tuple(values.shape[1:]) != tuple(image.shape[-3:]) and values.ndim == 4 and self._before is not None:
-            back = Invertd(keys=_PREDICTION, transform=self._before, orig_keys=self._key, nearest_interp=True)
-            values = back(result)[_PREDICTION]
+        if tuple(values.shape[1:]) != shape and values.ndim == 4:
+            values = _applied(self._back, result)[_PREDICTION]
         plain: torch.Tensor = torch.as_tensor(values.as_tensor() if isinstance(values, MetaTensor) else values)
-        return plain.float().cpu()
+        return plain.float()
+
+
+def _placed(chain: Any, device: torch.device) -> Any:
+    return chain if chain is None or device.type == "cpu" else ChainOnDevice(chain, device)
 
 
 def _applied(chain: Any, data: Any) -> Any:
@@ -87,7 +159,7 @@ def _applied(chain: Any, data: Any) -> Any:
             warnings.simplefilter("ignore")  # MONAI's remarks on transforms that the bundle chose
             return chain(data)
     except RuntimeError as error:
-        raise RuntimeError(f"{error}: {error.__cause__}" if error.__cause__ else str(error)) from error
+        raise RuntimeError(told(error)) from error
 
 
 def _make_ready(chain: Any) -> None:
@@ -101,14 +173,16 @@ def _make_ready(chain: Any) -> None:
             transform.allow_missing_keys = True
 
 
-def images_of(bundle: Bundle, main: Given, further: Sequence[Given]) -> dict[str, MetaTensor]:
+def images_of(
+    bundle: Bundle, main: Given, further: Sequence[Given], device: torch.device = CPU
+) -> dict[str, MetaTensor]:
     """The series as the bundle's transforms know them: an image each, or one image with a channel each."""
     keys = bundle.image_keys
-    given = [main, *further]
+    given = [image(one, device) for one in (main, *further)]
     if len(keys) == len(given):
-        return {key: _named(image(one), bundle) for key, one in zip(keys, given, strict=True)}
+        return {key: _named(one, bundle) for key, one in zip(keys, given, strict=True)}
     if len(keys) == 1:
-        channels = [image(main), *(onto(image(one), image(main)) for one in further)]
+        channels = [given[0], *(onto(one, given[0]) for one in given[1:])]
         stacked = MetaTensor(torch.stack([c.as_tensor() for c in channels]), affine=channels[0].affine)
         stacked.meta["original_channel_dim"] = 0
         return {keys[0]: stacked}
@@ -123,10 +197,13 @@ def _named(whole: MetaTensor, bundle: Bundle) -> MetaTensor:
     return first
 
 
-def image(given: Given) -> MetaTensor:
-    """(column, row, slice) float32 in modality units, with its affine to RAS mm; no channel yet."""
+def image(given: Given, device: torch.device = CPU) -> MetaTensor:
+    """(column, row, slice) float32 in modality units, with its affine to RAS mm; no channel yet.
+
+    To another device go the stored values, as they are.
+    """
     rescale = given.placement.rescale
-    values = given.volume.permute(2, 1, 0).to(torch.float32)
+    values = given.volume.to(device).permute(2, 1, 0).to(torch.float32)
     values.mul_(rescale.slope).add_(rescale.intercept)
     result = MetaTensor(values.contiguous(), affine=torch.from_numpy(ras(given.placement.geometry)))
     # what EnsureChannelFirst asks for; not a number stands for "no channel" in MONAI
