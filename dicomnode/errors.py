@@ -304,6 +304,12 @@ class ModelFailed(InferenceError):
     code = "model-failed"
 
 
+class ModelHangs(InferenceError):
+    """A model that loads, or runs its first window, for longer than it may: nobody knows whether it ever would."""
+
+    code = "model-hangs"
+
+
 class EncodingError(DicomNodeError):
     code = "encoding"
 

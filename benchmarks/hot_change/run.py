@@ -32,7 +32,7 @@ from dicomnode.adapters.triton.in_process import InProcessEngine
 from dicomnode.adapters.triton.installation import find_server
 from dicomnode.adapters.triton.server import TritonServer
 from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome
-from dicomnode.node.roles import ModelLoop
+from dicomnode.node.model_loop import ModelLoop
 from dicomnode.ports import ModelVersion
 from dicomnode.stages.registry import Registry
 from tests.adapters.fake_state import FakeState

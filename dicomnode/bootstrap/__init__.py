@@ -305,6 +305,7 @@ def accepted_here(settings: Settings, state: SqlState, engine: TritonEngine | In
         engine,
         lambda model, before: accept_stage(settings, engine, before).accept(model, golden_cases(model)),
         this_host(),
+        SystemClock(),
         lambda model: alone(settings.run_folder / f"trying-{this_host()}-{model.digest[:16]}.lock"),
     )
 

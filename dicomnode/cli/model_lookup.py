@@ -57,6 +57,7 @@ def model_row(model: ModelVersion) -> dict[str, Any]:
         "accepted_at": acceptance.at if acceptance else None,
         "accepted_on": [one.machine for one in model.acceptances if one.allows_activation],
         "not_accepted_on": refusing,
+        "hangs": [one.words for one in model.acceptances if one.why],
         "engine": engine_words(model),
         "modality": list(model.card.input.modality),
         "gives": model.card.gives,

@@ -102,7 +102,7 @@ def list_models(ctx: typer.Context, as_json: Json = False) -> None:
     """The registered versions: which of a name is active, which a shadow, and which failed its golden cases.
 
     Each has a state (registered, active, shadow, failed, removed), what came of its golden cases, and the engine that
-    ran them or that `dicomnode models optimise` chose.
+    ran them or that `dicomnode models optimise` chose. What hangs where it is loaded is not served there: it says so.
 
     Example: dicomnode models list
     """
@@ -110,9 +110,13 @@ def list_models(ctx: typer.Context, as_json: Json = False) -> None:
     context.json = context.json or as_json
     rows = [model_row(model) for model in context.state.models()]
     if not context.json:
-        rows = [{**row, "golden_cases": row["acceptance"]} for row in rows]
+        rows = [{**row, "golden_cases": "hangs" if row["hangs"] else row["acceptance"]} for row in rows]
     columns = ["name", "version", "state", "golden_cases", "engine", "modality"]
     context.show(rows, columns, "Models")
+    if not context.json:
+        for row in rows:
+            for words in row["hangs"]:
+                context.console.print(f"{row['name']} {row['version']} is {words}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -157,7 +161,7 @@ def _tried(acceptance: Acceptance) -> dict[str, object]:
     where = acceptance.machine or "(not noted)"
     return {
         "machine": f"{where}, this one" if acceptance.host == bootstrap.this_host() else where,
-        "golden_cases": f"{acceptance.outcome}: {len(acceptance.cases)} run",
+        "golden_cases": "hangs" if acceptance.why else f"{acceptance.outcome}: {len(acceptance.cases)} run",
         "engine": acceptance.where,
         "at": f"{acceptance.at:%Y-%m-%d %H:%M} UTC",
     }

@@ -20,6 +20,7 @@ from dicomnode.node.up import Line, run_node
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _MARKS = {"ok": ("✓", "green"), "note": ("•", "yellow"), "bad": ("✗", "bold red"), "skipped": ("-", "dim")}
+_WORDS = {"all": "in all"}
 _STYLES = {"good": "green", "bad": "bold red", "plain": "", "quiet": "dim"}
 
 
@@ -68,6 +69,8 @@ def status(ctx: typer.Context, as_json: Json = False) -> None:
     else:
         context.show(list(_work(found)), ["what", "states"], "Work")
     context.console.print(f"jobs: {node_status.jobs_in_words(context.settings)}", highlight=False, soft_wrap=True)
+    for trouble in found.troubles:
+        context.console.print(f"models: {trouble}", highlight=False, markup=False, soft_wrap=True)
     if found.turned_away:
         context.show([asdict(event) for event in found.turned_away], ["at", "message"], "Turned away last")
     free = "" if found.free_bytes is None else f"{found.free_bytes / 1e9:.1f} GB free under "
@@ -90,7 +93,7 @@ def _status(context: Context) -> node_status.NodeStatus:
 
 def _work(found: node_status.NodeStatus) -> Iterator[dict[str, str]]:
     for what, states in found.work.items():
-        counted = ", ".join(f"{number} {state}" for state, number in states.items())
+        counted = ", ".join(f"{number} {_WORDS.get(state, state)}" for state, number in states.items() if number)
         yield {"what": what, "states": counted or "none"}
 
 

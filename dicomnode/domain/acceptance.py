@@ -7,6 +7,7 @@ device: CPU
 server: triton 2.51.0          # or in-process
 host: ai-node-1                # where it was run, by its host name; it says nothing of another machine
 cpu: AMD EPYC 7B13
+why: "it hangs"                # of what failed without giving any answer
 before: [3f2a9c01d4e5]         # of a composed model: digests of the versions that ran before it, as they begin
 at: 2026-03-01T12:00:00+00:00
 seconds: 3.2
@@ -56,6 +57,7 @@ class Acceptance:
     host: str = ""  # "": of before this was kept
     cpu: str = ""
     before: tuple[str, ...] = ()  # as digests_before gives them
+    why: str = ""  # of what failed without giving any answer
 
     def counts_on(self, host: str) -> bool:
         """Whether it says what the version gives on that machine; of what has no cases there is nothing to say."""
@@ -90,6 +92,8 @@ class Acceptance:
         if self.outcome is AcceptanceOutcome.PASSED:
             count = len(self.cases)
             return f"accepted: {count} golden case{'s' if count != 1 else ''} passed {where}"
+        if self.why:
+            return f"not accepted {where}: {self.why}"
         failed = [case for case in self.cases if not case.passed]
         return f"not accepted {where}: " + "; ".join(f"case {case.name}: {case.words}" for case in failed)
 
@@ -124,6 +128,7 @@ def acceptance_document(acceptance: Acceptance) -> dict[str, Any]:
         "host": acceptance.host,
         "cpu": acceptance.cpu,
         "before": list(acceptance.before),
+        "why": acceptance.why,
         "cases": [
             {"name": case.name, "passed": case.passed, "figures": dict(case.figures), "words": case.words}
             for case in acceptance.cases
@@ -148,4 +153,5 @@ def parse_acceptance(document: Mapping[str, Any]) -> Acceptance:
         host=document.get("host", ""),
         cpu=document.get("cpu", ""),
         before=tuple(document.get("before", ())),
+        why=document.get("why", ""),
     )

@@ -6,8 +6,7 @@ import gc
 import logging
 import sys
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -17,9 +16,10 @@ from dicomnode.config import Settings
 from dicomnode.errors import DatabaseAway, DicomNodeError
 from dicomnode.node.association_names import AssociationNames, association_names
 from dicomnode.node.listening import listening
+from dicomnode.node.model_loop import ModelLoop
 from dicomnode.node.process import start_log, stop_on_signals, stop_with_parent
-from dicomnode.node.supervisor import forget_ready, write_ready, write_starting
-from dicomnode.ports import EngineState, InferenceEngine, ModelVersion, State
+from dicomnode.node.supervisor import forget_ready, write_ready, write_starting, write_troubles
+from dicomnode.ports import EngineState, State
 
 if TYPE_CHECKING:
     from dicomnode.adapters.triton.engine import TritonEngine
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COMPLETE_POLL_S = 0.1
-MODELS_POLL_S = 0.5
-MODELS_TIDY_S = 5.0  # what was in use when it was to be unloaded, or what a command left loaded, is looked at again
-MODELS_FAILED_S = 30.0  # what could not be loaded is tried again
 FACTS_POLL_S = 0.5
 FACTS_PAUSE_S = 0.05  # between two series
 GARBAGE_LEAST = 20_000  # objects more than went, until Python looks for cycles by itself
@@ -109,7 +106,7 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
         work, ahead = bootstrap.work(settings, state, infer), bootstrap.ahead(settings, state, infer)
         completer = bootstrap.completer(settings, state, ahead)
         here = bootstrap.accepted_here(settings, state, engine)
-        models = ModelLoop(state, engine, here.try_all)
+        models = ModelLoop(state, engine, here, lambda said: write_troubles(settings.run_folder, name, said))
         tried = threading.Event()
         with _Loop("start", lambda: _let_go(engine, stop, tried), stop):
             try:
@@ -134,7 +131,7 @@ def worker(settings: Settings, name: str, stop: threading.Event) -> None:
             _Loop("proofs", lambda: outlast(lambda: proofs.run(stop), stop), stop) as proving,
             _Loop("commitments", lambda: outlast(lambda: teller.run(stop), stop), stop) as telling,
         ):
-            write_ready(settings.run_folder, name)
+            write_ready(settings.run_folder, name, troubles=models.troubles)
             stop.wait()
         for loop in (completing, preparing, resting, proving, telling):
             loop.check()
@@ -188,50 +185,6 @@ def outlast(loop: Callable[[], None], stop: threading.Event) -> None:
         except DatabaseAway as error:
             log.warning("the database is away, trying again: %s", error)
             stop.wait(OUTAGE_POLL_S)
-
-
-class ModelLoop:
-    """Keeps loaded and warm what may be asked for: active versions, shadows, and those that jobs still wait for.
-
-    A version that is active from now on is loaded beside the one before it, which is unloaded once its last job is
-    done and no call of it runs. `try_all` runs the golden cases of what was not accepted on this machine.
-    """
-
-    def __init__(
-        self,
-        state: State,
-        engine: InferenceEngine,
-        try_all: Callable[[Sequence[ModelVersion]], None] = lambda models: None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._state, self._engine, self._try_all, self._clock = state, engine, try_all, clock
-        self._prepared: frozenset[tuple[str, ...]] | None = None
-        self._again_at_s = 0.0
-
-    def prepare(self) -> None:
-        used = self._state.models_in_use()
-        versions = frozenset((m.name, m.digest, m.chosen_engine, m.chosen_precision) for m in used)
-        if versions == self._prepared and self._clock() < self._again_at_s:
-            return
-        is_news, self._prepared = versions != self._prepared, versions
-        wait_s = MODELS_TIDY_S if self._load(used, is_news) else MODELS_FAILED_S
-        self._try_all(used)
-        self._again_at_s = self._clock() + wait_s
-
-    def _load(self, used: Sequence[ModelVersion], is_news: bool) -> bool:
-        """Whether all are ready; what is missing, the jobs that need it will say too."""
-        try:
-            self._engine.prepare(used)
-        except DicomNodeError as error:
-            log.warning("models are not ready: %s", error)
-            return False
-        if is_news:
-            log.info("ready to run: %s", ", ".join(f"{m.name} {m.version}" for m in used) or "no model")
-        return True
-
-    def run(self, stop: threading.Event) -> None:
-        while not stop.wait(MODELS_POLL_S):
-            self.prepare()
 
 
 class _Leisure:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -16,8 +16,8 @@ from dicomnode.ports import Event
 
 NODE = "node"  # the name under which `dicomnode up` itself says what it does
 
-ProcessState = Literal["up", "starting", "down"]
-State = Literal["running", "starting", "incomplete", "stopped"]
+ProcessState = Literal["up", "starting", "down", "stopping", "stopped"]
+State = Literal["running", "starting", "incomplete", "stopping", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class NodeStatus:
     work: Mapping[str, Mapping[str, int]]  # noun → state → how many
     database: str = ""  # why it could not be asked
     turned_away: tuple[Event, ...] = ()  # senders, those of last first
+    troubles: tuple[str, ...] = ()  # what a process that is up cannot do, and why
     jobs_at_once: int = 0  # in each worker; one more that is STAT
 
 
@@ -69,10 +70,13 @@ def read_status(
 ) -> NodeStatus:
     said = _all_said(settings.run_folder)
     node = said.pop(NODE, None)
+    stops = node is not None and bool(node.get("stopping"))
     processes = [_process(name, said.get(name), node) for name in _names(node, said)]
+    if stops:
+        processes = [_as_stopping(process) for process in processes]
     ports = [facts["dicom_port"] for facts in (*said.values(), node) if facts and "dicom_port" in facts]
     return NodeStatus(
-        state=state_of(processes, was_ready=node is None or bool(node.get("was_ready"))),
+        state="stopping" if stops else state_of(processes, was_ready=node is None or bool(node.get("was_ready"))),
         running=any(p.name.startswith("receiver") and p.state == "up" for p in processes),
         ae_title=settings.ae_title,
         dicom_port=int(str(ports[0])) if ports else settings.dicom_port,
@@ -82,6 +86,7 @@ def read_status(
         work=work or {},
         database=database,
         turned_away=tuple(turned_away),
+        troubles=tuple(_troubles(said)),
         jobs_at_once=settings.jobs_at_once,
     )
 
@@ -113,6 +118,17 @@ def _all_said(run_folder: Path) -> dict[str, dict[str, object]]:
     return {name: facts for name, facts in found.items() if facts is not None}
 
 
+def _troubles(said: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
+    """Each once, by how many processes ever."""
+    told: dict[str, list[str]] = {}
+    for process, facts in said.items():
+        troubles = facts.get("troubles")
+        for what, why in troubles.items() if isinstance(troubles, dict) else ():
+            told.setdefault(f"{what} is not served: {why}", []).append(process)
+    for words, processes in told.items():
+        yield f"{words} ({', '.join(processes)})"
+
+
 def _names(node: Mapping[str, object] | None, said: Iterable[str]) -> list[str]:
     """The node's own in its order, then those that run by themselves."""
     roles = node.get("roles") if node else None
@@ -132,12 +148,22 @@ def _process(name: str, facts: Mapping[str, object] | None, node: Mapping[str, o
     return ProcessStatus(name, "starting" if doing else "up", doing, None if by_node else pid, since)
 
 
+def _as_stopping(process: ProcessStatus) -> ProcessStatus:
+    """Of a node that was told to stop: what is gone has ended as it should."""
+    if process.state == "down":
+        return replace(process, state="stopped", doing="")
+    return replace(process, state="stopping", doing="ends what it is at")
+
+
 def in_words(status: NodeStatus) -> str:
     """One line, after the AE title: whether images are accepted, and what is still to come."""
     listens = f"listens on port {status.dicom_port}"
     lacking = ", ".join(_lacking(process) for process in status.processes if process.state != "up")
     if status.state == "stopped":
         return "is not running (`dicomnode up` starts it)"
+    if status.state == "stopping":
+        left = ", ".join(process.name for process in status.processes if process.state == "stopping")
+        return f"is stopping and accepts no more images; still to end: {left or 'the node itself'}"
     if status.state == "running":
         return listens if status.running else "runs on this host without a receiver"
     if status.state == "starting":

@@ -43,6 +43,13 @@ def write_starting(run_folder: Path, name: str, doing: str) -> None:
     _write(run_folder, name, {"doing": doing})
 
 
+def write_troubles(run_folder: Path, name: str, troubles: Mapping[str, str]) -> None:
+    """Adds to what this process said what of its work it cannot do, and why."""
+    facts = read_said(run_folder, name)
+    if facts is not None and facts["pid"] == os.getpid():
+        _write(run_folder, name, {**facts, "troubles": dict(troubles)})
+
+
 def write_down(run_folder: Path, name: str, why: str) -> None:
     """Says of another process, which is gone, why it is; as in "ended with status 1"."""
     _write(run_folder, name, {"down": why})
@@ -161,6 +168,7 @@ class Supervisor:
     """Runs roles until told to stop; `say` gets one line about each thing that happens to a process.
 
     In `run_folder` it says of processes what they cannot say themselves: that they are begun, and that they ended.
+    `stopping` is called before it ends them all.
     """
 
     def __init__(
@@ -170,10 +178,11 @@ class Supervisor:
         log_folder: Path,
         run_folder: Path,
         say: Callable[[str], None],
+        stopping: Callable[[], None] = lambda: None,
     ) -> None:
         log_folder.mkdir(parents=True, exist_ok=True)
         self._children = [_Child(role, environment, log_folder, run_folder) for role in roles]
-        self._log_folder, self._say = log_folder, say
+        self._log_folder, self._say, self._stopping = log_folder, say, stopping
 
     def run(self, stop: threading.Event) -> None:
         """Returns once `stop` is set and every process has ended."""
@@ -193,6 +202,7 @@ class Supervisor:
             child.start_if_due()
 
     def _end(self) -> None:
+        self._stopping()
         for child in self._children:
             child.ask_to_stop()
         end = time.monotonic() + STOP_GRACE_S

@@ -9,9 +9,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal
 
 from dicomnode import bootstrap
@@ -71,9 +72,14 @@ def _told(settings: Settings, roles: Sequence[Role]) -> Iterator[None]:
             forget_ready(settings.run_folder, name)
 
 
-def _tell(settings: Settings, roles: Sequence[Role], was_ready: bool) -> None:
+def _tell(settings: Settings, roles: Sequence[Role], **facts: bool) -> None:
     names = [role.name for role in roles]
-    write_ready(settings.run_folder, NODE, roles=names, dicom_port=settings.dicom_port, was_ready=was_ready)
+    write_ready(settings.run_folder, NODE, roles=names, dicom_port=settings.dicom_port, **facts)
+
+
+def _tell_stopping(settings: Settings, roles: Sequence[Role]) -> None:
+    with suppress(OSError):  # a full disk must not keep a node from stopping
+        _tell(settings, roles, stopping=True)
 
 
 def _supervise(settings: Settings, state: State, roles: Sequence[Role], say: Say, stop: threading.Event) -> None:
@@ -87,7 +93,8 @@ def _supervise(settings: Settings, state: State, roles: Sequence[Role], say: Say
     greeting.start()
     environment = {**os.environ, **as_environment(settings)}
     folders = settings.log_folder, settings.run_folder
-    Supervisor(roles, environment, *folders, lambda text: _say(say, text, "bad")).run(stop)
+    ended = partial(_tell_stopping, settings, roles)
+    Supervisor(roles, environment, *folders, lambda text: _say(say, text, "bad"), ended).run(stop)
     feed.join()
 
 

@@ -87,6 +87,12 @@ class InferenceEngine(Protocol):
     ) -> AbstractContextManager[InferenceSession]:
         """A session with room for a volume of this shape, and for further ones of these."""
 
+    def load(self, model: ModelVersion) -> None:
+        """Loads and warms it, so that the first study does not wait; several threads may load different ones.
+
+        Raises ModelFailed, ModelHangs, EngineUnavailable.
+        """
+
     def prepare(self, models: Sequence[ModelVersion]) -> None:
         """Loads and warms these models so that the first study does not wait; unloads others that nobody uses."""
 

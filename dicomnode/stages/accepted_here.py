@@ -10,11 +10,12 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from threading import Event
 from zlib import crc32
 
 from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, digests_before
 from dicomnode.errors import DicomNodeError
-from dicomnode.ports import Admission, Admitted, EngineState, InferenceEngine, JobFailed, JobOutcome, JobWork
+from dicomnode.ports import Admission, Admitted, Clock, EngineState, InferenceEngine, JobFailed, JobOutcome, JobWork
 from dicomnode.ports import ModelVersion as Model
 from dicomnode.stages.preceding import called, models_before
 from dicomnode.stages.registry import Accept
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 NOT_ACCEPTED = "not-accepted"
 BEATS_WITHIN_S = 20.0
 """A worker whose last heartbeat is older is not counted on."""
+
+_LOOK_S, _LOOK_LATER_S = 0.05, 1.0
+_TOLD_AFTER_S = 0.3  # what is loaded in a moment is not worth a word
 
 Alone = Callable[[Model], AbstractContextManager[None]]
 
@@ -40,8 +44,11 @@ class AcceptedHere:
     engine: InferenceEngine
     accept: Accept
     host: str
+    clock: Clock
     alone: Alone = not_alone
+    closed: Event = field(default_factory=Event)
     _tried: dict[tuple[str, ...], Acceptance] = field(default_factory=dict)
+    _coming: set[str] = field(default_factory=set)  # digests of what is being loaded
 
     def known(self, model: Model, before: Mapping[str, Model]) -> Acceptance | None:
         """What is known of it on this machine and the engine that it runs on now; None: it is to be tried.
@@ -74,13 +81,43 @@ class AcceptedHere:
             log.error("%s is %s; it is not served here", called(model), acceptance.words)
         return acceptance
 
-    def try_all(self, models: Sequence[Model]) -> None:
-        """Of those that are to be served; a version that cannot be tried now keeps no other from it."""
-        for model in models:
-            try:
-                self.tried(model, models_before(model, self.state))
-            except DicomNodeError as error:
-                log.warning("the golden cases of %s were not run: %s", called(model), error)
+    def try_one(self, model: Model) -> None:
+        """Of those that are to be served; raises InferenceError, InvalidModelPackage."""
+        self.tried(model, models_before(model, self.state))
+
+    def begins(self, model: Model) -> None:
+        """It is being loaded: its jobs wait."""
+        self._coming.add(model.digest)
+
+    def ends(self, model: Model) -> None:
+        self._coming.discard(model.digest)
+
+    def hangs(self, model: Model, why: str) -> None:
+        """It gave no answer for as long as it may: it is not served here until it is tried again."""
+        before = models_before(model, self.state)
+        acceptance = Acceptance(
+            AcceptanceOutcome.FAILED, self.clock.now(), host=self.host, before=_digests(before), why=why
+        )
+        self._tried[self._key(model, before)] = acceptance
+        self.state.record_acceptance(model.name, model.version, acceptance)
+
+    def refuses(self, model: Model) -> str:
+        """Why it hung here, until somebody has tried it again; "" of what did not."""
+        own = model.acceptance_on(self.host)
+        if own is None or not own.why:
+            return ""
+        mine = self._tried.get(self._key(model, models_before(model, self.state)))
+        return mine.why if mine is not None else ""
+
+    def has_come(self, model: Model, hold: Callable[[str], bool]) -> bool:
+        """Waits while it is being loaded; False when the job that needs it is not waited for any more."""
+        told_at_s = self.clock.monotonic() + _TOLD_AFTER_S
+        while model.digest in self._coming:
+            if self.closed.wait(_LOOK_S if self.clock.monotonic() < told_at_s else _LOOK_LATER_S):
+                return False
+            if self.clock.monotonic() >= told_at_s and not hold(_loads(model, self.host)):
+                return False
+        return True
 
     def _key(self, model: Model, before: Mapping[str, Model]) -> tuple[str, ...]:
         return (model.digest, model.chosen_engine, model.chosen_precision, *_digests(before))
@@ -120,12 +157,15 @@ class OnlyAccepted:
         return self.then.places(urgent=urgent)
 
     def close(self) -> None:
+        self.here.closed.set()
         self.then.close()
 
     def _judged(self, work: JobWork, hold: Callable[[str], bool]) -> Admitted | None:
         """None: all that the job runs is served here."""
         refused: dict[Model, Acceptance] = {}
         for model, before in _each(work, self.here.state):
+            if not self.here.has_come(model, hold):
+                return Admitted(False)
             try:
                 if self.here.known(model, before) is None and not hold(_waits(model, self.here.host)):
                     return Admitted(False)
@@ -148,6 +188,10 @@ class OnlyAccepted:
 
 def _waits(model: Model, host: str) -> str:
     return f"waits: the golden cases of {called(model)} are run at {host} first"
+
+
+def _loads(model: Model, host: str) -> str:
+    return f"waits: {called(model)} is being loaded at {host}"
 
 
 def _each(work: JobWork, state: EngineState) -> Iterator[tuple[Model, Mapping[str, Model]]]:

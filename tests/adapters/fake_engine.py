@@ -41,6 +41,9 @@ class FakeEngine:
     def open(self, shape: Shape, further: Sequence[Shape] = ()) -> Iterator[FakeSession]:
         yield FakeSession(self, shape, further)
 
+    def load(self, model: ModelVersion) -> None:
+        """There is nothing to load."""
+
     def prepare(self, models: Sequence[ModelVersion]) -> None:
         self.prepared = list(models)
 

@@ -18,7 +18,7 @@ from dicomnode.adapters.triton.leases import Leases
 from dicomnode.adapters.triton.repository import SELF_TEST, triton_name
 from dicomnode.adapters.triton.server import TritonServer
 from dicomnode.errors import ModelFailed
-from dicomnode.node.roles import ModelLoop
+from dicomnode.node.model_loop import ModelLoop
 from dicomnode.ports import ModelVersion
 from tests.adapters.fake_state import FakeState
 from tests.hot_models import NAME, Requests, hot_version, labels_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 import pytest
+import torch
+import yaml
 
+from dicomnode.adapters.model_store import ModelStore
+from dicomnode.adapters.triton import engine as engine_module
+from dicomnode.adapters.triton import loaded_models
 from dicomnode.adapters.triton import server as server_module
 from dicomnode.adapters.triton.engine import TritonEngine
 from dicomnode.adapters.triton.installation import find_server
@@ -20,11 +26,12 @@ from dicomnode.adapters.triton.repository import triton_name
 from dicomnode.adapters.triton.server import TritonServer
 from dicomnode.adapters.triton.shared_memory import FOLDER
 from dicomnode.domain.halt import Halt
-from dicomnode.errors import InferenceStopped, InferenceTimeout
+from dicomnode.errors import InferenceStopped, InferenceTimeout, ModelHangs
 from dicomnode.imaging.geometry import Rescale
 from dicomnode.ports import InferenceRequest, ModelVersion
 from tests.asked import labelled
-from tests.triton_models import Stuck, Thresholds, axial, package
+from tests.triton_directories import python_model
+from tests.triton_models import Stuck, Thresholds, axial, document, package
 
 pytestmark = [pytest.mark.triton, pytest.mark.skipif(find_server() is None, reason="there is no tritonserver here")]
 
@@ -82,6 +89,45 @@ def regions(home: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in found}
 
 
+class HangsOnAir(torch.nn.Module):
+    """Thresholds, but of a window that is all one value it never comes to an end."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        burnt = torch.rand(100, 100)
+        while bool(x.max() == x.min()) and bool(x.max() > 0):
+            burnt = torch.tanh(burnt @ burnt)
+        return torch.cat([0.5 - x, x - 0.5], 1) + 0 * burnt.sum()
+
+
+def triton_program(folder: Path, hangs_in: str) -> ModelVersion:
+    """A program of Triton's Python backend that never comes out of one of its methods; as `models add` takes it."""
+    directory = python_model(folder / f"hangs-in-{hangs_in}")
+    program = directory / "1" / "model.py"
+    endless = f"    def {hangs_in}(self, _):\n        while True:\n            sum(range(1000))\n"
+    head, _, execute = program.read_text().partition("    def execute")
+    program.write_text(head + endless + (f"\n    def execute{execute}" if hangs_in != "execute" else ""))
+    config = directory / "config.pbtxt"
+    config.write_text(config.read_text().replace('"thresholds"', f'"{directory.name}"'))
+    whole = dict(document("x", 1))
+    said = {key: whole[key] for key in ("manufacturer", "intended_use", "limits", "input", "output")}
+    (folder / "card.yaml").write_text(yaml.safe_dump(said))
+    card, digest, place = ModelStore(folder / "store").add(directory, folder / "card.yaml")
+    return ModelVersion(1, card.name, card.version, digest, place, card, True)
+
+
+def computing(model: ModelVersion) -> list[psutil.Process]:
+    """Processes of the model that use a CPU now."""
+    begun = {p: cpu_s(p) for p in psutil.process_iter() if runs(p, model)}
+    time.sleep(0.5)
+    return [p for p, before in begun.items() if lives(p) and cpu_s(p) > before + 0.2]
+
+
+def runs(process: psutil.Process, model: ModelVersion) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return any(f"/{triton_name(model)}" in argument for argument in process.cmdline())
+    return False
+
+
 def until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -137,6 +183,39 @@ def test_a_model_that_heeds_nothing_is_stopped_and_the_others_get_their_answers(
     if how == "timeout":
         assert "stuck 1.0.0 gave no answer within 2 s" in str(error)
     until(lambda: len(regions(home)) <= len(before))  # of the client nothing, of the process that was ended nothing
+
+
+def test_a_model_that_hangs_when_it_is_warmed_is_ended_and_said_to_hang(
+    engine: TritonEngine, quick: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (engine_module, loaded_models):
+        monkeypatch.setattr(module, "LOAD_S", 12.0)
+    hanging = package(tmp_path / "hanging", HangsOnAir(), "hanging", 1, engine="torchscript")
+    with ThreadPoolExecutor(1) as threads:
+        loading = threads.submit(engine.load, hanging)
+        engine.load(quick)
+        np.testing.assert_array_equal(ask(engine, quick, DIM), expected())
+        error = loading.exception(120)
+    assert isinstance(error, ModelHangs)
+    assert str(error).startswith("not ready within 12 s: its process")
+    engine.prepare([quick])
+    until(lambda: computing(hanging) == [])
+
+
+@pytest.mark.parametrize(
+    ("where", "load_s"), [("initialize", 4.0), pytest.param("execute", 12.0, marks=pytest.mark.slow)]
+)
+def test_a_program_that_hangs_is_ended_with_its_network(
+    engine: TritonEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, load_s: float
+) -> None:
+    """As a model of Triton's own, in a process beside its host's."""
+    for module in (engine_module, loaded_models):
+        monkeypatch.setattr(module, "LOAD_S", load_s)
+    hanging = triton_program(tmp_path, where)
+    with pytest.raises(ModelHangs):
+        engine.load(hanging)
+    engine.prepare([])
+    until(lambda: computing(hanging) == [])
 
 
 def test_one_that_waits_its_turn_is_given_up_and_nobody_else_disturbed(

@@ -17,7 +17,7 @@ from dicomnode.ports import Admitted, Executor, JobFailed, JobWork, ModelVersion
 from dicomnode.stages.accepted_here import AcceptedHere, OnlyAccepted
 from dicomnode.stages.admission import InTurn
 from tests.adapters.fake_engine import FakeEngine
-from tests.adapters.fake_state import FakeState
+from tests.adapters.fake_state import FakeClock, FakeState
 from tests.adapters.state_material import routed
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -37,6 +37,14 @@ class Engine(FakeEngine):
         return {**super().describe(model), "engine": self.on}
 
 
+class Passing(FakeClock):
+    """Time goes on whenever somebody looks."""
+
+    def monotonic(self) -> float:
+        self.advance(0.2)
+        return super().monotonic()
+
+
 @dataclass
 class Machine:
     """A host with its engine, on which golden cases pass, or do not."""
@@ -52,7 +60,7 @@ class Machine:
 
     def worker(self) -> AcceptedHere:
         """A process of it that has just begun."""
-        return AcceptedHere(self.state, self.engine, self.accept, self.host)
+        return AcceptedHere(self.state, self.engine, self.accept, self.host, Passing())
 
     def accept(self, model: ModelVersion, before: Mapping[str, ModelVersion]) -> Acceptance:
         self.tried += 1
@@ -213,10 +221,44 @@ def test_what_cannot_be_loaded_is_not_taken_for_wrong(
     assert isinstance(outcome, JobFailed)
     assert (outcome.code, outcome.retryable, a.tried) == (error.code, retryable, 0)
     assert outcome.reason == f"the golden cases of torso-ct 1.0.0 could not be run at a: {error}"
-    a.here.try_all([work.model])  # which tells it, and goes on
     a.engine.error = None
-    a.here.try_all([work.model])
+    a.here.try_one(work.model)
     assert a.known == {"a": True}
+
+
+def test_what_hangs_is_not_served_and_says_so_until_it_is_tried_again(state: FakeState, work: JobWork) -> None:
+    a = Machine(state, "a")
+    a.here.hangs(a.model, "it was not ready after 300 s")
+    assert a.here.refuses(a.model) == "it was not ready after 300 s"
+    with asked(a, replace(work, model=a.model)) as admitted:
+        assert isinstance(admitted.outcome, JobFailed)
+    assert admitted.outcome.reason.startswith(
+        "torso-ct 1.0.0 is not accepted here, at a: it was not ready after 300 s, "
+    )
+    assert (admitted.outcome.code, a.tried) == ("not-accepted", 0)
+    assert a.worker().refuses(a.model) == ""  # a process that begins tries it
+    state.record_acceptance("torso-ct", "1.0.0", Acceptance(AcceptanceOutcome.NONE, AT, host="a"))
+    assert a.here.refuses(a.model) == ""
+    with asked(a, replace(work, model=a.model)) as admitted:
+        assert admitted == Admitted(True)
+
+
+def test_a_job_waits_while_its_model_is_loaded(state: FakeState, work: JobWork) -> None:
+    a, said = Machine(state, "a"), list[str]()
+    state.record_acceptance("torso-ct", "1.0.0", Acceptance(AcceptanceOutcome.NONE, AT, host="a"))
+
+    def hold(words: str) -> bool:
+        said.append(words)
+        a.here.ends(a.model)
+        return True
+
+    a.here.begins(a.model)
+    with asked(a, replace(work, model=a.model), hold) as admitted:
+        assert admitted == Admitted(True)
+    assert said == ["waits: torso-ct 1.0.0 is being loaded at a"]
+    a.here.begins(a.model)
+    with asked(a, replace(work, model=a.model), lambda words: False) as admitted:
+        assert admitted == Admitted(False)  # it was cancelled meanwhile
 
 
 def test_models_before_a_composed_one_are_to_be_accepted_too(state: FakeState, work: JobWork) -> None:

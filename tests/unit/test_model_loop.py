@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from dicomnode.errors import ModelFailed
-from dicomnode.node.roles import MODELS_FAILED_S, MODELS_TIDY_S, ModelLoop
+import pytest
+
+from dicomnode.errors import InferenceError, InferenceTimeout, ModelFailed, ModelHangs
+from dicomnode.node.model_loop import FAILED_S, TIDY_S, ModelLoop
 from dicomnode.ports import ModelVersion
 from tests.adapters.fake_engine import FakeEngine
 from tests.adapters.fake_state import FakeState
@@ -19,18 +23,61 @@ class Engine(FakeEngine):
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[list[str]] = []
-        self.broken = False
+        self.loaded: list[str] = []
+        self.broken: dict[str, InferenceError] = {}
+        self.let_go = threading.Event()  # of version "slow"
+
+    def load(self, model: ModelVersion) -> None:
+        self.loaded.append(model.version)
+        if model.version == "slow":
+            assert self.let_go.wait(30)
+        if model.version in self.broken:
+            raise self.broken[model.version]
 
     def prepare(self, models: Sequence[ModelVersion]) -> None:
         self.asked.append([model.version for model in models])
-        if self.broken:
-            raise ModelFailed("no such network")
+
+
+class Trial:
+    """Golden cases pass."""
+
+    def __init__(self) -> None:
+        self.coming: set[str] = set()
+        self.hanging: dict[str, str] = {}
+
+    def begins(self, model: ModelVersion) -> None:
+        self.coming.add(model.version)
+
+    def ends(self, model: ModelVersion) -> None:
+        self.coming.remove(model.version)
+
+    def try_one(self, model: ModelVersion) -> None:
+        assert model.version in self.coming
+
+    def hangs(self, model: ModelVersion, why: str) -> None:
+        self.hanging[model.version] = why
+
+    def refuses(self, model: ModelVersion) -> str:
+        return self.hanging.get(model.version, "")
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float = 30.0) -> None:
         self.state, self.engine, self.now_s = FakeState(), Engine(), 0.0
-        self.loop = ModelLoop(self.state, self.engine, clock=lambda: self.now_s)
+        self.trial, self.said = Trial(), dict[str, str]()
+        self.loop = ModelLoop(
+            self.state, self.engine, self.trial, self.say, clock=lambda: self.now_s, patience_s=patience_s
+        )
+
+    def say(self, troubles: Mapping[str, str]) -> None:
+        self.said = dict(troubles)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        for _ in range(3000):
+            if condition():
+                return
+            time.sleep(0.01)
+        pytest.fail("it did not come about")
 
     def add(self, version: str, *, activate: bool = False) -> None:
         self.state.add_model(model_card(version=version), version * 64, Path("/m"), activate=activate)
@@ -70,12 +117,47 @@ def test_a_version_stays_while_jobs_of_it_wait_or_run() -> None:
 def test_the_engine_is_asked_again_now_and_then_and_later_after_a_failure() -> None:
     bench = Bench()
     bench.add("1", activate=True)
+    bench.add("2")
+    bench.state.shadow_model("torso-ct", "2")
+    bench.engine.broken["2"] = ModelFailed("no such network")
     assert bench.later() == ["1"]
-    assert bench.later(MODELS_TIDY_S) == ["1"]
-    bench.engine.broken = True
-    assert bench.later(MODELS_TIDY_S) == ["1"]
-    assert bench.later(MODELS_TIDY_S) is None
-    assert bench.later(MODELS_FAILED_S) == ["1"]
+    assert bench.said == {"torso-ct 2": "no such network"}
+    assert bench.later(TIDY_S) is None
+    assert bench.later(FAILED_S) == ["1"]
+    bench.engine.broken.clear()
+    assert bench.later(FAILED_S) == ["1", "2"]
+    assert bench.said == {}
+    assert bench.later(TIDY_S) == ["1", "2"]
+    assert bench.engine.loaded == ["1", "2", "2", "2"]  # what is up is not loaded again
+
+
+def test_one_that_takes_long_keeps_no_other_from_coming_up() -> None:
+    bench = Bench(patience_s=0.0)
+    bench.add("slow", activate=True)
+    bench.add("2")
+    bench.state.shadow_model("torso-ct", "2")
+    bench.until(lambda: bench.later(FAILED_S) == ["2"])
+    assert bench.said["torso-ct slow"].startswith("it is being loaded, since ")
+    assert bench.trial.coming == {"slow"}
+    bench.engine.let_go.set()
+    bench.until(lambda: bench.later() == ["slow", "2"])
+    assert (bench.said, bench.trial.coming) == ({}, set())
+    assert bench.engine.loaded.count("slow") == 1
+
+
+@pytest.mark.parametrize("error", [ModelHangs("it hangs"), InferenceTimeout("it hangs")])
+def test_one_that_hangs_is_not_served_and_not_tried_again(error: InferenceError) -> None:
+    bench = Bench()
+    bench.add("1", activate=True)
+    bench.engine.broken["1"] = error
+    assert bench.later() == []
+    assert bench.said == {"torso-ct 1": "it hangs"}
+    assert bench.later(FAILED_S) == []
+    assert bench.engine.loaded == ["1"]
+    bench.trial.hanging.clear()  # somebody has tried it again
+    bench.engine.broken.clear()
+    assert bench.later(FAILED_S) == ["1"]
+    assert bench.said == {}
 
 
 def test_what_tuning_chose_is_loaded_in_place_of_what_was() -> None:

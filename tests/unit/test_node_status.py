@@ -21,7 +21,15 @@ from dicomnode.node import doctor
 from dicomnode.node.doctor import Check, Finding, Patient
 from dicomnode.node.listening import cannot_listen
 from dicomnode.node.status import NODE, NodeStatus, ProcessStatus, in_words, read_status, state_of
-from dicomnode.node.supervisor import forget_ready, read_ready, read_said, write_down, write_ready, write_starting
+from dicomnode.node.supervisor import (
+    forget_ready,
+    read_ready,
+    read_said,
+    write_down,
+    write_ready,
+    write_starting,
+    write_troubles,
+)
 from dicomnode.ports import State
 from tests.adapters.fake_cuda import FakeGpus, installed
 from tests.adapters.state_material import model_card
@@ -73,6 +81,40 @@ def test_what_the_node_says_of_its_processes_is_not_under_their_ids(settings: Se
     assert (worker.state, worker.doing, worker.pid) == ("down", "ended with status 1, is started again", None)
     words = "triton (waits for the database), receiver-1, worker-1 (ended with status 1, is started again)"
     assert in_words(status(settings)).endswith(words)
+
+
+def test_a_node_that_was_told_to_stop_says_so(settings: Settings) -> None:
+    write_ready(settings.run_folder, NODE, roles=ROLES, dicom_port=104, stopping=True)
+    write_ready(settings.run_folder, "triton")
+    write_starting(settings.run_folder, "worker-1", "loads the models")
+    found = status(settings)
+    assert (found.state, found.running) == ("stopping", False)
+    assert [(p.state, p.doing) for p in found.processes] == [
+        ("stopping", "ends what it is at"),
+        ("stopped", ""),
+        ("stopping", "ends what it is at"),
+    ]
+    assert in_words(found) == "is stopping and accepts no more images; still to end: triton, worker-1"
+    for name in ("triton", "worker-1"):
+        forget_ready(settings.run_folder, name)
+    assert in_words(status(settings)).endswith("still to end: the node itself")
+
+
+def test_what_a_worker_cannot_serve_is_told_once_with_its_reason(settings: Settings) -> None:
+    node(settings, was_ready=True)
+    for name in ROLES:
+        write_ready(settings.run_folder, name)
+    assert status(settings).troubles == ()
+    write_troubles(settings.run_folder, "worker-1", {"liver 1.0": "it was not ready after 300 s"})
+    found = status(settings)
+    assert found.troubles == ("liver 1.0 is not served: it was not ready after 300 s (worker-1)",)
+    assert found.state == "running"
+    write_ready(settings.run_folder, "worker-2", troubles={"liver 1.0": "it was not ready after 300 s"})
+    (both,) = status(settings).troubles
+    assert both.endswith("(worker-1, worker-2)")
+    write_troubles(settings.run_folder, "worker-1", {})
+    write_troubles(settings.run_folder, "nobody", {"x": "y"})
+    assert status(settings).troubles == ("liver 1.0 is not served: it was not ready after 300 s (worker-2)",)
 
 
 def test_a_node_that_is_ready_listens(settings: Settings) -> None:

@@ -8,6 +8,7 @@ of that look only.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -30,6 +31,8 @@ _FILE = "model.yaml.network.file"
 _CHANNELS_MOST = 8
 # What torch and OpenVINO raise of files and inputs; onnxruntime's errors have no class in common, and end the process
 _FAULTS = (RuntimeError, ValueError, TypeError, LookupError, OSError, zipfile.BadZipFile)
+
+_RAISED = re.compile(r"(?:(?:builtins\.)?\w+(?:Error|Exception): )+(.*)")
 
 Inputs = Sequence[npt.NDArray[np.float32]]
 Ask = Callable[[Inputs], list[Shape]]
@@ -144,7 +147,7 @@ def _channels_taken(ask: Ask, card: ModelCard) -> int:
 def _gist(error: BaseException) -> str:
     """TorchScript has its own stack before what was wrong, torch advice behind it, OpenVINO lines of its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line.removeprefix("RuntimeError: ") for line in lines if line.startswith("RuntimeError: ")]
+    named = [found[1] for line in lines if (found := _RAISED.match(line))]
     plain = [line for line in lines if not line.startswith(("Exception from ", "Check '"))]
     said = (named[-1:] or plain or lines or [type(error).__name__])[0]
     return said.partition(". ")[0].rstrip(".")
@@ -206,8 +209,11 @@ def _on_torch(module: Any) -> Ask:
     import torch
 
     def ask(inputs: Inputs) -> list[Shape]:
-        with torch.no_grad():
-            answer = module(*map(torch.from_numpy, inputs))
+        try:
+            with torch.no_grad():
+                answer = module(*map(torch.from_numpy, inputs))
+        except torch.jit.Error as error:  # what a script raises by itself
+            raise RuntimeError(str(error)) from error
         found = answer if isinstance(answer, tuple | list) else (answer,)
         if not found or not all(isinstance(one, torch.Tensor) for one in found):
             raise TypeError(f"it answers with a {type(answer).__name__}, and a tensor or several are needed")

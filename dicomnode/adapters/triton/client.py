@@ -17,6 +17,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from dicomnode.adapters.triton.cuda_memory import CudaRegion, new_region
+from dicomnode.adapters.triton.scripted import without_stacks
 from dicomnode.adapters.triton.shared_memory import Region, owner_is_gone, region
 from dicomnode.adapters.triton.tensors import NOT_MAPPED
 from dicomnode.adapters.triton.unregistering import Unregistering
@@ -48,10 +49,6 @@ _NOT_LOADED = re.compile(r"^load failed for model '[^']*': (version \S+ is at UN
 # Failed to process the request(s) for model 'a-1_0_0', message: ValueError: why
 _NOT_RUN = re.compile(
     r"^Failed to process the request\(s\) for model (instance )?'[^']*', message: ((Value|Runtime)Error: )?"
-)
-# TorchScript tells its own stack, twice, before the line that says what was wrong
-_SCRIPTED = re.compile(
-    r"^The following operation failed in the TorchScript interpreter\.\n.*\n(builtins\.)?(?=[^\n]+\Z)", re.DOTALL
 )
 _RAISED_AT = re.compile(r"\n\nAt:\n.*", re.DOTALL)
 
@@ -104,7 +101,7 @@ def _cause(message: str) -> str:
         log.info("Triton says: %s", message)  # where in the code it was is for those who mend it
     if reason == message:
         return message
-    return _SCRIPTED.sub("", _RAISED_AT.sub("", reason).rstrip("; \n"))
+    return without_stacks(_RAISED_AT.sub("", reason).rstrip("; \n"))
 
 
 @contextlib.contextmanager

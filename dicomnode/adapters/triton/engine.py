@@ -22,12 +22,16 @@ from dicomnode.adapters.triton.repository import SELF_TEST
 from dicomnode.adapters.triton.session import Connection, TritonSession
 from dicomnode.adapters.triton.shared_memory import sweep
 from dicomnode.adapters.triton.tensors import Shape
-from dicomnode.errors import ModelFailed
+from dicomnode.errors import InferenceError, InferenceTimeout, ModelFailed, ModelHangs
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.ports import InferenceRequest, ModelVersion
 
 GRACE_S = 60.0  # a server that was killed is back in two seconds; one that starts on a cold disk takes longer
 _WARM_SHAPE = (4, 8, 8)
+_HANGS = (
+    "not ready within {most_s:g} s: its process, which was loading the network or at one window of air, was ended "
+    "(a larger timeout_s in its card gives it longer)"
+)
 
 
 class TritonEngine:
@@ -84,27 +88,39 @@ class TritonEngine:
         """Whether its server has a backend for the network's file."""
         return self._models.reads(model)
 
+    def load(self, model: ModelVersion) -> None:
+        """Loads and warms it if it is not; raises ModelFailed, ModelHangs, EngineUnavailable."""
+        self._client.wait_ready(self._grace_s)
+        self._models.forget_lost(model)
+        self.describe(model)
+
     def prepare(self, models: Sequence[ModelVersion]) -> None:
         """Loads and warms these models, then unloads others that nobody uses at this moment.
 
-        A model that cannot be loaded raises ModelFailed, once the others are.
+        A model that cannot be loaded raises ModelFailed, or ModelHangs, once the others are.
         """
         self._client.wait_ready(self._grace_s)
-        failures: list[ModelFailed] = []
+        failures: list[InferenceError] = []
         for model in models:
             try:
-                self._models.forget_lost(model)
-                self.describe(model)
-            except ModelFailed as error:
+                self.load(model)
+            except (ModelFailed, ModelHangs) as error:
                 failures.append(error)
         self._models.unload_all_but({self.name_of(model) for model in models} | {SELF_TEST})
         if failures:
             raise failures[0]
 
     def describe(self, model: ModelVersion) -> Mapping[str, str]:
-        """Engine, precision and device, as the process that runs the network says; and the server's version."""
+        """Engine, precision and device, as the process that runs the network says; and the server's version.
+
+        Raises as load.
+        """
         if not self._models.info(model):
-            self._warm(model)
+            most_s = max(LOAD_S, model.card.timeout_s or 0.0)
+            try:
+                self._warm(model, most_s)
+            except InferenceTimeout as error:
+                raise ModelHangs(_HANGS.format(most_s=most_s)) from error
         return self._models.info(model)
 
     def name_of(self, model: ModelVersion) -> str:
@@ -120,13 +136,13 @@ class TritonEngine:
         self._client.wait_ready(self._grace_s)
         self_test(self._client, self._place.client_prefix, SELF_TEST)
 
-    def _warm(self, model: ModelVersion) -> None:
+    def _warm(self, model: ModelVersion, most_s: float) -> None:
         """One window of air through the whole chain: memory is mapped, kernels are chosen."""
         roles = len(model.card.roles)
         air = Placement(VolumeGeometry(_WARM_SHAPE, np.diag([1.0, 1.0, 1.0, 1.0])), Rescale(1.0, 0.0))
         with self.open(_WARM_SHAPE, [_WARM_SHAPE] * roles) as session:
             for volume in (session.volume, *session.further):
                 volume[...] = 0
-            asked = InferenceRequest(model, air.geometry, air.rescale, timeout_s=LOAD_S, further=[air] * roles)
+            asked = InferenceRequest(model, air.geometry, air.rescale, timeout_s=most_s, further=[air] * roles)
             with session.ask(asked):
                 pass

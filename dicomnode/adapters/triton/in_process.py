@@ -7,6 +7,7 @@ is lost is the isolation: a network that crashes takes the worker with it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from dicomnode.adapters.triton.hosts import cores
 from dicomnode.adapters.triton.hosts.choice import open_host
 from dicomnode.adapters.triton.hosts.model import Host, HostSettings
 from dicomnode.adapters.triton.repository import triton_name
+from dicomnode.adapters.triton.scripted import without_stacks
 from dicomnode.adapters.triton.tensors import (
     Answers,
     Shape,
@@ -43,7 +45,10 @@ from dicomnode.imaging.box import Box
 from dicomnode.ports import InferenceRequest, ModelVersion
 
 # What torch, OpenVINO, onnxruntime and numpy raise when a network or its input is at fault.
-_FAULTS = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, OSError)
+_FAULTS = (torch.jit.Error, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, OSError)
+
+
+log = logging.getLogger(__name__)
 
 
 class InProcessEngine:
@@ -70,6 +75,9 @@ class InProcessEngine:
     @contextlib.contextmanager
     def open(self, shape: Shape, further: Sequence[Shape] = ()) -> Iterator[InProcessSession]:
         yield InProcessSession(self, shape, further)
+
+    def load(self, model: ModelVersion) -> None:
+        self.describe(model)
 
     def prepare(self, models: Sequence[ModelVersion]) -> None:
         with self._loading:
@@ -108,7 +116,10 @@ class InProcessEngine:
         try:
             return open_host(_BACKEND, settings)
         except (*_FAULTS, InvalidModelPackage) as error:
-            raise ModelFailed(f"{model.name} {model.version} cannot be loaded: {error}") from error
+            log.info("%s was not loaded", triton_name(model), exc_info=error)
+            raise ModelFailed(
+                f"{model.name} {model.version} cannot be loaded: {without_stacks(str(error)) or repr(error)}"
+            ) from error
 
     def _execute(self, model: ModelVersion, request: _Request) -> Mapping[str, torch.Tensor]:
         """In a thread that is left to itself once nobody waits any more: no thread can be ended from outside.
@@ -141,7 +152,8 @@ class InProcessEngine:
             try:
                 (response,) = host.execute([request])
             except _FAULTS as error:
-                raise ModelFailed(f"{triton_name(model)}: {error}") from error
+                log.info("%s failed", triton_name(model), exc_info=error)  # where, for those who mend it
+                raise ModelFailed(without_stacks(str(error)) or repr(error)) from error
         if response.error is not None:
             raise InferenceTimeout("the model did not answer in time")
         return {tensor.name: from_dlpack(tensor.to_dlpack()) for tensor in response.outputs}

@@ -22,8 +22,16 @@ from dicomnode.adapters.triton.cuda_memory import Gpu
 from dicomnode.adapters.triton.inner_choice import InnerChoice
 from dicomnode.adapters.triton.leases import Leases
 from dicomnode.adapters.triton.place import Place
-from dicomnode.adapters.triton.repository import net_name, owner_of, parts_of, touch, triton_name, write_model
-from dicomnode.adapters.triton.stubs import Stubs
+from dicomnode.adapters.triton.repository import (
+    net_name,
+    net_of_host,
+    owner_of,
+    parts_of,
+    touch,
+    triton_name,
+    write_model,
+)
+from dicomnode.adapters.triton.stubs import Stubs, end_loading
 from dicomnode.domain.halt import Halt
 from dicomnode.domain.inner import BLS, backend_of
 from dicomnode.errors import (
@@ -111,12 +119,22 @@ class LoadedModels:
                 if ours and (missing := self._missing(model)):
                     self._write(model)
                     for part in missing:
-                        self._client.load(part, left(deadline))
+                        self._load(part, left(deadline))
                     break
             left(deadline)
             halt.check()
             time.sleep(_POLL_S)
         return name
+
+    def _load(self, part: str, timeout_s: float) -> None:
+        """A process that loads for as long as it may and does not end is ended: it would go on for ever."""
+        try:
+            self._client.load(part, timeout_s)
+        except InferenceTimeout:
+            ended = end_loading(self._place.plain_repository / part, LOAD_S)
+            if ended:
+                log.warning("%s did not load within %g s: its process was ended (%s)", part, timeout_s, ended)
+            raise
 
     def unload_all_but(self, wanted: Collection[str]) -> None:
         """What runs a call, of whichever process, stays loaded: it is looked at again the next time."""
@@ -173,7 +191,7 @@ class LoadedModels:
     def _see_it_end(self, name: str, call: str) -> None:
         if self.stubs.wait_idle(name, call, STOP_GRACE_S):
             return
-        ended = self.stubs.end(name, call)
+        ended = self.stubs.end(name, call, net_of_host(name))
         if ended is not None:
             log.warning("%s did not stop within %g s: its process %d was ended", name, STOP_GRACE_S, ended)
             threading.Thread(target=self._revive_for_others, args=(name, ended), daemon=True).start()
@@ -193,7 +211,7 @@ class LoadedModels:
             if now is None or now.pid == dead or not self.stubs.lives(name):
                 for part in parts_of(name):
                     touch(self._place.repository, part)
-                    self._client.load(part, LOAD_S)
+                    self._load(part, LOAD_S)
 
 
 def left(deadline: float) -> float:

@@ -154,7 +154,13 @@ def owner_of(name: str) -> str:
 
 def parts_of(name: str) -> list[str]:
     """What has to be loaded for a host, in this order; Triton loads the steps of an ensemble with it."""
-    return [name.removesuffix(_BLS) + _NET, name] if name.endswith(_BLS) else [name]
+    net = net_of_host(name)
+    return [net, name] if net else [name]
+
+
+def net_of_host(name: str) -> str:
+    """The network that a host calls; its parts' names begin with it. "" of a host that calls none."""
+    return name.removesuffix(_BLS) + _NET if name.endswith(_BLS) else ""
 
 
 def write_model(

@@ -51,14 +51,46 @@ class Stubs:
             time.sleep(_POLL_S)
         return True
 
-    def end(self, name: str, call: str) -> int | None:
-        """Ends the model's process if it is still at the call; its number. Its memory goes with it."""
+    def end(self, name: str, call: str, net: str = "") -> int | None:
+        """Ends the model's process if it is still at the call; its number. Its memory goes with it.
+
+        `net`: of a network that the model calls and nobody else does. Its processes would go on computing.
+        """
         stub = self.stub(name)
         if stub is None or call not in stub.calls or (process := _process(stub, name)) is None:
             return None
         with contextlib.suppress(psutil.Error):
-            process.kill()
+            called = [child for child in _siblings(process) if net and _runs(child, f"/{net}")]
+            for each in (process, *called):
+                each.kill()
         return stub.pid
+
+
+def end_loading(entry: Path, after_s: float) -> list[int]:
+    """Ends the processes of an entry of the repository that began so long ago; their numbers.
+
+    What still loads has written nothing down of itself. Triton waits for it for ever, but loads it anew when asked.
+    """
+    ended, begun_before = [], time.time() - after_s + 1
+    for process in psutil.process_iter(["create_time"]):
+        if process.info["create_time"] < begun_before and _runs(process, f"{entry}/"):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+                ended.append(process.pid)
+    return ended
+
+
+def _siblings(process: psutil.Process) -> list[psutil.Process]:
+    """With itself, all that the same server runs."""
+    server = process.parent()
+    return [] if server is None else server.children()
+
+
+def _runs(process: psutil.Process, place: str) -> bool:
+    """Whether a stub was given a program in that place, the beginning of a path or a part of it."""
+    with contextlib.suppress(psutil.Error):
+        return any(place in argument for argument in process.cmdline()[1:2])
+    return False
 
 
 def _process(stub: Stub, name: str) -> psutil.Process | None:

@@ -142,7 +142,7 @@ class PyTorch:
 
     def __call__(self, given: Named) -> Named:
         with torch.no_grad():
-            found = self._module(*(given[name].to(self._device) for name in self._inputs))
+            found = on_torch.called(self._module, *(given[name].to(self._device) for name in self._inputs))
         answers = [found] if isinstance(found, torch.Tensor) else list(found)
         ordered = _in_order(self._outputs, [])
         places = {name: _number(name, ordered.index(name)) for name in self._outputs}

@@ -52,6 +52,14 @@ def exported(file: Path, device: torch.device = CPU) -> torch.nn.Module:
         return module.to(device)
 
 
+def called(module: Any, *inputs: torch.Tensor) -> Any:
+    """What a script raises by itself is no RuntimeError to torch, as what fails in it is."""
+    try:
+        return module(*inputs)
+    except torch.jit.Error as error:
+        raise RuntimeError(str(error)) from error
+
+
 @contextmanager
 def own_warnings_ignored() -> Iterator[None]:
     """Of torch.export, about its own parts."""
@@ -69,7 +77,7 @@ def _on(source: Source, load: Callable[[Path, torch.device], Any], name: str) ->
 
     def run(*inputs: torch.Tensor) -> Answers:
         with torch.no_grad(), torch.autocast(device.type, lower, enabled=lower is not None):
-            return tensors_of(module(*inputs))
+            return tensors_of(called(module, *inputs))
 
     info = {
         "engine": f"{name} {torch.__version__}",
