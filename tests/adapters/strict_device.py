@@ -14,10 +14,11 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.data.utils import collate_meta_tensor_fn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 from torch.utils.data._utils.collate import default_collate_fn_map
+
+from tests.adapters.crossings import Crossings
 
 _setup_privateuseone_for_python_backend("strict")
 DEVICE = torch.device("strict", 0)
@@ -86,13 +87,11 @@ class _FromNumbers(TorchFunctionMode):
         return made if asked is None else made.to(asked)
 
 
-class Strict(TorchDispatchMode):
+class Strict(Crossings):
     """While it is on, tensors can be made on the device, and what goes there and comes back is noted: bytes."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.sent: list[int] = []
-        self.brought: list[int] = []
         self._from_numbers = _FromNumbers()
 
     def __enter__(self) -> Strict:
@@ -104,13 +103,8 @@ class Strict(TorchDispatchMode):
         super().__exit__(*error)
         self._from_numbers.__exit__(*error)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        found = _run(func, args, kwargs or {})
-        if func is torch.ops.aten._to_copy.default and isinstance(found, There) != isinstance(args[0], There):
-            (self.sent if isinstance(found, There) else self.brought).append(found.nbytes)
-        return found
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return _run(func, args, kwargs)
 
 
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ Nothing in here is replaced: CUDA, the driver, Triton and TensorRT are those of 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
 import os
 import signal
@@ -14,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,12 @@ from dicomnode.imaging.geometry import Rescale, VolumeGeometry
 from dicomnode.imaging.inference import source_labels
 from dicomnode.imaging.resample import model_grid, to_model
 from dicomnode.ports import InferenceRequest, ModelVersion
+from tests import model_bundles
+from tests.adapters.crossings import Crossings
 from tests.adapters.tensorrt_api import MEMBERS, METHODS, PROPERTIES, parameters
 from tests.asked import labelled
+from tests.bundle_answers import VOXELS, Answered, changed, of_cpu, transforms
+from tests.bundle_reference import dice
 from tests.triton_models import Slow, Thresholds, axial, package, random_unet
 from tests.unit.test_on_device import GEOMETRIES, mapping, stored
 
@@ -90,6 +96,77 @@ def test_what_is_called_f32_is_f32() -> None:
     wanted = torch.nn.functional.conv3d(image.double(), kernel.double())
     found = torch.nn.functional.conv3d(image.cuda(), kernel.cuda()).cpu()
     assert float(((found - wanted) / wanted).abs().max()) < 2e-5  # TF32: some 1e-3
+
+
+# -------------------------------------------------------------------------------- bundles' own transforms
+
+
+@pytest.fixture
+def crossings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Crossings]:
+    monkeypatch.setattr(InProcessEngine, "_execute", InProcessEngine._tensors)  # it counts in one thread
+    with Crossings() as mode:
+        yield mode
+
+
+def exact(chain: dict[str, Any]) -> None:
+    """In float32, as on the CPU: half precision gives other labels where scores are close."""
+    chain["evaluator"]["amp"] = False
+
+
+def alike(found: Answered, wanted: Answered) -> None:
+    a, b = (answered.arrays["LABELMAP"] for answered in (found, wanted))
+    labels = np.unique(b).tolist()
+    assert len(labels) > 1
+    assert [dice(a, b, label) for label in labels] == pytest.approx([1.0] * len(labels), abs=1e-3)
+
+
+@pytest.mark.parametrize("make", [model_bundles.normalised, model_bundles.scripted, model_bundles.two_phases])
+def test_a_bundles_own_transforms_run_there(make: model_bundles.Maker, crossings: Crossings, tmp_path: Path) -> None:
+    model = changed(tmp_path, exact, make)
+    found = Answered(tmp_path / "there", model, crossings, runs=2)
+    assert crossings.large == ([2 * VOXELS] * (1 + len(model.card.roles)), [VOXELS])
+    alike(found, of_cpu(tmp_path / "here", model))
+    assert "by the CPU" not in found.chain
+
+
+@pytest.mark.skipif(importlib.util.find_spec("skimage") is None, reason="scikit-image is not installed")
+def test_what_a_bundle_does_with_numpy_is_done_on_the_host(crossings: Crossings, tmp_path: Path) -> None:
+    """With cupy and cucim MONAI itself has them on the GPU."""
+    model = changed(tmp_path, exact, model_bundles.own_chain)
+    found = Answered(tmp_path / "there", model, crossings, runs=2)
+    alike(found, of_cpu(tmp_path / "here", model))
+    if "by the CPU: KeepLargestConnectedComponentd" in found.chain:
+        assert crossings.large == ([2 * VOXELS], [4 * VOXELS])
+    else:
+        assert importlib.util.find_spec("cucim")
+
+
+FINE_MM = 0.25  # 27 million voxels, of which Spacingd takes some 1.3 GB
+
+
+@contextmanager
+def short_of_memory() -> Iterator[None]:
+    """This process has 512 MiB more than it holds now."""
+    torch.cuda.empty_cache()
+    whole = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 512 * 2**20) / whole)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_a_chain_for_which_there_is_no_room_is_done_by_the_cpu(crossings: Crossings, tmp_path: Path) -> None:
+    def fine(chain: dict[str, Any]) -> None:
+        exact(chain)
+        transforms(chain, "pre")[3]["pixdim"] = [FINE_MM] * 3
+        chain["inferer"].update(roi_size=[64, 64, 64], overlap=0)
+
+    model = changed(tmp_path, fine)
+    with short_of_memory():
+        found = Answered(tmp_path / "there", model, crossings)
+    assert found.chain.endswith(", by the CPU: the GPU had no room")
+    alike(found, of_cpu(tmp_path / "here", model))
 
 
 # ------------------------------------------------------------------------------------------- through Triton
@@ -201,6 +278,8 @@ from dicomnode.ports import InferenceRequest
 from tests.asked import labelled
 from tests.integration.test_gpu import GEOMETRY, HU, SHAPE
 from tests.integration.test_gpu import volume
+from tests.bundle_answers import VOXELS, Answered, changed, of_cpu, transforms
+from tests.bundle_reference import dice
 from tests.triton_models import Slow, package
 home, folder = map(Path, sys.argv[1:])
 model = package(folder, Slow(), "slow", 2, engine="torchscript")

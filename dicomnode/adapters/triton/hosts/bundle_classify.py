@@ -32,7 +32,7 @@ class BundleClassifyHost(ClassifyHost):
         self._bundle = Bundle(settings.package, device)
         module = self._bundle.network()
         self._own_chain = OwnChain(self._bundle, module)
-        return LoadedNetwork(plain_runner(module), device, 1, described(device, "the bundle's"))
+        return LoadedNetwork(plain_runner(module), device, 1, described(device, "the bundle's", self._bundle))
 
     @property
     def info(self) -> Mapping[str, str]:

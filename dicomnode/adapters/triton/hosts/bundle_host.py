@@ -52,7 +52,7 @@ class BundleHost(Host):
             return LoadedNetwork(plain_runner(module), device, 1, described(device, "the node's"))
         self._own = OwnChain(bundle, module)
         why = chain if isinstance(chain, str) else "several series" if self._card.roles else "masks that overlap"
-        return LoadedNetwork(plain_runner(module), device, 1, described(device, f"the bundle's: {why}"))
+        return LoadedNetwork(plain_runner(module), device, 1, described(device, f"the bundle's: {why}", bundle))
 
     @property
     def info(self) -> Mapping[str, str]:
@@ -177,11 +177,12 @@ def plain_runner(module: torch.nn.Module) -> Any:
     return run
 
 
-def described(device: torch.device, chain: str) -> dict[str, str]:
-    """What runs a network as it is; `chain`: whose transforms."""
+def described(device: torch.device, chain: str, bundle: Bundle | None = None) -> dict[str, str]:
+    """What runs a network as it is; `chain`: whose transforms. A bundle may ask a GPU for mixed precision."""
+    half = bundle is not None and bundle.half_precision and device.type == "cuda"
     return {
         "engine": f"torch {torch.__version__}",
-        "precision": "f32",
+        "precision": "f16" if half else "f32",
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         "chain": chain,
     }
