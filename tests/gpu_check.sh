@@ -60,11 +60,12 @@ step "4. tests that use the GPU where there is one" "$bin/python3" -m pytest -p 
     tests/integration/test_triton_inner.py tests/integration/test_cuda_volumes.py
 step "5. transport: CUDA shared memory against shared memory" "$bin/python3" -m benchmarks.transport.run
 step "6. before and after the network: GPU against CPU" "$bin/python3" -m benchmarks.pre_post.on_gpu
-step "7. engines for a network of volumes, TensorRT among them" optimise torso-ct
-step "8. engines for a network of images" optimise slice-ct-region
+step "7. a bundle's own transforms: GPU against CPU" "$bin/python3" -m benchmarks.pre_post.bundle_on_gpu
+step "8. engines for a network of volumes, TensorRT among them" optimise torso-ct
+step "9. engines for a network of images" optimise slice-ct-region
 case ${DICOMNODE_GPU_CHECK_CONTAINER:-} in
     inside) ;;
-    yes) step "9. all of this in NVIDIA's container" container ;;
-    *) left_out "9. NVIDIA's container: with docker, DICOMNODE_GPU_CHECK_CONTAINER=yes make gpu-check" ;;
+    yes) step "10. all of this in NVIDIA's container" container ;;
+    *) left_out "10. NVIDIA's container: with docker, DICOMNODE_GPU_CHECK_CONTAINER=yes make gpu-check" ;;
 esac
 finish

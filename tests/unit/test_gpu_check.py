@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.pre_post import bundle_on_gpu
 from benchmarks.pre_post.on_gpu import measure
 
 SCRIPT = Path(__file__).parents[1] / "gpu_check.sh"
@@ -43,7 +44,7 @@ def checked(tmp_path: Path, **how: str) -> tuple[int, list[str]]:
 def test_all_that_passed_is_said_to_have_passed(tmp_path: Path) -> None:
     status, lines = checked(tmp_path)
     assert (status, lines[-1]) == (0, "all of it passed")
-    assert [line.split()[0] for line in lines[:-1]] == ["passed"] * 8
+    assert [line.split()[0] for line in lines[:-1]] == ["passed"] * 9
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_all_that_passed_is_said_to_have_passed(tmp_path: Path) -> None:
         (
             {"DICOMNODE_GPU_CHECK_CONTAINER": ""},
             0,
-            "not tried   9. NVIDIA's container",
+            "not tried   10. NVIDIA's container",
             "what was tried passed; the lines above say what was not",
         ),
     ],
@@ -75,3 +76,9 @@ def test_what_is_measured_before_and_after_the_network_is_equal() -> None:
     before, after = measure((20, 64, 60), 1, torch.device("cpu"))
     assert before.startswith("before")
     assert after.endswith("equal")
+
+
+def test_what_is_measured_of_a_bundle_has_the_labels_of_the_cpu() -> None:
+    before, after = bundle_on_gpu.measure((24, 60, 52), 1, torch.device("cpu"))
+    assert before.startswith("before")
+    assert after.endswith("Dice 1.000000 and more")
