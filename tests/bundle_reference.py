@@ -61,9 +61,8 @@ def _run(parser: Any, bundle: Path, images: dict[str, Any]) -> npt.NDArray[np.fl
     )
     network.load_state_dict(torch.load(bundle / "models" / "model.pt", weights_only=True))
     batch = list_data_collate([before(images)])
-    batch["pred"] = inferer(batch["image"], network.eval())
-    (result,) = decollate_batch(batch)
-    found: npt.NDArray[np.float32] = after(result)["pred"].numpy()
+    (prediction,) = decollate_batch({"pred": inferer(batch["image"], network.eval())})
+    found: npt.NDArray[np.float32] = after({**decollate_batch(batch)[0], **prediction})["pred"].numpy()
     return found
 
 

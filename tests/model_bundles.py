@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
@@ -202,7 +203,7 @@ def normalised(folder: Path) -> Path:
 
 
 def scripted(folder: Path) -> Path:
-    """Scaled by code in the bundle, without an orientation; what is above the mean is marked."""
+    """Scaled by code in the bundle, which puts clicks beside the image; what is above the mean is marked."""
     before = [ORIENTED[1], {"_target_": "scripts.scaling.Halvedd", "keys": "@image_key"}, SCALED, TYPED]
     after = [
         SOFTMAX,
@@ -222,7 +223,10 @@ def scripted(folder: Path) -> Path:
     return folder
 
 
-def merged(folder: Path) -> Path:
+TWO_AND_FOUR = "$lambda x: torch.where(x[[1]] > 0, 4, x[[0]])"
+
+
+def merged(folder: Path, merging: str = TWO_AND_FOUR) -> Path:
     """Two MR channels; masks that overlap, of which the bundle makes the labels 1 and 4, as those of BraTS do."""
     about = metadata("Tumours", {"0": "Whole tumor", "1": "Enhancing tumor"})
     about["network_data_format"]["inputs"]["image"].update(
@@ -233,11 +237,44 @@ def merged(folder: Path) -> Path:
         {"_target_": "Activationsd", "keys": "pred", "sigmoid": True},
         {**INVERTED, "meta_keys": "pred_meta_dict"},
         {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5},
-        {"_target_": "Lambdad", "keys": "pred", "func": "$lambda x: torch.where(x[[1]] > 0, 4, x[[0]])"},
+        {"_target_": "Lambdad", "keys": "pred", "func": merging},
     ]
     chain = inference(2, before, after, network_def=network(2, channels=2))
     del chain["preprocessing"]["transforms"][1]  # a list of files is loaded with its channels first
     return write(folder, about, chain, seed=7)
+
+
+def transformer(folder: Path) -> Path:
+    """A SwinUNETR with the `img_size` that it took before MONAI 1.5, made small."""
+    net = {
+        "_target_": "SwinUNETR",
+        "spatial_dims": 3,
+        "in_channels": 1,
+        "out_channels": 2,
+        "feature_size": 12,
+        "depths": [1, 1, 1, 1],
+        "num_heads": [1, 1, 1, 1],
+    }
+    chain = inference(2, [*ORIENTED, SCALED], [SOFTMAX, INVERTED, ARGMAX], network_def=net)
+    chain["inferer"].update(roi_size=[64, 64, 64], sw_batch_size=1)
+    write(folder, metadata("A spleen", {"0": "background", "1": "spleen"}), chain)
+    file = folder / "configs" / "inference.json"
+    file.write_text(json.dumps({**chain, "network_def": {**net, "img_size": 32}}))
+    return folder
+
+
+def searched(folder: Path) -> Path:
+    """A network whose shape is read from arrays in a file of its own, as DiNTS' is from its search."""
+    about = metadata("A spleen", {"0": "background", "1": "spleen"})
+    chain = inference(2, [*ORIENTED, SCALED], [SOFTMAX, INVERTED, ARGMAX])
+    write(folder, about, chain)
+    found = {"channels": np.array([4, 8, 16]), "rate": np.float64(0.5)}
+    torch.save(found, folder / "models" / "search_code.pt")
+    chain["arch_ckpt_path"] = "$@bundle_root + '/models/search_code.pt'"
+    chain["arch_ckpt"] = "$torch.load(@arch_ckpt_path, map_location=torch.device('cuda'))"
+    chain["network_def"] = {**chain["network_def"], "channels": "$@arch_ckpt['channels'].tolist()"}
+    (folder / "configs" / "inference.json").write_text(json.dumps(chain))
+    return folder
 
 
 def two_phases(folder: Path) -> Path:
@@ -294,5 +331,6 @@ class Halvedd(MapTransform):
         found = dict(data)
         for key in self.key_iterator(found):
             found[key] = found[key] / 2
+        found["guidance"] = {"spleen": [], "background": []}
         return found
 """

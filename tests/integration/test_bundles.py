@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pydicom
 import pytest
 import yaml
 
@@ -203,25 +204,49 @@ def test_a_library_that_a_bundle_needs_is_named(tmp_path: Path, series: Path) ->
         of_node(engine, model, [series])
 
 
-def test_channels_come_from_several_series_and_labels_by_their_value(tmp_path: Path, upwards: Path) -> None:
+def test_channels_come_from_several_series_and_masks_are_made_into_labels(tmp_path: Path, upwards: Path) -> None:
     bundle = model_bundles.merged(tmp_path / "bundle")
+    model = added(tmp_path / "store", bundle)
+    assert [role.name for role in model.card.roles] == ["flair"]
+    assert [(one.name, one.label) for one in model.card.segments] == [
+        ("Whole tumor outside Enhancing tumor", 1),
+        ("Enhancing tumor", 4),
+    ]
+    with InProcessEngine(tmp_path / "engine", 2) as engine:
+        found, _ = of_node(engine, model, [upwards, upwards])
+        of_other, _ = of_node(engine, model, [upwards, other_noise(tmp_path)])
+    wanted = labels_of(bundle, [upwards, upwards])
+    check(found, np.where(wanted == 4, 2, wanted), 2)
+    assert (of_other != found).any()
+
+
+def test_labels_that_no_words_say_need_a_card_with_their_values(tmp_path: Path, upwards: Path) -> None:
+    bundle = model_bundles.merged(tmp_path / "bundle", "$lambda x: 4 * x[[0]] + 4 * x[[1]]")
     with pytest.raises(InvalidModelPackage, match=r"Lambda makes labels of Whole tumor, Enhancing tumor") as error:
         added(tmp_path / "store", bundle)
     printed = yaml.safe_load(str(error.value).partition("\n\n")[2])
     own, card = printed["output"]["segments"], tmp_path / "card.yaml"
     card.write_text(yaml.safe_dump(printed))
     with InProcessEngine(tmp_path / "engine", 2) as engine:
-        with pytest.raises(ModelFailed, match="the labels 4, which are none"):
+        with pytest.raises(ModelFailed, match="the labels 4, 8, which are none"):
             of_node(engine, added(tmp_path / "store", bundle, card), [upwards, upwards])
-        own[1]["value"] = 4
+        own[0]["value"], own[1]["value"] = 4, 8
         card.write_text(yaml.safe_dump(printed))
-        model = added(tmp_path / "store", bundle, card)
-        assert [role.name for role in model.card.roles] == ["flair"]
-        found, _ = of_node(engine, model, [upwards, upwards])
-        of_other, _ = of_node(engine, model, [upwards, other_noise(tmp_path)])
-    wanted = labels_of(bundle, [upwards, upwards])
-    check(found, np.where(wanted == 4, 2, wanted), 2)
-    assert (of_other != found).any()
+        found, _ = of_node(engine, added(tmp_path / "store", bundle, card), [upwards, upwards])
+    check(found, labels_of(bundle, [upwards, upwards]) // 4, 2)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("einops") is None, reason="einops is not installed")
+def test_arguments_that_monai_has_taken_away_since_are_left_out(tmp_path: Path, series: Path) -> None:
+    model = added(tmp_path / "store", model_bundles.transformer(tmp_path / "bundle"))
+    with InProcessEngine(tmp_path / "engine", 2) as engine:
+        assert of_node(engine, model, [series])[0].any()
+
+
+def test_an_architecture_may_come_as_arrays_beside_the_weights(tmp_path: Path, series: Path) -> None:
+    model = added(tmp_path / "store", model_bundles.searched(tmp_path / "bundle"))
+    with InProcessEngine(tmp_path / "engine", 2) as engine:
+        assert of_node(engine, model, [series])[0].any()
 
 
 def other_noise(tmp_path: Path) -> Path:
@@ -236,3 +261,18 @@ def test_images_of_several_names_are_made_into_one_by_the_bundle(tmp_path: Path,
     with InProcessEngine(tmp_path / "engine", 2) as engine:
         found, _ = of_node(engine, model, [upwards, other])
     check(found, labels_of(bundle, {"arterial": upwards, "venous": other}), 2)
+
+
+def test_series_of_other_grids_are_brought_into_that_of_the_first(tmp_path: Path, upwards: Path) -> None:
+    """As MONAI says of them once they are in one grid; as they are, it does not put them together."""
+    bundle = model_bundles.two_phases(tmp_path / "bundle")
+    model = added(tmp_path / "store", bundle)
+    whole, part = other_noise(tmp_path), tmp_path / "part"
+    part.mkdir()
+    for file in sorted(whole.glob("*.dcm"), key=lambda one: int(pydicom.dcmread(one).InstanceNumber))[2:]:
+        shutil.copy(file, part)
+    with InProcessEngine(tmp_path / "engine", 2) as engine:
+        found, _ = of_node(engine, model, [upwards, part])
+        wanted, _ = of_node(engine, model, [upwards, whole])
+    assert found.shape == wanted.shape
+    assert (found[8:] == wanted[8:]).mean() > 0.99

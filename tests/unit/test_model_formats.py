@@ -110,14 +110,24 @@ def data_format(document: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def image(document: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = data_format(document)["inputs"]["image"]
+    return found
+
+
+def prediction(document: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = data_format(document)["outputs"]["pred"]
+    return found
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda d: d.pop("network_data_format"), r"metadata\.json\.network_data_format\.inputs: image is missing"),
         (lambda d: data_format(d).pop("outputs"), r"network_data_format\.outputs: pred is missing"),
         (
-            lambda d: data_format(d)["inputs"]["image"].update(modality="none", format="magnitude"),
-            r"inputs\.image\.modality: 'none' is no modality.*model\.yaml",
+            lambda d: data_format(d)["inputs"]["image"].update(modality="echo", format="magnitude"),
+            r"inputs\.image\.modality: 'echo' is no modality.*model\.yaml",
         ),
         (lambda d: data_format(d)["outputs"]["pred"].pop("channel_def"), r"outputs\.pred\.channel_def: .*missing"),
         (lambda d: data_format(d)["outputs"]["pred"].update(channel_def={"a": "x"}), r"channel_def: .*numbered"),
@@ -132,7 +142,21 @@ def test_what_the_metadata_lacks_is_named(tmp_path: Path, bundle: Path, change: 
 @pytest.mark.parametrize(
     ("file", "change", "words"),
     [
-        ("metadata", lambda d: data_format(d)["outputs"]["pred"].update(type="x", format="points"), "gives 'points'"),
+        ("metadata", lambda d: prediction(d).update(type="tuples", format="points"), "gives 'points': landmarks"),
+        ("metadata", lambda d: prediction(d).update(type="object", format="dict"), "gives 'dict': boxes .*`boxes`"),
+        ("metadata", lambda d: prediction(d).update(format="magnitude"), "gives 'magnitude': an image .*`map`"),
+        ("metadata", lambda d: image(d).update(type="noise", format="image"), "makes images out of noise"),
+        ("metadata", lambda d: image(d).update(modality="regular", format="RGB"), "pictures in colour.*luminance"),
+        (
+            "metadata",
+            lambda d: d.update(generator_data_format=d.pop("network_data_format")),
+            "several networks, as those have that make images",
+        ),
+        (
+            "metadata",
+            lambda d: data_format(d).update(outputs={"nuclei": prediction(d), "kinds": prediction(d)}),
+            "answers with nuclei, kinds",
+        ),
         ("inference", lambda d: d["evaluator"].update(prepare_batch="$x"), "clicks or prompts"),
         ("inference", lambda d: d["evaluator"].update(_target_="scripts.Evaluator"), "clicks or prompts"),
     ],
@@ -152,6 +176,29 @@ def test_labels_that_only_inference_json_names_are_found(tmp_path: Path, bundle:
     assert [s.name for s in card_of(bundle, tmp_path).segments] == ["Liver", "Pancreas"]
 
 
+def test_a_bundle_for_no_modality_in_particular_leaves_that_to_the_rules(tmp_path: Path, bundle: Path) -> None:
+    edit(bundle / "configs" / "metadata.json", lambda d: image(d).update(modality="none", format="magnitude"))
+    assert {"CT", "MR", "PT", "US", "DX"} <= set(card_of(bundle, tmp_path).input.modality)
+
+
+def test_labels_are_what_the_bundle_numbers_them(tmp_path: Path, bundle: Path) -> None:
+    numbered = {"0": "background", "3": "spleen", "12": "pancreas"}
+    edit(bundle / "configs" / "metadata.json", lambda d: prediction(d).update(channel_def=numbered))
+    assert [(s.number, s.label, s.name) for s in card_of(bundle, tmp_path).segments] == [
+        (1, 3, "Spleen"),
+        (2, 12, "Pancreas"),
+    ]
+
+
+def test_labels_that_only_the_metadatas_label_def_names_are_found(tmp_path: Path, bundle: Path) -> None:
+    def change(found: dict[str, Any]) -> None:
+        del prediction(found)["channel_def"]
+        prediction(found)["label_def"] = {"0": "background", "1": "liver"}
+
+    edit(bundle / "configs" / "metadata.json", change)
+    assert [s.name for s in card_of(bundle, tmp_path).segments] == ["Liver"]
+
+
 def test_a_bundle_without_its_weights_says_where_to_get_them(tmp_path: Path, bundle: Path) -> None:
     (bundle / "models" / "model.pt").unlink()
     with pytest.raises(InvalidModelPackage, match=r"models/model\.pt: .*monai\.bundle download"):
@@ -169,6 +216,7 @@ def test_channels_of_one_image_are_series_with_roles(tmp_path: Path, bundle: Pat
     edit(bundle / "configs" / "metadata.json", lambda d: data_format(d)["inputs"]["image"].update(image))
     card = card_of(bundle, tmp_path)
     assert [role.name for role in card.roles] == ["t1", "t2", "flair"]
+    assert card.limits.startswith("the main series is T1c; ")
     assert {role.modality for role in card.roles} == {("MR",)}
 
 

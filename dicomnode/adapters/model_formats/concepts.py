@@ -23,6 +23,7 @@ _ALIASES = {
     "svc": "SuperiorVenaCava",
     "oesophagus": "Esophagus",
     "adrenal": "AdrenalGland",
+    "kideny": "Kidney",  # so in the Model Zoo's swin_unetr_btcv_segmentation
     "urinary bladder": "Bladder",
     "gall bladder": "Gallbladder",
     "bowel": "Intestine",

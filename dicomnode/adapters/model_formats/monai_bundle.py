@@ -10,6 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dicomnode.adapters.model_formats.bundle_kind import (
+    FORMAT,
+    METADATA,
+    check_kind,
+    classifies,
+    image_of,
+    prediction_of,
+)
+from dicomnode.adapters.model_formats.bundle_look import labels_of_masks
 from dicomnode.adapters.model_formats.concepts import coded, private, readable, segment
 from dicomnode.adapters.model_formats.documents import (
     Document,
@@ -21,13 +30,12 @@ from dicomnode.adapters.model_formats.documents import (
     version_of,
 )
 from dicomnode.domain.bundle_chain import LOADERS, StandardChain, resolved, standard_chain, transform_name
+from dicomnode.domain.merged_masks import MASKS_MOST, meanings
 from dicomnode.errors import InvalidModelPackage
 
 WORDS = "a MONAI bundle"
-METADATA = "configs/metadata.json"
 INFERENCE = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml")
 WEIGHTS = ("models/model.pt", "models/model.ts")
-_FORMAT = f"{METADATA}.network_data_format"
 _SECTIONS = ("preprocessing", "inferer", "postprocessing")
 _MODALITIES = {
     "ct": ("CT",),
@@ -45,12 +53,14 @@ _MODALITIES = {
     "xray": ("CR", "DX"),
     "x-ray": ("CR", "DX"),
 }
+_NO_MODALITY = ("none", "any")
+_ANY = ("CT", "MR", "PT", "NM", "CR", "DX", "MG", "US", "XA", "RF", "OT")
+_NAME_MOST = 64  # characters of a segment's label (PS3.3 C.8.20.4, LO)
 _BACKGROUND = ("background", "everything else", "other", "bg")
 _MASKS_KEPT = (
     *("Activations", "AsDiscrete", "Invert", "SaveImage", "EnsureType", "ToTensor", "CastToType", "FillHoles"),
     *("KeepLargestConnectedComponent", "RemoveSmallObjects", "SqueezeDim"),
 )
-_CLASS_FORMATS = ("classes", "labels", "probabilities", "classification")
 
 
 def is_one(folder: Path) -> bool:
@@ -60,26 +70,31 @@ def is_one(folder: Path) -> bool:
 def card(folder: Path, given: Mapping[str, Any]) -> Document:
     """What follows from the bundle; `given`: what a card in it says already."""
     metadata = read_document(folder, METADATA)
-    inference = read_document(folder, next(name for name in INFERENCE if (folder / name).is_file()))
-    image = _image(metadata)
-    _check_kind(metadata, inference)
-    of_images = _classifies(metadata) and len(image.get("spatial_shape") or []) == 2
+    inference = read_document(folder, _inference_file(folder))
+    check_kind(metadata, inference)
+    image = image_of(metadata)
+    of_images = classifies(metadata) and len(image.get("spatial_shape") or []) == 2
     modality = mapping(given.get("input")).get("modality") or _modality(image)
     return {
         "name": slug(str(metadata.get("name") or folder.name)),
         "version": version_of(metadata.get("version")),
         "manufacturer": line(metadata.get("authors"), most=64),
         "intended_use": line(metadata.get("intended_use") or metadata.get("description") or metadata.get("task")),
-        "limits": _limits(metadata),
+        "limits": _limits(metadata, _main_series(image, inference)),
         "input": {"modality": list(modality), **(_size(image) if of_images else {}), **_chain_input(inference)},
         "inputs": _roles(image, inference, list(modality)),
         "network": {**_network(folder, inference), **_chain_network(inference)},
-        "output": mapping(given.get("output")) or _output(metadata, inference, of_images),
+        "output": mapping(given.get("output")) or _output(folder, metadata, inference, of_images),
     }
 
 
-def _limits(metadata: Mapping[str, Any]) -> str:
-    said = [
+def _inference_file(folder: Path) -> str:
+    return next(name for name in INFERENCE if (folder / name).is_file())
+
+
+def _limits(metadata: Mapping[str, Any], main: str) -> str:
+    said = [f"the main series is {main}"] if main else []
+    said += [
         f"{words}: {line(metadata[key])}"
         for key, words in (("data_source", "trained on"), ("data_type", "data"), ("eval_metrics", "figures given"))
         if metadata.get(key)
@@ -111,115 +126,83 @@ def _weights(folder: Path) -> str:
 # ------------------------------------------------------------------------------------------------- metadata
 
 
-def _image(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The first input of the network."""
-    inputs = mapping(mapping(metadata.get("network_data_format")).get("inputs"))
-    found = inputs.get("image") or next(iter(inputs.values()), None)
-    if not isinstance(found, Mapping):
-        raise InvalidModelPackage("image is missing", f"{_FORMAT}.inputs")
-    return found
-
-
-def _prediction(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    outputs = mapping(mapping(metadata.get("network_data_format")).get("outputs"))
-    found = outputs.get("pred") or next(iter(outputs.values()), None)
-    if not isinstance(found, Mapping):
-        raise InvalidModelPackage("pred is missing", f"{_FORMAT}.outputs")
-    return found
-
-
-def _check_kind(metadata: Mapping[str, Any], inference: Document) -> None:
-    """Refuses what is neither a segmentation nor a classification, and what needs more than images."""
-    found = _prediction(metadata)
-    kinds = {str(found.get(key)).casefold() for key in ("format", "type")}
-    if not kinds & {"segmentation", "image", *_CLASS_FORMATS} or "magnitude" in kinds:
-        raise InvalidModelPackage(
-            f"a bundle that gives {found.get('format')!r} is run by nothing here; segmentations and classes are",
-            f"{_FORMAT}.outputs.pred.format",
-        )
-    evaluator = mapping(inference.get("evaluator"))
-    usual = transform_name(evaluator.get("_target_", "SupervisedEvaluator")) == "SupervisedEvaluator"
-    if not usual or "prepare_batch" in evaluator:
-        raise InvalidModelPackage(
-            "the bundle has an evaluator of its own, as those do that work on clicks or prompts; the node gives "
-            "images and nothing else",
-            "configs/inference.evaluator",
-        )
-
-
 def _modality(image: Mapping[str, Any]) -> tuple[str, ...]:
     """DICOM's words (PS3.3 C.7.3.1.1.1) for MONAI's."""
     for said in (image.get("modality"), image.get("format")):
         if found := _MODALITIES.get(str(said).strip().casefold()):
             return found
+    if str(image.get("modality") or "").strip().casefold() in _NO_MODALITY:
+        return _ANY  # it is for none in particular, as the Model Zoo's templates are: what it runs on the rules say
     raise InvalidModelPackage(
         f"{image.get('modality')!r} is no modality that is known here; put a model.yaml into the bundle with "
         "`input: {modality: [CT]}`, or whatever it is",
-        f"{_FORMAT}.inputs.image.modality",
+        f"{FORMAT}.inputs.image.modality",
     )
 
 
 def _size(image: Mapping[str, Any]) -> Document:
     shape = image["spatial_shape"]
     if not all(isinstance(n, int) and n > 0 for n in shape):
-        raise InvalidModelPackage(f"{shape} is no size of an image", f"{_FORMAT}.inputs.image.spatial_shape")
+        raise InvalidModelPackage(f"{shape} is no size of an image", f"{FORMAT}.inputs.image.spatial_shape")
     return {"size": list(shape)[::-1]}  # MONAI's x and y are columns and rows
 
 
-def _classifies(metadata: Mapping[str, Any]) -> bool:
-    """A vector of classes, where a segmentation has the extent of the image."""
-    found = _prediction(metadata)
-    kinds = {str(found.get(key)).casefold() for key in ("format", "type")}
-    return (
-        bool(kinds & set(_CLASS_FORMATS))
-        and len(found.get("spatial_shape") or []) < 3
-        and "segmentation" not in kinds
-    )
-
-
-def _output(metadata: Mapping[str, Any], inference: Document, of_images: bool) -> Document:
-    names = _names(_prediction(metadata), inference)
-    if _classifies(metadata):
+def _output(folder: Path, metadata: Mapping[str, Any], inference: Document, of_images: bool) -> Document:
+    channels = _channels(prediction_of(metadata), inference)
+    names = list(channels.values())
+    if classifies(metadata):
         scores = "probabilities" if _gives_probabilities(inference) else "logits"
         return {"classification": {**_classification(metadata, names, of_images), "scores": scores}}
     if len(names) > 1 and names[0].casefold() in _BACKGROUND:
-        names = names[1:]
-    elif len(names) > 1 and (merging := _merging(inference)):
-        raise InvalidModelPackage(
-            f"{merging} makes labels of {', '.join(names)}, and which, nothing says; add the bundle with --card "
-            f"model.yaml, whose output.segments have the value of each label:\n\n{_merged(names)}",
-            f"{_FORMAT}.outputs.pred.channel_def",
-        )
+        return {"segments": [_labelled(n, *named) for n, named in enumerate(list(channels.items())[1:], 1)]}
+    if len(names) > 1 and (first := _merging(inference)) is not None:
+        return {"segments": _merged(folder, inference, first, names)}
     return {"segments": [segment(number, name) for number, name in enumerate(names, 1)]}
 
 
-def _merging(inference: Document) -> str:
-    """The transform after the network that may make one label map of several masks, if any."""
+def _labelled(number: int, label: int, name: str) -> Document:
+    """A segment whose label in the prediction may be another number than its own."""
+    return segment(number, name) if label == number else {**segment(number, name), "value": label}
+
+
+def _merging(inference: Document) -> int | None:
+    """The place of the transform after the network that may make one label map of several masks, if any."""
     names = [transform_name(transform.get("_target_")) for transform in _listed(inference, "post")]
-    return next((name for name in names if name not in _MASKS_KEPT), "")
+    return next((place for place, name in enumerate(names) if name not in _MASKS_KEPT), None)
 
 
-def _merged(names: list[str]) -> str:
-    """The output of a card to begin with."""
+def _merged(folder: Path, inference: Document, first: int, names: list[str]) -> list[Document]:
+    """The labels that the bundle makes of its masks, by what each of them is within and outside of."""
+    few = len(names) <= MASKS_MOST
+    labels = labels_of_masks(folder, _inference_file(folder), first, len(names)) if few else []
+    found = meanings(labels, names)
+    if found and max(map(len, found.values())) <= _NAME_MOST:
+        return [_labelled(number, *named) for number, named in enumerate(found.items(), 1)]
+    target = transform_name(_listed(inference, "post")[first].get("_target_"))
     segments = [{**segment(number, name), "value": number} for number, name in enumerate(names, 1)]
-    return as_yaml({"output": {"segments": segments}})
+    raise InvalidModelPackage(
+        f"{target} makes labels of {', '.join(names)}, and which, nothing says; add the bundle with --card "
+        "model.yaml, whose output.segments have the value of each label:\n\n"
+        f"{as_yaml({'output': {'segments': segments}})}",
+        f"{FORMAT}.outputs.pred.channel_def",
+    )
 
 
-def _names(prediction: Mapping[str, Any], inference: Document) -> list[str]:
-    """Of the channels, in their order; some bundles name them in inference.json alone."""
-    channels = prediction.get("channel_def")
+def _channels(prediction: Mapping[str, Any], inference: Document) -> dict[int, str]:
+    """Names by their numbers, in this order; some bundles have them in inference.json alone."""
+    channels = prediction.get("channel_def") or prediction.get("label_def")
     labels = inference.get("labels")
     if not channels and isinstance(labels, Mapping) and all(type(n) is int for n in labels.values()):
         channels = {str(number): name for name, number in labels.items()}
     if not isinstance(channels, Mapping) or not channels:
         raise InvalidModelPackage(
             "the names of the labels are missing; put a model.yaml into the bundle with its `output`",
-            f"{_FORMAT}.outputs.pred.channel_def",
+            f"{FORMAT}.outputs.pred.channel_def",
         )
     try:
-        return [str(channels[key]) for key in sorted(channels, key=int)]
+        return {int(key): str(channels[key]) for key in sorted(channels, key=int)}
     except ValueError:
-        raise InvalidModelPackage("channels are numbered", f"{_FORMAT}.outputs.pred.channel_def") from None
+        raise InvalidModelPackage("channels are numbered", f"{FORMAT}.outputs.pred.channel_def") from None
 
 
 def _classification(metadata: Mapping[str, Any], names: list[str], of_images: bool) -> Document:
@@ -243,14 +226,21 @@ def _gives_probabilities(inference: Document) -> bool:
 
 def _roles(image: Mapping[str, Any], inference: Document, modality: list[str]) -> list[Document]:
     """The channels beside the first, where each is a series of its own; colours are channels of one image."""
-    channels = mapping(image.get("channel_def"))
-    keys = _loaded_keys(inference)
-    if len(keys) > 1:
-        return [{"role": slug(key), "modality": modality} for key in keys[1:]]
-    names = [str(name) for name in channels.values()]
-    if len(names) < 2 or {name.casefold() for name in names} <= {"r", "g", "b", "red", "green", "blue", "image"}:
-        return []
-    return [{"role": slug(name), "modality": modality} for name in names[1:]]
+    return [{"role": slug(name), "modality": modality} for name in _series(image, inference)[1:]]
+
+
+def _main_series(image: Mapping[str, Any], inference: Document) -> str:
+    """What the bundle calls the first of several series; "" where there is one."""
+    return next(iter(_series(image, inference)), "")
+
+
+def _series(image: Mapping[str, Any], inference: Document) -> list[str]:
+    """The names of several series; none where there is one."""
+    if len(keys := _loaded_keys(inference)) > 1:
+        return keys
+    names = [str(name) for name in mapping(image.get("channel_def")).values()]
+    of_one = {name.casefold() for name in names} <= {"r", "g", "b", "red", "green", "blue", "image"}
+    return [] if len(names) < 2 or of_one else names
 
 
 def _listed(inference: Document, when: str) -> list[Mapping[str, Any]]:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from monai.bundle.config_parser import ConfigParser
 
@@ -26,6 +27,7 @@ WEIGHTS_FILES = ("models/model.pt", "models/model.ts")
 _SECTIONS = ("preprocessing", "inferer", "postprocessing")
 _DEVICES = ("device", "sw_device")
 _NOT_IMAGES = ("label", "pred", "mask")
+_GONE = {"SwinUNETR": ("img_size",)}  # deprecated in MONAI 1.3 as not needed, removed in 1.5
 _FAULTS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ImportError, OSError)
 
 
@@ -47,11 +49,11 @@ class Bundle:
         if name not in self.document:
             return None
         try:
-            with _importable(self.folder), warnings.catch_warnings():
+            with _importable(self.folder), arrays_readable(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what a bundle uses that is deprecated is not ours to mend
                 return self._parser.get_parsed_content(name)
         except _FAULTS as error:
-            raise self._fault(name, f"{type(error).__name__}: {error}") from error
+            raise self._fault(name, _why(error)) from error
 
     def chain(self) -> StandardChain | str:
         """The usual chain when it is one, else why it is not."""
@@ -78,6 +80,16 @@ class Bundle:
     @property
     def channel_first_on_loading(self) -> bool:
         return bool(_mapping(self._loader).get("ensure_channel_first", False))
+
+    @property
+    def loads_metadata(self) -> bool:
+        """Whether its loader gives a mapping of metadata beside each image (LoadImaged's image_only, false)."""
+        return _mapping(self._loader).get("image_only", True) is False
+
+    @property
+    def matches_grids(self) -> bool:
+        """Whether its transforms bring several images into one grid by themselves."""
+        return _first(_mapping(self.document.get("preprocessing")), ("ResampleToMatch",)) is not None
 
     @property
     def half_precision(self) -> bool:
@@ -124,7 +136,7 @@ class Bundle:
         # by a parser of its own, since what the bundle's has made already would be made anew
         parser = self._parser_of({**self.document, "_dicomnode_value": expression})
         try:
-            with _importable(self.folder):
+            with _importable(self.folder), arrays_readable():
                 return parser.get_parsed_content("_dicomnode_value")
         except _FAULTS:
             return expression
@@ -166,11 +178,20 @@ def _prepared(document: dict[str, Any], folder: Path, device: torch.device) -> d
         document = _mapped(document, _to_cpu)
     document = _mapped(document, lambda v: _with_device(v, device))
     if "network_def" in document:
-        # weights that are here need no others from the network
-        document["network_def"] = _mapped(
-            document["network_def"], lambda v: {**v, "pretrained": False} if "pretrained" in _mapping(v) else v
-        )
+        document["network_def"] = _mapped(document["network_def"], _network_today)
     return document
+
+
+def _network_today(value: Any) -> Any:
+    """A network's arguments without those that MONAI has taken away since, which said nothing any more.
+
+    Weights that are here need no others from the network.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    gone = _GONE.get(transform_name(value.get("_target_")), ())
+    kept = {key: part for key, part in value.items() if key not in gone}
+    return {**kept, "pretrained": False} if "pretrained" in kept else kept
 
 
 def _to_cpu(value: Any) -> Any:
@@ -208,7 +229,7 @@ def _components(value: Any) -> Iterator[dict[str, Any]]:
             yield from _components(part)
 
 
-def _first(document: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any] | None:
+def _first(document: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any] | None:
     return next((c for c in _components(document) if transform_name(c["_target_"]) in names), None)
 
 
@@ -236,6 +257,29 @@ def _scripted(file: Path, device: torch.device) -> torch.nn.Module:
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript's: what was written in it has to run
         module: torch.nn.Module = torch.jit.load(file, map_location=device)  # type: ignore[no-untyped-call]
         return module.eval()
+
+
+def arrays_readable() -> contextlib.AbstractContextManager[None]:
+    """Lets `torch.load` of a bundle's expressions read NumPy arrays, as the codes of a searched architecture are.
+
+    Since torch 2.6 it reads tensors alone unless it is told more (torch.serialization.safe_globals).
+    """
+    kinds = {type(numpy.dtype(letter)) for letter in "?bBhHiIlLqQefd"}
+    core: Any = numpy.core.multiarray
+    named = [
+        (function, f"numpy.{where}.multiarray.{function.__name__}")
+        for function in (core._reconstruct, core.scalar)
+        for where in ("core", "_core")
+    ]
+    return torch.serialization.safe_globals([*named, numpy.ndarray, numpy.dtype, *kinds])
+
+
+def _why(error: BaseException) -> str:
+    """What was wrong at the bottom of it, by a line: MONAI's own errors say only where."""
+    while (cause := error.__cause__) is not None:
+        error = cause
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {said}"
 
 
 @contextlib.contextmanager

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.data.meta_tensor import MetaTensor
 
 from dicomnode.adapters.triton.hosts.asked import Asked, Given
 from dicomnode.adapters.triton.hosts.bundle import Bundle
@@ -83,7 +82,7 @@ class BundleHost(Host):
     def _made(self, own: OwnChain, asked: Asked, made: Made) -> torch.Tensor | None:
         """None of air alone, as on warming up: transforms that look for a patient find none, and nothing is there."""
 
-        def images(device: torch.device) -> dict[str, MetaTensor]:
+        def images(device: torch.device) -> dict[str, Any]:
             return images_of(self._bundle, asked.main, asked.further, device)
 
         try:

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _IMAGE, _PREDICTION = "image", "pred"  # monai.utils.CommonKeys
 
-Images = Callable[[torch.device], dict[str, MetaTensor]]  # on the device that is named
+Images = Callable[[torch.device], dict[str, Any]]  # on the device that is named
 Made = Callable[[torch.Tensor], torch.Tensor]  # of (channels, ...) float32 in MONAI's axes, where it lies
 
 
@@ -93,9 +93,11 @@ class OwnChain:
         with seconds.network(self.device):
             # what MONAI's evaluator gives to the network; transforms may have made it of several images
             image = batch[_IMAGE if _IMAGE in batch else parts.key].to(parts.device)
-            batch[_PREDICTION] = self._infer(parts, image, check)
-        (result,) = decollate_batch(batch)
-        del batch, image
+            found = self._infer(parts, image, check)
+        # as MONAI's Workflow: each by itself, for what lies beside the images need not have their batch's length
+        (prediction,) = decollate_batch({_PREDICTION: found})
+        result = {**decollate_batch(batch)[0], **prediction}
+        del batch, image, found
         return made(parts.after(result, shape)).cpu()
 
     def _infer(self, parts: _Parts, image: torch.Tensor, check: Callable[[], None]) -> torch.Tensor:
@@ -132,7 +134,7 @@ class _Parts:
         chains = (self._before, self._after, self._back)
         return [name for chain in chains if isinstance(chain, ChainOnDevice) for name in chain.by_the_cpu]
 
-    def before(self, images: dict[str, MetaTensor]) -> Any:
+    def before(self, images: dict[str, Any]) -> Any:
         """What the network is given, and the transforms after it know of what was done."""
         return _applied(self._before, images)
 
@@ -173,20 +175,40 @@ def _make_ready(chain: Any) -> None:
             transform.allow_missing_keys = True
 
 
-def images_of(
-    bundle: Bundle, main: Given, further: Sequence[Given], device: torch.device = CPU
-) -> dict[str, MetaTensor]:
+def images_of(bundle: Bundle, main: Given, further: Sequence[Given], device: torch.device = CPU) -> dict[str, Any]:
     """The series as the bundle's transforms know them: an image each, or one image with a channel each."""
     keys = bundle.image_keys
     given = [image(one, device) for one in (main, *further)]
     if len(keys) == len(given):
-        return {key: _named(one, bundle) for key, one in zip(keys, given, strict=True)}
+        return _named_images(bundle, dict(zip(keys, given, strict=True)))
     if len(keys) == 1:
         channels = [given[0], *(onto(one, given[0]) for one in given[1:])]
         stacked = MetaTensor(torch.stack([c.as_tensor() for c in channels]), affine=channels[0].affine)
         stacked.meta["original_channel_dim"] = 0
         return {keys[0]: stacked}
     raise ValueError(f"the bundle loads {', '.join(keys)} and its card has {len(given)} series: give it `inputs`")
+
+
+def _named_images(bundle: Bundle, found: dict[str, MetaTensor]) -> dict[str, Any]:
+    """Each image by its key, in the grid of the first, which the bundle was trained on and does not make by itself.
+
+    Series of one study seldom have the very same grid, and MONAI then ends where the bundle puts them together.
+    """
+    first = next(iter(found.values()))
+    if not bundle.matches_grids:
+        found = {key: _in_grid_of(first, one) for key, one in found.items()}
+    images: dict[str, Any] = {key: _named(one, bundle) for key, one in found.items()}
+    if bundle.loads_metadata:
+        images |= {f"{key}_meta_dict": dict(one.meta) for key, one in found.items()}
+    return images
+
+
+def _in_grid_of(first: MetaTensor, one: MetaTensor) -> MetaTensor:
+    if one.shape == first.shape and bool(torch.allclose(one.affine, first.affine, atol=1e-3)):
+        return one
+    moved = onto(one, first)
+    moved.meta.update(first.meta)
+    return moved
 
 
 def _named(whole: MetaTensor, bundle: Bundle) -> MetaTensor:
