@@ -21,15 +21,16 @@ from monai.transforms.spatial.dictionary import Spacingd
 from monai.transforms.transform import MapTransform
 
 from dicomnode.adapters.triton.hosts.bundle import Bundle
+from dicomnode.adapters.triton.hosts.model import Host
 from dicomnode.adapters.triton.in_process import InProcessEngine
 from dicomnode.errors import InvalidModelPackage
 from dicomnode.imaging.inference import CPU
 from dicomnode.ports import ModelVersion
 from tests import model_bundles
 from tests.adapters.strict_device import DEVICE, Strict, There, network
-from tests.bundle_answers import VOXELS, Answered, changed, of_cpu, on, transforms
+from tests.bundle_answers import VOXELS, Answered, Change, changed, of_cpu, on, transforms
 from tests.integration import test_gpu
-from tests.integration.test_bundles import added
+from tests.integration.test_bundles import SHAPE, added, body
 from tests.integration.test_gpu import (  # noqa: F401
     test_a_bundles_own_transforms_run_there,
     test_a_chain_for_which_there_is_no_room_is_done_by_the_cpu,
@@ -94,6 +95,35 @@ def test_channels_of_several_series_are_put_together_there(strict: Strict, tmp_p
     card.write_text(yaml.safe_dump(printed))
     compared(tmp_path, added(tmp_path / "store", bundle, card), strict)
     assert strict.large == ([2 * VOXELS] * 2, [VOXELS])
+
+
+def test_a_volume_that_lies_there_is_read_there_and_left_as_it_is(
+    strict: Strict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from CUDA shared memory, which other models read too."""
+    model = changed(tmp_path, lambda chain: None)
+    wanted = Answered(tmp_path / "one", model, strict)
+    real, put = Host._input, There(torch.from_numpy(body(SHAPE, 3)))
+    monkeypatch.setattr(Host, "_input", lambda host, request, n: put if n == "VOLUME" else real(host, request, n))
+    found = Answered(tmp_path / "two", model, strict)
+    np.testing.assert_array_equal(found.arrays["LABELMAP"], wanted.arrays["LABELMAP"])
+    np.testing.assert_array_equal(put.held.numpy(), body(SHAPE, 3))
+    assert strict.large == ([], [VOXELS])
+
+
+def nested(chain: dict[str, Any]) -> None:
+    first, second, *others = transforms(chain, "pre")
+    chain["preprocessing"]["transforms"] = [first, second, {"_target_": "Compose", "transforms": others}]
+
+
+def lazily(chain: dict[str, Any]) -> None:
+    chain["preprocessing"]["lazy"] = True
+
+
+@pytest.mark.parametrize("change", [nested, lazily])
+def test_a_chain_in_a_chain_and_one_that_resamples_at_the_end(change: Change, strict: Strict, tmp_path: Path) -> None:
+    compared(tmp_path, changed(tmp_path, change), strict)
+    assert strict.large == ([2 * VOXELS], [VOXELS])
 
 
 @pytest.mark.parametrize("of_series", [False, True])
