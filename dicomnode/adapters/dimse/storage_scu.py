@@ -27,6 +27,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
+from dicomnode.adapters.dimse.answers import leave_answers_to_the_caller
 from dicomnode.adapters.dimse.peer_words import abort_words, context_words, no_connection_words, rejection_words
 from dicomnode.domain.delivery_failure import FailureKind
 from dicomnode.domain.destination import Destination, DimseAddress
@@ -139,6 +140,7 @@ class StorageScu:
                 raise DestinationUnavailable(words, FailureKind.NO_CONNECTION) from error
             if not association.is_established:
                 _raise_not_established(address, association, watch, time.monotonic() - started, limits)
+            leave_answers_to_the_caller(association)
             try:
                 yield Call(str(address), association, watch, response_timeout_s)
             finally:
