@@ -15,7 +15,7 @@ from types import FrameType
 from dicomnode.config import Settings
 
 # These name values of the data sets they stumble over, patients' names among them, from WARNING up.
-_TALKATIVE = ("pydicom", "highdicom", "dicomweb_client")
+_TALKATIVE = frozenset({"pydicom", "highdicom", "dicomweb_client"})
 # These report their own set-up at INFO, a dozen lines each start.
 _WORDY = ("alembic", "dbos")
 _LOG_BYTES = 10 << 20
@@ -33,13 +33,17 @@ def start_log(settings: Settings, name: str) -> None:
     engine = logging.getLogger("dbos")
     engine.handlers, engine.propagate = [handler], False
     if settings.log_level != "DEBUG":
-        for logger in _TALKATIVE:
-            logging.getLogger(logger).setLevel(logging.CRITICAL)
+        handler.addFilter(_names_no_values)
         for logger in _WORDY:
             logging.getLogger(logger).setLevel(logging.WARNING)
         logging.getLogger("pynetdicom").setLevel(logging.ERROR)
         warnings.simplefilter("ignore")
     faulthandler.enable()
+
+
+def _names_no_values(record: logging.LogRecord) -> bool:
+    """At the handler and not by levels: pydicom sets its own logger's level when it is imported, be it later."""
+    return record.name.partition(".")[0] not in _TALKATIVE
 
 
 def stop_on_signals() -> threading.Event:

@@ -366,7 +366,7 @@ def check_role_modality(modality: str, role: RoleSpec, model: ModelVersion) -> N
     if modality not in role.modality:
         raise SeriesRefused(
             f"the model {model.name} takes {' or '.join(role.modality)} in the role {role.name}, "
-            f"this series is {modality or 'nothing'}"
+            f"{_of_modality(modality)}"
         )
 
 
@@ -394,9 +394,11 @@ def check_modality(modality: str, model: ModelVersion) -> None:
     """A rule may match more than its model was made for."""
     wanted = model.card.input.modality
     if modality not in wanted:
-        raise SeriesRefused(
-            f"the model {model.name} takes {' or '.join(wanted)}, this series is {modality or 'nothing'}"
-        )
+        raise SeriesRefused(f"the model {model.name} takes {' or '.join(wanted)}, {_of_modality(modality)}")
+
+
+def _of_modality(modality: str) -> str:
+    return f"this series is {modality}" if modality else "this series does not say its Modality"
 
 
 def check_unit(plan: VolumePlan | ImagesPlan, wanted: str, model: ModelVersion, which: str) -> None:

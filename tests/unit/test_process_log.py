@@ -31,3 +31,29 @@ def test_the_job_engine_logs_to_the_rotated_file_alone(tmp_path: Path) -> None:
     assert "ours" in text
     assert "set up" not in text
     assert "context impl" not in text
+
+
+_READING = """
+import io, sys
+from pathlib import Path
+from dicomnode.config import Settings
+from dicomnode.node.process import start_log
+
+start_log(Settings(home=Path(sys.argv[1])), "worker-1")
+import pydicom  # late, as a node does: its import gives its logger a level of its own
+import highdicom, logging
+from pydicom.dataelem import DataElement
+DataElement("PatientBirthDate", "DA", "born 1931", validation_mode=1)
+logging.getLogger("highdicom.base").warning("born 1931")
+logging.getLogger("dicomnode.x").info("ours")
+"""
+
+
+def test_values_of_data_sets_do_not_reach_the_log(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _READING, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "logs" / "worker-1.log").read_text()
+    assert "ours" in text
+    assert "1931" not in text + done.stderr + done.stdout
