@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import ImplicitVRLittleEndian, MRSpectroscopyStorage
 
 from dicomnode.domain.quantity import quantity
 from dicomnode.errors import NotAVolume
@@ -67,8 +67,12 @@ class Frame:
 
 
 def is_image(header: Dataset) -> bool:
-    """Whether there are pixels to be had: reports, structure sets and presentation states have no Rows."""
-    return bool(whole(header, "Rows") and whole(header, "Columns"))
+    """Whether there are pixels to be had: reports, structure sets and presentation states have no Rows.
+
+    Spectra have them, of voxels that each hold a curve in Spectroscopy Data (PS3.3 C.8.14.4).
+    """
+    spectra = text(header, "SOPClassUID") == MRSpectroscopyStorage
+    return bool(whole(header, "Rows") and whole(header, "Columns")) and not spectra
 
 
 def number_of_frames(header: Dataset) -> int:

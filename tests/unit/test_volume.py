@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
-from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage, SegmentationStorage
+from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage, MRSpectroscopyStorage, SegmentationStorage
 
 from dicomnode.errors import NotAVolume
 from dicomnode.imaging.volume import REASONS, VolumePlan, plan_volume
@@ -144,6 +144,7 @@ def lut() -> Dataset:
     [
         ("no-images", list, "0 instances"),
         ("no-images", report, "PR"),
+        ("no-images", all_with(SOPClassUID=MRSpectroscopyStorage, Modality="MR"), "6 instances (MR), none"),
         ("segmentation", segmentation, ""),
         ("mixed-series", lambda: classic(3) + classic(3, series="b"), "2 series"),
         ("localizer", all_with(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), "6 localizer"),
