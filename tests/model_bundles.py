@@ -277,6 +277,32 @@ def searched(folder: Path) -> Path:
     return folder
 
 
+def asked_for_labels(folder: Path) -> Path:
+    """A network that is asked for labels, by an evaluator and an inferer of the bundle's own, as VISTA3D is."""
+    about = metadata("Everything", {"0": "background", "1": "liver", "2": "kidney", "3": "spleen", "4": "pancreas"})
+    after = [
+        {"_target_": "monai.apps.vista3d.transforms.VistaPostTransformd", "keys": "pred"},
+        {**INVERTED, "transform": "$copy.deepcopy(@preprocessing)", "nearest_interp": True},
+    ]
+    chain = inference(4, [*ORIENTED, SCALED, TYPED], after, network_def={"_target_": "scripts.asking.Asked"})
+    chain["imports"].append("$import copy")
+    chain["inferer"] = {"_target_": "scripts.asking.Inferer", "roi_size": WINDOW}
+    chain["everything_labels"] = "$list(set([i + 1 for i in range(4)]) - set([2]))"
+    chain["evaluator"] |= {
+        "_target_": "scripts.asking.Evaluator",
+        "hyper_kwargs": {"user_prompt": True, "everything_labels": "@everything_labels"},
+    }
+    (folder / "scripts").mkdir(parents=True)
+    (folder / "scripts" / "__init__.py").write_text("")
+    (folder / "scripts" / "asking.py").write_text(_ASKING)
+    plain = {"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": 5, "kernel_size": 3, "padding": 1}
+    write(folder, about, {**chain, "network_def": plain}, seed=3)
+    weights = torch.load(folder / "models" / "model.pt", weights_only=True)
+    torch.save({f"scores.{name}": value for name, value in weights.items()}, folder / "models" / "model.pt")
+    (folder / "configs" / "inference.json").write_text(json.dumps(chain))
+    return folder
+
+
 def two_phases(folder: Path) -> Path:
     """Two CT series that are loaded under names of their own and put together after they were resampled."""
     about = metadata("Phases", {"0": "background", "1": "liver", "2": "spleen"})
@@ -333,4 +359,42 @@ class Halvedd(MapTransform):
             found[key] = found[key] / 2
         found["guidance"] = {"spleen": [], "background": []}
         return found
+"""
+
+_ASKING = """\
+import torch
+from monai.inferers import Inferer as Base
+from monai.inferers import sliding_window_inference
+
+
+class Head:
+    last_supported = 132
+
+
+class Asked(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scores = torch.nn.Conv3d(1, 5, 3, padding=1)
+        self.point_head = Head()
+
+    def forward(self, image, class_vector=None, point_coords=None):
+        scores = self.scores(image)[0, class_vector[:, 0]]
+        return (scores - scores.mean((1, 2, 3), keepdim=True))[None]
+
+
+class Inferer(Base):
+    def __init__(self, roi_size):
+        super().__init__()
+        self.roi_size = roi_size
+
+    def __call__(self, inputs, network, point_coords, point_labels, class_vector, labels=None, label_set=None):
+        if torch.any(class_vector > network.module.point_head.last_supported):
+            raise ValueError("this label is not known")
+        return sliding_window_inference(
+            inputs, self.roi_size, 1, network, point_coords=point_coords, class_vector=class_vector
+        )
+
+
+class Evaluator:
+    pass
 """

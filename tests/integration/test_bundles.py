@@ -276,3 +276,17 @@ def test_series_of_other_grids_are_brought_into_that_of_the_first(tmp_path: Path
         wanted, _ = of_node(engine, model, [upwards, whole])
     assert found.shape == wanted.shape
     assert (found[8:] == wanted[8:]).mean() > 0.99
+
+
+def test_a_network_that_is_asked_for_labels_is_asked_for_everything(tmp_path: Path, series: Path) -> None:
+    """As its evaluator does where nobody names a label. What it is not asked for is no segment: it is not absent."""
+    bundle = model_bundles.asked_for_labels(tmp_path / "bundle")
+    model = added(tmp_path / "store", bundle)
+    assert [(one.number, one.label, one.name) for one in model.card.segments] == [
+        (1, 1, "Liver"),
+        (2, 3, "Spleen"),
+        (3, 4, "Pancreas"),
+    ]
+    with InProcessEngine(tmp_path / "engine", 2) as engine:
+        found, _ = of_node(engine, model, [series])
+    assert set(np.unique(found)) == {0, 1, 2, 3}

@@ -169,6 +169,15 @@ def test_what_is_neither_segmentation_nor_classes_is_refused(
         card_of(bundle, tmp_path)
 
 
+def test_a_bundle_that_is_asked_for_labels_it_does_not_name_is_refused(tmp_path: Path, bundle: Path) -> None:
+    def change(found: dict[str, Any]) -> None:
+        found["evaluator"].update(_target_="scripts.Evaluator", hyper_kwargs={"everything_labels": [1, 7]})
+
+    edit(bundle / "configs" / "inference.json", change)
+    with pytest.raises(InvalidModelPackage, match=r"hyper_kwargs: these are no numbers of metadata\.json"):
+        card_of(bundle, tmp_path)
+
+
 def test_labels_that_only_inference_json_names_are_found(tmp_path: Path, bundle: Path) -> None:
     edit(bundle / "configs" / "metadata.json", lambda d: data_format(d)["outputs"]["pred"].pop("channel_def"))
     labels = {"background": 0, "liver": 1, "pancreas": 2}

@@ -61,12 +61,17 @@ def check_kind(metadata: Mapping[str, Any], inference: Document) -> None:
     _check_output(metadata)
     evaluator = mapping(inference.get("evaluator"))
     usual = transform_name(evaluator.get("_target_", "SupervisedEvaluator")) == "SupervisedEvaluator"
-    if not usual or "prepare_batch" in evaluator:
+    if not (usual or everything_of(inference)) or "prepare_batch" in evaluator:
         raise InvalidModelPackage(
             "the bundle has an evaluator of its own, as those do that work on clicks or prompts; the node gives "
             "images and nothing else",
             "configs/inference.evaluator",
         )
+
+
+def everything_of(inference: Document) -> object:
+    """The labels that a network which is asked for labels gives when nobody names any, as VISTA3D's; else None."""
+    return mapping(mapping(inference.get("evaluator")).get("hyper_kwargs")).get("everything_labels")
 
 
 def _check_input(metadata: Mapping[str, Any]) -> None:

@@ -15,10 +15,11 @@ from dicomnode.adapters.model_formats.bundle_kind import (
     METADATA,
     check_kind,
     classifies,
+    everything_of,
     image_of,
     prediction_of,
 )
-from dicomnode.adapters.model_formats.bundle_look import labels_of_masks
+from dicomnode.adapters.model_formats.bundle_look import labels_of_masks, value_of
 from dicomnode.adapters.model_formats.concepts import coded, private, readable, segment
 from dicomnode.adapters.model_formats.documents import (
     Document,
@@ -153,11 +154,23 @@ def _output(folder: Path, metadata: Mapping[str, Any], inference: Document, of_i
     if classifies(metadata):
         scores = "probabilities" if _gives_probabilities(inference) else "logits"
         return {"classification": {**_classification(metadata, names, of_images), "scores": scores}}
+    if everything_of(inference) is not None:
+        return {"segments": _everything(folder, channels)}
     if len(names) > 1 and names[0].casefold() in _BACKGROUND:
         return {"segments": [_labelled(n, *named) for n, named in enumerate(list(channels.items())[1:], 1)]}
     if len(names) > 1 and (first := _merging(inference)) is not None:
         return {"segments": _merged(folder, inference, first, names)}
     return {"segments": [segment(number, name) for number, name in enumerate(names, 1)]}
+
+
+def _everything(folder: Path, channels: Mapping[int, str]) -> list[Document]:
+    """Of a network that is asked for labels those that it is asked for: the others are not looked for."""
+    wanted = value_of(folder, _inference_file(folder), "evaluator#hyper_kwargs#everything_labels")
+    if not wanted or not set(wanted) <= set(channels):
+        raise InvalidModelPackage(
+            "these are no numbers of metadata.json's channel_def", "configs/inference.evaluator.hyper_kwargs"
+        )
+    return [_labelled(number, label, channels[label]) for number, label in enumerate(sorted(wanted), 1)]
 
 
 def _labelled(number: int, label: int, name: str) -> Document:

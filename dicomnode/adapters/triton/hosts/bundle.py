@@ -96,6 +96,13 @@ class Bundle:
         """Whether the bundle asks for mixed precision on a GPU."""
         return bool(resolved(self.document, _mapping(self.document.get("evaluator")).get("amp", False), self._value))
 
+    @property
+    def everything(self) -> list[int]:
+        """Labels that a network which is asked for labels is asked for when nobody names any, as VISTA3D's is."""
+        wanted = _mapping(_mapping(self.document.get("evaluator")).get("hyper_kwargs"))
+        found = resolved(self.document, wanted.get("everything_labels"), self._value)
+        return [int(label) for label in found] if isinstance(found, list) else []
+
     # ------------------------------------------------------------------------------------------------ network
 
     def network(self) -> torch.nn.Module:

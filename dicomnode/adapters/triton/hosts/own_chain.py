@@ -20,6 +20,7 @@ from monai.transforms.inverse import InvertibleTransform
 from monai.transforms.post.dictionary import Invertd
 from monai.transforms.spatial.array import SpatialResample
 from monai.transforms.transform import MapTransform
+from monai.transforms.utils import reset_ops_id
 
 from dicomnode.adapters.triton.hosts.asked import Given, Seconds
 from dicomnode.adapters.triton.hosts.bundle import Bundle
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _IMAGE, _PREDICTION = "image", "pred"  # monai.utils.CommonKeys
+_LABEL_PROMPT = "label_prompt"  # of monai.apps.vista3d.transforms
+_NO_CLICKS: dict[str, Any] = dict.fromkeys(("point_coords", "point_labels", "labels", "label_set"))
 
 Images = Callable[[torch.device], dict[str, Any]]  # on the device that is named
 Made = Callable[[torch.Tensor], torch.Tensor]  # of (channels, ...) float32 in MONAI's axes, where it lies
@@ -97,22 +100,35 @@ class OwnChain:
         # as MONAI's Workflow: each by itself, for what lies beside the images need not have their batch's length
         (prediction,) = decollate_batch({_PREDICTION: found})
         result = {**decollate_batch(batch)[0], **prediction}
+        if parts.asked is not None:  # as VISTA3D's evaluator leaves both
+            result = {**reset_ops_id(result), _LABEL_PROMPT: parts.asked}  # type: ignore[no-untyped-call]
         del batch, image, found
         return made(parts.after(result, shape)).cpu()
 
     def _infer(self, parts: _Parts, image: torch.Tensor, check: Callable[[], None]) -> torch.Tensor:
         half = self._bundle.half_precision and self.device.type == "cuda"
 
-        def network(windows: torch.Tensor, *more: Any, **named: Any) -> Any:
-            check()
-            found = self._network(windows.to(self.device), *more, **named)
-            return found.to(windows.device) if isinstance(found, torch.Tensor) else found
-
+        network = _Checked(self._network, self.device, check)
         with torch.no_grad(), torch.autocast("cuda", enabled=half):
-            result = parts.inferer(image, network) if parts.inferer is not None else network(image)
+            if parts.asked is not None:
+                result = parts.inferer(inputs=image, network=network, **_NO_CLICKS, class_vector=parts.asked)
+            else:
+                result = parts.inferer(image, network) if parts.inferer is not None else network(image)
         if not isinstance(result, torch.Tensor):
             raise TypeError(f"the network answers with a {type(result).__name__}; one tensor is needed")
         return result
+
+
+class _Checked:
+    """The network on its device, with `check` before each call; `module` is where torch's own wrappers have it."""
+
+    def __init__(self, module: torch.nn.Module, device: torch.device, check: Callable[[], None]) -> None:
+        self.module, self._device, self._check = module, device, check
+
+    def __call__(self, windows: torch.Tensor, *more: Any, **named: Any) -> Any:
+        self._check()
+        found = self.module(windows.to(self._device), *more, **named)
+        return found.to(windows.device) if isinstance(found, torch.Tensor) else found
 
 
 class _Parts:
@@ -121,6 +137,9 @@ class _Parts:
     def __init__(self, bundle: Bundle) -> None:
         self.device, self.key = bundle.device, bundle.image_keys[0]
         self.inferer = bundle.part("inferer")
+        everything = bundle.everything
+        # (label, 1) int64: the labels that a network is asked for, where it is
+        self.asked = torch.tensor(everything, device=self.device)[:, None] if everything else None
         before, after, back = bundle.part("preprocessing"), bundle.part("postprocessing"), None
         for chain in (before, after):
             _make_ready(chain)
