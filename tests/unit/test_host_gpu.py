@@ -16,7 +16,7 @@ import torch
 from dicomnode.adapters.triton import in_process
 from dicomnode.adapters.triton.hosts.asked import Given
 from dicomnode.adapters.triton.hosts.choice import open_host
-from dicomnode.adapters.triton.hosts.gpu import gpu_of
+from dicomnode.adapters.triton.hosts.gpu import gpu_of, is_out_of_memory
 from dicomnode.adapters.triton.hosts.model import Host, HostSettings, _count
 from dicomnode.adapters.triton.in_process import _Request, _Tensor
 from dicomnode.adapters.triton.tensors import small_inputs
@@ -93,3 +93,21 @@ def test_what_is_called_f32_is_not_rounded_to_tf32(models: dict[str, ModelVersio
     host_of(models["segments"], tmp_path)
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize(
+    ("inner", "is_memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("The size of tensor a (3) must match the size of tensor b (7)"), False),
+        (MemoryError(), False),
+    ],
+)
+def test_a_gpu_without_room_is_known_through_errors_of_others(inner: Exception, is_memory: bool) -> None:
+    """As MONAI raises them again, transform by transform."""
+    outer = RuntimeError("applying transform Spacingd")
+    outer.__cause__ = inner
+    assert is_out_of_memory(outer) == is_memory
+    assert is_out_of_memory(inner) == is_memory

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+_NO_ROOM = ("CUDA error: out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+
 
 def gpu_of(device: torch.device) -> dict[str, Any] | None:
     """The UUID by which every process knows it, and the number by which CUDA counts it in this one; None of a CPU."""
@@ -25,10 +27,10 @@ def device_here() -> torch.device:
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether the GPU had no room, whoever has raised another error since.
 
-    torch.OutOfMemoryError is that of torch's allocator; the driver's and cuDNN's own come as other RuntimeErrors.
+    torch.OutOfMemoryError is of torch's allocator; what the driver, cuDNN and cuBLAS lack comes as another error.
     """
     while error is not None:
-        if isinstance(error, torch.OutOfMemoryError) or "CUDA error: out of memory" in str(error):
+        if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_ROOM):
             return True
         error = error.__cause__ or error.__context__
     return False
