@@ -144,18 +144,24 @@ def _complete(staged: Path, card: Path | None) -> None:
     form = next((form for form in _FORMATS if form.is_one(staged)), None)
     if form is None and not given:
         raise _no_package(staged)
-    if form is None and card is not None and not own:
+    if form is None and "file" not in mapping(given.get("network")) and len(networks := _networks(staged)) == 1:
+        document = laid_over(given, {"network": {"file": networks[0].name}})  # there is no other that it could mean
+    elif form is None and card is not None and not own:
         shutil.copyfile(card, staged / CARD_FILE)  # as it was written, remarks and all
         return
-    document = given if form is None else laid_over(given, form.card(staged, given))
+    else:
+        document = given if form is None else laid_over(given, form.card(staged, given))
     whole = card_document(parse_model_card(document))
     (staged / CARD_FILE).write_text(as_yaml(whole), encoding="utf-8")
 
 
 def _no_package(staged: Path) -> InvalidModelPackage:
-    networks = [file for file in sorted(staged.iterdir()) if network_file.is_one(file)]
-    if len(networks) == 1:
+    if len(networks := _networks(staged)) == 1:
         return network_file.needs_a_card(networks[0])
     return InvalidModelPackage(
         f"there is no {CARD_FILE}, and it is neither {', nor '.join(form.WORDS for form in _FORMATS)}", staged.name
     )
+
+
+def _networks(staged: Path) -> list[Path]:
+    return [file for file in sorted(staged.iterdir()) if network_file.is_one(file)]

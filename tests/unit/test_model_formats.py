@@ -533,6 +533,11 @@ def test_a_network_with_its_card_is_a_package(tmp_path: Path) -> None:
     assert card.name == "thresholds"
     assert sorted(p.name for p in place.iterdir()) == ["model.yaml", "thresholds.ts"]
     assert (place / "model.yaml").read_text() == text
+    said = dict(document("thresholds", 1))
+    said["network"] = {key: value for key, value in said["network"].items() if key != "file"}
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(said))  # it need not name the only file that there is
+    unnamed, _, _ = ModelStore(tmp_path / "unnamed").add(file, tmp_path / "card.yaml")
+    assert unnamed == card
     (tmp_path / "card.yaml").write_text(yaml.safe_dump(document("thresholds", 1, file="other.ts")))
     with pytest.raises(InvalidModelPackage, match=r"network\.file: 'other\.ts' is not in the package"):
         card_of(file, tmp_path, tmp_path / "card.yaml")
