@@ -18,6 +18,7 @@ import torch
 from monai.transforms.intensity.dictionary import ScaleIntensityRanged
 from monai.transforms.spatial.dictionary import Spacingd
 from monai.transforms.transform import MapTransform
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 from dicomnode.adapters.triton.hosts.bundle import Bundle
 from dicomnode.adapters.triton.hosts.model import Host
@@ -25,7 +26,7 @@ from dicomnode.adapters.triton.in_process import InProcessEngine
 from dicomnode.imaging.inference import CPU
 from dicomnode.ports import ModelVersion
 from tests import model_bundles
-from tests.adapters.strict_device import DEVICE, Strict, There, network
+from tests.adapters.strict_device import DEVICE, Strict, There
 from tests.bundle_answers import VOXELS, Answered, Change, changed, of_cpu, on, transforms
 from tests.integration import test_gpu
 from tests.integration.test_bundles import SHAPE, added, body
@@ -41,6 +42,22 @@ NEEDS_SKIMAGE = pytest.mark.skipif(
 )
 
 
+class OnDevice:
+    """A network that takes tensors on the device alone, and answers there."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._module = module
+
+    def __call__(self, *inputs: Any, **named: Any) -> torch.Tensor:
+        given = [one for one in tree_flatten((inputs, named))[0] if isinstance(one, torch.Tensor)]
+        assert all(isinstance(one, There) for one in given), "the network was given a tensor of the CPU"
+        plain, beside = tree_map_only(There, lambda one: one.held, (inputs, named))
+        return There(self._module(*plain, **beside).clone())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
 @pytest.fixture
 def strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[Strict]:
     """Bundles are loaded onto the device; their networks take tensors there, and give some."""
@@ -49,9 +66,7 @@ def strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[Strict]:
     def loaded(bundle: Bundle) -> Any:
         if bundle.device.type == "cpu":
             return real(bundle)
-        module = real(Bundle(bundle.folder, CPU))
-        run = network(lambda *windows: (module(*windows),))
-        return lambda *windows: run(*windows)[0]
+        return OnDevice(real(Bundle(bundle.folder, CPU)))
 
     monkeypatch.setattr(Bundle, "network", loaded)
     monkeypatch.setattr(InProcessEngine, "_execute", InProcessEngine._tensors)  # a mode is of one thread
@@ -76,7 +91,7 @@ def test_the_stored_values_go_there_once_and_the_labels_alone_come_back(strict: 
     assert "by the CPU" not in found.chain
 
 
-@pytest.mark.parametrize("make", [model_bundles.scripted, model_bundles.two_phases])
+@pytest.mark.parametrize("make", [model_bundles.scripted, model_bundles.two_phases, model_bundles.asked_for_labels])
 def test_bundles_of_every_kind_run_there(make: model_bundles.Maker, strict: Strict, tmp_path: Path) -> None:
     """Code of the bundle's own, and several series of which the bundle makes one image."""
     model = added(tmp_path / "store", make(tmp_path / "bundle"))
@@ -225,6 +240,14 @@ def test_without_room_the_cpu_does_the_chain_and_says_so(
     assert any("the GPU has no room for the transforms of" in line for line in caplog.messages)
     windows = 4 * 32**3
     assert set(strict.large[0][1:]) <= {windows * n for n in (1, 2, 3, 4)}
+
+
+def test_what_a_network_is_asked_goes_to_it_from_the_cpu_too(
+    strict: Strict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Spacingd, "__call__", without_room(Spacingd))
+    model = added(tmp_path / "store", model_bundles.asked_for_labels(tmp_path / "bundle"))
+    assert compared(tmp_path, model, strict).chain.endswith(", by the CPU: the GPU had no room")
 
 
 def test_without_room_for_the_network_the_job_fails_and_says_why(

@@ -75,7 +75,7 @@ class _Step:
         self.run, self.name = run, type(transform).__name__
         # code of the bundle may write into what it is given, and read whatever there is
         self._own = type(transform).__module__.partition(".")[0] != "monai" or isinstance(transform, Lambda | Lambdad)
-        plain = isinstance(transform, MapTransform) and not self._own
+        plain = isinstance(transform, MapTransform) and not self._own and bool(transform.backend)
         self.needs: Keys = frozenset(transform.keys) if plain else None
         self.works_there: bool | None = None if _may_work_there(transform) else False
 

@@ -21,6 +21,7 @@ from monai.transforms.post.dictionary import Invertd
 from monai.transforms.spatial.array import SpatialResample
 from monai.transforms.transform import MapTransform
 from monai.transforms.utils import reset_ops_id
+from torch.utils._pytree import tree_map_only
 
 from dicomnode.adapters.triton.hosts.asked import Given, Seconds
 from dicomnode.adapters.triton.hosts.bundle import Bundle
@@ -127,7 +128,8 @@ class _Checked:
 
     def __call__(self, windows: torch.Tensor, *more: Any, **named: Any) -> Any:
         self._check()
-        found = self.module(windows.to(self._device), *more, **named)
+        further, beside = tree_map_only(torch.Tensor, lambda one: one.to(self._device), (more, named))
+        found = self.module(windows.to(self._device), *further, **beside)
         return found.to(windows.device) if isinstance(found, torch.Tensor) else found
 
 
