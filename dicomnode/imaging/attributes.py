@@ -24,7 +24,7 @@ from dicomnode.domain.rules import Vocabulary
 from dicomnode.domain.study import Element, Header
 from dicomnode.domain.values import printable
 from dicomnode.errors import CannotDecode
-from dicomnode.imaging.headers import UNREADABLE, is_of_the_file, odd_values_accepted
+from dicomnode.imaging.headers import UNREADABLE, in_words, is_of_the_file, odd_values_accepted
 
 SEQUENCE_DEPTH_MOST = 6
 SEQUENCE_ITEMS_MOST = 64  # per-frame groups have thousands of items, and the first say what the rest say
@@ -66,7 +66,7 @@ def read_header(path: Path) -> Header:
                 raise
             raise CannotDecode(f"the header of {path.name} cannot be read: {error.strerror or error}") from error
         except UNREADABLE as error:
-            raise CannotDecode(f"the header of {path.name} cannot be read: {printable(str(error))}") from error
+            raise CannotDecode(f"the header of {path.name} cannot be read: {printable(in_words(error))}") from error
 
 
 def header_of(dataset: Dataset, depth: int = 0) -> Header:

@@ -107,7 +107,12 @@ def _read_instance(path: Path) -> Instance:
             raise
         raise CannotDecode(f"{path.name} cannot be read as DICOM: {error.strerror or error}") from error
     except (InvalidDicomError, *UNREADABLE) as error:
-        raise CannotDecode(f"{path.name} cannot be read as DICOM: {error}") from error
+        raise CannotDecode(f"{path.name} cannot be read as DICOM: {in_words(error)}") from error
+
+
+def in_words(error: Exception) -> str:
+    """What the error says of the file; of items nested without end the interpreter's words say nothing."""
+    return "its sequences are nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def is_of_the_file(error: OSError, path: Path) -> bool:

@@ -13,13 +13,14 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicomnode.domain.conditions import explain
 from dicomnode.domain.rule_reading import parse_condition
 from dicomnode.domain.study import Element
 from dicomnode.errors import CannotDecode
 from dicomnode.imaging.attributes import SEQUENCE_DEPTH_MOST, SEQUENCE_ITEMS_MOST, header_of, keyword_vrs, read_header
+from dicomnode.imaging.headers import read_instances
 
 ASKS = parse_condition(
     {
@@ -230,3 +231,18 @@ def test_a_header_is_what_pydicom_reads() -> None:
     dataset, header = pydicom.dcmread(path, stop_before_pixels=True), read_header(path)
     assert header["ImagePositionPatient"].values == tuple(map(float, dataset.ImagePositionPatient))
     assert set(header) >= {e.keyword for e in dataset if e.keyword and e.VR != "SQ" and not str(e.VR).startswith("O")}
+
+
+def test_items_nested_without_end_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, "1.2.3"
+    meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    pydicom.FileDataset(str(path), Dataset(), file_meta=meta, preamble=b"\0" * 128).save_as(path)
+    content_sequence, item = b"\x40\x00\x30\xa7\xff\xff\xff\xff", b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    with path.open("ab") as file:
+        file.write((content_sequence + item) * 2000)
+
+    for read in (read_header, lambda file: read_instances([file])):
+        with pytest.raises(CannotDecode, match=r"a\.dcm cannot be read.*: its sequences are nested too deeply"):
+            read(path)
