@@ -145,7 +145,9 @@ def _complete(staged: Path, card: Path | None) -> None:
     if form is None and not given:
         raise _no_package(staged)
     if form is None and "file" not in mapping(given.get("network")) and len(networks := _networks(staged)) == 1:
-        document = laid_over(given, {"network": {"file": networks[0].name}})  # there is no other that it could mean
+        document: Mapping[str, Any] = laid_over(
+            given, {"network": {"file": networks[0].name}}
+        )  # there is no other that it could mean
     elif form is None and card is not None and not own:
         shutil.copyfile(card, staged / CARD_FILE)  # as it was written, remarks and all
         return
