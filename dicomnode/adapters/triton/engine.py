@@ -22,6 +22,7 @@ from dicomnode.adapters.triton.repository import SELF_TEST
 from dicomnode.adapters.triton.session import Connection, TritonSession
 from dicomnode.adapters.triton.shared_memory import sweep
 from dicomnode.adapters.triton.tensors import Shape
+from dicomnode.domain.model_card import ModelCard
 from dicomnode.errors import InferenceError, InferenceTimeout, ModelFailed, ModelHangs
 from dicomnode.imaging.geometry import Placement, Rescale, VolumeGeometry
 from dicomnode.ports import InferenceRequest, ModelVersion
@@ -139,10 +140,20 @@ class TritonEngine:
     def _warm(self, model: ModelVersion, most_s: float) -> None:
         """One window of air through the whole chain: memory is mapped, kernels are chosen."""
         roles = len(model.card.roles)
-        air = Placement(VolumeGeometry(_WARM_SHAPE, np.diag([1.0, 1.0, 1.0, 1.0])), Rescale(1.0, 0.0))
-        with self.open(_WARM_SHAPE, [_WARM_SHAPE] * roles) as session:
+        air = Placement(VolumeGeometry(shape_of_air(model.card), np.diag([1.0, 1.0, 1.0, 1.0])), Rescale(1.0, 0.0))
+        with self.open(air.geometry.shape, [air.geometry.shape] * roles) as session:
             for volume in (session.volume, *session.further):
                 volume[...] = 0
             asked = InferenceRequest(model, air.geometry, air.rescale, timeout_s=most_s, further=[air] * roles)
             with session.ask(asked):
                 pass
+
+
+def shape_of_air(card: ModelCard) -> tuple[int, int, int]:
+    """(slice, row, column) of what warms a model: of a bundle of images, which may not resize them, one of its size.
+
+    Its network need not take smaller ones.
+    """
+    if card.network.brings_its_chain and card.input.size is not None:
+        return (1, *card.input.size)
+    return _WARM_SHAPE
