@@ -1,5 +1,7 @@
 # `make demo` and `make test` need nothing prepared: each sets up what it needs first.
 PYTHON ?= python3
+# Tests at a time
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.set-up
@@ -31,7 +33,10 @@ servers: ## Orthanc, dcmtk, dicom3tools, nginx and PostgreSQL from Debian, for t
 	@bash tests/install_servers.sh
 
 test: $(SETUP) servers lint types ## set up and run the tests
-	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+	@# hundreds of processes import this: none should compile it again, as each does where PYTHONDONTWRITEBYTECODE is set
+	@$(BIN)/python -m compileall -q dicomnode
+	@# a file's tests share servers, so they stay together; in the order of the folders, for the short files come last
+	@$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 unit: $(SETUP) ## the quick tests alone
 	@$(BIN)/python -m pytest tests/unit tests/contract

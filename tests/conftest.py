@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +22,10 @@ from tests.database_fixtures import (
     sqlite_url,
 )
 from tests.server_fixtures import certificates, dcmqrscp, orthanc, orthanc_of_session, store_scp
+
+# Threads of torch spin while they wait for one another (libgomp's manual, OMP_WAIT_POLICY). Where more want to run
+# than there are cores, as tests and their servers do, a small network took ten times the processor time.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 settings.register_profile("dicomnode", deadline=None)  # no test depends on how busy the machine is
 settings.load_profile("dicomnode")

@@ -101,11 +101,10 @@ class PostgreSql:
         self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return self.url(name)
 
-    def execute(self, statement: str) -> None:
-        with psycopg.connect(
-            host=str(self.folder), user="postgres", dbname="postgres", autocommit=True
-        ) as connection:
-            connection.execute(statement.encode())
+    def execute(self, statements: str, database: str = "postgres") -> None:
+        """One statement by itself, or several with semicolons between them in one transaction."""
+        with psycopg.connect(host=str(self.folder), user="postgres", dbname=database, autocommit=True) as connection:
+            connection.execute(statements.encode())
 
 
 @pytest.fixture(scope="session")
@@ -131,18 +130,15 @@ def postgresql_of_session(migrated_postgresql: PostgreSql) -> str:
 
 
 @pytest.fixture
-def emptied_postgresql(postgresql_of_session: str) -> str:
+def emptied_postgresql(postgresql: PostgreSql, postgresql_of_session: str) -> str:
     """A database with all tables and no rows, for tests that change rows and nothing else, and open no queue.
 
     To empty one takes milliseconds, to copy the template as long as a test; and the copies are a thousand files each.
     """
-    engine = sa.create_engine(postgresql_of_session)
     others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
-    with engine.begin() as connection:
-        connection.execute(sa.text(f"{others} AND pid <> pg_backend_pid()"))
-        for table in reversed(Base.metadata.sorted_tables):
-            connection.execute(table.delete())
-    engine.dispose()
+    rows = [str(table.delete()) for table in reversed(Base.metadata.sorted_tables)]
+    database = str(sa.make_url(postgresql_of_session).database)
+    postgresql.execute(";".join([f"{others} AND pid <> pg_backend_pid()", *rows]), database)
     return postgresql_of_session
 
 

@@ -40,13 +40,18 @@ def orthanc_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ort
         yield server
 
 
+def emptied(server: Orthanc) -> Orthanc:
+    """It, running and without a study, whatever the tests before did with it."""
+    if not server.running:
+        server.start()
+    server.clear()
+    return server
+
+
 @pytest.fixture
 def orthanc(orthanc_of_session: Orthanc) -> Orthanc:
     """A running, empty Orthanc that answers any AE title; a test may stop it."""
-    if not orthanc_of_session.running:
-        orthanc_of_session.start()
-    orthanc_of_session.clear()
-    return orthanc_of_session
+    return emptied(orthanc_of_session)
 
 
 @pytest.fixture

@@ -13,7 +13,9 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from random import SystemRandom
 from types import TracebackType
 from typing import Any, Self
 from urllib.error import URLError
@@ -23,19 +25,26 @@ from urllib.request import HTTPBasicAuthHandler, HTTPPasswordMgrWithDefaultRealm
 from dicomnode.domain.destination import Destination, DimseAddress, StowAddress
 
 _DEBIAN_FOLDERS = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/opt/dcmtk/bin")
+_PORTS = 12000, 32000
+_CHANCE = SystemRandom()  # hypothesis seeds the one that all share, in every process alike
 _PLUGIN_FOLDERS = ("/usr/share/orthanc/plugins", "/usr/lib/orthanc", "/usr/local/share/orthanc/plugins")
 
 
 def free_port() -> int:
     """A TCP port on loopback that nobody listens on now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def free_ports(count: int) -> list[int]:
-    """So many different ones."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    """So many different ones.
+
+    None is of those that the system gives to connections (ip(7), ip_local_port_range, from 32768 on): between now
+    and a server's start minutes may pass, in which other tests connect thousands of times.
+    """
+    probes: list[socket.socket] = []
+    while len(probes) < count:
+        with suppress(OSError):  # somebody listens there
+            probes.append(socket.create_server(("127.0.0.1", _CHANCE.randrange(*_PORTS))))
     ports = [int(probe.getsockname()[1]) for probe in probes]
     for probe in probes:
         probe.close()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
@@ -161,11 +162,23 @@ class RunningNode:
 
         To ask again and again in new ones would take the cores that the node works with.
         """
-        command = patch.object(sys, "argv", ["dicomnode", *arguments, "--json"])
+        return json.loads(self._run_here(*arguments, "--json"))
+
+    def prepare(self, *commands: Sequence[str | Path]) -> None:
+        """Runs `dicomnode COMMAND` for each, in this process, which has imported what they need; each has to succeed.
+
+        For what stands before a file's tests begin. test_main_job prepares its node with processes, as people do.
+        """
+        with warnings.catch_warnings(action="ignore"):  # as in a process of its own; torch warns of what it reads
+            for command in commands:
+                self._run_here(*map(str, command))
+
+    def _run_here(self, *arguments: str) -> str:
+        command = patch.object(sys, "argv", ["dicomnode", *arguments])
         environment = patch.dict(os.environ, self.environment, clear=True)
         with environment, command, redirect_stdout(StringIO()) as printed, _exit_status_0():
             main()
-        return json.loads(printed.getvalue())
+        return printed.getvalue()
 
     def wait_until(self, happened: Callable[[], bool], timeout_s: float = 60.0) -> None:
         end = time.monotonic() + timeout_s

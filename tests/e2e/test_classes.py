@@ -10,7 +10,6 @@ import pydicom
 import pytest
 
 from tests.e2e.running_node import RunningNode, storescu
-from tests.server_fixtures import require_dcmtk, require_orthanc
 from tests.servers import Orthanc
 
 ROOT = Path(__file__).parents[2]
@@ -27,21 +26,13 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
-    require_orthanc()
-    require_dcmtk("storescu")
-    with Orthanc(tmp_path_factory.mktemp("pacs")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, pacs: Orthanc) -> Iterator[RunningNode]:
-    node = RunningNode(tmp_path_factory.mktemp("node") / "home")
-    for name in ("torso-ct", "slice-ct-region"):
-        node.run("models", "add", str(MODELS / name))
-    for name in ("torso-ct-chest", "slice-ct-region"):
-        node.run("rules", "add", str(RULES / f"{name}.yaml"))
-    node.run("destinations", "add", "pacs", "--dimse", pacs.dimse)
+    node = RunningNode(tmp_path_factory.mktemp("node") / "home", receivers=1)
+    node.prepare(
+        *(("models", "add", MODELS / name) for name in ("torso-ct", "slice-ct-region")),
+        *(("rules", "add", RULES / f"{name}.yaml") for name in ("torso-ct-chest", "slice-ct-region")),
+        ("destinations", "add", "pacs", "--dimse", pacs.dimse),
+    )
     with node:
         yield node
 

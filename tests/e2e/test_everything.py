@@ -46,8 +46,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     rule = tmp_path / "rule.yaml"
     rule.write_text("name: everything\nwhen: {NumberOfInstances: {at_least: 1}}\nmodel: everything\n")
     node = RunningNode(tmp_path / "home", quiet_period_s=2)
-    node.run("models", "add", str(package))
-    node.run("rules", "add", str(rule))
+    node.prepare(("models", "add", package), ("rules", "add", rule))
     with node:
         yield node
 

@@ -57,10 +57,12 @@ def another(study: list[pydicom.Dataset], folder: Path) -> tuple[str, Path]:
 def rounds(study: list[pydicom.Dataset], pacs: Orthanc, folder: Path, seed: int, count: int) -> None:
     chance = random.Random(seed)
     node = RunningNode(folder / "home")
-    node.run("models", "add", str(ROOT / "sample_data" / "models" / "torso-ct"))
-    node.run("rules", "add", str(ROOT / "sample_data" / "rules" / "torso-ct.yaml"))
-    node.run("destinations", "add", "dimse", "--dimse", pacs.dimse)
-    node.run("destinations", "add", "web", "--stow", pacs.dicomweb_url)
+    node.prepare(
+        ("models", "add", ROOT / "sample_data" / "models" / "torso-ct"),
+        ("rules", "add", ROOT / "sample_data" / "rules" / "torso-ct.yaml"),
+        ("destinations", "add", "dimse", "--dimse", pacs.dimse),
+        ("destinations", "add", "web", "--stow", pacs.dicomweb_url),
+    )
     studies = []
     with node:
         for number in range(count):

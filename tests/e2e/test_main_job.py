@@ -13,7 +13,6 @@ import pytest
 
 from sample_data.overlay import label_map, read_slices
 from tests.e2e.running_node import RunningNode, storescu
-from tests.server_fixtures import require_dcmtk, require_orthanc
 from tests.servers import Orthanc
 
 ROOT = Path(__file__).parents[2]
@@ -21,14 +20,6 @@ DATA = ROOT.parent / "shared" / "data"
 CT = DATA / "ct" / "crlm-1004"
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.dcmtk]
-
-
-@pytest.fixture(scope="module")
-def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
-    require_orthanc()
-    require_dcmtk("storescu")
-    with Orthanc(tmp_path_factory.mktemp("pacs")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

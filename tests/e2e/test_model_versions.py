@@ -12,7 +12,6 @@ from sample_data.golden import PROTOCOL
 from sample_data.phantom import write_scan
 from sample_data.scanner import make_scan
 from tests.e2e.running_node import RunningNode, storescu
-from tests.server_fixtures import require_dcmtk, require_orthanc
 from tests.servers import Orthanc
 
 ROOT = Path(__file__).parents[2]
@@ -23,19 +22,13 @@ pytestmark = [pytest.mark.orthanc, pytest.mark.dcmtk]
 
 
 @pytest.fixture(scope="module")
-def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
-    require_orthanc()
-    require_dcmtk("storescu")
-    with Orthanc(tmp_path_factory.mktemp("pacs")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, pacs: Orthanc) -> Iterator[RunningNode]:
-    node = RunningNode(tmp_path_factory.mktemp("node") / "home")
-    node.run("models", "add", str(PACKAGE))
-    node.run("rules", "add", str(ROOT / "sample_data" / "rules" / "torso-ct.yaml"))
-    node.run("destinations", "add", "pacs", "--dimse", pacs.dimse)
+    node = RunningNode(tmp_path_factory.mktemp("node") / "home", receivers=1)
+    node.prepare(
+        ("models", "add", PACKAGE),
+        ("rules", "add", ROOT / "sample_data" / "rules" / "torso-ct.yaml"),
+        ("destinations", "add", "pacs", "--dimse", pacs.dimse),
+    )
     with node:
         yield node
 

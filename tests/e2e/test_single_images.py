@@ -18,7 +18,6 @@ from tests.e2e.running_node import RunningNode, storescu
 from tests.made_images import image
 from tests.made_series import write
 from tests.output_cards import document, package, segment
-from tests.server_fixtures import require_dcmtk, require_orthanc
 from tests.servers import Orthanc
 from tests.triton_models import Thresholds
 
@@ -35,26 +34,20 @@ pytestmark = [pytest.mark.orthanc, pytest.mark.dcmtk]
 
 
 @pytest.fixture(scope="module")
-def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
-    require_orthanc()
-    require_dcmtk("storescu")
-    with Orthanc(tmp_path_factory.mktemp("pacs")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, pacs: Orthanc) -> Iterator[RunningNode]:
     """Its model marks what is brighter than 1000: segment 1 of made_images.planes and of the mammogram the tissue."""
     folder = tmp_path_factory.mktemp("model") / "marker"
     given = {"modality": ["DX", "MG"], "size": [256, 256], "intensity": {"from": [0, 2000], "to": [0, 1]}}
     card = document("marker", {"segments": [{**segment(1), "diameter": True}]}, of_images=True, input=given)
     package(folder, Thresholds(), {**card, "network": {"file": "model.ts", "restore": "scores"}})
-    node = RunningNode(tmp_path_factory.mktemp("node") / "home")
-    node.run("models", "add", str(folder))
+    node = RunningNode(tmp_path_factory.mktemp("node") / "home", receivers=1)
     rule = folder.parent / "marker.yaml"
     rule.write_text(RULE)
-    node.run("destinations", "add", "pacs", "--dimse", pacs.dimse)
-    node.run("rules", "add", str(rule))
+    node.prepare(
+        ("models", "add", folder),
+        ("destinations", "add", "pacs", "--dimse", pacs.dimse),
+        ("rules", "add", rule),
+    )
     with node:
         yield node
 

@@ -79,12 +79,14 @@ def test_a_study_is_routed_when_all_that_its_archive_has_is_here(tmp_path: Path)
     require_orthanc()
     require_dcmtk("storescu")
     (tmp_path / "rule.yaml").write_text(yaml.safe_dump(RULE))
-    node = RunningNode(tmp_path / "home", engine="in-process", study_quiet_period_s=NEVER_QUIET_S)
+    node = RunningNode(tmp_path / "home", engine="in-process", receivers=1, study_quiet_period_s=NEVER_QUIET_S)
     with Orthanc(tmp_path / "pacs", options={"DicomAlwaysAllowFind": True}) as pacs:
-        node.run("models", "add", str(model_package(tmp_path / "model")))
-        node.run("destinations", "add", "pacs", "--dimse", pacs.dimse)
-        node.run("sources", "add", "SENDER", "--query-dimse", pacs.dimse)
-        node.run("rules", "add", str(tmp_path / "rule.yaml"))
+        node.prepare(
+            ("models", "add", model_package(tmp_path / "model")),
+            ("destinations", "add", "pacs", "--dimse", pacs.dimse),
+            ("sources", "add", "SENDER", "--query-dimse", pacs.dimse),
+            ("rules", "add", tmp_path / "rule.yaml"),
+        )
         with node, open_state(f"sqlite:///{node.home / 'dicomnode.db'}", RecordingQueue()) as state:
             archive = Archive(pacs, node, tmp_path)
             the_second_series_comes_later(node, state, archive)

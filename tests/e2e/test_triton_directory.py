@@ -16,7 +16,6 @@ from pydicom import Dataset
 from dicomnode.adapters.triton.installation import find_server
 from tests.e2e.running_node import RunningNode, storescu
 from tests.made_series import classic, write
-from tests.server_fixtures import require_dcmtk, require_orthanc
 from tests.servers import Orthanc
 from tests.triton_directories import python_model
 from tests.triton_models import document
@@ -34,14 +33,6 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
-    require_orthanc()
-    require_dcmtk("storescu")
-    with Orthanc(tmp_path_factory.mktemp("pacs")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory, pacs: Orthanc) -> Iterator[RunningNode]:
     """Its model is a program of Triton's Python backend, which only Triton runs: above 53.5 HU is class 1."""
     folder = tmp_path_factory.mktemp("given")
@@ -49,11 +40,13 @@ def node(tmp_path_factory: pytest.TempPathFactory, pacs: Orthanc) -> Iterator[Ru
     whole = document("x", 1, spacing_mm=[0.8, 0.8, 2.5])
     (folder / "card.yaml").write_text(yaml.safe_dump({key: whole[key] for key in said}))
     (folder / "rule.yaml").write_text(RULE)
-    node = RunningNode(tmp_path_factory.mktemp("node") / "home")
-    node.run("destinations", "add", "pacs", "--dimse", pacs.dimse)
+    node = RunningNode(tmp_path_factory.mktemp("node") / "home", receivers=1)
     directory = python_model(folder / "thresholds")
-    node.run("models", "add", str(directory), "--card", str(folder / "card.yaml"), "--no-activate")
-    node.run("rules", "add", str(folder / "rule.yaml"))
+    node.prepare(
+        ("destinations", "add", "pacs", "--dimse", pacs.dimse),
+        ("models", "add", directory, "--card", folder / "card.yaml", "--no-activate"),
+        ("rules", "add", folder / "rule.yaml"),
+    )
     with node:
         yield node
 

@@ -66,11 +66,13 @@ def test_ct_and_pet_become_one_result_which_late_slices_supersede(tmp_path: Path
     images = slices()
     study = str(pydicom.dcmread(images[0], stop_before_pixels=True).StudyInstanceUID)
     (tmp_path / "rule.yaml").write_text(yaml.safe_dump(RULE))
-    node = RunningNode(tmp_path / "home", engine="in-process", study_quiet_period_s=2.0)
+    node = RunningNode(tmp_path / "home", engine="in-process", receivers=1, study_quiet_period_s=2.0)
     with Orthanc(tmp_path / "pacs") as pacs:
-        node.run("models", "add", str(model_package(tmp_path / "model")))
-        node.run("destinations", "add", "pacs", "--dimse", pacs.dimse)
-        node.run("rules", "add", str(tmp_path / "rule.yaml"))
+        node.prepare(
+            ("models", "add", model_package(tmp_path / "model")),
+            ("destinations", "add", "pacs", "--dimse", pacs.dimse),
+            ("rules", "add", tmp_path / "rule.yaml"),
+        )
         with node:
             assert storescu(node.port, STUDY / "pet" / "image", *images[:-LATE]) == 0
             first = results(pacs, study, 2)
