@@ -11,8 +11,24 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
+from dicomnode.adapters.model_store import ModelStore
+from dicomnode.domain.model_card import ModelCard
+
 WINDOW = [32, 32, 32]
 Maker = Callable[[Path], Path]
+Change = Callable[[dict[str, Any]], object]
+
+
+def card_of(package: Path, tmp_path: Path, card: Path | None = None) -> ModelCard:
+    """As the model store keeps it, under that folder."""
+    return ModelStore(tmp_path / "store").add(package, card)[0]
+
+
+def edit(file: Path, change: Change) -> None:
+    """Of what a JSON file holds, in place."""
+    found = json.loads(file.read_text())
+    change(found)
+    file.write_text(json.dumps(found))
 
 
 def metadata(name: str, channels: Mapping[str, str], **more: Any) -> dict[str, Any]:
