@@ -65,8 +65,11 @@ class EngineState(State, Protocol):
     def record_peak(self, digest: str, host: str, engine: str, memory: Mapping[str, float], voxels: int) -> None:
         """In place of an earlier one of that version, machine and engine."""
 
-    def leave_job(self, job_id: str, run: int, reason: str, machine: str) -> bool:
-        """A new ticket for the workers of that machine alone, "": for whoever has a place; as hold_job."""
+    def leave_job(self, job_id: str, run: int, reason: str, machine: str, again_s: float = 0.0) -> bool:
+        """A new ticket for the workers of that machine alone, "": for whoever has a place; as hold_job.
+
+        Nobody takes it before `again_s` seconds are over.
+        """
 
     def lose_job(self, job_id: str, run: int) -> bool:
         """Its process died while it ran: it is queued again, and what it kept of a limit is free at once."""
@@ -93,13 +96,14 @@ class JobHandlers(Protocol):
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """Whether a job may begin now. If not: it does not wait any more, or it ended so without having begun, or
-    another worker is to run it, and why: one of a machine that is named, or any.
+    another worker is to run it, and why: one of a machine that is named, or any, this one too in `again_s` seconds.
     """
 
     may_begin: bool
     outcome: JobOutcome | None = None
     elsewhere: str = ""
     machine: str = ""
+    again_s: float = 0.0
 
 
 class Admission(Protocol):

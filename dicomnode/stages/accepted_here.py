@@ -26,6 +26,9 @@ NOT_ACCEPTED = "not-accepted"
 BEATS_WITHIN_S = 20.0
 """A worker whose last heartbeat is older is not counted on."""
 
+PATIENCE_S, AGAIN_S = 5.0, 2.0
+"""For so long after a model began to load its jobs wait for it here; then they leave their place to others."""
+
 _LOOK_S, _LOOK_LATER_S = 0.05, 1.0
 _TOLD_AFTER_S = 0.3  # what is loaded in a moment is not worth a word
 
@@ -48,7 +51,7 @@ class AcceptedHere:
     alone: Alone = not_alone
     closed: Event = field(default_factory=Event)
     _tried: dict[tuple[str, ...], Acceptance] = field(default_factory=dict)
-    _coming: set[str] = field(default_factory=set)  # digests of what is being loaded
+    _coming: dict[str, float] = field(default_factory=dict)  # since when what is being loaded is, by its digest
 
     def known(self, model: Model, before: Mapping[str, Model]) -> Acceptance | None:
         """What is known of it on this machine and the engine that it runs on now; None: it is to be tried.
@@ -87,10 +90,10 @@ class AcceptedHere:
 
     def begins(self, model: Model) -> None:
         """It is being loaded: its jobs wait."""
-        self._coming.add(model.digest)
+        self._coming[model.digest] = self.clock.monotonic()
 
     def ends(self, model: Model) -> None:
-        self._coming.discard(model.digest)
+        self._coming.pop(model.digest, None)
 
     def hangs(self, model: Model, why: str) -> None:
         """It gave no answer for as long as it may: it is not served here until it is tried again."""
@@ -109,15 +112,17 @@ class AcceptedHere:
         mine = self._tried.get(self._key(model, models_before(model, self.state)))
         return mine.why if mine is not None else ""
 
-    def has_come(self, model: Model, hold: Callable[[str], bool]) -> bool:
-        """Waits while it is being loaded; False when the job that needs it is not waited for any more."""
+    def not_come(self, model: Model, hold: Callable[[str], bool]) -> Admitted | None:
+        """None once it is loaded, which a job waits for a little, and does not where it takes long already."""
         told_at_s = self.clock.monotonic() + _TOLD_AFTER_S
-        while model.digest in self._coming:
+        while (since_s := self._coming.get(model.digest)) is not None:
+            if self.clock.monotonic() >= since_s + PATIENCE_S:
+                return Admitted(False, elsewhere=_loads(model, self.host), again_s=AGAIN_S)
             if self.closed.wait(_LOOK_S if self.clock.monotonic() < told_at_s else _LOOK_LATER_S):
-                return False
+                return Admitted(False)
             if self.clock.monotonic() >= told_at_s and not hold(_loads(model, self.host)):
-                return False
-        return True
+                return Admitted(False)
+        return None
 
     def _key(self, model: Model, before: Mapping[str, Model]) -> tuple[str, ...]:
         return (model.digest, model.chosen_engine, model.chosen_precision, *_digests(before))
@@ -164,8 +169,8 @@ class OnlyAccepted:
         """None: all that the job runs is served here."""
         refused: dict[Model, Acceptance] = {}
         for model, before in _each(work, self.here.state):
-            if not self.here.has_come(model, hold):
-                return Admitted(False)
+            if (not_come := self.here.not_come(model, hold)) is not None:
+                return not_come
             try:
                 if self.here.known(model, before) is None and not hold(_waits(model, self.here.host)):
                     return Admitted(False)

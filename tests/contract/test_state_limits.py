@@ -75,8 +75,10 @@ def test_a_job_that_its_worker_has_no_place_for_gets_a_ticket_of_all(bench: Benc
     assert (left.state, left.code, left.reason) == (JobState.QUEUED, "room", "waits for a place")
     assert kinds(state).count("job.waits") == 1
     assert (bench.queue.enqueued_jobs[-2:], bench.queue.machines[-2:]) == ([(job, 0.0)] * 2, [""] * 2)
+    assert state.leave_job(job, 3, "waits for its model", "", 2.0)  # type: ignore[attr-defined]
+    assert bench.queue.enqueued_jobs[-1] == (job, 2.0)
     state.cancel_job(job)
-    assert not state.leave_job(job, 3, "waits for a place", "")  # type: ignore[attr-defined]
+    assert not state.leave_job(job, 4, "waits for a place", "")  # type: ignore[attr-defined]
 
 
 def test_a_limit_is_of_all_versions_and_is_set_shown_and_taken_away(state: State) -> None:

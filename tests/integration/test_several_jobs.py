@@ -17,10 +17,15 @@ from dicomnode.adapters.queue import DbosQueue
 from dicomnode.adapters.queue.engine import DbosJobEngine
 from dicomnode.adapters.queue.housekeeping import Housekeeping
 from dicomnode.adapters.queue.liveness import this_executor
+from dicomnode.adapters.system_clock import SystemClock
+from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome
 from dicomnode.domain.admission import Extent
 from dicomnode.domain.job import JobState, Priority
 from dicomnode.ports import Admitted, Delivered, DeliveryOutcome, DeliveryWork, JobOutcome, JobWork
+from dicomnode.stages import accepted_here
+from dicomnode.stages.accepted_here import AcceptedHere, OnlyAccepted
 from dicomnode.stages.admission import InTurn
+from tests.adapters.fake_engine import FakeEngine
 from tests.adapters.fake_machine import FakeMachine
 from tests.adapters.state_material import STUDY, complete, finished, model_card, new_job
 
@@ -129,6 +134,29 @@ def test_a_job_waits_for_memory_in_words_and_begins_when_there_is_some(migrated_
     assert (ended.state, ended.reason) == (JobState.SUCCEEDED, "")
     told = [words for words in stories(state) if words.startswith("waits")]
     assert len(told) == 1, "it is told once, however often it was looked at"
+
+
+def test_a_model_that_loads_for_long_keeps_no_place_from_others(
+    migrated_url: str, state: SqlState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accepted_here, "PATIENCE_S", 0.1)
+    clock, handlers = SystemClock(), Held()
+    untried = Acceptance(AcceptanceOutcome.NONE, clock.now(), host="ai-1")
+    here = AcceptedHere(state, FakeEngine(), lambda model, before: untried, "ai-1", clock)
+    slow = [make(state, n, model="slow") for n in range(1, 4)]
+    other = make(state, 9)
+    model = state.model_version("slow", "1.0.0")
+    assert model is not None
+    here.begins(model)
+    handlers.let_go(*slow, other)
+    with DbosJobEngine(migrated_url, state, handlers, admission=OnlyAccepted(here, InTurn(1))) as engine:
+        until(lambda: state.job(other).state is JobState.SUCCEEDED)
+        assert handlers.began == [other]
+        waits(state, *slow)
+        here.ends(model)
+        assert engine.wait_idle(90)
+    assert {state.job(job).state for job in slow} == {JobState.SUCCEEDED}
+    assert "waits: slow 1.0.0 is being loaded at ai-1" in stories(state)
 
 
 def test_a_job_that_never_fits_fails_and_says_so(migrated_url: str, state: SqlState) -> None:

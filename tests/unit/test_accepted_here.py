@@ -14,7 +14,7 @@ from dicomnode.adapters.queue.liveness import this_executor
 from dicomnode.domain.acceptance import Acceptance, AcceptanceOutcome, CaseOutcome
 from dicomnode.errors import EngineUnavailable, InferenceError, ModelFailed
 from dicomnode.ports import Admitted, Executor, JobFailed, JobWork, ModelVersion
-from dicomnode.stages.accepted_here import AcceptedHere, OnlyAccepted
+from dicomnode.stages.accepted_here import AGAIN_S, PATIENCE_S, AcceptedHere, OnlyAccepted
 from dicomnode.stages.admission import InTurn
 from tests.adapters.fake_engine import FakeEngine
 from tests.adapters.fake_state import FakeClock, FakeState
@@ -259,6 +259,20 @@ def test_a_job_waits_while_its_model_is_loaded(state: FakeState, work: JobWork) 
     a.here.begins(a.model)
     with asked(a, replace(work, model=a.model), lambda words: False) as admitted:
         assert admitted == Admitted(False)  # it was cancelled meanwhile
+
+
+def test_a_job_whose_model_takes_long_to_load_leaves_its_place_to_others(state: FakeState, work: JobWork) -> None:
+    a = Machine(state, "a")
+    state.record_acceptance("torso-ct", "1.0.0", Acceptance(AcceptanceOutcome.NONE, AT, host="a"))
+    a.here.begins(a.model)
+    assert isinstance(a.here.clock, Passing)
+    a.here.clock.advance(PATIENCE_S)
+    with asked(a, replace(work, model=a.model)) as admitted:
+        words = "waits: torso-ct 1.0.0 is being loaded at a"
+        assert admitted == Admitted(False, elsewhere=words, again_s=AGAIN_S)
+    a.here.ends(a.model)
+    with asked(a, replace(work, model=a.model)) as admitted:
+        assert admitted == Admitted(True)
 
 
 def test_models_before_a_composed_one_are_to_be_accepted_too(state: FakeState, work: JobWork) -> None:

@@ -30,14 +30,14 @@ def hold_job(unit: Unit, job_id: str, run: int, reason: str) -> bool:
     return _waits(unit, job_id, run, ROOM, reason) is not None
 
 
-def leave_job(unit: Unit, job_id: str, run: int, reason: str, machine: str) -> bool:
+def leave_job(unit: Unit, job_id: str, run: int, reason: str, machine: str, again_s: float) -> bool:
     """A new ticket for the workers of that machine alone, since who had it may not run the job.
 
     Without a machine for all of them, since who had it has no place for it.
     """
     job = _waits(unit, job_id, run, ELSEWHERE if machine else ROOM, reason)
     if job is not None:
-        enqueue(unit, job, delay_s=too_early_s(unit, job), machine=machine)
+        enqueue(unit, job, delay_s=max(too_early_s(unit, job), again_s), machine=machine)
         wake(unit, job)
     return job is not None
 

@@ -459,8 +459,8 @@ class SqlState:
     def record_peak(self, digest: str, host: str, engine: str, memory: Mapping[str, float], voxels: int) -> None:
         self._write(peaks.record_peak, digest, host, engine, memory, voxels)
 
-    def leave_job(self, job_id: str, run: int, reason: str, machine: str) -> bool:
-        return self._write(queueing.leave_job, job_id, run, reason, machine)
+    def leave_job(self, job_id: str, run: int, reason: str, machine: str, again_s: float = 0.0) -> bool:
+        return self._write(queueing.leave_job, job_id, run, reason, machine, again_s)
 
     def lose_job(self, job_id: str, run: int) -> bool:
         return self._write(jobs.lose_job, job_id, run)

@@ -212,7 +212,8 @@ class DbosJobEngine:
             if admitted.may_begin or admitted.outcome is not None:
                 self._begin_job(job_id, run, admitted)
             elif admitted.elsewhere:
-                self._surely(lambda: self._state.leave_job(job_id, run, admitted.elsewhere, admitted.machine))
+                left = (admitted.elsewhere, admitted.machine, admitted.again_s)
+                self._surely(lambda: self._state.leave_job(job_id, run, *left))
             elif self._stopping.is_set():
                 self._surely(lambda: self._state.requeue_job(job_id, run, "its worker stopped while it waited"))
 
