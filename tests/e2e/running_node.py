@@ -128,7 +128,12 @@ class RunningNode:
             self._process = None
 
     def __enter__(self) -> Self:
-        return self.start().wait_ready()
+        try:
+            return self.start().wait_ready()
+        except BaseException:  # nobody leaves what was not entered
+            if self._process is not None and self._process.poll() is None:
+                self.kill()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None

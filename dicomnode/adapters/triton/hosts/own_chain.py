@@ -261,9 +261,13 @@ def ras(geometry: VolumeGeometry) -> Any:
 
 
 def onto(moving: MetaTensor, fixed: MetaTensor) -> MetaTensor:
-    """A further series in the grid of the main one, by trilinear interpolation; zero where it has nothing."""
+    """A further series in the grid of the main one, by trilinear interpolation.
+
+    Where it has nothing it is as low as it is anywhere: air in a CT, and no tissue where its units are 0.
+    """
     resample = SpatialResample(mode="bilinear", padding_mode="zeros")
-    first = MetaTensor(moving.as_tensor()[None], affine=moving.affine)
+    low = moving.as_tensor().min()
+    first = MetaTensor(moving.as_tensor()[None] - low, affine=moving.affine)
     result = torch.as_tensor(resample(first, dst_affine=fixed.affine, spatial_size=fixed.shape))
     plain = result.as_tensor() if isinstance(result, MetaTensor) else result
-    return MetaTensor(plain[0], affine=fixed.affine)
+    return MetaTensor(plain[0] + low, affine=fixed.affine)
