@@ -96,7 +96,7 @@ def test_a_kind_that_it_does_not_give_is_noted(bench: Bench) -> None:
 
 
 def test_colour_and_other_modalities_are_refused(bench: Bench) -> None:
-    assert refusal(ask(bench, classic(1, SamplesPerPixel=3, PhotometricInterpretation="RGB"))) == "1 images are RGB"
+    assert refusal(ask(bench, classic(1, SamplesPerPixel=3, PhotometricInterpretation="RGB"))) == "1 image is RGB"
     assert "takes MR, this series is CT" in refusal(ask(bench, card={"modality": "MR"}))
 
 

@@ -105,6 +105,7 @@ def test_two_workers_of_a_host_have_one_line_for_its_memory(tmp_path: Path) -> N
     second.windows_at_once = 0
     with line(first) as a, line(second) as b, line(third) as c:
         a.come("a")
+        a.until(lambda: a.begun == ["a"])
         c.come("b large")
         c.until(lambda: bool(c.said["b large"]))
         b.come("c small")
