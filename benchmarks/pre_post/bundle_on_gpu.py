@@ -9,10 +9,8 @@ without one: seconds before and after the network, as the host measures them; th
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from benchmarks.pre_post import on_gpu
 from dicomnode.adapters.triton.hosts import cores
 from dicomnode.adapters.triton.in_process import InProcessEngine
 from dicomnode.imaging.geometry import Rescale
@@ -89,17 +88,7 @@ def measure(shape: Shape, rounds: int, device: torch.device) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--shape", type=int, nargs=3, default=[100, 512, 512])
-    parser.add_argument("--device", default="cuda", help="cpu: only whether it runs")
-    given = parser.parse_args()
-    device = torch.device(given.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        sys.exit(f"torch {torch.__version__} sees no GPU")
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "no GPU"
-    print(f"{' x '.join(map(str, given.shape))}, a bundle's own transforms, {cores()} threads of the CPU, {name}")
-    print("\n".join(measure(tuple(given.shape), given.rounds, device)))
+    on_gpu.run(__doc__, measure, [100, 512, 512], 3, "by a bundle's own transforms")
 
 
 if __name__ == "__main__":

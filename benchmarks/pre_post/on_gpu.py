@@ -27,6 +27,7 @@ from dicomnode.imaging.resample import Intensity, model_grid
 SPACING_MM = (1.5, 1.5, 1.5)
 HU = Intensity(gain=1 / 2000, offset=0.5, clip=(0.0, 1.0), outside=-1000.0)
 CLOSE = 1e-6
+Measure = Callable[[tuple[int, int, int], int, torch.device], list[str]]
 
 
 def geometry_of(shape: tuple[int, int, int]) -> VolumeGeometry:
@@ -80,17 +81,22 @@ def measure(shape: tuple[int, int, int], rounds: int, device: torch.device) -> l
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--shape", type=int, nargs=3, default=[300, 512, 512])
+    run(__doc__, measure, [300, 512, 512], 5, f"to {SPACING_MM[0]} mm")
+
+
+def run(what: str | None, measured: Measure, shape: list[int], rounds: int, words: str) -> None:
+    """A command that shows the lines which `measured` gives of a volume, on a GPU beside the CPU."""
+    parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--shape", type=int, nargs=3, default=shape)
     parser.add_argument("--device", default="cuda", help="cpu: only whether it runs")
     given = parser.parse_args()
     device = torch.device(given.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         sys.exit(f"torch {torch.__version__} sees no GPU")
     name = torch.cuda.get_device_name() if device.type == "cuda" else "no GPU"
-    print(f"{' x '.join(map(str, given.shape))} to {SPACING_MM[0]} mm, {cores()} threads of the CPU, {name}")
-    print("\n".join(measure(tuple(given.shape), given.rounds, device)))
+    print(f"{' x '.join(map(str, given.shape))} {words}, {cores()} threads of the CPU, {name}")
+    print("\n".join(measured(tuple(given.shape), given.rounds, device)))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,14 @@ def taken(channels: int) -> int:
     return -(-channels // LANES) * LANES
 
 
+def rewritten(model: Any, kind: str, rewrite: Callable[[Any], bool]) -> int:
+    """In place, an openvino.Model: each node of that type that `rewrite` says it replaced; how many there were."""
+    done = sum(rewrite(node) for node in model.get_ordered_ops() if node.get_type_name() == kind)
+    if done:
+        model.validate_nodes_and_infer_types()
+    return done
+
+
 def constant(output: Any) -> Weights | None:
     """The values of an openvino.Output that never change; None of others."""
     node = output.get_node()

@@ -19,11 +19,7 @@ _WORTH_IT = 0.75  # of the products of what was there
 
 def rewrite(model: Any) -> int:
     """In place, an openvino.Model; how many there were."""
-    found = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
-    done = sum(_rewrite(node) for node in found)
-    if done:
-        model.validate_nodes_and_infer_types()
-    return done
+    return lanes.rewritten(model, "Convolution", _rewrite)
 
 
 def _rewrite(node: Any) -> bool:

@@ -29,11 +29,7 @@ Part = tuple[Weights, list[int], list[int]]
 
 def rewrite(model: Any) -> int:
     """In place, an openvino.Model; how many there were."""
-    found = [node for node in model.get_ordered_ops() if node.get_type_name() == "ConvolutionBackpropData"]
-    done = sum(_rewrite(node) for node in found)
-    if done:
-        model.validate_nodes_and_infer_types()
-    return done
+    return lanes.rewritten(model, "ConvolutionBackpropData", _rewrite)
 
 
 def _rewrite(node: Any) -> bool:
